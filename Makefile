@@ -1,0 +1,35 @@
+# Targets for people; `make` alone lists them.
+PYTHON ?= python3.11
+VENV ?= .venv
+DATA ?=
+RUN ?= runs/demo
+# TensorFlow leaves oneDNN off on CPUs without AVX-512, which makes 3D convolutions many times slower.
+export TF_ENABLE_ONEDNN_OPTS ?= 1
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help install demo lint test clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -e '.[dev]'
+	touch $@
+
+install: $(VENV)/.installed ## Create the virtual environment and install everything
+
+demo: install ## Phantom CTs (or DATA=<LiTS folder>) to data set, training on a 2x2 mesh, evaluation and report
+	$(VENV)/bin/python -m pipelines demo --run-dir $(RUN) $(if $(DATA),--data '$(DATA)')
+
+lint: install ## Style and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+
+test: install lint ## Lint, types and the test suite
+	$(VENV)/bin/python -m pytest
+
+clean: ## Remove the virtual environment and the runs
+	rm -rf $(VENV) runs

@@ -1,0 +1,1 @@
+"""Convolutional networks on images too large for one device."""
