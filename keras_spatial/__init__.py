@@ -1,1 +1,27 @@
-"""Convolutional networks on images too large for one device."""
+"""Convolutional networks on images too large for one device: Keras models, split over a mesh with Mesh-TensorFlow."""
+
+from keras_spatial import _environment
+
+_environment.prepare()
+
+from keras_spatial import layers, losses, metrics, models  # noqa: E402
+from keras_spatial.distribution import SpatialParallel  # noqa: E402
+from keras_spatial.lowering import UnsupportedLayer, register_lowering  # noqa: E402
+from keras_spatial.mesh import device_mesh  # noqa: E402
+from keras_spatial.model import Model, load_model, partition  # noqa: E402
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Model",
+    "SpatialParallel",
+    "UnsupportedLayer",
+    "device_mesh",
+    "layers",
+    "load_model",
+    "losses",
+    "metrics",
+    "models",
+    "partition",
+    "register_lowering",
+]

@@ -1,0 +1,103 @@
+"""Which axis of the image is split over which axis of the mesh."""
+
+from collections.abc import Mapping, Sequence
+
+import keras
+from keras.src.distribution.distribution_lib import Distribution  # Not exported; the base of ModelParallel.
+
+from keras_spatial.mesh import parse_pairs
+from keras_spatial.mtf.compatibility import mtf
+from keras_spatial.runtimes.placement import Placement
+
+AXIS_NAMES = ("batch", "x", "y", "z")
+
+
+class SpatialParallel(Distribution):
+    """Splits images, and batches of them, over a mesh of devices.
+
+    The axes of a channels-last image tensor are named `batch, x, y, z` (2D: `batch, x, y`; 1D: `batch, x`). Weights
+    are replicated. A mesh axis that the layout does not name computes the same on each of its devices.
+
+    Args:
+        device_mesh: a `keras.distribution.DeviceMesh`, see `ks.device_mesh`.
+        layout: which axis goes to which mesh axis, such as `"batch:cores, x:rows, y:columns"`, or a dict.
+
+    Raises:
+        ValueError: if the layout names an unknown image axis or mesh axis, or uses a mesh axis twice.
+
+    Example:
+
+    ```python
+    distribution = ks.SpatialParallel(ks.device_mesh("rows:2, columns:2"), "x:rows, y:columns")
+    with distribution.scope():
+        model = ks.models.UNet3D((64, 64, 64, 1), classes=3)
+    ```
+    """
+
+    def __init__(
+        self,
+        device_mesh: keras.distribution.DeviceMesh,
+        layout: str | Mapping[str, str] | Sequence[tuple[str, str]],
+    ):
+        if not isinstance(device_mesh, keras.distribution.DeviceMesh):
+            raise ValueError(
+                f"device_mesh must be a DeviceMesh, made by ks.device_mesh(...). Received: {device_mesh!r}"
+            )
+        pairs = parse_pairs(layout, "layout")
+        for axis, mesh_axis in pairs:
+            if axis not in AXIS_NAMES:
+                raise ValueError(f"A layout maps the axes {', '.join(AXIS_NAMES)}. Received: '{axis}' in {layout!r}")
+            if mesh_axis not in device_mesh.axis_names:
+                raise ValueError(
+                    f"The layout maps '{axis}' to '{mesh_axis}', but the mesh has the axes "
+                    f"{list(device_mesh.axis_names)}. Received: layout={layout!r}"
+                )
+        mesh_axes = [mesh_axis for _, mesh_axis in pairs]
+        if len(set(mesh_axes)) != len(mesh_axes):
+            raise ValueError(f"A layout may use every mesh axis only once. Received: {layout!r}")
+        super().__init__(device_mesh, batch_dim_name=dict(pairs).get("batch"), auto_shard_dataset=False)
+        self._layout = dict(pairs)
+
+    @property
+    def layout(self) -> dict[str, str]:
+        """Image axis to mesh axis, such as `{"x": "rows"}`."""
+        return dict(self._layout)
+
+    @property
+    def num_model_replicas(self) -> int:
+        return 1
+
+    def blocks(self, axis: str) -> int:
+        """Into how many blocks an axis, named as in the layout, is split: 1 where the layout leaves it whole."""
+        if axis not in self._layout:
+            return 1
+        names = list(self.device_mesh.axis_names)
+        return self.device_mesh.shape[names.index(self._layout[axis])]
+
+    def mesh_impl(self) -> mtf.MeshImpl:
+        """A fresh Mesh-TensorFlow mesh implementation, to lower one graph with."""
+        shape = mtf.Shape(
+            [mtf.Dimension(n, s) for n, s in zip(self.device_mesh.axis_names, self.device_mesh.shape, strict=True)]
+        )
+        return Placement(shape, mtf.LayoutRules(self._layout.items()), list(self.device_mesh.devices.flatten()))
+
+    # Keras asks these for layouts of its own; the variables stay whole, and the images are split by `ks.Model`.
+
+    def get_data_layout(self, data_shape):
+        return None
+
+    def get_variable_layout(self, variable):
+        return None
+
+    def get_tensor_layout(self, path):
+        return None
+
+    def distribute_dataset(self, dataset):
+        return dataset
+
+    def __repr__(self) -> str:
+        mesh = ", ".join(
+            f"{name}:{size}" for name, size in zip(self.device_mesh.axis_names, self.device_mesh.shape, strict=True)
+        )
+        layout = ", ".join(f"{axis}:{mesh_axis}" for axis, mesh_axis in self._layout.items())
+        return f"<SpatialParallel mesh='{mesh}' layout='{layout}'>"

@@ -1,0 +1,183 @@
+"""Convolutions of every kind: halo exchange, then Keras's own convolution without padding."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+from keras import layers, ops
+
+from keras_spatial.lowering.pointwise import apply_activation
+from keras_spatial.lowering.table import register_lowering
+from keras_spatial.lowering.tensors import Axis, SpatialTensor
+from keras_spatial.lowering.trace import Trace
+from keras_spatial.lowering.weights import kernel_value, kernel_variables
+from keras_spatial.lowering.windows import TransposedWindow, Window
+from keras_spatial.mtf.halo import take
+
+
+def per_axis(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
+    """Keras's `strides=2` or `strides=(2, 2, 1)`, as one number per image axis."""
+    return (value,) * rank if isinstance(value, int) else tuple(value)
+
+
+def windowed_axes(x: SpatialTensor, windows: Sequence[Window], padding: str) -> tuple[Axis, ...]:
+    """Image axes after a convolution or pooling.
+
+    Raises:
+        ValueError: if a window does not fit into the image.
+    """
+    axes = []
+    for axis, window in zip(x.image_axes, windows, strict=True):
+        size = window.output_size(axis.size, padding)
+        if size < 1:
+            raise ValueError(
+                f"A window of {window.extent} voxels does not fit into axis '{axis.name}' of {axis.size} voxels. "
+                f"Received: input shape {x.shape}, padding='{padding}'"
+            )
+        axes.append(axis.resized(size, down=window.stride))
+    return tuple(axes)
+
+
+def window_margins(x: SpatialTensor, windows: Sequence[Window], padding: str) -> dict[int, tuple[int, int]]:
+    """Elements that a convolution or pooling reads below and above each block, by tensor axis."""
+    margins = {}
+    for i, (axis, window) in enumerate(zip(x.image_axes, windows, strict=True), start=1):
+        before = window.padding_before(axis.size, padding)
+        if axis.split:
+            margins[i] = window.margins(before)
+        else:
+            needed = (window.output_size(axis.size, padding) - 1) * window.stride + window.extent
+            margins[i] = before, max(needed - axis.size - before, 0)
+    return margins
+
+
+@register_lowering(layers.Conv1D, layers.Conv2D, layers.Conv3D)
+def convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    def convolve(padding: str):
+        return lambda block, *kernel: ops.conv(
+            block,
+            kernel_value(layer, kernel, block.dtype),
+            layer.strides,
+            padding,
+            "channels_last",
+            layer.dilation_rate,
+        )
+
+    return _convolve(layer, trace, x, _windows(layer), convolve, kernel_variables(layer), layer.filters)
+
+
+@register_lowering(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+def depthwise_convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    def convolve(padding: str):
+        return lambda block, kernel: ops.depthwise_conv(
+            block, _cast(kernel, block), layer.strides, padding, "channels_last", layer.dilation_rate
+        )
+
+    channels = layer.depth_multiplier * x.shape[-1]
+    return _convolve(layer, trace, x, _windows(layer), convolve, [layer.kernel], channels)
+
+
+@register_lowering(layers.SeparableConv1D, layers.SeparableConv2D)
+def separable_convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    def convolve(padding: str):
+        return lambda block, depthwise, pointwise: ops.separable_conv(
+            block,
+            _cast(depthwise, block),
+            _cast(pointwise, block),
+            layer.strides,
+            padding,
+            "channels_last",
+            layer.dilation_rate,
+        )
+
+    kernels = [layer.depthwise_kernel, layer.pointwise_kernel]
+    return _convolve(layer, trace, x, _windows(layer), convolve, kernels, layer.filters)
+
+
+def _windows(layer) -> list[Window]:
+    sizes = per_axis(layer.kernel_size, layer.rank)
+    strides = per_axis(layer.strides, layer.rank)
+    dilations = per_axis(layer.dilation_rate, layer.rank)
+    return [Window(*numbers) for numbers in zip(sizes, strides, dilations, strict=True)]
+
+
+def _convolve(layer, trace: Trace, x: SpatialTensor, windows, convolve, kernels, channels: int) -> SpatialTensor:
+    x = trace.cast(x, layer.compute_dtype)
+    axes = (x.axes[0], *windowed_axes(x, windows, layer.padding), Axis("channels", channels))
+    y = trace.windowed(
+        convolve("valid"),
+        x,
+        window_margins(x, windows, layer.padding),
+        axes,
+        weights=kernels,
+        native=convolve(layer.padding) if layer.padding != "causal" else None,
+        name=layer.name,
+    )
+    return _bias_and_activation(layer, trace, y)
+
+
+@register_lowering(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+def transposed_convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    x = trace.cast(x, layer.compute_dtype)
+    rank = layer.rank
+    numbers = zip(
+        per_axis(layer.kernel_size, rank),
+        per_axis(layer.strides, rank),
+        per_axis(layer.dilation_rate, rank),
+        strict=True,
+    )
+    windows = [TransposedWindow(*n) for n in numbers]
+    surplus = layer.output_padding
+    surplus = (None,) * rank if surplus is None else per_axis(surplus, rank)
+
+    image_axes, margins, starts = [], {}, {}
+    for i, (axis, window, extra) in enumerate(zip(x.image_axes, windows, surplus, strict=True), start=1):
+        crop = window.crop_before(axis.size, layer.padding, extra)
+        image_axes.append(axis.resized(window.output_size(axis.size, layer.padding, extra), up=window.stride))
+        margins[i] = window.margins(crop) if axis.split else (0, 0)
+        starts[i] = crop + margins[i][0] * window.stride
+    axes = (x.axes[0], *image_axes, Axis("channels", layer.filters))
+
+    def spread(block: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        y = ops.conv_transpose(
+            block, _cast(kernel, block), layer.strides, "valid", None, "channels_last", layer.dilation_rate
+        )
+        for i, start in starts.items():
+            missing = max(start + axes[i].length - y.shape[i], 0)
+            if missing:
+                y = tf.pad(y, [(0, missing if j == i else 0) for j in range(x.ndim)])
+            y = take(y, i, start, axes[i].length)
+        return y
+
+    def native(block: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return ops.conv_transpose(
+            block,
+            _cast(kernel, block),
+            list(layer.strides),
+            layer.padding,
+            layer.output_padding,
+            "channels_last",
+            layer.dilation_rate,
+        )
+
+    # Without margins and with nothing cut off, blocks of the image are transposed each for itself, without a copy.
+    separate = all(not any(margins[i]) for i in margins) and all(
+        not axis.split or (window.extent <= window.stride and not starts[i])
+        for i, (axis, window) in enumerate(zip(x.image_axes, windows, strict=True), start=1)
+    )
+    if separate and not any(axis.padded for axis in x.image_axes):
+        y = trace.reduced(native, [x], axes, weights=[layer.kernel], name=layer.name)
+    else:
+        y = trace.windowed(spread, x, margins, axes, weights=[layer.kernel], native=native, name=layer.name)
+    return _bias_and_activation(layer, trace, y)
+
+
+def _bias_and_activation(layer, trace: Trace, y: SpatialTensor) -> SpatialTensor:
+    if layer.use_bias:
+        y = trace.pointwise(
+            lambda t, bias: tf.nn.bias_add(t, _cast(bias, t)), [y], weights=[layer.bias], name=f"{layer.name}_bias"
+        )
+    return apply_activation(trace, layer.activation, y)
+
+
+def _cast(weight: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    return tf.cast(weight, like.dtype)

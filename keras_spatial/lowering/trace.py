@@ -1,0 +1,403 @@
+"""A trace: the Mesh-TF graph of one step of a model, while it is being built from the four kinds of operation."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_spatial.lowering.tensors import Axis, Blocks, SpatialTensor, axis_names, mesh_shape_of
+from keras_spatial.mtf.compatibility import mtf
+from keras_spatial.mtf.halo import Halo, take
+from keras_spatial.mtf.local import LocalOperation, Source
+
+
+@dataclass
+class Trace:
+    """Builds the Mesh-TF graph of one step.
+
+    Attributes:
+        distribution: the `SpatialParallel` in force.
+        training: whether layers run in training mode.
+        blocks: how each image axis of the model's input is cut.
+        weight_values: values that stand for variables, by the variables' `id`; others are read from the variable.
+        planning: whether the walk only looks for blocks that fit; nothing then changes a variable.
+        updates: variables with their new values (batch-norm statistics), to be assigned when the step is done.
+    """
+
+    distribution: Any
+    training: bool = False
+    blocks: Mapping[str, Blocks] = field(default_factory=dict)
+    weight_values: Mapping[int, tf.Tensor] = field(default_factory=dict)
+    planning: bool = False
+    updates: list[tuple[keras.Variable, mtf.Tensor]] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.graph = mtf.Graph()
+        self.mesh = mtf.Mesh(self.graph, "mesh")
+        self.impl = self.distribution.mesh_impl()
+        self._weights: dict[int, mtf.Tensor] = {}
+
+    # Bringing tensors onto the mesh.
+
+    def input(
+        self, value: tf.Tensor, *, like: SpatialTensor | None = None, differentiable: bool = False
+    ) -> SpatialTensor:
+        """An image or label tensor of static shape, cut into blocks and spread over the mesh.
+
+        Args:
+            value: a tensor whose first axis is the batch; channels last.
+            like: a tensor whose axes it shares wherever the sizes agree, as labels do with logits. Without it the
+                axes are those of an input image.
+            differentiable: whether a gradient with respect to it will be asked for.
+        """
+        axes = self._axes_like(value.shape, like) if like is not None else self._input_axes(value.shape)
+        padding = [(0, axis.blocks * axis.length - axis.size) for axis in axes]
+        if any(after for _, after in padding):
+            value = tf.pad(value, padding)
+        source = Source(self.mesh, value, mesh_shape_of(axes), differentiable=differentiable, name="input")
+        return SpatialTensor(source.outputs[0], axes)
+
+    def _input_axes(self, shape: tf.TensorShape) -> tuple[Axis, ...]:
+        sizes = shape.as_list()
+        return tuple(self._input_axis(name, size) for name, size in zip(axis_names(len(sizes)), sizes, strict=True))
+
+    def _input_axis(self, name: str, size: int) -> Axis:
+        blocks = 1 if name.startswith(("channels", "axis")) else self.distribution.blocks(name)
+        if blocks == 1:
+            return Axis(name, size)
+        cut = self.blocks.get(name, Blocks())
+        return Axis(name, size, blocks, cut.length_for(size, blocks))
+
+    def _axes_like(self, shape: tf.TensorShape, like: SpatialTensor) -> tuple[Axis, ...]:
+        axes = []
+        for i, size in enumerate(shape.as_list()):
+            same = i < like.ndim and like.axes[i].size == size
+            axes.append(like.axes[i] if same else Axis(f"axis{i}", size))
+        return tuple(axes)
+
+    def constant(self, value, axes: tuple[Axis, ...] = (), name: str = "constant") -> SpatialTensor:
+        """A small tensor that is the same on every device, such as a seed."""
+        value = tf.convert_to_tensor(value)
+        axes = axes or tuple(Axis(f"axis{i}", size) for i, size in enumerate(value.shape.as_list()))
+        source = Source(self.mesh, value, mesh_shape_of(axes), differentiable=False, name=name)
+        return SpatialTensor(source.outputs[0], axes)
+
+    def weight(self, variable: keras.Variable) -> mtf.Tensor:
+        """A Keras variable, replicated. The same variable is brought onto the mesh once."""
+        if id(variable) not in self._weights:
+            value = self._value_of(variable)
+            shape = mtf.Shape([mtf.Dimension(f"weight{i}", size) for i, size in enumerate(value.shape.as_list())])
+            source = Source(self.mesh, value, shape, differentiable=variable.trainable, name="weight")
+            self._weights[id(variable)] = source.outputs[0]
+        return self._weights[id(variable)]
+
+    def _value_of(self, variable: keras.Variable) -> tf.Tensor:
+        value = self.weight_values.get(id(variable))
+        return tf.convert_to_tensor(variable.value) if value is None else value
+
+    def known_weight(self, variable: keras.Variable) -> mtf.Tensor | None:
+        """A variable that was brought onto the mesh already, or None."""
+        return self._weights.get(id(variable))
+
+    def image_weight(self, variable: keras.Variable, axes: tuple[Axis, ...]) -> SpatialTensor:
+        """A Keras variable that has image axes itself, cut into the same blocks as the image."""
+        if id(variable) not in self._weights:
+            padding = [(0, axis.blocks * axis.length - axis.size) for axis in axes]
+            value = tf.pad(self._value_of(variable), padding)
+            shape = mesh_shape_of(axes)
+            source = Source(self.mesh, value, shape, differentiable=variable.trainable, name="image_weight")
+            self._weights[id(variable)] = source.outputs[0]
+        return SpatialTensor(self._weights[id(variable)], axes)
+
+    def image_constant(self, values: tf.Tensor, index: int, like: SpatialTensor) -> SpatialTensor:
+        """A vector along one image axis of a tensor, padding included, that broadcasts along the others."""
+        axes = tuple(axis if i == index else axis.whole(1) for i, axis in enumerate(like.axes))
+        source = Source(
+            self.mesh, _along(values, index, like.ndim), mesh_shape_of(axes), differentiable=False, name="constant"
+        )
+        return SpatialTensor(source.outputs[0], axes)
+
+    def update(self, variable: keras.Variable, value: SpatialTensor) -> None:
+        """Assign a replicated tensor to a variable when the step is done."""
+        self.updates.append((variable, value.value))
+
+    # The four kinds.
+
+    def pointwise(
+        self,
+        fn: Callable[..., tf.Tensor],
+        inputs: Sequence[SpatialTensor],
+        *,
+        weights: Sequence[keras.Variable] = (),
+        channels: int | None = None,
+        dtype: tf.DType | str | None = None,
+        name: str = "pointwise",
+    ) -> SpatialTensor:
+        """A function of each voxel's channels: activations, arithmetic, a dense layer on the channels.
+
+        Args:
+            fn: from the inputs' slices and the weights to one slice, with the usual broadcasting.
+            inputs: tensors of equal or broadcastable shapes.
+            weights: Keras variables that `fn` uses.
+            channels: size of the result's last axis, where it differs from the inputs'.
+            dtype: the result's dtype, where it differs from the first input's.
+            name: a name for the graph.
+        """
+        axes = broadcast_axes(inputs)
+        if channels is not None:
+            axes = (*axes[:-1], Axis(axes[-1].name, channels))
+        return self.reduced(fn, inputs, axes, weights=weights, dtype=dtype, name=name)
+
+    def reduced(
+        self,
+        fn: Callable[..., tf.Tensor],
+        inputs: Sequence[SpatialTensor],
+        axes: Sequence[Axis],
+        *,
+        weights: Sequence[keras.Variable] = (),
+        dtype: tf.DType | str | None = None,
+        name: str = "reduced",
+    ) -> SpatialTensor:
+        """A sum over image axes: `fn` makes each slice's partial sum, the mesh adds them up.
+
+        Over an axis that the inputs have and `axes` lacks, partial results of the devices are added. What lies beyond
+        the logical size must not count: see `inside`.
+
+        Args:
+            fn: from the inputs' slices and the weights to one slice of the result.
+            inputs: the tensors.
+            axes: the result's axes.
+            weights: Keras variables that `fn` uses.
+            dtype: the result's dtype, where it differs from the first input's.
+            name: a name for the graph.
+        """
+        axes = tuple(axes)
+        return self.local(fn, inputs, [(axes, dtype or inputs[0].dtype)], weights=weights, name=name)[0]
+
+    def local(
+        self,
+        fn: Callable[..., Any],
+        inputs: Sequence[SpatialTensor],
+        outputs: Sequence[tuple[tuple[Axis, ...], tf.DType | str]],
+        *,
+        weights: Sequence[keras.Variable] = (),
+        recompute: bool = False,
+        name: str = "local",
+    ) -> list[SpatialTensor]:
+        """The general form of `pointwise` and `reduced`: several outputs, each of any axes."""
+        operation = LocalOperation(
+            lambda *slices: _as_tuple(fn(*slices)),
+            [x.value for x in inputs] + [self.weight(w) for w in weights],
+            [(mesh_shape_of(axes), tf.as_dtype(dtype)) for axes, dtype in outputs],
+            recompute=recompute,
+            name=name,
+        )
+        return [SpatialTensor(v, tuple(axes)) for v, (axes, _) in zip(operation.outputs, outputs, strict=True)]
+
+    def windowed(
+        self,
+        fn: Callable[..., tf.Tensor],
+        x: SpatialTensor,
+        margins: Mapping[int, tuple[int, int]],
+        axes: Sequence[Axis],
+        *,
+        fill: float = 0.0,
+        weights: Sequence[keras.Variable] = (),
+        native: Callable[..., tf.Tensor] | None = None,
+        dtype: tf.DType | str | None = None,
+        name: str = "windowed",
+    ) -> SpatialTensor:
+        """A function of each voxel's neighbourhood: convolution, pooling, interpolation.
+
+        Args:
+            fn: from a slice with its margins, and the weights, to the result's slice. It sees neighbours' values in
+                the margins, and `fill` wherever the image ends; so it pads nothing itself. It may return more than
+                the result's slice holds: the surplus above is cut off.
+            x: the tensor.
+            margins: for each axis of the tensor that the window spans, elements below and above.
+            axes: the result's axes.
+            fill: what stands outside the image.
+            weights: Keras variables that `fn` uses.
+            native: the same function for a whole axis, padding included. It is used where no axis that the window
+                spans is split.
+            dtype: the result's dtype, where it differs from the input's.
+            name: a name for the graph.
+        """
+        axes = tuple(axes)
+        split = [i for i in margins if x.axes[i].split]
+        if native is not None and not split:
+            return self.reduced(native, [x], axes, weights=weights, dtype=dtype, name=name)
+        halos = [Halo(i, self.mesh_axis(x.axes[i]), *margins[i]) for i in split]
+        padding = {i: margins[i] for i in margins if i not in split and any(margins[i])}
+        edges = [i for i in split if x.axes[i].padded or (fill and any(margins[i]))]
+        shape = [axis.length for axis in axes]
+
+        def on_slice(place: list, block: tf.Tensor, *weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            for coordinate, i in zip(place, edges, strict=True):
+                start = coordinate * x.axes[i].length - margins[i][0]
+                block = fill_outside(block, i, start, x.axes[i].size, fill)
+            if padding:
+                paddings = [padding.get(i, (0, 0)) for i in range(x.ndim)]
+                block = tf.pad(block, paddings, constant_values=tf.cast(fill, block.dtype))
+            result = fn(block, *weights)
+            for i, length in enumerate(shape):
+                result = take(result, i, 0, length)
+            return (result,)
+
+        operation = LocalOperation(
+            on_slice if edges else lambda *slices: on_slice([], *slices),
+            [x.value] + [self.weight(w) for w in weights],
+            [(mesh_shape_of(axes), tf.as_dtype(dtype or x.dtype))],
+            halos=halos,
+            coordinates=[self.mesh_axis(x.axes[i]) for i in edges],
+            recompute=True,
+            name=name,
+        )
+        return SpatialTensor(operation.outputs[0], axes)
+
+    def maximum(
+        self, x: SpatialTensor, axes: Sequence[Axis], *, keepdims: bool, name: str = "maximum"
+    ) -> SpatialTensor:
+        """The maximum over the image axes. Its gradient is shared by equal maxima, as TensorFlow's is."""
+        image = list(range(1, x.ndim - 1))
+        inside = self.inside(x)
+        axes = tuple(axes)
+        kept = (x.axes[0], *(axis.whole(1) for axis in x.image_axes), x.axes[-1])
+        inputs = [x] if inside is None else [x, inside]
+
+        def local_maximum(t: tf.Tensor, *mask: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            t = t if not mask else tf.where(tf.cast(mask[0], tf.bool), t, t.dtype.min)
+            return (tf.reduce_max(t, image, keepdims=True),)
+
+        operation = LocalOperation(
+            local_maximum, [t.value for t in inputs], [(mesh_shape_of(kept), x.dtype)], reduction="MAX", name=name
+        )
+        maximum = SpatialTensor(operation.outputs[0], kept)
+
+        def is_maximum(t: tf.Tensor, m: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
+            equal = t == m
+            return equal if not mask else tf.logical_and(equal, tf.cast(mask[0], tf.bool))
+
+        def count(t: tf.Tensor, m: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
+            return tf.reduce_sum(tf.cast(is_maximum(t, m, *mask), tf.float32), image, keepdims=True)
+
+        def share(t: tf.Tensor, n: tf.Tensor, m: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
+            shares = tf.where(is_maximum(t, m, *mask), t / tf.cast(n, t.dtype), tf.zeros_like(t))
+            return tf.reduce_sum(shares, image, keepdims=keepdims)
+
+        counts = self.reduced(count, [x, maximum, *inputs[1:]], kept, dtype=tf.float32, name=f"{name}_count")
+        return self.reduced(share, [x, counts, maximum, *inputs[1:]], axes, name=name)
+
+    def random(
+        self,
+        seed_generator: keras.random.SeedGenerator,
+        axes: Sequence[Axis],
+        sample: Callable[..., tf.Tensor],
+        transform: Callable[[tf.Tensor], tf.Tensor],
+        dtype: tf.DType,
+    ) -> SpatialTensor:
+        """Random numbers, the same on all devices that hold the same part of `axes`, and otherwise independent.
+
+        Args:
+            seed_generator: the Keras layer's; it is advanced by one, as in a call of the layer.
+            axes: the result's axes.
+            sample: such as `tf.random.stateless_normal`.
+            transform: from the float32 sample to the result.
+            dtype: the result's dtype.
+        """
+        axes = tuple(axes)
+        seed = tf.zeros([2], tf.int32) if self.planning else tf.cast(seed_generator.next(), tf.int32)
+        source = self.constant(seed, name="seed")
+        split = [axis for axis in axes if axis.split]
+
+        def on_slice(place: list, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            number = 0
+            for coordinate, axis in zip(place, split, strict=True):
+                number = number * axis.blocks + coordinate
+            seed = tf.random.experimental.stateless_fold_in(seed, number)
+            return (transform(sample([axis.length for axis in axes], seed)),)
+
+        operation = LocalOperation(
+            on_slice if split else lambda seed: on_slice([], seed),
+            [source.value],
+            [(mesh_shape_of(axes), dtype)],
+            coordinates=[self.mesh_axis(axis) for axis in split],
+            name="random",
+        )
+        return SpatialTensor(operation.outputs[0], axes)
+
+    def mesh_axis(self, axis: Axis) -> int:
+        """The number of the mesh axis over which a split axis is split."""
+        return self.impl.tensor_dimension_to_mesh_axis(axis.dimension)
+
+    # Helpers for lowerings.
+
+    def inside(self, x: SpatialTensor) -> SpatialTensor | None:
+        """1 for each voxel of the image and 0 beyond its logical size, of one channel; None if nothing is beyond."""
+        padded = x.padded_axes
+        if not padded:
+            return None
+        axes = tuple(axis if i in padded else axis.whole(1) for i, axis in enumerate(x.axes))
+
+        def on_slice(place: list, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            mask = tf.ones([1] * x.ndim, x.dtype)
+            for coordinate, i in zip(place, padded, strict=True):
+                index = coordinate * x.axes[i].length + tf.range(x.axes[i].length)
+                mask *= tf.cast(_along(index < x.axes[i].size, i, x.ndim), x.dtype)
+            return (mask,)
+
+        anchor = Source(self.mesh, tf.zeros([], x.dtype), mtf.Shape([]), differentiable=False, name="inside").outputs[0]
+        operation = LocalOperation(
+            on_slice,
+            [anchor],
+            [(mesh_shape_of(axes), x.dtype)],
+            coordinates=[self.mesh_axis(x.axes[i]) for i in padded],
+            name="inside",
+        )
+        return SpatialTensor(operation.outputs[0], axes)
+
+    def cast(self, x: SpatialTensor, dtype: tf.DType | str) -> SpatialTensor:
+        dtype = tf.as_dtype(dtype)
+        if x.dtype == dtype:
+            return x
+        return self.pointwise(lambda t: tf.cast(t, dtype), [x], dtype=dtype, name="cast")
+
+
+def fill_outside(x: tf.Tensor, axis: int, start, size: int, fill: float) -> tf.Tensor:
+    """`x`, whose first element along `axis` has the image index `start`, with `fill` at indices outside 0..size-1."""
+    index = start + tf.range(x.shape[axis])
+    inside = _along(tf.logical_and(index >= 0, index < size), axis, x.shape.rank)
+    return tf.where(inside, x, tf.cast(fill, x.dtype))
+
+
+def broadcast_axes(tensors: Sequence[SpatialTensor]) -> tuple[Axis, ...]:
+    """Axes of the result of an elementwise operation, by NumPy's rules.
+
+    Raises:
+        ValueError: if the shapes do not broadcast.
+    """
+    rank = max(x.ndim for x in tensors)
+    axes: list[Axis] = []
+    for i in range(-rank, 0):
+        candidates = [x.axes[i] for x in tensors if x.ndim >= -i]
+        largest = max(candidates, key=lambda axis: axis.size)
+        for axis in candidates:
+            if axis.size not in (1, largest.size):
+                raise ValueError(f"Shapes do not broadcast. Received: {[x.shape for x in tensors]}")
+            if axis.size == largest.size and (axis.blocks, axis.length) != (largest.blocks, largest.length):
+                raise ValueError(
+                    f"Tensors of shapes {[x.shape for x in tensors]} are cut into different blocks along "
+                    f"'{axis.name}': {axis} and {largest}."
+                )
+        axes.append(largest)
+    return tuple(axes)
+
+
+def _along(vector: tf.Tensor, axis: int, rank: int) -> tf.Tensor:
+    return tf.reshape(vector, [-1 if i == axis else 1 for i in range(rank)])
+
+
+def _as_tuple(value: Any) -> tuple:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)

@@ -1,0 +1,101 @@
+"""Segmentation metrics that are sums over the image, so that every device adds up its own part."""
+
+import keras
+from keras import ops
+
+from keras_spatial.losses import image_axes, one_hot_labels, voxel_weights
+
+
+class SumsMetric(keras.metrics.Metric):
+    """A metric that is a function of sums over each case's image; see `keras_spatial.losses.SumsLoss`."""
+
+    def sums(self, y_true, y_pred, sample_weight):
+        """Sums over the image axes, of shape `(batch, number of sums)`; arguments as in `SumsLoss.sums`."""
+        raise NotImplementedError
+
+    def update_from_sums(self, sums) -> None:
+        """Add a batch of cases to the metric's state, given their sums."""
+        raise NotImplementedError
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        y_pred = ops.cast(ops.convert_to_tensor(y_pred), self.dtype)
+        if sample_weight is not None:
+            sample_weight = voxel_weights(ops.convert_to_tensor(sample_weight), y_pred)
+        self.update_from_sums(self.sums(ops.convert_to_tensor(y_true), y_pred, sample_weight))
+
+
+@keras.saving.register_keras_serializable("keras_spatial")
+class Dice(SumsMetric):
+    """Dice coefficient of one class, between the most probable class of each voxel and the labels.
+
+    `2 |P and T| / (|P| + |T|)`; a case without the class in both prediction and labels counts 1, as in the Liver Tumor
+    Segmentation Benchmark (Bilic et al. 2023), and one without it in only one of them 0.
+
+    Args:
+        class_id: the class. With `or_above`, all classes from it on: LiTS's liver is class 1 or 2.
+        or_above: whether higher classes belong to it as well.
+        over: `"case"` for the mean of the cases' coefficients, `"all"` for one coefficient of all cases together.
+        name: the metric's name; by default `dice_<class_id>`.
+        dtype: the dtype of its computation.
+
+    Raises:
+        ValueError: if `over` is neither, or `class_id` is negative.
+
+    With predictions of one channel, a voxel belongs to class 1 if its value is above 0.5.
+    """
+
+    def __init__(self, class_id: int = 1, or_above: bool = False, over: str = "case", name=None, dtype=None):
+        if over not in ("case", "all"):
+            raise ValueError(f"over must be 'case' or 'all'. Received: over={over!r}")
+        if class_id < 0:
+            raise ValueError(f"class_id must not be negative. Received: class_id={class_id!r}")
+        super().__init__(name=name or f"dice_{class_id}", dtype=dtype)
+        self.class_id = class_id
+        self.or_above = or_above
+        self.over = over
+        self.numerator = self.add_variable(shape=(), initializer="zeros", name="numerator")
+        self.denominator = self.add_variable(shape=(), initializer="zeros", name="denominator")
+
+    def sums(self, y_true, y_pred, sample_weight):
+        classes = y_pred.shape[-1]
+        if classes > 1:
+            predicted = ops.argmax(y_pred, axis=-1)
+            labels = ops.argmax(one_hot_labels(y_true, y_pred), axis=-1)
+        else:
+            predicted = ops.cast(y_pred[..., 0] > 0.5, "int32")
+            labels = ops.cast(y_true[..., 0] if len(y_true.shape) == len(y_pred.shape) else y_true, "int32")
+        if self.class_id >= max(classes, 2):
+            raise ValueError(
+                f"Metric '{self.name}': the predictions have {classes} channels. Received: class_id={self.class_id}"
+            )
+        member = ops.greater_equal if self.or_above else ops.equal
+        predicted = ops.cast(member(predicted, self.class_id), self.dtype)
+        labels = ops.cast(member(labels, self.class_id), self.dtype)
+        if sample_weight is not None:
+            predicted_counted, labels_counted = predicted * sample_weight, labels * sample_weight
+        else:
+            predicted_counted, labels_counted = predicted, labels
+        axes = image_axes(predicted)
+        both = ops.sum(predicted * labels_counted, axis=axes)
+        size = ops.sum(predicted_counted, axis=axes) + ops.sum(labels_counted, axis=axes)
+        return ops.stack([both, size], axis=-1)
+
+    def update_from_sums(self, sums) -> None:
+        both, size = sums[:, 0], sums[:, 1]
+        if self.over == "all":
+            self.numerator.assign_add(2.0 * ops.sum(both))
+            self.denominator.assign_add(ops.sum(size))
+        else:
+            present = size > 0
+            dice = ops.where(present, 2.0 * both / ops.where(present, size, 1.0), 1.0)
+            self.numerator.assign_add(ops.sum(dice))
+            self.denominator.assign_add(ops.cast(ops.shape(sums)[0], self.dtype))
+
+    def result(self):
+        empty = 1.0 if self.over == "all" else 0.0
+        known = self.denominator > 0
+        return ops.where(known, self.numerator / ops.where(known, self.denominator, 1.0), empty)
+
+    def get_config(self):
+        config = {"class_id": self.class_id, "or_above": self.or_above, "over": self.over}
+        return {**super().get_config(), **config}

@@ -1,0 +1,442 @@
+"""`Model`, and `partition`: Keras's `fit`, `evaluate` and `predict` over a mesh of devices."""
+
+import inspect
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import tree
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+from keras.src.models.functional import Functional  # Not public; the one class that `Model` must share a base with.
+from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
+
+from keras_spatial.distribution import SpatialParallel
+from keras_spatial.lowering.objective import update_metric
+from keras_spatial.lowering.table import UnsupportedLayer
+from keras_spatial.lowering.tensors import Blocks
+from keras_spatial.lowering.walk import explain, functional_graph, trace_call, unsupported_operations
+from keras_spatial.step import Forward, Lowered, Objective, Target, gradients, lower_objective, plan_blocks
+
+
+class Model(keras.Model):
+    """A Keras model whose images are split over a mesh of devices.
+
+    It is made and used as a `keras.Model`: from inputs and outputs, or by subclassing with a `call`. The distribution
+    is the `ks.SpatialParallel` that is in force when it is made, or the `distribution` argument; without one it is a
+    plain Keras model.
+
+    `fit`, `evaluate`, `train_on_batch` and the like never put an image-sized activation together on one device; only
+    losses, metrics and weight gradients are combined. `predict` and `model(x)` return whole outputs, since that is
+    what they are asked for. `model(x)` can be differentiated under a `tf.GradientTape`.
+
+    Args:
+        inputs, outputs, name, trainable: as for `keras.Model`.
+        distribution: a `ks.SpatialParallel`.
+
+    Raises:
+        UnsupportedLayer: a `ValueError` that names all layers that cannot be partitioned.
+
+    Example:
+
+    ```python
+    with ks.SpatialParallel(ks.device_mesh("rows:2"), "x:rows").scope():
+        inputs = keras.Input((64, 64, 1))
+        model = ks.Model(inputs, ks.layers.Conv2D(3, 3, padding="same")(inputs))
+    ```
+    """
+
+    def __new__(cls, *args, **kwargs):
+        if cls is Model and _is_functional(args, kwargs):
+            return super().__new__(_FunctionalModel)
+        return super().__new__(cls)
+
+    def __init__(self, *args, distribution: SpatialParallel | None = None, **kwargs):
+        distribution = _current_distribution() if distribution is None else check_distribution(distribution)
+        self._partition = _Partition(distribution)
+        super().__init__(*args, **kwargs)
+        if distribution is not None and isinstance(self, Functional):
+            check_supported(self)
+
+    @property
+    def distribution(self) -> SpatialParallel | None:
+        """The mesh and layout over which images are split, or None."""
+        return self._partition.distribution
+
+    def compile(self, *args, **kwargs):
+        """As `keras.Model.compile`. `jit_compile` stays off: XLA compiles no function that spans devices."""
+        if self.distribution is not None:
+            bound = inspect.signature(keras.Model.compile).bind(self, *args, **kwargs)
+            if bound.arguments.get("jit_compile", "auto") not in ("auto", False, None):
+                raise ValueError("A partitioned model cannot be compiled by XLA. Received: jit_compile=True")
+            if bound.arguments.get("run_eagerly"):
+                raise ValueError("A partitioned model does not run eagerly. Received: run_eagerly=True")
+            kwargs = {**{k: v for k, v in bound.arguments.items() if k != "self"}, "jit_compile": False}
+            args = ()
+        super().compile(*args, **kwargs)
+
+    def __call__(self, *args, **kwargs):
+        inputs = args[0] if args else None
+        if self.distribution is None or inputs is None or not _is_concrete(inputs):
+            return super().__call__(*args, **kwargs)
+        training = args[1] if len(args) > 1 else kwargs.get("training")
+        return self._call_partitioned(self._as_inputs(inputs), bool(training))
+
+    # Steps. Keras calls them while it traces `train_function` and the like.
+
+    def train_step(self, data):
+        if self.distribution is None:
+            return super().train_step(data)
+        x, y, sample_weight = unpack_x_y_sample_weight(data)
+        variables = self.trainable_variables
+        if not variables:
+            raise ValueError(f"Model '{self.name}' has no trainable variables to fit.")
+        forward, objective = self._objective(x, y, sample_weight, training=True)
+        scale = self.optimizer.scale_loss(tf.ones([]))
+        weight_gradients, _ = gradients(forward.trace, [objective.loss], [scale], variables)
+        lowered = Lowered(forward.trace)
+        regularization, extra = self._regularization(variables)
+        self._track(lowered, objective, regularization, forward)
+        values = []
+        for variable, gradient, more in zip(variables, weight_gradients, extra, strict=True):
+            terms = [] if gradient is None else [lowered.export(gradient, variable.shape)]
+            terms += [] if more is None else [tf.cast(scale, more.dtype) * more]
+            values.append(tf.add_n(terms) if terms else None)
+        self.optimizer.apply_gradients(zip(values, variables, strict=True))
+        lowered.apply_updates()
+        return self.get_metrics_result()
+
+    def test_step(self, data):
+        if self.distribution is None:
+            return super().test_step(data)
+        x, y, sample_weight = unpack_x_y_sample_weight(data)
+        forward, objective = self._objective(x, y, sample_weight, training=False)
+        lowered = Lowered(forward.trace)
+        regularization, _ = self._regularization([])
+        self._track(lowered, objective, regularization, forward)
+        return self.get_metrics_result()
+
+    def predict_step(self, data):
+        if self.distribution is None:
+            return super().predict_step(data)
+        x, _, _ = unpack_x_y_sample_weight(data)
+        forward = self._forward(self._as_inputs(x), training=False)
+        return tree.map_structure(Lowered(forward.trace).whole, forward.outputs)
+
+    def _make_function(self, step_function):
+        if self.distribution is None:
+            return super()._make_function(step_function)
+        # Keras traces one function over an iterator, where a last, smaller batch makes the batch size unknown. Blocks
+        # have static sizes: one trace per batch size.
+        step = self._autoconvert_optionals(tf.function(step_function, autograph=False))
+
+        def run(iterator):
+            logs = None
+            for _ in range(self.steps_per_execution):
+                try:
+                    data = next(iterator)
+                except (StopIteration, tf.errors.OutOfRangeError):
+                    break
+                logs = step(data)
+            if logs is None:
+                raise StopIteration
+            return logs
+
+        return run
+
+    def make_predict_function(self, force=False):
+        if self.distribution is None:
+            return super().make_predict_function(force)
+        if self.predict_function is None or force:
+            step = self._autoconvert_optionals(tf.function(self.predict_step, autograph=False))
+
+            def run(batches):
+                outputs = [step(batch) for batch in batches]
+                return tree.map_structure(lambda *parts: tf.concat(parts, 0) if len(parts) > 1 else parts[0], *outputs)
+
+            self.predict_function = run
+        return self.predict_function
+
+    def _objective(self, x, y, sample_weight, *, training: bool) -> tuple[Forward, Objective]:
+        forward = self._forward(self._as_inputs(x), training=training)
+        labels = _per_output(y, forward)
+        weights = _per_output(sample_weight, forward, repeat=True)
+        objective = lower_objective(forward, self._targets(labels, forward), labels, weights)
+        return forward, objective
+
+    def _track(self, lowered: Lowered, objective: Objective, regularization: tf.Tensor, forward: Forward) -> None:
+        """Update the metrics, the losses among them."""
+        cases = forward.flat_outputs[0].shape[0]
+        self._loss_tracker.update_state(lowered.whole(objective.loss) + regularization, sample_weight=cases)
+        for tracker, loss in zip(self._compile_loss.metrics, objective.losses, strict=False):
+            tracker.update_state(lowered.whole(loss), sample_weight=cases)
+        for metric, increments in objective.increments:
+            update_metric(metric, [lowered.whole(increment) for increment in increments])
+
+    def _targets(self, labels: list, forward: Forward) -> list[Target]:
+        """Losses and metrics per output, as Keras itself assigns them."""
+        if self._compile_loss is None:
+            raise ValueError(f"Model '{self.name}' has no loss: compile it with one.")
+
+        def symbolic(x):
+            return None if x is None else keras.KerasTensor(x.shape, dtype=keras.backend.standardize_dtype(x.dtype))
+
+        y_pred = tree.map_structure(symbolic, forward.outputs)
+        y_true = tree.pack_sequence_as(y_pred, [symbolic(label) for label in labels])
+        targets = []
+        # Keras keeps what it resolved to itself; `Model` reads it here and nowhere else.
+        if not self._compile_loss.built:
+            self._compile_loss.build(y_true, y_pred)
+        numbers = tree.pack_sequence_as(y_pred, list(range(len(labels))))
+        for path, loss, weight, _ in self._compile_loss._flat_losses:
+            number = numbers
+            for key in path:
+                number = number[key]
+            targets.append(Target(tree.flatten(number)[0], loss, weight))
+        if self._compile_metrics is not None:
+            if not self._compile_metrics.built:
+                self._compile_metrics.build(y_true, y_pred)
+            pairs = zip(self._compile_metrics._flat_metrics, self._compile_metrics._flat_weighted_metrics, strict=True)
+            for number, (plain, weighted) in enumerate(pairs):
+                if plain or weighted:
+                    plain, weighted = (tuple(m.metrics) if m else () for m in (plain, weighted))
+                    targets.append(Target(number, metrics=plain, weighted_metrics=weighted))
+        return targets
+
+    def _regularization(self, variables) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
+        """The layers' regularization losses, which depend on the weights alone, and their gradients."""
+        values = [v.value for v in variables]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            losses = self.losses
+            total = tf.add_n([tf.cast(loss, tf.float32) for loss in losses]) if losses else tf.zeros([])
+        if not losses or not variables:
+            return total, [None] * len(variables)
+        return total, tape.gradient(total, values)
+
+    # The forward pass by itself.
+
+    def _forward(self, inputs, *, training: bool, **options) -> Forward:
+        graph, blocks = self._graph(inputs, training), self._plan(inputs, training)
+        return Forward(graph, self.distribution, inputs, training=training, blocks=blocks, **options)
+
+    def _plan(self, inputs, training: bool) -> dict[str, Blocks]:
+        known = self._partition.blocks
+        key = (training, tuple(tuple(x.shape) for x in tree.flatten(inputs)))
+        if key not in known:
+            known[key] = plan_blocks(self._graph(inputs, training), self.distribution, inputs, training)
+        return known[key]
+
+    def _graph(self, inputs, training: bool) -> keras.Model:
+        if isinstance(self, Functional):
+            return self
+        graphs = self._partition.graphs
+        if training not in graphs:
+            graph = trace_call(self, inputs, training)
+            check_supported(graph)
+            graphs[training] = graph
+        return graphs[training]
+
+    def _call_partitioned(self, inputs, training: bool):
+        self._graph(inputs, training)
+        functions = self._partition.functions
+        if training not in functions:
+            functions[training] = tf.function(
+                lambda inputs: self._differentiable_call(inputs, training), autograph=False
+            )
+        return functions[training](inputs)
+
+    def _differentiable_call(self, inputs, training: bool):
+        """The outputs, whose gradients come from `mtf.gradients`."""
+        variables = self.trainable_variables
+        flat_inputs = tree.flatten(inputs)
+        forwards: list[Forward] = []
+        self._plan(inputs, training)  # It reads the variables, which `run` must take as arguments alone.
+
+        @tf.custom_gradient
+        def run(*arguments):
+            values, weights = arguments[: len(flat_inputs)], arguments[len(flat_inputs) :]
+            forward = self._forward(
+                tree.pack_sequence_as(inputs, list(values)),
+                training=training,
+                differentiable_inputs=True,
+                weight_values={id(v): w for v, w in zip(variables, weights, strict=True)},
+            )
+            forwards.append(forward)
+            lowered = Lowered(forward.trace)
+            lowered.apply_updates()
+
+            def gradient(*dys):
+                sources = tree.flatten(forward.inputs)
+                of_weights, of_inputs = gradients(forward.trace, forward.flat_outputs, dys, variables, sources)
+                lowered.lower_rest()
+                shapes = [x.shape for x in sources] + [v.shape for v in variables]
+                return [
+                    None if g is None else lowered.export(g, shape)
+                    for g, shape in zip(of_inputs + of_weights, shapes, strict=True)
+                ]
+
+            return [lowered.whole(output) for output in forward.flat_outputs], gradient
+
+        outputs = run(*flat_inputs, *[tf.convert_to_tensor(v.value) for v in variables])
+        return tree.pack_sequence_as(forwards[0].outputs, outputs)
+
+    def _as_inputs(self, x):
+        """Inputs as tensors of static shape and the model's dtype, in the structure of the model's inputs."""
+        tensors = tree.map_structure(tf.convert_to_tensor, x)
+        if isinstance(self, Functional):
+            flat = tree.flatten(tensors)
+            references = tree.flatten(self._inputs_struct)
+            if isinstance(tensors, dict) and isinstance(self._inputs_struct, dict):
+                flat = [tensors[name] for name in sorted(self._inputs_struct)]
+            if len(flat) != len(references):
+                raise ValueError(f"Model '{self.name}' takes {len(references)} inputs. Received: {len(flat)} tensors")
+            flat = [_fit(value, reference, self.name) for value, reference in zip(flat, references, strict=True)]
+            return tree.pack_sequence_as(self._inputs_struct, flat)
+        return tree.map_structure(lambda t: tf.cast(t, self.input_dtype) if t.dtype.is_floating else t, tensors)
+
+    # Saving.
+
+    def save(self, filepath, overwrite=True, **kwargs):
+        """As `keras.Model.save`. The file is that of a plain Keras model, and loads with and without a mesh."""
+        if isinstance(self, Functional):
+            plain(self).save(filepath, overwrite=overwrite, **kwargs)
+        else:
+            super().save(filepath, overwrite=overwrite, **kwargs)
+
+
+class _FunctionalModel(Model, Functional):
+    """A `Model` made from inputs and outputs."""
+
+
+@dataclass
+class _Partition:
+    """What a model knows of its mesh. Keras does not track it, so its graphs add no layers to the model."""
+
+    distribution: SpatialParallel | None
+    graphs: dict[bool, keras.Model] = field(default_factory=dict)
+    blocks: dict[Any, dict[str, Blocks]] = field(default_factory=dict)
+    functions: dict[bool, Any] = field(default_factory=dict)
+
+
+def partition(model: keras.Model, distribution: SpatialParallel, input_shape: Any = None) -> Model:
+    """Split any Keras model's images over a mesh of devices. Layers and variables are shared, not copied.
+
+    Args:
+        model: a functional, sequential or subclassed Keras model. If it is compiled, so is the result, with the same
+            optimizer, losses and metrics.
+        distribution: the mesh and layout.
+        input_shape: shape of one input without the batch, or a structure of such shapes; needed for models that do
+            not know it yet.
+
+    Returns:
+        A `ks.Model`.
+
+    Raises:
+        UnsupportedLayer: a `ValueError` that names all layers that cannot be partitioned.
+
+    Example:
+
+    ```python
+    spatial = ks.partition(keras.applications.ResNet50(weights=None), distribution)
+    ```
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"model must be a keras.Model. Received: {model!r}")
+    inputs = None if input_shape is None else keras.KerasTensor((None, *input_shape), dtype=model.input_dtype)
+    graph = functional_graph(model, inputs)
+    result = _FunctionalModel(
+        graph._inputs_struct,
+        graph._outputs_struct,
+        name=model.name,
+        trainable=model.trainable,
+        distribution=check_distribution(distribution),
+    )
+    _copy_compilation(model, result)
+    return result
+
+
+def plain(model: keras.Model) -> keras.Model:
+    """The plain Keras model that shares a functional model's layers, variables and optimizer."""
+    result = Functional(model._inputs_struct, model._outputs_struct, name=model.name, trainable=model.trainable)
+    _copy_compilation(model, result)
+    return result
+
+
+def _copy_compilation(source: keras.Model, target: keras.Model) -> None:
+    if not source.compiled:
+        return
+    configuration = dict(source._compile_config.config)
+    configuration["optimizer"] = source.optimizer
+    configuration["jit_compile"] = False
+    target.compile(**configuration)
+
+
+def load_model(filepath: Any, distribution: SpatialParallel | None = None, **kwargs) -> keras.Model:
+    """As `keras.saving.load_model`, onto a mesh.
+
+    Args:
+        filepath: a `.keras` file, saved by a plain or a partitioned model on any mesh.
+        distribution: the mesh and layout; by default those in force. Without either the model is a plain Keras model.
+        **kwargs: passed on to `keras.saving.load_model`.
+    """
+    distribution = _current_distribution() if distribution is None else distribution
+    model = keras.saving.load_model(filepath, **kwargs)
+    return model if distribution is None else partition(model, distribution)
+
+
+def check_supported(graph: keras.Model) -> None:
+    """Raise `UnsupportedLayer` if a functional model holds layers without a lowering."""
+    unsupported = unsupported_operations(graph)
+    if unsupported:
+        raise UnsupportedLayer(explain(unsupported))
+
+
+def check_distribution(distribution: Any) -> SpatialParallel:
+    if not isinstance(distribution, SpatialParallel):
+        raise ValueError(f"distribution must be a ks.SpatialParallel. Received: {distribution!r}")
+    return distribution
+
+
+def _current_distribution() -> SpatialParallel | None:
+    current = keras.distribution.distribution()
+    return current if isinstance(current, SpatialParallel) else None
+
+
+def _is_functional(args: tuple, kwargs: dict) -> bool:
+    return len(args) >= 2 or (len(args) == 1 and "outputs" in kwargs) or ("inputs" in kwargs and "outputs" in kwargs)
+
+
+def _is_concrete(inputs: Any) -> bool:
+    """Whether a model is called with values, rather than to find out its structure."""
+    return not in_symbolic_scope() and not any(isinstance(x, keras.KerasTensor) for x in tree.flatten(inputs))
+
+
+def _fit(value: tf.Tensor, reference: keras.KerasTensor, name: str) -> tf.Tensor:
+    """A value in the dtype and rank of the model's input."""
+    if value.dtype.name != reference.dtype:
+        value = tf.cast(value, reference.dtype)
+    if value.shape.rank == len(reference.shape) - 1 and reference.shape[-1] == 1:
+        value = value[..., None]
+    shape = value.shape
+    fits = shape.rank == len(reference.shape) and all(
+        b is None or a == b for a, b in zip(shape[1:], reference.shape[1:], strict=True)
+    )
+    if not fits:
+        raise ValueError(f"Model '{name}' takes inputs of shape {reference.shape}. Received: {tuple(shape)}")
+    return value
+
+
+def _per_output(value: Any, forward: Forward, repeat: bool = False) -> list:
+    """Labels or sample weights as a list, one per output."""
+    count = len(forward.flat_outputs)
+    if value is None:
+        return [None] * count
+    if isinstance(value, dict) and isinstance(forward.outputs, dict):
+        return [value.get(name) for name in sorted(forward.outputs)]
+    flat = tree.flatten(value)
+    if repeat and len(flat) == 1:
+        flat = flat * count
+    if len(flat) != count:
+        raise ValueError(f"A model of {count} outputs takes as many labels. Received: {len(flat)}")
+    return flat

@@ -1,0 +1,112 @@
+"""The U-Net of Hou et al., arXiv 1909.03108, in two and three dimensions."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import layers
+
+from keras_spatial.model import Model
+
+
+def UNet2D(input_shape: Sequence[int | None], classes: int, **options) -> Model:
+    """A 2D U-Net; see `UNet3D` for its options.
+
+    Args:
+        input_shape: `(x, y, channels)`, in pixels.
+        classes: channels of the output.
+        **options: the keyword arguments of `UNet3D`.
+    """
+    return _unet(2, input_shape, classes, **options)
+
+
+def UNet3D(input_shape: Sequence[int | None], classes: int, **options) -> Model:
+    """A 3D U-Net: levels of convolutions, joined by max pooling downwards and transposed convolutions upwards.
+
+    The defaults are those of the paper's released code (`tensorflow/mesh`, `experimental/unet.py`); with them the
+    network has 5,600,960 trainable parameters for one input channel and three classes.
+
+    Args:
+        input_shape: `(x, y, z, channels)`, in voxels.
+        classes: channels of the output, which are logits unless `activation_of_output` is given.
+        filters: filters of the first level, 32; they double from level to level.
+        levels: levels, 4, so that there are `levels - 1` poolings.
+        convolutions: convolutions of each level on each side, 2.
+        kernel_size: of these convolutions, 3.
+        batch_normalization: whether one follows each of them (momentum 0.9, epsilon 1e-6), True.
+        negative_slope: of the leaky ReLU after it, 0.1.
+        dropout: rate of the dropout after each convolution but the first and the last, 0.5.
+        activation_of_output: such as `"softmax"`; None by default.
+        name: the model's name.
+
+    Returns:
+        A `ks.Model`, partitioned if a `ks.SpatialParallel` is in force.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+
+    ```python
+    model = ks.models.UNet3D((128, 128, 128, 1), classes=3, filters=16)
+    ```
+    """
+    return _unet(3, input_shape, classes, **options)
+
+
+def _unet(
+    rank: int,
+    input_shape: Sequence[int | None],
+    classes: int,
+    *,
+    filters: int = 32,
+    levels: int = 4,
+    convolutions: int = 2,
+    kernel_size: int = 3,
+    batch_normalization: bool = True,
+    negative_slope: float = 0.1,
+    dropout: float = 0.5,
+    activation_of_output: str | None = None,
+    name: str | None = None,
+) -> Model:
+    if len(input_shape) != rank + 1:
+        raise ValueError(
+            f"input_shape must have {rank} image axes and the channels, without the batch. Received: {input_shape}"
+        )
+    counts = {
+        "classes": classes, "filters": filters, "levels": levels, "convolutions": convolutions, "kernel_size": kernel_size
+    }  # fmt: skip
+    for argument, value in counts.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{argument} must be a positive integer. Received: {argument}={value!r}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1. Received: dropout={dropout!r}")
+
+    convolution = {2: layers.Conv2D, 3: layers.Conv3D}[rank]
+    transposed = {2: layers.Conv2DTranspose, 3: layers.Conv3DTranspose}[rank]
+    pooling = {2: layers.MaxPooling2D, 3: layers.MaxPooling3D}[rank]
+
+    def block(x, width: int, label: str, dropout_of: Sequence[bool]):
+        for number, drop in enumerate(dropout_of, start=1):
+            x = convolution(width, kernel_size, padding="same", name=f"{label}_conv{number}")(x)
+            if batch_normalization:
+                x = layers.BatchNormalization(momentum=0.9, epsilon=1e-6, name=f"{label}_norm{number}")(x)
+            x = layers.LeakyReLU(negative_slope, name=f"{label}_relu{number}")(x)
+            if drop and dropout:
+                x = layers.Dropout(dropout, name=f"{label}_dropout{number}")(x)
+        return x
+
+    inputs = keras.Input(tuple(input_shape), name="image")
+    x, skips = inputs, []
+    for level in range(levels):
+        if level:
+            x = pooling(2, name=f"down{level}_pool")(x)
+        drops = [level > 0 or number > 0 for number in range(convolutions)]
+        x = block(x, filters * 2**level, f"down{level}", drops)
+        skips.append(x)
+    for level in reversed(range(levels - 1)):
+        x = transposed(filters * 2**level, 2, strides=2, name=f"up{level}_transposed")(x)
+        x = layers.Concatenate(name=f"up{level}_skip")([skips[level], x])
+        drops = [level > 0 or number < convolutions - 1 for number in range(convolutions)]
+        x = block(x, filters * 2**level, f"up{level}", drops)
+    outputs = convolution(classes, 1, activation=activation_of_output, name="classes")(x)
+    return Model(inputs, outputs, name=name or f"unet{rank}d")

@@ -1,0 +1,1 @@
+"""What Mesh-TensorFlow lacks: halo exchange, differentiable local operations, today's TensorFlow."""
