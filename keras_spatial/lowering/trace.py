@@ -284,7 +284,7 @@ class Trace:
             return tf.reduce_sum(tf.cast(is_maximum(t, m, *mask), tf.float32), image, keepdims=True)
 
         def share(t: tf.Tensor, n: tf.Tensor, m: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
-            shares = tf.where(is_maximum(t, m, *mask), t / tf.cast(n, t.dtype), tf.zeros_like(t))
+            shares = tf.where(is_maximum(t, m, *mask), t / tf.cast(tf.maximum(n, 1.0), t.dtype), tf.zeros_like(t))
             return tf.reduce_sum(shares, image, keepdims=keepdims)
 
         counts = self.reduced(count, [x, maximum, *inputs[1:]], kept, dtype=tf.float32, name=f"{name}_count")
