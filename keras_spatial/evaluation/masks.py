@@ -1,0 +1,65 @@
+"""Overlap, volume and surface metrics of one pair of masks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_spatial.evaluation.surfaces import Spacing, surface_distances
+from keras_spatial.volumes import bounding_box
+
+UNDEFINED = 9001.0
+"""The value of LiTS for a relative volume or a distance that does not exist, because a mask is empty."""
+
+
+@dataclass(frozen=True)
+class MaskMetrics:
+    """One predicted mask P against one reference mask R.
+
+    Attributes:
+        intersection, predicted, reference: voxel counts |P and R|, |P|, |R|.
+        dice: `2 |P and R| / (|P| + |R|)`; 1 if both are empty, 0 if one is.
+        voe: volumetric overlap error, `1 - |P and R| / |P or R|`; 1 if both are empty, as in LiTS.
+        rvd: relative volume difference, `(|P| - |R|) / |R|`; `UNDEFINED` if R is empty.
+        assd, rmsd, msd: average, root mean square and maximum symmetric surface distance, mm; `UNDEFINED` if P or R
+            is empty.
+    """
+
+    intersection: int
+    predicted: int
+    reference: int
+    dice: float
+    voe: float
+    rvd: float
+    assd: float
+    rmsd: float
+    msd: float
+
+
+def compare_masks(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> MaskMetrics:
+    """All metrics of a pair of masks; works within the box around both, so that empty space costs nothing.
+
+    Args:
+        prediction: bool `[X, Y, Z]`.
+        truth: bool `[X, Y, Z]`.
+        spacing: voxel size along x, y, z in mm.
+    """
+    box = bounding_box(prediction | truth)
+    if box is None:
+        return MaskMetrics(0, 0, 0, 1.0, 1.0, UNDEFINED, UNDEFINED, UNDEFINED, UNDEFINED)
+    p, r = np.ascontiguousarray(prediction[box]), np.ascontiguousarray(truth[box])
+    common, predicted, reference = (int(np.count_nonzero(m)) for m in (p & r, p, r))
+    assd = rmsd = msd = UNDEFINED
+    if predicted and reference:
+        found = surface_distances(p, r, spacing)
+        assd, rmsd, msd = found.mean, found.root_mean_square, found.maximum
+    return MaskMetrics(
+        intersection=common,
+        predicted=predicted,
+        reference=reference,
+        dice=2 * common / (predicted + reference),
+        voe=1 - common / (predicted + reference - common),
+        rvd=(predicted - reference) / reference if reference else UNDEFINED,
+        assd=assd,
+        rmsd=rmsd,
+        msd=msd,
+    )

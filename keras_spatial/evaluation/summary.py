@@ -1,0 +1,224 @@
+"""Metrics of a data set, with bootstrap intervals over its cases, and detection by lesion size.
+
+Every LiTS metric of a data set is a ratio of two sums over cases (a mean per case is one too), so one bootstrap serves
+all: cases are drawn with replacement, sums and ratio taken anew. Lesions of one patient resemble each other, hence
+cases are drawn, not lesions.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from keras_spatial.evaluation.cases import CaseMetrics
+from keras_spatial.evaluation.masks import UNDEFINED, MaskMetrics
+
+MASK_METRICS = ("dice", "voe", "rvd", "assd", "rmsd", "msd")
+DIAMETERS = (0.0, 5.0, 10.0, 20.0, np.inf)
+"""Borders of the size strata, mm. From 10 mm on RECIST 1.1 calls a lesion measurable."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One metric of a data set.
+
+    Attributes:
+        value: as LiTS computes it; None where nothing was there to average.
+        low, high: bootstrap percentile interval of `defined`; None with fewer than two cases.
+        defined: the same without undefined entries; equal to `value` where `undefined` is 0.
+        count: how many entries (cases, lesions) it stands on, undefined ones included.
+        undefined: how many of them are undefined, and 9001 in LiTS.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    defined: float | None
+    count: int
+    undefined: int = 0
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """Reference lesions of one size class.
+
+    Attributes:
+        above, below: equivalent diameter in mm, `above` included.
+        lesions: how many there are.
+        recall: share of them detected at overlap > 0.5.
+        recall_touched: share of them that the prediction touches at all.
+    """
+
+    above: float
+    below: float
+    lesions: int
+    recall: Estimate
+    recall_touched: Estimate
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Metrics of a data set.
+
+    Attributes:
+        cases: number of cases.
+        metrics: by name: `liver_dice_per_case`, `liver_dice_global`, `liver_voe`, `liver_rvd`, `liver_assd`,
+            `liver_rmsd`, `liver_msd`; `lesion_dice_per_case`, `lesion_dice_global`; `lesion_dice`, `lesion_voe`, ...
+            (mean over detected lesions); `lesion_precision`, `lesion_recall` (overlap > 0.5) and
+            `..._greater_zero`; `tumour_burden_rmse`, `tumour_burden_max`.
+        strata: detection by lesion size.
+        confidence: of the intervals.
+        samples: bootstrap samples drawn.
+    """
+
+    cases: int
+    metrics: dict[str, Estimate]
+    strata: tuple[Stratum, ...]
+    confidence: float
+    samples: int
+
+    def as_dict(self) -> dict:
+        """For JSON: plain dicts, lists and numbers; the open end of the largest size class is None."""
+        result = asdict(self)
+        for stratum in result["strata"]:
+            stratum["below"] = None if np.isinf(stratum["below"]) else stratum["below"]
+        return result
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Per case: numerator and denominator of a ratio, and the entries left out as undefined."""
+
+    numerator: np.ndarray
+    denominator: np.ndarray
+    undefined: int = 0
+
+
+def summarise(cases: Sequence[CaseMetrics], *, confidence: float = 0.95, samples: int = 2000, seed: int = 0) -> Summary:
+    """Metrics of a data set from those of its cases.
+
+    Args:
+        cases: at least one.
+        confidence: of the intervals, between 0 and 1.
+        samples: bootstrap samples.
+        seed: of the bootstrap; equal seeds give equal intervals.
+
+    Raises:
+        ValueError: no cases, or a confidence outside (0, 1).
+    """
+    if not cases:
+        raise ValueError("summarise: expected at least one case. Received: none")
+    if not 0 < confidence < 1 or samples < 1:
+        raise ValueError(
+            f"summarise: expected 0 < confidence < 1 and samples >= 1. "
+            f"Received: confidence={confidence}, samples={samples}"
+        )
+
+    def estimate(sums: _Sums, transform: Callable[[np.ndarray], np.ndarray] = _same) -> Estimate:
+        return _estimate(sums, transform, confidence, samples, seed)
+
+    metrics: dict[str, Estimate] = {}
+    for part in ("liver", "lesion"):
+        masks = [[getattr(case, part)] for case in cases]
+        metrics[f"{part}_dice_per_case"] = estimate(_entries(masks, "dice"))
+        metrics[f"{part}_dice_global"] = estimate(_global_dice(masks))
+    for part, masks in (
+        ("liver", [[case.liver] for case in cases]),
+        ("lesion", [list(case.lesions.pairs) for case in cases]),
+    ):
+        for name in MASK_METRICS if part == "lesion" else MASK_METRICS[1:]:
+            metrics[f"{part}_{name}"] = estimate(_entries(masks, name))
+    for suffix, flag in (("", "detected"), ("_greater_zero", "touched")):
+        for name, side in (("precision", "predicted"), ("recall", "reference")):
+            flags = [[getattr(lesion, flag) for lesion in getattr(case.lesions, side)] for case in cases]
+            metrics[f"lesion_{name}{suffix}"] = _zero_if_empty(estimate(_share(flags)))
+    burden = _burden_errors(cases)
+    metrics["tumour_burden_rmse"] = estimate(_Sums(burden.numerator**2, burden.denominator, burden.undefined), np.sqrt)
+    metrics["tumour_burden_max"] = _largest(burden)
+    return Summary(len(cases), metrics, _strata(cases, estimate), confidence, samples)
+
+
+def _same(values: np.ndarray) -> np.ndarray:
+    return values
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    # A sample without any entry (no lesion detected in the drawn cases) has no value.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.sum(numerator, -1) / np.sum(denominator, -1)
+
+
+def _estimate(
+    sums: _Sums, transform: Callable[[np.ndarray], np.ndarray], confidence: float, samples: int, seed: int
+) -> Estimate:
+    known = float(np.sum(sums.denominator))
+    count = round(known) + sums.undefined
+    if known == 0:
+        return Estimate(UNDEFINED if sums.undefined else None, None, None, None, count, sums.undefined)
+    defined = float(transform(_ratio(sums.numerator, sums.denominator)))
+    value = (defined * known + UNDEFINED * sums.undefined) / (known + sums.undefined) if sums.undefined else defined
+    low = high = None
+    if len(sums.numerator) > 1:
+        n = len(sums.numerator)
+        times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=samples).astype(float)
+        drawn = transform(_ratio(times * sums.numerator, times * sums.denominator))
+        tail = (1 - confidence) / 2
+        low, high = (float(q) for q in np.nanquantile(drawn, (tail, 1 - tail)))
+    return Estimate(value, low, high, defined, count, sums.undefined)
+
+
+def _entries(masks: Sequence[Sequence[MaskMetrics]], name: str) -> _Sums:
+    values = [[getattr(mask, name) for mask in case] for case in masks]
+    known = [[v for v in case if v != UNDEFINED] for case in values]
+    left_out = sum(map(len, values)) - sum(map(len, known))
+    return _Sums(np.array([sum(k) for k in known], float), np.array([len(k) for k in known], float), left_out)
+
+
+def _global_dice(masks: Sequence[Sequence[MaskMetrics]]) -> _Sums:
+    pairs = [case[0] for case in masks]
+    return _Sums(
+        np.array([2 * m.intersection for m in pairs], float),
+        np.array([m.predicted + m.reference for m in pairs], float),
+    )
+
+
+def _share(flags: Sequence[Sequence[bool]]) -> _Sums:
+    return _Sums(np.array([sum(f) for f in flags], float), np.array([len(f) for f in flags], float))
+
+
+def _zero_if_empty(estimate: Estimate) -> Estimate:
+    # LiTS: precision and recall of nothing are 0.
+    return Estimate(0.0, None, None, 0.0, 0) if estimate.count == 0 else estimate
+
+
+def _burden_errors(cases: Sequence[CaseMetrics]) -> _Sums:
+    errors = [
+        0.0 if c.burden_prediction is None or c.burden_truth is None else abs(c.burden_truth - c.burden_prediction)
+        for c in cases
+    ]
+    known = [c.burden_prediction is not None and c.burden_truth is not None for c in cases]
+    return _Sums(np.array(errors), np.array(known, float), known.count(False))
+
+
+def _largest(burden: _Sums) -> Estimate:
+    known = burden.numerator[burden.denominator > 0]
+    value = float(known.max()) if known.size else None
+    # The bootstrap is not valid for a maximum: no interval.
+    return Estimate(value, None, None, value, len(burden.numerator), burden.undefined)
+
+
+def _strata(cases: Sequence[CaseMetrics], estimate: Callable[[_Sums], Estimate]) -> tuple[Stratum, ...]:
+    result = []
+    for above, below in pairwise(DIAMETERS):
+        lesions = [[x for x in case.lesions.reference if above <= x.diameter < below] for case in cases]
+        result.append(
+            Stratum(
+                above,
+                float(below),
+                sum(map(len, lesions)),
+                estimate(_share([[x.detected for x in case] for case in lesions])),
+                estimate(_share([[x.touched for x in case] for case in lesions])),
+            )
+        )
+    return tuple(result)

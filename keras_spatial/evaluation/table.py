@@ -1,0 +1,48 @@
+"""One row per case, as CSV."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from keras_spatial.evaluation.cases import CaseMetrics
+from keras_spatial.evaluation.masks import UNDEFINED
+from keras_spatial.evaluation.summary import MASK_METRICS
+
+
+def case_row(case: CaseMetrics) -> dict[str, str | int | float | None]:
+    """The metrics of a case under flat names; None where LiTS's value is undefined. Distances in mm, volumes in ml."""
+    row: dict[str, str | int | float | None] = {"case": case.case}
+    voxel = case.spacing[0] * case.spacing[1] * case.spacing[2] / 1000
+    for part in ("liver", "lesion"):
+        mask = getattr(case, part)
+        for name in MASK_METRICS:
+            value = getattr(mask, name)
+            row[f"{part}_{name}"] = None if value == UNDEFINED else value
+        row[f"{part}_ml_prediction"] = mask.predicted * voxel
+        row[f"{part}_ml_truth"] = mask.reference * voxel
+    row["lesions_truth"] = len(case.lesions.reference)
+    row["lesions_detected"] = sum(lesion.detected for lesion in case.lesions.reference)
+    row["lesions_touched"] = sum(lesion.touched for lesion in case.lesions.reference)
+    row["lesions_predicted"] = len(case.lesions.predicted)
+    row["lesions_false"] = sum(not lesion.detected for lesion in case.lesions.predicted)
+    row["burden_prediction"] = case.burden_prediction
+    row["burden_truth"] = case.burden_truth
+    return row
+
+
+def write_csv(path: str | Path, cases: Sequence[CaseMetrics]) -> Path:
+    """Write one row per case, lowest lesion Dice first; an undefined value is an empty field.
+
+    Raises:
+        ValueError: no cases.
+    """
+    if not cases:
+        raise ValueError("write_csv: expected at least one case. Received: none")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [case_row(case) for case in sorted(cases, key=lambda c: (c.lesion.dice, c.liver.dice, c.case))]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
