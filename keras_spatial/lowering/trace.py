@@ -183,7 +183,6 @@ class Trace:
         outputs: Sequence[tuple[tuple[Axis, ...], tf.DType | str]],
         *,
         weights: Sequence[keras.Variable] = (),
-        recompute: bool = False,
         name: str = "local",
     ) -> list[SpatialTensor]:
         """The general form of `pointwise` and `reduced`: several outputs, each of any axes."""
@@ -191,7 +190,6 @@ class Trace:
             lambda *slices: _as_tuple(fn(*slices)),
             [x.value for x in inputs] + [self.weight(w) for w in weights],
             [(mesh_shape_of(axes), tf.as_dtype(dtype)) for axes, dtype in outputs],
-            recompute=recompute,
             name=name,
         )
         return [SpatialTensor(v, tuple(axes)) for v, (axes, _) in zip(operation.outputs, outputs, strict=True)]
@@ -252,7 +250,6 @@ class Trace:
             [(mesh_shape_of(axes), tf.as_dtype(dtype or x.dtype))],
             halos=halos,
             coordinates=[self.mesh_axis(x.axes[i]) for i in edges],
-            recompute=True,
             name=name,
         )
         return SpatialTensor(operation.outputs[0], axes)

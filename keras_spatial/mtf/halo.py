@@ -1,10 +1,17 @@
-"""Halo exchange: every slice receives the margins of its neighbours, and gives margins back in the backward pass."""
+"""Halo exchange: every slice receives the margins of its neighbours, and gives their gradients back.
 
+A slice's neighbourhood is kept as the slice itself and thin margins, one pair per split axis; it is put together only
+inside the local function that needs it. The margins of the second axis include the corners, since they are cut from the
+neighbour's slice *with* the margins that it received along the first axis.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
 
 from keras_spatial.mtf.compatibility import mtf
+from keras_spatial.mtf.shared import SharedFunction
 
 
 @dataclass(frozen=True)
@@ -24,80 +31,81 @@ class Halo:
     after: int
 
 
-def exchange(mesh_impl: mtf.MeshImpl, x, halo: Halo):
-    """Every slice with its neighbours' margins on both sides; zeros beyond the mesh's edge.
+def exchange(mesh_impl: mtf.MeshImpl, x, halos: Sequence[Halo]) -> list:
+    """The margins of every slice: below and above it for each halo in turn; zeros beyond the mesh's edge.
 
-    A halo wider than a slice takes from as many neighbours as needed. Exchanged axis after axis, the corners come from
-    the diagonal neighbours without messages of their own.
+    A margin wider than a slice comes from as many neighbours as needed.
 
     Args:
         mesh_impl: the mesh implementation.
         x: a laid-out tensor.
-        halo: the axis and the widths.
+        halos: axes and widths. Each halo's margins extend over those of the halos before it.
 
     Returns:
-        A laid-out tensor whose slices are `before + after` longer along the axis.
+        Laid-out tensors, `[below, above]` of the first halo, then of the second, and so on. A margin of width 0 is an
+        empty tensor.
     """
-    if halo.before == 0 and halo.after == 0:
-        return x
-    length = x.to_laid_out_tensor().slice_shape[halo.axis]
-    below = [
-        mesh_impl.shift_by_n_processors(
-            _ends(mesh_impl, x, halo.axis, width, last=True), halo.mesh_axis, hop, wrap=False
-        )
-        for hop, width in reversed(_hops(halo.before, length))
-    ]
-    above = [
-        mesh_impl.shift_by_n_processors(
-            _ends(mesh_impl, x, halo.axis, width, last=False), halo.mesh_axis, -hop, wrap=False
-        )
-        for hop, width in _hops(halo.after, length)
-    ]
-    return mesh_impl.slicewise(lambda *parts: tf.concat(parts, halo.axis), *below, x, *above)
+    shape = x.to_laid_out_tensor().slice_shape
+    margins: list = []
+    for number, halo in enumerate(halos):
+        earlier = halos[:number]
+        length = shape[halo.axis]
+        cut = SharedFunction(_strips_to_send(earlier, halo, length))
+        strips = list(mesh_impl.slicewise(cut, x, *margins))
+        below = [
+            mesh_impl.shift_by_n_processors(strips.pop(0), halo.mesh_axis, hop, wrap=False)
+            for hop, _ in _hops(halo.before, length)
+        ]
+        above = [
+            mesh_impl.shift_by_n_processors(strips.pop(0), halo.mesh_axis, -hop, wrap=False)
+            for hop, _ in _hops(halo.after, length)
+        ]
+        empty = strips.pop(0) if strips else None
+        margins.append(_joined(mesh_impl, below[::-1], halo.axis, empty))
+        margins.append(_joined(mesh_impl, above, halo.axis, empty))
+    return margins
 
 
-def exchange_adjoint(mesh_impl: mtf.MeshImpl, dy, halo: Halo):
-    """The transpose of `exchange`: margins go back to the slices they came from, and are added there.
+def exchange_adjoint(mesh_impl: mtf.MeshImpl, dx, dmargins: Sequence, halos: Sequence[Halo]):
+    """The transpose of `exchange`: what margins contributed goes back to the slices they came from, and is added.
 
     Args:
         mesh_impl: the mesh implementation.
-        dy: a laid-out tensor with slices of the shape that `exchange` returns.
-        halo: as given to `exchange`.
+        dx: the gradient of the slices, a laid-out tensor.
+        dmargins: the gradients of the margins, in the order in which `exchange` returns them.
+        halos: as given to `exchange`.
 
     Returns:
-        A laid-out tensor whose slices have their own length again.
+        The gradient with respect to the exchanged tensor.
     """
-    if halo.before == 0 and halo.after == 0:
-        return dy
-    length = dy.to_laid_out_tensor().slice_shape[halo.axis] - halo.before - halo.after
-    own = _range(mesh_impl, dy, halo.axis, halo.before, length)
-    start = halo.before
-    for hop, width in _hops(halo.before, length):
-        start -= width
-        margin = _range(mesh_impl, dy, halo.axis, start, width)
-        returned = mesh_impl.shift_by_n_processors(margin, halo.mesh_axis, -hop, wrap=False)
-        own = mesh_impl.slicewise(lambda a, b: _add_at(a, b, halo.axis, last=True), own, returned)
-    start = halo.before + length
-    for hop, width in _hops(halo.after, length):
-        margin = _range(mesh_impl, dy, halo.axis, start, width)
-        returned = mesh_impl.shift_by_n_processors(margin, halo.mesh_axis, hop, wrap=False)
-        own = mesh_impl.slicewise(lambda a, b: _add_at(a, b, halo.axis, last=False), own, returned)
-        start += width
-    return own
+    shape = dx.to_laid_out_tensor().slice_shape
+    dmargins = list(dmargins)
+    for number in reversed(range(len(halos))):
+        halo, length = halos[number], shape[halos[number].axis]
+        dbelow, dabove = dmargins[2 * number :]
+        dmargins = dmargins[: 2 * number]
+        pieces = []
+        start = halo.before
+        for hop, width in _hops(halo.before, length):
+            start -= width
+            piece = _cut(mesh_impl, dbelow, halo.axis, start, width, halo.before)
+            pieces.append(mesh_impl.shift_by_n_processors(piece, halo.mesh_axis, -hop, wrap=False))
+        start = 0
+        for hop, width in _hops(halo.after, length):
+            piece = _cut(mesh_impl, dabove, halo.axis, start, width, halo.after)
+            pieces.append(mesh_impl.shift_by_n_processors(piece, halo.mesh_axis, hop, wrap=False))
+            start += width
+        add = SharedFunction(_add_returned(halos[:number], halo, length))
+        dx, *dmargins = mesh_impl.slicewise(add, dx, *dmargins, *pieces)
+    return dx
 
 
-def _hops(width: int, length: int) -> list[tuple[int, int]]:
-    """A margin as `(distance of the neighbour, elements taken from it)`, nearest first."""
-    return [(hop + 1, min(length, width - hop * length)) for hop in range(-(-width // length))]
-
-
-def _ends(mesh_impl: mtf.MeshImpl, x, axis: int, width: int, *, last: bool):
-    length = x.to_laid_out_tensor().slice_shape[axis]
-    return _range(mesh_impl, x, axis, length - width if last else 0, width)
-
-
-def _range(mesh_impl: mtf.MeshImpl, x, axis: int, start: int, width: int):
-    return mesh_impl.slicewise(lambda t: take(t, axis, start, width), x)
+def assemble(x: tf.Tensor, margins: Sequence[tf.Tensor], halos: Sequence[Halo]) -> tf.Tensor:
+    """A slice with its margins around it, on one device."""
+    for number, halo in enumerate(halos):
+        parts = [t for t in (margins[2 * number], x, margins[2 * number + 1]) if t.shape[halo.axis]]
+        x = tf.concat(parts, halo.axis) if len(parts) > 1 else x
+    return x
 
 
 def take(x: tf.Tensor, axis: int, start: int, width: int) -> tf.Tensor:
@@ -110,13 +118,83 @@ def take(x: tf.Tensor, axis: int, start: int, width: int) -> tf.Tensor:
     return tf.slice(x, begin, size)
 
 
-def _add_at(x: tf.Tensor, margin: tf.Tensor, axis: int, *, last: bool) -> tf.Tensor:
-    """`x` with `margin` added to its first or last elements along one axis."""
-    length, width = x.shape[axis], margin.shape[axis]
-    if width == length:
-        return x + margin
-    if last:
-        parts = [take(x, axis, 0, length - width), take(x, axis, length - width, width) + margin]
-    else:
-        parts = [take(x, axis, 0, width) + margin, take(x, axis, width, length - width)]
-    return tf.concat(parts, axis)
+def _hops(width: int, length: int) -> list[tuple[int, int]]:
+    """A margin as `(distance of the neighbour, elements taken from it)`, nearest first."""
+    return [(hop + 1, min(length, width - hop * length)) for hop in range(-(-width // length))]
+
+
+def _ranges(halo: Halo, length: int) -> list[tuple[int, int]]:
+    """What a slice sends along one axis, as `(start, width)`: for each hop up the mesh, then for each hop down."""
+    up = [(length - width, width) for _, width in _hops(halo.before, length)]
+    down = [(0, width) for _, width in _hops(halo.after, length)]
+    return up + down
+
+
+def _strips_to_send(earlier: Sequence[Halo], halo: Halo, length: int):
+    """A function of a slice and its earlier margins: the strips that its neighbours need, corners included."""
+
+    def cut(x: tf.Tensor, *margins: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        strips = []
+        for start, width in _ranges(halo, length):
+            rows = [take(t, halo.axis, start, width) for t in (x, *margins)]
+            strips.append(assemble(rows[0], rows[1:], earlier))
+        if not (halo.before and halo.after):
+            whole = assemble(take(x, halo.axis, 0, 0), [take(t, halo.axis, 0, 0) for t in margins], earlier)
+            strips.append(whole)
+        return tuple(strips)
+
+    return cut
+
+
+def _add_returned(earlier: Sequence[Halo], halo: Halo, length: int):
+    """The adjoint of `_strips_to_send`: returned strips are added to the slice and its earlier margins."""
+    ranges = _ranges(halo, length)
+
+    def add(dx: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        tensors, strips = [dx, *others[: 2 * len(earlier)]], others[2 * len(earlier) :]
+        for (start, width), strip in zip(ranges, strips, strict=True):
+            for i, rows in enumerate(_disassemble(strip, [t.shape for t in tensors], earlier)):
+                tensors[i] = _add_rows(tensors[i], rows, halo.axis, start, width)
+        return tuple(tensors)
+
+    return add
+
+
+def _disassemble(strip: tf.Tensor, shapes: Sequence[tf.TensorShape], earlier: Sequence[Halo]) -> list[tf.Tensor]:
+    """The inverse of `assemble`: the slice's own part, then each margin's."""
+    margins: list[tf.Tensor] = []
+    for number in reversed(range(len(earlier))):
+        axis = earlier[number].axis
+        below, above = shapes[1 + 2 * number][axis], shapes[2 + 2 * number][axis]
+        own = strip.shape[axis] - below - above
+        margins = [take(strip, axis, 0, below), take(strip, axis, below + own, above), *margins]
+        strip = take(strip, axis, below, own)
+    return [strip, *margins]
+
+
+def _add_rows(x: tf.Tensor, rows: tf.Tensor, axis: int, start: int, width: int) -> tf.Tensor:
+    """`x` with `rows` added at `start` along one axis. Adds in place where nothing else uses `x`."""
+    if 0 in rows.shape.as_list():
+        return x
+    if width == x.shape[axis]:
+        return x + rows
+    lead = x.shape[:axis].num_elements()
+    rest = x.shape[axis + 1 :].as_list()
+    flat = tf.reshape(x, [lead, x.shape[axis], *rest])
+    index = tf.stack(tf.meshgrid(tf.range(lead), tf.range(start, start + width), indexing="ij"), -1)
+    flat = tf.tensor_scatter_nd_add(flat, index, tf.reshape(rows, [lead, width, *rest]))
+    return tf.reshape(flat, x.shape)
+
+
+def _joined(mesh_impl: mtf.MeshImpl, parts: list, axis: int, empty):
+    if not parts:
+        return empty
+    if len(parts) == 1:
+        return parts[0]
+    return mesh_impl.slicewise(lambda *ts: tf.concat(ts, axis), *parts)
+
+
+def _cut(mesh_impl: mtf.MeshImpl, x, axis: int, start: int, width: int, of: int):
+    if width == of:
+        return x
+    return mesh_impl.slicewise(lambda t: take(t, axis, start, width), x)

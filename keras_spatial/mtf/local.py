@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from keras_spatial.mtf.compatibility import mtf
-from keras_spatial.mtf.halo import Halo, exchange, exchange_adjoint
+from keras_spatial.mtf.halo import Halo, assemble, exchange, exchange_adjoint
+from keras_spatial.mtf.shared import DerivativeFunction, SharedFunction
 
 
 class LocalOperation(mtf.Operation):
@@ -15,17 +16,20 @@ class LocalOperation(mtf.Operation):
     `fn = tf.reduce_sum` with a scalar output is the sum over the whole image. The gradient follows from the same rule
     read backwards: the gradient of an input that lacks a split axis of the others (a weight, say) is summed over it.
 
+    `fn` is traced once and called on every slice. The backward pass calls a second function that differentiates it
+    anew, and keeps alive only those inputs that the derivative depends on.
+
     Args:
         fn: from the inputs' slices (`tf.Tensor`s) to a tuple of the outputs' slices. With `coordinates`, its first
             argument is the list of the slice's coordinates.
         inputs: Mesh-TF tensors.
         outputs: shape and dtype of every output.
-        halos: margins of the first input that `fn` sees, exchanged in this order.
+        halos: margins of the first input that `fn` sees around it. They are kept for the backward pass; the input with
+            its margins put together is not.
         coordinates: mesh axes whose coordinates `fn` gets.
         reduction: `"SUM"`, or `"MAX"` for partial maxima; those have no gradient.
-        recompute: run `fn` again in the backward pass instead of keeping what it computed in the forward pass. For
-            functions that make copies of their input, such as assembling it with its margins, this is what keeps only
-            one copy alive.
+        derivative_at_output: whether the derivative at the output is that at the input, as for `relu`. The first
+            input is then not kept for the backward pass.
         name: a name for the graph.
     """
 
@@ -38,7 +42,7 @@ class LocalOperation(mtf.Operation):
         halos: Sequence[Halo] = (),
         coordinates: Sequence[int] = (),
         reduction: str = "SUM",
-        recompute: bool = False,
+        derivative_at_output: bool = False,
         name: str = "local",
     ):
         super().__init__(list(inputs), name=name)
@@ -48,36 +52,28 @@ class LocalOperation(mtf.Operation):
         self.halos = [halo for halo in halos if halo.before or halo.after]
         self.coordinates = list(coordinates)
         self.reduction = reduction
-        self.recompute = recompute or bool(self.halos)
-        self.tapes = None
+        self.derivative_at_output = derivative_at_output
+        self.arguments: list = []
         for output in self._outputs:
             leads_to_differentiable_source(output)  # Asked in forward order, so that it never recurses deeply.
 
-    def run(self, mesh_impl: mtf.MeshImpl, lowered_inputs: Sequence, watched: Sequence[int]):
-        """The laid-out outputs and, where `watched` names inputs, the laid-out tapes that know their gradients."""
-        x, *others = lowered_inputs
-        for halo in self.halos:
-            x = exchange(mesh_impl, x, halo)
-        places = [mesh_impl.laid_out_pcoord(axis) for axis in self.coordinates]
+    def on_slice(self, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The outputs' slices from coordinates, margins and the inputs' slices."""
+        places, margins, (x, *others) = self.sorted(arguments)
+        x = assemble(x, margins, self.halos)
+        return self.fn(list(places), x, *others) if places else self.fn(x, *others)
 
-        def on_slice(*arguments):
-            place, tensors = list(arguments[: len(places)]), list(arguments[len(places) :])
-            tensors = [tf.convert_to_tensor(t) for t in tensors]
-            # Persistent, since TensorFlow may build the backward pass of one function more than once.
-            with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-                tensors = _distinct(tensors, watched)
-                sources = [tensors[i] for i in watched]
-                tape.watch(sources)
-                results = self.fn(place, *tensors) if self.coordinates else self.fn(*tensors)
-            return (*results, _Tape(tape, sources, results))
-
-        *results, tapes = mesh_impl.slicewise(on_slice, *places, x, *others)
-        return results, tapes
+    def sorted(self, arguments: Sequence) -> tuple[Sequence, Sequence, Sequence]:
+        """Arguments of `on_slice` as coordinates, margins and inputs."""
+        first, second = len(self.coordinates), len(self.coordinates) + 2 * len(self.halos)
+        return arguments[:first], arguments[first:second], arguments[second:]
 
     def lower(self, lowering: mtf.Lowering) -> None:
         mesh_impl = lowering.mesh_impl(self)
-        watched = [] if self.recompute else differentiable_inputs(self)
-        results, self.tapes = self.run(mesh_impl, [lowering.tensors[t] for t in self.inputs], watched)
+        inputs = [lowering.tensors[t].to_laid_out_tensor() for t in self.inputs]
+        places = [mesh_impl.laid_out_pcoord(axis) for axis in self.coordinates]
+        self.arguments = [*places, *exchange(mesh_impl, inputs[0], self.halos), *inputs]
+        results = mesh_impl.slicewise(SharedFunction(self.on_slice), *self.arguments)
         own_axes = _split_axes(mesh_impl, self.inputs)
         for output, result in zip(self.outputs, results, strict=True):
             missing = own_axes - _split_axes(mesh_impl, [output])
@@ -105,71 +101,32 @@ class _LocalGradient(mtf.Operation):
         self.forward = forward
         self.known = [i for i, dy in enumerate(grad_ys) if dy is not None]
         self.wanted = list(wanted)
-        inputs = forward.inputs + [grad_ys[i] for i in self.known]
-        super().__init__(inputs, mesh=forward.mesh, name=forward.name.split("/")[-1] + "_gradient")
+        dys = [grad_ys[i] for i in self.known]
+        super().__init__(dys, mesh=forward.mesh, name=forward.name.split("/")[-1] + "_gradient")
         self._outputs = [mtf.Tensor(self, forward.inputs[i].shape, forward.inputs[i].dtype) for i in self.wanted]
 
     def lower(self, lowering: mtf.Lowering) -> None:
         mesh_impl = lowering.mesh_impl(self)
         forward = self.forward
-        grad_ys = [lowering.tensors[t] for t in self.inputs[len(forward.inputs) :]]
-        tapes = forward.tapes
-        if forward.recompute:
-            lowered = [lowering.tensors[t] for t in forward.inputs]
-            lowered[0] = _after(mesh_impl, lowered[0], grad_ys[0])
-            _, tapes = forward.run(mesh_impl, lowered, self.wanted)
-
-        def on_slice(tape: _Tape, *dys: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            return tape.gradient(self.known, dys)
-
-        results = mesh_impl.slicewise(on_slice, tapes, *grad_ys)
+        dys = [lowering.tensors[t].to_laid_out_tensor() for t in self.inputs]
+        arguments = list(forward.arguments)
+        before_inputs = len(arguments) - len(forward.inputs)
+        if forward.derivative_at_output:
+            arguments[before_inputs] = lowering.tensors[forward.outputs[0]].to_laid_out_tensor()
+        # Margins are differentiated with the input that they belong to.
+        margins = range(len(forward.coordinates), before_inputs) if 0 in self.wanted else range(0)
+        sources = [*margins, *(before_inputs + i for i in self.wanted)]
+        backward = DerivativeFunction(forward.on_slice, len(arguments), sources, self.known)
+        results = list(mesh_impl.slicewise(backward, *arguments, *dys))
+        dmargins, dinputs = results[: len(margins)], results[len(margins) :]
+        if len(margins):
+            dinputs[0] = exchange_adjoint(mesh_impl, dinputs[0], dmargins, forward.halos)
         own_axes = _split_axes(mesh_impl, forward.inputs + forward.outputs)
-        for i, output, result in zip(self.wanted, self.outputs, results, strict=True):
-            if i == 0:
-                for halo in reversed(forward.halos):
-                    result = exchange_adjoint(mesh_impl, result, halo)
+        for i, output, result in zip(self.wanted, self.outputs, dinputs, strict=True):
             missing = own_axes - _split_axes(mesh_impl, [forward.inputs[i]])
             if missing:
                 result = mtf.LazyAllreduceSum(mesh_impl, result, sorted(missing))
             lowering.set_tensor_lowering(output, result)
-
-
-class _Tape:
-    """What one slice needs to differentiate its results."""
-
-    def __init__(self, tape: tf.GradientTape, sources: list[tf.Tensor], targets: Sequence[tf.Tensor]):
-        self._tape, self._sources, self._targets = tape, sources, targets
-
-    def gradient(self, known: Sequence[int], dys: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        return tuple(
-            self._tape.gradient(
-                [self._targets[i] for i in known],
-                self._sources,
-                output_gradients=list(dys),
-                unconnected_gradients=tf.UnconnectedGradients.ZERO,
-            )
-        )
-
-
-def _distinct(tensors: list[tf.Tensor], watched: Sequence[int]) -> list[tf.Tensor]:
-    """The tensors, with copies of those that stand in more than one place: a tape could not tell the places apart."""
-    seen: set[int] = set()
-    result = list(tensors)
-    for i in watched:
-        if id(result[i]) in seen:
-            result[i] = tf.identity(result[i])
-        seen.add(id(result[i]))
-    return result
-
-
-def _after(mesh_impl: mtf.MeshImpl, x, dy):
-    """`x`, available only once `dy` is: what is computed from it again is then not merged with the forward pass."""
-
-    def on_slice(x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
-        with tf.control_dependencies([dy]):
-            return tf.identity(x)
-
-    return mesh_impl.slicewise(on_slice, x, dy)
 
 
 def _split_axes(mesh_impl: mtf.MeshImpl, tensors: Sequence[mtf.Tensor]) -> set[int]:

@@ -1,0 +1,123 @@
+"""Local functions that are traced once and called on every slice.
+
+A graph then holds one call per slice where it would hold the function's body, so that building it costs little on a
+large mesh.
+"""
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+# A local function is called on every device, and TensorFlow prepares it for each of them. Of its graph optimizers only
+# the one that drops dead operations earns its time there: the others would take most of a first step.
+_PROTO = tf.compat.v1.ConfigProto()
+_PROTO.graph_options.rewrite_options.optimizers.append("pruning")
+_PROTO.graph_options.rewrite_options.meta_optimizer_iterations = 1
+_PROTO.graph_options.rewrite_options.min_graph_nodes = -1
+_CONFIG = _PROTO.SerializeToString()
+
+
+class SharedFunction:
+    """A stateless TensorFlow function, traced at its first call in a graph and called by one node from then on.
+
+    Args:
+        function: from tensors of static shape to a tuple of tensors.
+    """
+
+    def __init__(self, function: Callable[..., Sequence[tf.Tensor]]):
+        self._function = function
+        self._concrete = None
+
+    def __call__(self, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        arguments = [tf.convert_to_tensor(a) for a in arguments]
+        if tf.executing_eagerly():
+            return tuple(self._function(*arguments))
+        if self._concrete is None:
+            self._concrete = trace(self._function, arguments)
+        return call(self._concrete, arguments)
+
+
+class DerivativeFunction(SharedFunction):
+    """The derivative of a function, transposed: from its arguments and its results' gradients to arguments' gradients.
+
+    Args:
+        function: from `count` tensors to a tuple of tensors.
+        count: the number of its arguments.
+        sources: the arguments to differentiate with respect to.
+        targets: the results whose gradients are given.
+    """
+
+    def __init__(self, function: Callable, count: int, sources: Sequence[int], targets: Sequence[int]):
+        def differentiate(*arguments: tf.Tensor) -> list[tf.Tensor]:
+            inputs, dys = arguments[:count], arguments[count:]
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                watched = [inputs[i] for i in sources]
+                tape.watch(watched)
+                results = function(*inputs)
+            return tape.gradient(
+                [results[i] for i in targets],
+                watched,
+                output_gradients=list(dys),
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+
+        super().__init__(differentiate)
+        self._used: list[int] = []
+
+    def __call__(self, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        arguments = [tf.convert_to_tensor(a) for a in arguments]
+        if tf.executing_eagerly():
+            # A tensor that stands for several arguments must be told apart.
+            return tuple(self._function(*[tf.identity(a) for a in arguments]))
+        if self._concrete is None:
+            self._trace(arguments)
+        return call(self._concrete, [arguments[i] for i in self._used])
+
+    def _trace(self, arguments: Sequence[tf.Tensor]) -> None:
+        """Trace the function of only those arguments that it depends on, so that the call keeps no others alive."""
+        concrete = trace(self._function, arguments)
+        needed = _ancestors(concrete.outputs)
+        self._used = [i for i, placeholder in enumerate(concrete.inputs) if placeholder.op in needed]
+        if len(self._used) == len(arguments):
+            self._concrete = concrete
+            return
+
+        def of_used(*used: tf.Tensor):
+            known = dict(zip(self._used, used, strict=True))
+            return self._function(*[known.get(i, tf.zeros(a.shape, a.dtype)) for i, a in enumerate(arguments)])
+
+        self._concrete = trace(of_used, [arguments[i] for i in self._used])
+
+
+def _ancestors(tensors: Sequence[tf.Tensor]) -> set[tf.Operation]:
+    """All operations that some tensors of a graph depend on."""
+    found: set[tf.Operation] = set()
+    pending = [t.op for t in tensors]
+    while pending:
+        operation = pending.pop()
+        if operation not in found:
+            found.add(operation)
+            pending += [t.op for t in operation.inputs] + list(operation.control_inputs)
+    return found
+
+
+def trace(function: Callable, arguments: Sequence[tf.Tensor]):
+    """A concrete function for arguments of these shapes and dtypes, with a flat tuple of results."""
+    specs = [tf.TensorSpec(a.shape, a.dtype) for a in arguments]
+    # Inlined, the bodies would make the graph as large as if nothing were shared.
+    traced = tf.function(
+        lambda *args: tuple(function(*args)), autograph=False, experimental_attributes={"_noinline": True}
+    )
+    return traced.get_concrete_function(*specs)
+
+
+def call(concrete, arguments: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:
+    """One call node, on the device in force."""
+    concrete.add_to_graph(tf.compat.v1.get_default_graph())
+    outputs = concrete.outputs
+    results = tf.raw_ops.PartitionedCall(
+        args=list(arguments), Tout=[o.dtype for o in outputs], f=concrete, config_proto=_CONFIG
+    )
+    for result, output in zip(results, outputs, strict=True):
+        result.set_shape(output.shape)
+    return tuple(results)
