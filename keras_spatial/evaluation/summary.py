@@ -6,7 +6,7 @@ cases are drawn, not lesions.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -88,10 +88,11 @@ class Summary:
 
 @dataclass(frozen=True)
 class _Sums:
-    """Per case: numerator and denominator of a ratio, and the entries left out as undefined."""
+    """Per case: numerator and denominator of a ratio; how many entries it stands on, undefined ones (left out) too."""
 
     numerator: np.ndarray
     denominator: np.ndarray
+    count: int
     undefined: int = 0
 
 
@@ -134,7 +135,7 @@ def summarise(cases: Sequence[CaseMetrics], *, confidence: float = 0.95, samples
             flags = [[getattr(lesion, flag) for lesion in getattr(case.lesions, side)] for case in cases]
             metrics[f"lesion_{name}{suffix}"] = _zero_if_empty(estimate(_share(flags)))
     burden = _burden_errors(cases)
-    metrics["tumour_burden_rmse"] = estimate(_Sums(burden.numerator**2, burden.denominator, burden.undefined), np.sqrt)
+    metrics["tumour_burden_rmse"] = estimate(replace(burden, numerator=burden.numerator**2), np.sqrt)
     metrics["tumour_burden_max"] = _largest(burden)
     return Summary(len(cases), metrics, _strata(cases, estimate), confidence, samples)
 
@@ -153,9 +154,8 @@ def _estimate(
     sums: _Sums, transform: Callable[[np.ndarray], np.ndarray], confidence: float, samples: int, seed: int
 ) -> Estimate:
     known = float(np.sum(sums.denominator))
-    count = round(known) + sums.undefined
     if known == 0:
-        return Estimate(UNDEFINED if sums.undefined else None, None, None, None, count, sums.undefined)
+        return Estimate(UNDEFINED if sums.undefined else None, None, None, None, sums.count, sums.undefined)
     defined = float(transform(_ratio(sums.numerator, sums.denominator)))
     value = (defined * known + UNDEFINED * sums.undefined) / (known + sums.undefined) if sums.undefined else defined
     low = high = None
@@ -165,14 +165,15 @@ def _estimate(
         drawn = transform(_ratio(times * sums.numerator, times * sums.denominator))
         tail = (1 - confidence) / 2
         low, high = (float(q) for q in np.nanquantile(drawn, (tail, 1 - tail)))
-    return Estimate(value, low, high, defined, count, sums.undefined)
+    return Estimate(value, low, high, defined, sums.count, sums.undefined)
 
 
 def _entries(masks: Sequence[Sequence[MaskMetrics]], name: str) -> _Sums:
     values = [[getattr(mask, name) for mask in case] for case in masks]
     known = [[v for v in case if v != UNDEFINED] for case in values]
-    left_out = sum(map(len, values)) - sum(map(len, known))
-    return _Sums(np.array([sum(k) for k in known], float), np.array([len(k) for k in known], float), left_out)
+    count = sum(map(len, values))
+    left_out = count - sum(map(len, known))
+    return _Sums(np.array([sum(k) for k in known], float), np.array([len(k) for k in known], float), count, left_out)
 
 
 def _global_dice(masks: Sequence[Sequence[MaskMetrics]]) -> _Sums:
@@ -180,11 +181,14 @@ def _global_dice(masks: Sequence[Sequence[MaskMetrics]]) -> _Sums:
     return _Sums(
         np.array([2 * m.intersection for m in pairs], float),
         np.array([m.predicted + m.reference for m in pairs], float),
+        len(pairs),
     )
 
 
 def _share(flags: Sequence[Sequence[bool]]) -> _Sums:
-    return _Sums(np.array([sum(f) for f in flags], float), np.array([len(f) for f in flags], float))
+    return _Sums(
+        np.array([sum(f) for f in flags], float), np.array([len(f) for f in flags], float), sum(map(len, flags))
+    )
 
 
 def _zero_if_empty(estimate: Estimate) -> Estimate:
@@ -198,7 +202,7 @@ def _burden_errors(cases: Sequence[CaseMetrics]) -> _Sums:
         for c in cases
     ]
     known = [c.burden_prediction is not None and c.burden_truth is not None for c in cases]
-    return _Sums(np.array(errors), np.array(known, float), known.count(False))
+    return _Sums(np.array(errors), np.array(known, float), len(cases), known.count(False))
 
 
 def _largest(burden: _Sums) -> Estimate:

@@ -1,0 +1,218 @@
+"""The report of a training run as one HTML file that needs nothing else: no network, no server, no other file.
+
+`write_report` takes plain values, so that it knows nothing of pipelines, models or data sets. The page carries the
+slices of every case for its viewer, compressed; a case with more voxels along an axis than `VIEWER_SIZE` is shown
+resampled, and says so. The metrics are always those of the volume's own grid.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from components.report import plots, viewer
+from keras_spatial.evaluation import CaseMetrics, Estimate, Summary, case_row, summarise
+
+_HERE = Path(__file__).parent
+
+
+class ReportError(ValueError):
+    """The values of a report do not fit together."""
+
+
+@dataclass(frozen=True, eq=False)
+class CaseVolumes:
+    """The voxels of one case, for the viewer.
+
+    Attributes:
+        case: name; the same as that of its `CaseMetrics`.
+        image: HU `[X, Y, Z]`, in RAS order, or the network's input (values 0 to 1).
+        truth: labels `[X, Y, Z]`: 0 background, 1 liver, 2 lesion.
+        prediction: the same.
+        spacing: voxel size along x, y, z, mm.
+    """
+
+    case: str
+    image: np.ndarray
+    truth: np.ndarray
+    prediction: np.ndarray
+    spacing: tuple[float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class RunReport:
+    """Everything that the page of one run shows.
+
+    Attributes:
+        title: heading; the name of the run where several are compared.
+        metrics: held-out cases, at least one.
+        volumes: cases to look at, any number; the worst ones are the most instructive.
+        history: `History.history` of Keras: one list of values per epoch and name.
+        mesh: mesh and layout, for instance "rows:2, columns:2; x:rows, y:columns".
+        timings: seconds by step.
+        model_summary: text of `model.summary()`.
+        memory: bytes by name, for instance "one device, training".
+        parameters: settings of the run by name, shown as they are.
+        notes: what a reader must know to judge the figures; shown first.
+    """
+
+    title: str
+    metrics: Sequence[CaseMetrics]
+    volumes: Sequence[CaseVolumes] = ()
+    history: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    mesh: str = ""
+    timings: Mapping[str, float] = field(default_factory=dict)
+    model_summary: str = ""
+    memory: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def write_report(path: str | Path, run: RunReport, compared: Sequence[RunReport] = ()) -> Path:
+    """Write the page of a run.
+
+    Args:
+        path: of the HTML file; missing folders are made, and the file appears only when it is complete.
+        run: the run.
+        compared: earlier runs whose metrics and curves are shown beside it.
+
+    Raises:
+        ReportError: no metrics, or volumes that do not fit together; nothing is written then.
+    """
+    _check(run)
+    for other in compared:
+        _check(other)
+    path = Path(path)
+    page = _environment().get_template("page.html.j2").render(_context(run, compared))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".part-{path.name}")
+    try:
+        part.write_text(page, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _check(run: RunReport) -> None:
+    if not run.metrics:
+        raise ReportError(f"report {run.title!r}: expected metrics of at least one case. Received: none")
+    known = {metrics.case for metrics in run.metrics}
+    for case in run.volumes:
+        shapes = {case.image.shape, case.truth.shape, case.prediction.shape}
+        if len(shapes) != 1 or case.image.ndim != 3 or case.image.size == 0:
+            raise ReportError(
+                f"report {run.title!r}, case {case.case}: expected image, truth and prediction of one shape "
+                f"[X, Y, Z]. Received: {case.image.shape}, {case.truth.shape}, {case.prediction.shape}"
+            )
+        if case.case not in known:
+            raise ReportError(
+                f"report {run.title!r}: expected metrics for every case shown. Received: volumes of {case.case!r}, "
+                f"metrics of {sorted(known)}"
+            )
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "estimate": _estimate, "duration": _duration, "size": _bytes}
+    return environment
+
+
+def _context(run: RunReport, compared: Sequence[RunReport]) -> dict[str, object]:
+    ordered = sorted(run.metrics, key=lambda c: (c.lesion.dice, c.liver.dice, c.case))
+    place = {case.case: index for index, case in enumerate(ordered)}
+    volumes = sorted(run.volumes, key=lambda v: place[v.case])
+    summary = summarise(run.metrics)
+    runs = [run, *compared]
+    summaries = [summary, *(summarise(other.metrics) for other in compared)]
+    return {
+        "run": run,
+        "summary": summary,
+        "rows": [case_row(case) for case in ordered],
+        "shown": [case.case for case in run.volumes],
+        "metric_rows": _metric_rows(summary),
+        "comparison": list(zip(runs, summaries, strict=True)) if compared else [],
+        "plots": _plots(run, ordered, summary, runs, summaries),
+        "volumes": [viewer.encode(v.case, v.image, v.truth, v.prediction, v.spacing) for v in volumes],
+        "style": (_HERE / "page.css").read_text(encoding="utf-8"),
+        "script": (_HERE / "viewer.js").read_text(encoding="utf-8"),
+    }
+
+
+def _plots(
+    run: RunReport,
+    ordered: Sequence[CaseMetrics],
+    summary: Summary,
+    runs: Sequence[RunReport],
+    summaries: Sequence[Summary],
+) -> dict[str, str]:
+    titles = [r.title for r in runs]
+    return {
+        "dice": plots.dice_per_case(ordered),
+        "distances": plots.distances(ordered),
+        "strata": plots.detection_by_size(summary.strata),
+        "curves": plots.curves(run.history) if run.history else "",
+        "compared": plots.compared(titles, summaries) if len(runs) > 1 else "",
+        "compared_curves": plots.compared_curves({r.title: r.history for r in runs}) if len(runs) > 1 else "",
+    }
+
+
+_UNITS = {"assd": "mm", "rmsd": "mm", "msd": "mm"}
+_LABELS = {
+    "dice_per_case": "Dice per case",
+    "dice_global": "Dice global",
+    "dice": "Dice of detected lesions",
+    "voe": "Volumetric overlap error",
+    "rvd": "Relative volume difference",
+    "assd": "Average symmetric surface distance",
+    "rmsd": "Root mean square surface distance",
+    "msd": "Maximum surface distance",
+    "precision": "Precision, overlap > 0.5",
+    "recall": "Recall, overlap > 0.5",
+    "precision_greater_zero": "Precision, any overlap",
+    "recall_greater_zero": "Recall, any overlap",
+    "rmse": "Root mean square error",
+    "max": "Largest error",
+}
+
+
+def _metric_rows(summary: Summary) -> list[dict[str, object]]:
+    rows = []
+    for name, value in summary.metrics.items():
+        part, _, short = name.partition("_") if not name.startswith("tumour") else ("tumour burden", "", name[14:])
+        rows.append({"part": part, "label": _LABELS[short], "unit": _UNITS.get(short, ""), "value": value})
+    return rows
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _estimate(value: Estimate) -> str:
+    text = _number(value.defined)
+    if value.low is not None and value.high is not None:
+        text += f" ({value.low:.3f} to {value.high:.3f})"
+    return text
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"

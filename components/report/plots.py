@@ -1,0 +1,217 @@
+"""The plots of the report, as SVG text to stand inside the page."""
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from keras_spatial.evaluation import UNDEFINED, CaseMetrics, Stratum, Summary
+
+LIVER, LESION = "#0f766e", "#c2410c"
+_RUNS = ("#0f766e", "#c2410c", "#4338ca", "#a16207", "#be185d", "#475569")
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: searchable, and in the font of the page
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#94a3b8",
+    "axes.grid": True,
+    "grid.color": "#e2e8f0",
+    "xtick.color": "#475569",
+    "ytick.color": "#475569",
+    "legend.frameon": False,
+}
+_MANY = 40
+
+
+def dice_per_case(cases: Sequence[CaseMetrics]) -> str:
+    """Dice of liver and lesion: one pair of marks per case, or box plots for more than 40 cases."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        liver, lesion = [c.liver.dice for c in cases], [c.lesion.dice for c in cases]
+        if len(cases) > _MANY:
+            _boxes(axes, {"liver": liver, "lesion": lesion})
+        else:
+            places = np.arange(len(cases))
+            axes.vlines(places, np.minimum(liver, lesion), np.maximum(liver, lesion), color="#cbd5e1", zorder=1)
+            axes.plot(places, liver, "o", color=LIVER, label="liver")
+            axes.plot(places, lesion, "D", color=LESION, label="lesion")
+            names = [_short(c.case) for c in cases]
+            axes.set_xticks(places, names, rotation=0 if sum(map(len, names)) < 50 else 90)
+            axes.set_xlim(-0.6, len(cases) - 0.4)
+            _legend(axes, 2)
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_ylabel("Dice")
+
+    return _svg(draw, "Dice of liver and lesion in every case")
+
+
+def distances(cases: Sequence[CaseMetrics]) -> str:
+    """Average and maximum surface distances of the liver over the cases."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots(1, 2)
+        for place, name, title in ((axes[0], "assd", "average"), (axes[1], "msd", "maximum")):
+            parts = {
+                part: [v for c in cases if (v := getattr(getattr(c, part), name)) != UNDEFINED]
+                for part in ("liver", "lesion")
+            }
+            _boxes(place, parts)
+            place.set_ylim(bottom=0)
+            place.set_title(f"{title} distance, mm", fontsize=10)
+
+    return _svg(draw, "Surface distances of liver and lesion voxels")
+
+
+def detection_by_size(strata: Sequence[Stratum]) -> str:
+    """Share of the reference lesions found, by diameter, with intervals."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        places = np.arange(len(strata))
+        for shift, name, label, colour in (
+            (-0.2, "recall_touched", "touched", "#94a3b8"),
+            (0.2, "recall", "overlap > 0.5", LESION),
+        ):
+            estimates = [getattr(s, name) for s in strata]
+            values = np.array([e.defined or 0 for e in estimates])
+            axes.bar(places + shift, values, 0.36, color=colour, label=label)
+            for place, e in zip(places + shift, estimates, strict=True):
+                if e.low is not None:
+                    axes.plot([place, place], [e.low, e.high], color="#0f172a", linewidth=1.2)
+        axes.set_xticks(places, [f"{_range(s)}\n{s.lesions} lesions" for s in strata])
+        axes.set_ylim(0, 1.03)
+        axes.set_ylabel("share detected")
+        _legend(axes, 2)
+
+    return _svg(draw, "Lesion detection by size")
+
+
+def curves(history: Mapping[str, Sequence[float]]) -> str:
+    """Loss, and metrics between 0 and 1, over the epochs; training dashed, validation full."""
+
+    def draw(figure: Figure) -> None:
+        groups = [g for g in _grouped(history) if g]
+        for axes, names in zip(np.atleast_1d(figure.subplots(1, len(groups))), groups, strict=True):
+            for name, colour in zip(names, _cycle(), strict=False):
+                for key, line in ((name, "--"), (f"val_{name}", "-")):
+                    if key in history:
+                        epochs = np.arange(1, len(history[key]) + 1)
+                        mark = "o" if len(epochs) == 1 else None
+                        axes.plot(epochs, history[key], line, color=colour, marker=mark, label=_name(key))
+            axes.set_xlabel("epoch")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            _legend(axes, 1 if len(names) == 1 else 2)
+
+    return _svg(draw, "Training curves", width=9)
+
+
+def compared(titles: Sequence[str], summaries: Sequence[Summary]) -> str:
+    """Dice of several runs with their intervals."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for shift, name, label, colour, mark in (
+            (-0.12, "liver_dice_per_case", "liver", LIVER, "o"),
+            (0.12, "lesion_dice_per_case", "lesion", LESION, "D"),
+        ):
+            for place, summary in enumerate(summaries):
+                e = summary.metrics[name]
+                if e.defined is None:
+                    continue
+                axes.plot(e.defined, place + shift, mark, color=colour, label=label if place == 0 else None)
+                if e.low is not None and e.high is not None:
+                    axes.plot([e.low, e.high], [place + shift] * 2, color=colour, linewidth=1.5)
+        axes.set_yticks(range(len(titles)), [_short(t, 28) for t in titles])
+        axes.set_ylim(len(titles) - 0.5, -0.5)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_xlabel("Dice per case")
+        _legend(axes, 2)
+
+    return _svg(draw, "Dice of the compared runs", height=1.6 + 0.5 * len(titles))
+
+
+def compared_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """Validation loss (or training loss where there is none) of several runs; empty text if no run has a history."""
+    lines = {title: h.get("val_loss", h.get("loss", ())) for title, h in histories.items()}
+    if not any(len(values) for values in lines.values()):
+        return ""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for (title, values), colour in zip(lines.items(), _cycle(), strict=False):
+            if len(values):
+                axes.plot(np.arange(1, len(values) + 1), values, color=colour, label=_short(title, 28))
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("validation loss")
+        _legend(axes, 2)
+
+    return _svg(draw, "Validation loss of the compared runs")
+
+
+def _svg(draw: Callable[[Figure], None], title: str, width: float = 6.4, height: float = 3.2) -> str:
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):
+        figure = Figure((width, height), layout="constrained")
+        figure.patch.set_alpha(0)
+        draw(figure)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    text = out.getvalue()
+    text = text[text.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+    # Matplotlib numbers its groups anew in every figure; one page must not hold an id twice. The salt above makes the
+    # ids that are referred to different in every figure.
+    used = set(re.findall(r"#([\w.-]+)", text))
+    return Markup(re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", text))
+
+
+def _boxes(axes: Axes, values: Mapping[str, Sequence[float]]) -> None:
+    rng = np.random.default_rng(0)
+    for place, (name, colour) in enumerate((("liver", LIVER), ("lesion", LESION))):
+        data = values[name]
+        if not data:
+            axes.text(place, 0.5, "none", ha="center", color="#475569", transform=axes.get_xaxis_transform())
+            continue
+        axes.boxplot(
+            data, positions=[place], widths=0.5, showfliers=False, medianprops={"color": colour, "linewidth": 2}
+        )
+        axes.plot(place + rng.uniform(-0.12, 0.12, len(data)), data, "o", color=colour, alpha=0.6, markersize=4)
+    axes.set_xticks([0, 1], ["liver", "lesion"])
+    axes.set_xlim(-0.6, 1.6)
+
+
+def _grouped(history: Mapping[str, Sequence[float]]) -> tuple[list[str], list[str]]:
+    names = list(dict.fromkeys(k.removeprefix("val_") for k in history))
+    losses = [n for n in names if n.endswith("loss")]
+    rest = [n for n in names if n not in losses and n not in ("lr", "learning_rate")]
+    return losses, rest
+
+
+def _name(key: str) -> str:
+    return f"{key.removeprefix('val_')}, validation" if key.startswith("val_") else f"{key}, training"
+
+
+def _cycle() -> Sequence[str]:
+    return _RUNS * 10
+
+
+def _legend(axes: Axes, columns: int) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=columns, fontsize=9)
+
+
+def _range(stratum: Stratum) -> str:
+    if np.isinf(stratum.below):
+        return f"≥ {stratum.above:g} mm"
+    return f"{stratum.above:g}–{stratum.below:g} mm"
+
+
+def _short(text: str, length: int = 14) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

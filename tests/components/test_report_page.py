@@ -1,0 +1,285 @@
+"""The report page: what stands in it, and, in a headless browser, what it shows and does."""
+
+import base64
+import gzip
+import re
+import shutil
+import time
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from components.report import page, viewer
+from keras_spatial import evaluation as ev
+
+SHAPE, SPACING = (24, 20, 12), (1.5, 1.5, 3.0)
+
+
+def volumes(name, shift):
+    truth = np.zeros(SHAPE, np.uint8)
+    truth[4:20, 4:16, 2:10] = 1
+    truth[8:12, 6:10, 4:8] = 2
+    prediction = np.roll(truth, shift, axis=0)
+    rng = np.random.default_rng(shift)
+    image = np.where(truth == 0, -100, np.where(truth == 1, 110, 60)) + rng.normal(0, 10, SHAPE)
+    return page.CaseVolumes(name, image.astype(np.int16), truth, prediction, SPACING)
+
+
+def report(title="phantoms, 64³", cases=("volume-0", "volume-1", "volume-2"), **changes):
+    shown = [volumes(name, shift) for shift, name in enumerate(cases)]
+    values = {
+        "title": title,
+        "metrics": [ev.evaluate_case(v.prediction, v.truth, v.spacing, case=v.case) for v in shown],
+        "volumes": shown,
+        "history": {"loss": [1.0, 0.5], "val_loss": [1.1, 0.7], "dice_liver": [0.2, 0.8]},
+        "mesh": "rows:2, columns:2; x:rows, y:columns",
+        "timings": {"training": 75.0, "evaluation": 4.5},
+        "model_summary": "conv3d (Conv3D) 896",
+        "memory": {"one device": 2.5e9},
+        "parameters": {"resolution": 64},
+        "notes": ["Phantoms, not patients."],
+    }
+    return page.RunReport(**values | changes)
+
+
+def text_of(path):
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_page_names_runs_cases_figures_mesh_and_times(tmp_path):
+    text = text_of(page.write_report(tmp_path / "deep" / "report.html", report()))
+    for part in (
+        "phantoms, 64³", "volume-2", "rows:2, columns:2", "Phantoms, not patients.", "1 min 15 s", "4.5 s",
+        "2.50 GB", "conv3d (Conv3D) 896", "resolution",
+    ):  # fmt: skip
+        assert part in text
+    assert not list(tmp_path.rglob(".part-*"))
+
+
+def test_cases_stand_in_the_order_of_their_lesion_dice(tmp_path):
+    text = text_of(page.write_report(tmp_path / "report.html", report()))
+    rows = re.findall(r'data-show="([^"]+)"', text)
+    assert rows == ["volume-2", "volume-1", "volume-0"]
+
+
+def test_the_page_refers_to_nothing_outside_itself(tmp_path):
+    text = text_of(page.write_report(tmp_path / "report.html", report(), [report("other")]))
+    outside = re.findall(r"""(?:src|href|action)\s*=\s*["']([^"'#][^"']*)|url\(([^#)][^)]*)\)|@import""", text)
+    assert [found for found in outside if found != ("data:,", "")] == []
+    assert "default-src 'none'" in text
+
+
+class _Ids(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.ids = []
+
+    def handle_starttag(self, tag, attrs):
+        self.ids += [value for name, value in attrs if name == "id"]
+
+
+def test_no_id_stands_twice(tmp_path):
+    parser = _Ids()
+    parser.feed(text_of(page.write_report(tmp_path / "report.html", report(), [report("other")])))
+    assert len(parser.ids) > 20
+    assert len(parser.ids) == len(set(parser.ids))
+
+
+def test_names_are_shown_and_never_run(tmp_path):
+    bad = "</script><script>alert(1)</script>"
+    run = report(bad, cases=(bad,), mesh=bad, notes=[bad], model_summary=bad, parameters={bad: bad})
+    text = text_of(page.write_report(tmp_path / "report.html", run, [report("x" + bad)]))
+    assert "<script>alert" not in text
+
+
+def test_equal_reports_are_equal_files(tmp_path):
+    a, b = (text_of(page.write_report(tmp_path / name, report())) for name in ("a.html", "b.html"))
+    assert a == b
+
+
+def test_a_run_without_volumes_history_or_lesions_has_a_page(tmp_path):
+    liver = np.ones((4, 4, 4), int)
+    run = page.RunReport("bare", [ev.evaluate_case(liver * 0, liver, (1, 1, 1), case="missed")])
+    text = text_of(page.write_report(tmp_path / "report.html", run))
+    assert "missed" in text
+    assert "<canvas" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metrics": []}, "at least one case"),
+        ({"volumes": [volumes("unknown", 0)]}, "volumes of 'unknown'"),
+        (
+            {"volumes": [page.CaseVolumes("volume-0", np.zeros((2, 2, 2)), np.zeros((2, 2, 3)), np.zeros(1), SPACING)]},
+            "volume-0.*one shape",
+        ),
+    ],
+)
+def test_values_that_do_not_fit_together_write_nothing(tmp_path, changes, message):
+    with pytest.raises(page.ReportError, match=message):
+        page.write_report(tmp_path / "report.html", report(**changes))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_large_case_is_carried_smaller_with_its_lesion_and_its_size_in_mm():
+    truth = np.zeros((400, 20, 20), np.uint8)
+    truth[201, 10, 10] = 2
+    found = viewer.encode("big", np.zeros(truth.shape, np.int16), truth, truth, (0.5, 1.0, 1.0))
+    assert found["shape"] == [viewer.VIEWER_SIZE, 20, 20]
+    assert found["original"] == [400, 20, 20]
+    assert found["spacing"][0] * viewer.VIEWER_SIZE == 200
+    labels = np.frombuffer(gzip.decompress(base64.b64decode(found["labels"])), np.uint8)
+    assert np.count_nonzero(labels == 2 + 4 * 2) == 1
+
+
+# --- in the browser ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("needs chromium and chromedriver on PATH (Debian: apt-get install chromium chromium-driver)")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (the `dev` extra)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in (
+        "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", "--window-size=1200,900",
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):  # fmt: skip
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield opened
+    opened.quit()
+
+
+@pytest.fixture(scope="module")
+def opened(browser, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    page.write_report(path, report(), [report("earlier run", cases=("volume-0", "volume-1"))])
+    browser.get(path.as_uri())
+    until(browser, "return document.getElementById('viewer').dataset.ready")
+    return browser
+
+
+def until(browser, script, wanted=None):
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        value = browser.execute_script(script)
+        if value == wanted or (wanted is None and value):
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"{script}: expected {wanted!r}, last value {value!r}")
+
+
+def pixels(browser, plane="axial"):
+    return browser.execute_script(
+        f"const c=document.getElementById('{plane}');"
+        "return Array.from(c.getContext('2d').getImageData(0,0,c.width,c.height).data)"
+    )
+
+
+def near(colour, data):
+    rgb = np.array(data).reshape(-1, 4)[:, :3]
+    return int((np.abs(rgb - np.array(colour)).max(axis=1) < 40).sum())
+
+
+TRUTH, PREDICTION = (0x38, 0xBD, 0xF8), (0xFB, 0x92, 0x3C)
+
+
+def test_it_starts_with_the_worst_case_at_its_lesion_without_a_console_message(opened):
+    assert until(opened, "return document.getElementById('viewer').dataset.ready") == "volume-2"
+    assert 5 <= int(opened.execute_script("return document.getElementById('axial').getAttribute('aria-valuenow')")) <= 8
+    assert opened.get_log("browser") == []
+
+
+def test_truth_and_prediction_are_outlined_and_can_be_hidden(opened):
+    both = pixels(opened)
+    assert near(TRUTH, both) > 50
+    assert near(PREDICTION, both) > 50
+    for box, gone, stays in (("truth", TRUTH, PREDICTION), ("prediction", PREDICTION, TRUTH)):
+        opened.find_element("id", box).click()
+        left = pixels(opened)
+        assert near(gone, left) == 0
+        assert near(stays, left) > 50
+        opened.find_element("id", box).click()
+
+
+def test_the_window_changes_the_picture(opened):
+    before = pixels(opened)
+    opened.execute_script(
+        "const s=document.getElementById('window'); s.selectedIndex=2; s.dispatchEvent(new Event('change'))"
+    )
+    assert pixels(opened) != before
+    opened.execute_script(
+        "const s=document.getElementById('window'); s.selectedIndex=0; s.dispatchEvent(new Event('change'))"
+    )
+    assert pixels(opened) == before
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_keys_move_through_the_slices(opened, plane):
+    from selenium.webdriver.common.keys import Keys
+
+    canvas = opened.find_element("id", plane)
+    depth = int(canvas.get_attribute("aria-valuemax"))
+    for key, place in (
+        (Keys.HOME, 1),
+        (Keys.ARROW_UP, 2),
+        (Keys.ARROW_DOWN, 1),
+        (Keys.ARROW_DOWN, 1),
+        (Keys.END, depth),
+    ):
+        canvas.send_keys(key)
+        assert int(canvas.get_attribute("aria-valuenow")) == place
+    shown = opened.execute_script(f"return document.querySelector('output[data-plane={plane}]').textContent")
+    assert shown == f"{depth} / {depth}"
+
+
+def test_a_click_centres_the_other_planes(opened):
+    from selenium.webdriver import ActionChains
+
+    canvas = opened.find_element("id", "axial")
+    for plane in ("coronal", "sagittal"):
+        opened.execute_script(f"document.getElementById('{plane}').setAttribute('aria-valuenow', 0)")
+    ActionChains(opened).move_to_element(canvas).click().perform()
+    assert abs(int(opened.find_element("id", "sagittal").get_attribute("aria-valuenow")) - SHAPE[0] / 2) <= 1
+    assert abs(int(opened.find_element("id", "coronal").get_attribute("aria-valuenow")) - SHAPE[1] / 2) <= 1
+
+
+def test_the_patient_s_right_is_on_the_left_of_an_axial_picture(browser, tmp_path):
+    truth = np.zeros((20, 20, 20), np.uint8)
+    truth[15:18, 15:18, 8:12] = 1  # right, anterior
+    case = page.CaseVolumes("side", np.full(truth.shape, -1000, np.int16), truth, truth * 0, (1, 1, 1))
+    metrics = ev.evaluate_case(truth, truth, (1, 1, 1), case="side")
+    browser.get(page.write_report(tmp_path / "side.html", page.RunReport("side", [metrics], [case])).as_uri())
+    until(browser, "return document.getElementById('viewer').dataset.ready")
+    data = np.array(pixels(browser)).reshape(-1, 4)[:, :3]
+    side = int(len(data) ** 0.5)
+    rows, columns = np.divmod(np.flatnonzero(np.abs(data - np.array(TRUTH)).max(axis=1) < 40), side)
+    assert columns.max() < side / 2
+    assert rows.max() < side / 2
+
+
+def test_a_case_is_opened_from_the_table(browser, tmp_path):
+    browser.get(page.write_report(tmp_path / "report.html", report()).as_uri())
+    until(browser, "return document.getElementById('viewer').dataset.ready", "volume-2")
+    browser.execute_script("document.querySelector('[data-show=\"volume-0\"]').click()")
+    until(browser, "return document.getElementById('viewer').dataset.ready", "volume-0")
+    assert browser.execute_script("return document.activeElement.id") == "axial"
+
+
+def test_a_phone_shows_the_page_without_sideways_scrolling(browser, tmp_path):
+    size = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        browser.get(page.write_report(tmp_path / "report.html", report(), [report("other")]).as_uri())
+        until(browser, "return document.getElementById('viewer').dataset.ready")
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+        assert browser.execute_script("return document.getElementById('axial').clientWidth") > 280
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
