@@ -153,13 +153,13 @@ def _plots(
     summary: Summary,
     runs: Sequence[RunReport],
     summaries: Sequence[Summary],
-) -> dict[str, str]:
+) -> dict[str, str | list[str]]:
     titles = [r.title for r in runs]
     return {
         "dice": plots.dice_per_case(ordered),
         "distances": plots.distances(ordered),
         "strata": plots.detection_by_size(summary.strata),
-        "curves": plots.curves(run.history) if run.history else "",
+        "curves": plots.curves(run.history),
         "compared": plots.compared(titles, summaries) if len(runs) > 1 else "",
         "compared_curves": plots.compared_curves({r.title: r.history for r in runs}) if len(runs) > 1 else "",
     }

@@ -23,6 +23,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.edgecolor": "#94a3b8",
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#e2e8f0",
     "xtick.color": "#475569",
     "ytick.color": "#475569",
@@ -95,23 +96,25 @@ def detection_by_size(strata: Sequence[Stratum]) -> str:
     return _svg(draw, "Lesion detection by size")
 
 
-def curves(history: Mapping[str, Sequence[float]]) -> str:
-    """Loss, and metrics between 0 and 1, over the epochs; training dashed, validation full."""
+def curves(history: Mapping[str, Sequence[float]]) -> list[str]:
+    """Losses, and the other metrics, over the epochs; training dashed, validation full. Empty without a history."""
+    return [_curves(names, history, title) for title, names in _grouped(history).items() if names]
 
+
+def _curves(names: Sequence[str], history: Mapping[str, Sequence[float]], title: str) -> str:
     def draw(figure: Figure) -> None:
-        groups = [g for g in _grouped(history) if g]
-        for axes, names in zip(np.atleast_1d(figure.subplots(1, len(groups))), groups, strict=True):
-            for name, colour in zip(names, _cycle(), strict=False):
-                for key, line in ((name, "--"), (f"val_{name}", "-")):
-                    if key in history:
-                        epochs = np.arange(1, len(history[key]) + 1)
-                        mark = "o" if len(epochs) == 1 else None
-                        axes.plot(epochs, history[key], line, color=colour, marker=mark, label=_name(key))
-            axes.set_xlabel("epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            _legend(axes, 1 if len(names) == 1 else 2)
+        axes = figure.subplots()
+        for name, colour in zip(names, _cycle(), strict=False):
+            for key, line in ((name, "--"), (f"val_{name}", "-")):
+                if key in history:
+                    epochs = np.arange(1, len(history[key]) + 1)
+                    mark = "o" if len(epochs) == 1 else None
+                    axes.plot(epochs, history[key], line, color=colour, marker=mark, label=_name(key))
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        _legend(axes, 2)
 
-    return _svg(draw, "Training curves", width=9)
+    return _svg(draw, title, height=3.2 + 0.2 * max(0, len(names) - 2))
 
 
 def compared(titles: Sequence[str], summaries: Sequence[Summary]) -> str:
@@ -187,11 +190,11 @@ def _boxes(axes: Axes, values: Mapping[str, Sequence[float]]) -> None:
     axes.set_xlim(-0.6, 1.6)
 
 
-def _grouped(history: Mapping[str, Sequence[float]]) -> tuple[list[str], list[str]]:
+def _grouped(history: Mapping[str, Sequence[float]]) -> dict[str, list[str]]:
     names = list(dict.fromkeys(k.removeprefix("val_") for k in history))
     losses = [n for n in names if n.endswith("loss")]
     rest = [n for n in names if n not in losses and n not in ("lr", "learning_rate")]
-    return losses, rest
+    return {"Loss while training": losses, "Metrics while training": rest}
 
 
 def _name(key: str) -> str:
