@@ -35,6 +35,8 @@ def UNet3D(input_shape: Sequence[int | None], classes: int, **options) -> Model:
         batch_normalization: whether one follows each of them (momentum 0.9, epsilon 1e-6), True.
         negative_slope: of the leaky ReLU after it, 0.1.
         dropout: rate of the dropout after each convolution but the first and the last, 0.5.
+        use_bias: whether convolutions have a bias. By default only without batch normalization, whose own offset makes
+            one superfluous; the paper's code has none at all.
         activation_of_output: such as `"softmax"`; None by default.
         name: the model's name.
 
@@ -65,6 +67,7 @@ def _unet(
     batch_normalization: bool = True,
     negative_slope: float = 0.1,
     dropout: float = 0.5,
+    use_bias: bool | None = None,
     activation_of_output: str | None = None,
     name: str | None = None,
 ) -> Model:
@@ -81,13 +84,14 @@ def _unet(
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be at least 0 and below 1. Received: dropout={dropout!r}")
 
+    use_bias = not batch_normalization if use_bias is None else use_bias
     convolution = {2: layers.Conv2D, 3: layers.Conv3D}[rank]
     transposed = {2: layers.Conv2DTranspose, 3: layers.Conv3DTranspose}[rank]
     pooling = {2: layers.MaxPooling2D, 3: layers.MaxPooling3D}[rank]
 
     def block(x, width: int, label: str, dropout_of: Sequence[bool]):
         for number, drop in enumerate(dropout_of, start=1):
-            x = convolution(width, kernel_size, padding="same", name=f"{label}_conv{number}")(x)
+            x = convolution(width, kernel_size, padding="same", use_bias=use_bias, name=f"{label}_conv{number}")(x)
             if batch_normalization:
                 x = layers.BatchNormalization(momentum=0.9, epsilon=1e-6, name=f"{label}_norm{number}")(x)
             x = layers.LeakyReLU(negative_slope, name=f"{label}_relu{number}")(x)
@@ -104,9 +108,9 @@ def _unet(
         x = block(x, filters * 2**level, f"down{level}", drops)
         skips.append(x)
     for level in reversed(range(levels - 1)):
-        x = transposed(filters * 2**level, 2, strides=2, name=f"up{level}_transposed")(x)
+        x = transposed(filters * 2**level, 2, strides=2, use_bias=use_bias, name=f"up{level}_transposed")(x)
         x = layers.Concatenate(name=f"up{level}_skip")([skips[level], x])
         drops = [level > 0 or number < convolutions - 1 for number in range(convolutions)]
         x = block(x, filters * 2**level, f"up{level}", drops)
-    outputs = convolution(classes, 1, activation=activation_of_output, name="classes")(x)
+    outputs = convolution(classes, 1, activation=activation_of_output, use_bias=use_bias, name="classes")(x)
     return Model(inputs, outputs, name=name or f"unet{rank}d")
