@@ -1,0 +1,136 @@
+"""How the data sets store a volume as a grid of blocks, and put it together again.
+
+A data set with 2x2x1 blocks has the TFDS splits `train_0_0_0`, `train_0_1_0`, ..., each with its own files, so that a
+reader of one mesh coordinate opens only its own. Every one holds the same cases under the same integer keys, and
+shuffling is off, because TFDS salts its shuffle with the split's name: so all blocks have the same order.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+SPLITS = ("train", "validation", "test")
+Index = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class BlockGrid:
+    """Blocks along x, y and z, from 1 to 64 each.
+
+    Where a size does not divide, block i of b covers voxels floor(i n / b) to floor((i + 1) n / b).
+    """
+
+    x: int = 1
+    y: int = 1
+    z: int = 1
+
+    def __post_init__(self):
+        if not all(isinstance(n, int) and 1 <= n <= 64 for n in self.counts):
+            raise ValueError(f"blocks: expected three integers from 1 to 64. Received: {self.counts}")
+
+    @property
+    def counts(self) -> Index:
+        return self.x, self.y, self.z
+
+    @property
+    def whole(self) -> bool:
+        return self.counts == (1, 1, 1)
+
+    def __str__(self) -> str:
+        return f"{self.x}x{self.y}x{self.z}"
+
+    def indices(self) -> Iterator[Index]:
+        """Every block, z fastest."""
+        yield from itertools.product(*(range(n) for n in self.counts))
+
+    def slices(self, index: Index, shape: Sequence[int]) -> tuple[slice, slice, slice]:
+        """The voxels of one block of a volume of this shape."""
+        x, y, z = (slice(i * n // b, (i + 1) * n // b) for i, b, n in zip(index, self.counts, shape, strict=True))
+        return x, y, z
+
+    def split(self, split: str, index: Index) -> str:
+        """The TFDS split that stores block `index` of `split`: "train" itself for whole volumes, else "train_0_1_0"."""
+        return split if self.whole else f"{split}_{index[0]}_{index[1]}_{index[2]}"
+
+
+def features(shape: tuple[int | None, ...], blocks: BlockGrid) -> tfds.features.FeaturesDict:
+    """The features of an example; image and label have the shape of a block.
+
+    Args:
+        shape: of the whole volume, None where it differs from case to case.
+        blocks: None sizes stay None in blocks.
+    """
+    part = tuple(None if n is None or n % b else n // b for n, b in zip(shape, blocks.counts, strict=True))
+    zlib = tfds.features.Encoding.ZLIB
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Tensor(shape=(*part, 1), dtype=np.float32, encoding=zlib),
+            "label": tfds.features.Tensor(shape=part, dtype=np.uint8, encoding=zlib),
+            "case": tfds.features.Text(),
+            "affine": tfds.features.Tensor(shape=(4, 4), dtype=np.float64),
+            "spacing": tfds.features.Tensor(shape=(3,), dtype=np.float32),
+            "original_shape": tfds.features.Tensor(shape=(3,), dtype=np.int64),
+            "checksum": tfds.features.Text(),
+            "block": tfds.features.Tensor(shape=(3,), dtype=np.int64),
+        }
+    )
+
+
+class BlockBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A builder whose `as_dataset("train")` gives whole volumes, whatever the blocks they are stored in."""
+
+    @property
+    def blocks(self) -> BlockGrid:
+        return BlockGrid(*self.builder_config.blocks)
+
+    def as_dataset(self, split: Any = None, *, shuffle_files: bool = False, **options: Any) -> Any:
+        """As in TFDS. "train", "validation" and "test", also with a slice such as "train[:10]", give whole volumes;
+        the stored splits, such as "train_0_1_0", give blocks.
+
+        Raises:
+            ValueError: for `shuffle_files` on whole volumes stored in blocks, whose files have to stay in step.
+        """
+        if split is None and not self.blocks.whole:
+            stored = set(self.info.splits)
+            split = {name: name for name in SPLITS if self.blocks.split(name, (0, 0, 0)) in stored}
+        if isinstance(split, (dict, list, tuple)):
+            return tf.nest.map_structure(lambda s: self.as_dataset(s, shuffle_files=shuffle_files, **options), split)
+        name, bracket, part = str(split).partition("[")
+        if self.blocks.whole or name not in SPLITS:
+            return super().as_dataset(split, shuffle_files=shuffle_files, **options)
+        if shuffle_files:
+            raise ValueError(
+                "shuffle_files: the files of a volume's blocks are read in step, so they keep their order; use "
+                f"dataset.shuffle(...) instead. Received: shuffle_files=True for a data set in {self.blocks} blocks"
+            )
+        supervised, batch = options.pop("as_supervised", False), options.pop("batch_size", None)
+        parts = [
+            super(BlockBuilder, self).as_dataset(self.blocks.split(name, i) + bracket + part, **options)
+            for i in self.blocks.indices()
+        ]
+        joined = tf.data.Dataset.zip(tuple(parts)).map(
+            lambda *examples: self._join(examples, supervised), num_parallel_calls=tf.data.AUTOTUNE
+        )
+        return joined if batch is None else joined.batch(batch)
+
+    def _join(self, examples: Sequence[dict[str, tf.Tensor]], supervised: bool) -> Any:
+        checks = [tf.debugging.assert_equal(e["case"], examples[0]["case"], "blocks out of step") for e in examples[1:]]
+        whole = dict(examples[0])
+        with tf.control_dependencies(checks):
+            for key in ("image", "label"):
+                whole[key] = join([e[key] for e in examples], self.blocks)
+        del whole["block"]
+        return (whole["image"], whole["label"]) if supervised else whole
+
+
+def join(parts: Sequence[tf.Tensor], blocks: BlockGrid) -> tf.Tensor:
+    """Concatenate blocks, in the order of `BlockGrid.indices`, along the first three axes."""
+    for axis in (2, 1, 0):
+        n = blocks.counts[axis]
+        parts = [parts[i] if n == 1 else tf.concat(parts[i : i + n], axis) for i in range(0, len(parts), n)]
+    return parts[0]

@@ -1,0 +1,56 @@
+"""LiTS as a TFDS data set; `prepare` builds it, and `tfds.load("lits/64")` finds it once this package is imported."""
+
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from datasets.lits.cases import Case, check_case, find_cases
+from datasets.lits.lits_dataset_builder import Builder, LitsConfig
+from datasets.lits.splits import PUBLISHED
+
+__all__ = ["Builder", "Case", "LitsConfig", "check_case", "find_cases", "prepare"]
+
+
+def prepare(
+    manual_dir: str | Path,
+    data_dir: str | Path,
+    resolution: int | None = 64,
+    blocks: tuple[int, int, int] = (1, 1, 1),
+    on_bad_case: str = "raise",
+    beam_options: list[str] | None = None,
+    split: str = PUBLISHED,
+    spacing: float | None = None,
+) -> tfds.core.DatasetBuilder:
+    """Build the data set from a folder of LiTS files unless it is there, and return its builder.
+
+    Args:
+        manual_dir: folder with `volume-N.nii[.gz]` and `segmentation-N.nii[.gz]`, or the Decathlon's layout.
+        data_dir: where TFDS stores data sets. A data set that is there is used as it is; other source files need
+            another data_dir.
+        resolution: voxels along each axis; None with `spacing` for cubic voxels, None alone for the scan's grid.
+        blocks: blocks to store a volume in, along x, y and z.
+        on_bad_case: "raise" or "skip".
+        beam_options: options of the Beam pipeline, such as `["--direct_num_workers=4",
+            "--direct_running_mode=multi_processing"]`; the default is Beam's DirectRunner in this process.
+        split: "published" or "fold-K-of-N"; see `datasets.lits.splits.assign`.
+        spacing: edge of cubic voxels in mm.
+
+    Returns:
+        The builder: `as_dataset("train")` gives whole volumes; `info.metadata` lists the cases of each split, the bad
+        cases with their reasons, and warnings to pass on to the user.
+
+    Raises:
+        VolumeError: bad input, named by its subclass. Cases that were converted are kept for the next call.
+    """
+    # Only a build needs Beam, whose import takes seconds.
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    config = LitsConfig(
+        resolution=resolution, spacing=spacing, blocks=tuple(blocks), split=split, on_bad_case=on_bad_case
+    )
+    builder = Builder(config=config, data_dir=str(data_dir))
+    options = PipelineOptions(beam_options) if beam_options is not None else None
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(manual_dir=str(manual_dir), beam_options=options)
+    )
+    return builder

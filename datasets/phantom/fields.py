@@ -1,0 +1,90 @@
+"""Random fields that are the same on every machine and can be computed for any part of a volume by itself.
+
+Only additions, multiplications, divisions and square roots of single voxels are used, all exactly rounded by IEEE 754,
+and integer hashes. Library sines, sums and matrix products differ between processors in the last bit.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def hashed(values: np.ndarray, seed: int) -> np.ndarray:
+    """SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
+
+    Args:
+        values: uint64, any shape.
+        seed: any integer from 0 to 2^64 - 1.
+
+    Returns:
+        uint64, same shape: 64 random bits for each value.
+    """
+    offset = np.uint64((seed * _GOLDEN) & 0xFFFFFFFFFFFFFFFF)
+    with np.errstate(over="ignore"):
+        z = values * np.uint64(_GOLDEN) + offset
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+def smooth(seed: int, wavelength: float, *axes: np.ndarray) -> np.ndarray:
+    """Value noise: random values on a lattice of `wavelength` mm, interpolated with continuous slope.
+
+    Args:
+        seed: chooses the field.
+        wavelength: lattice spacing in mm.
+        axes: three increasing arrays of positions in mm, above -8192 lattice steps.
+
+    Returns:
+        float64 `[len(x), len(y), len(z)]` from -1 to 1.
+    """
+    steps = [axis / wavelength for axis in axes]
+    first = [int(np.floor(step[0])) for step in steps]
+    count = [int(np.floor(step[-1])) - low + 2 for step, low in zip(steps, first, strict=True)]
+    index = [
+        (np.arange(n) + (low + 8192)).astype(np.uint64).reshape([-1 if a == axis else 1 for a in range(3)])
+        for axis, (n, low) in enumerate(zip(count, first, strict=True))
+    ]
+    key = (index[0] << np.uint64(28)) + (index[1] << np.uint64(14)) + index[2]
+    field = (hashed(key, seed) >> np.uint64(40)).astype(np.float64) / float(1 << 23) - 1.0
+    for axis, (step, low) in enumerate(zip(steps, first, strict=True)):
+        cell = np.floor(step).astype(np.intp)
+        t = step - cell
+        t = (t * t * (3.0 - 2.0 * t)).reshape([-1 if a == axis else 1 for a in range(3)])
+        left = np.take(field, cell - low, axis)
+        right = np.take(field, cell - low + 1, axis)
+        field = left + (right - left) * t
+    return field
+
+
+def grain(seed: int, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
+    """Noise of unit variance, correlated over neighbouring voxels within a slice, as after CT reconstruction.
+
+    Sums of four uniform numbers (near Gaussian), binomially weighted 1-2-1 along x and y.
+
+    Args:
+        seed: chooses the field.
+        start: first voxel; stop: behind the last voxel, each three integers from 0 to 2^20.
+
+    Returns:
+        float64 `[stop - start]`.
+    """
+    shape = [b - a for a, b in zip(start, stop, strict=True)]
+    index = [
+        (np.arange(n + 2 * margin) + a + (1 << 10) - margin)
+        .astype(np.uint64)
+        .reshape([-1 if k == axis else 1 for k in range(3)])
+        for axis, (a, n, margin) in enumerate(zip(start, shape, (1, 1, 0), strict=True))
+    ]
+    bits = hashed((index[0] << np.uint64(42)) + (index[1] << np.uint64(21)) + index[2], seed)
+    mask = np.uint64(0xFFFF)
+    white = np.zeros(bits.shape, np.int64)
+    for shift in (0, 16, 32, 48):
+        white += ((bits >> np.uint64(shift)) & mask).astype(np.int64)
+    white -= 2 * 65535
+    rows = white[:-2] + 2 * white[1:-1] + white[2:]
+    both = rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]
+    # Variance: 4 uniform numbers of 2^16 values, times the squared weights (1 + 4 + 1)^2.
+    return both / (65536.0 * np.sqrt(4.0 / 12.0) * 6.0)
