@@ -8,7 +8,7 @@ shuffling is off, because TFDS salts its shuffle with the split's name: so all b
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -46,7 +46,7 @@ class BlockGrid:
 
     def indices(self) -> Iterator[Index]:
         """Every block, z fastest."""
-        yield from itertools.product(*(range(n) for n in self.counts))
+        yield from itertools.product(range(self.x), range(self.y), range(self.z))
 
     def slices(self, index: Index, shape: Sequence[int]) -> tuple[slice, slice, slice]:
         """The voxels of one block of a volume of this shape."""
@@ -81,12 +81,13 @@ def features(shape: tuple[int | None, ...], blocks: BlockGrid) -> tfds.features.
     )
 
 
-class BlockBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+# TFDS reads the keyword in its own __init_subclass__, behind typing's back.
+class BlockBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # pyright: ignore
     """A builder whose `as_dataset("train")` gives whole volumes, whatever the blocks they are stored in."""
 
     @property
     def blocks(self) -> BlockGrid:
-        return BlockGrid(*self.builder_config.blocks)
+        return BlockGrid(*cast(Any, self.builder_config).blocks)
 
     def as_dataset(self, split: Any = None, *, shuffle_files: bool = False, **options: Any) -> Any:
         """As in TFDS. "train", "validation" and "test", also with a slice such as "train[:10]", give whole volumes;

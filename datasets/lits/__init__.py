@@ -1,14 +1,16 @@
 """LiTS as a TFDS data set; `prepare` builds it, and `tfds.load("lits/64")` finds it once this package is imported."""
 
+import shutil
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from datasets.lits.cases import Case, check_case, find_cases
-from datasets.lits.lits_dataset_builder import Builder, LitsConfig
+from datasets.lits.cases import Case, OtherSourcesError, check_case, find_cases
+from datasets.lits.conversion import STORE
+from datasets.lits.lits_dataset_builder import Builder, LitsConfig, sources
 from datasets.lits.splits import PUBLISHED
 
-__all__ = ["Builder", "Case", "LitsConfig", "check_case", "find_cases", "prepare"]
+__all__ = ["Builder", "Case", "LitsConfig", "OtherSourcesError", "check_case", "find_cases", "prepare"]
 
 
 def prepare(
@@ -25,8 +27,7 @@ def prepare(
 
     Args:
         manual_dir: folder with `volume-N.nii[.gz]` and `segmentation-N.nii[.gz]`, or the Decathlon's layout.
-        data_dir: where TFDS stores data sets. A data set that is there is used as it is; other source files need
-            another data_dir.
+        data_dir: where TFDS stores data sets. Converted cases are kept in its `lits/converted` until the build is done.
         resolution: voxels along each axis; None with `spacing` for cubic voxels, None alone for the scan's grid.
         blocks: blocks to store a volume in, along x, y and z.
         on_bad_case: "raise" or "skip".
@@ -41,6 +42,7 @@ def prepare(
 
     Raises:
         VolumeError: bad input, named by its subclass. Cases that were converted are kept for the next call.
+        OtherSourcesError: the data set is there, but was built of other files than those in `manual_dir`.
     """
     # Only a build needs Beam, whose import takes seconds.
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -49,8 +51,22 @@ def prepare(
         resolution=resolution, spacing=spacing, blocks=tuple(blocks), split=split, on_bad_case=on_bad_case
     )
     builder = Builder(config=config, data_dir=str(data_dir))
+    if (builder.data_path / "dataset_info.json").exists():
+        _check_sources(builder, find_cases(manual_dir))
+        return builder
     options = PipelineOptions(beam_options) if beam_options is not None else None
     builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(manual_dir=str(manual_dir), beam_options=options)
     )
+    shutil.rmtree(Path(data_dir) / builder.name / STORE / str(config.grid), ignore_errors=True)
     return builder
+
+
+def _check_sources(builder: Builder, cases: list[Case]) -> None:
+    expected, received = builder.info.metadata["sources"], sources(cases)
+    if expected != received:
+        changed = sorted(k for k in {*expected, *received} if expected.get(k) != received.get(k))
+        raise OtherSourcesError(
+            f"{builder.data_path}: this data set was built of other files; delete it or give another data_dir. "
+            f"Received: new, changed or missing cases {changed}"
+        )

@@ -49,6 +49,10 @@ class IntensityError(VolumeError):
     """The volume cannot be in Hounsfield units."""
 
 
+class OtherSourcesError(VolumeError):
+    """A data set on disk was built of other files than those given now."""
+
+
 class BadCasesError(VolumeError):
     """Several cases cannot be used; the message lists each with its reason."""
 
@@ -81,7 +85,7 @@ def find_cases(folder: str | Path) -> list[Case]:
     folder = Path(folder)
     if not folder.is_dir():
         raise NoCasesError(
-            f"{folder}: no such folder. Expected a folder with volume-N.nii[.gz] and segmentation-N.nii[.gz]."
+            f"{folder}: no such folder. Expected one with volume-N.nii[.gz] and segmentation-N.nii[.gz]."
         )
     found: dict[int, dict[str, Path]] = {}
     for path in sorted(folder.rglob("*.nii*")):
@@ -164,7 +168,7 @@ def read_case(case: Case) -> tuple[Volume, Volume]:
     low, high = float(volume.array.min()), float(volume.array.max())
     if low == high or low > 0:
         raise IntensityError(
-            f"{case.volume}: expected Hounsfield units, with air or fat below 0. Received: values from {low:g} to {high:g}"
+            f"{case.volume}: expected Hounsfield units, with air or fat below 0. Received: {low:g} to {high:g}"
         )
     array = labels.array.astype(np.uint8)
     return volume, Volume(array, volume.affine, labels.header, labels.path)
@@ -178,7 +182,8 @@ def _check_affines(case: Case, volume: Volume, labels: Volume) -> None:
     raise AffineMismatchError(
         f"{case.segmentation}: lies up to {apart:.1f} mm away from {case.volume.name}. Copy the volume's affine to the "
         f"segmentation if the voxels belong together. Received: orientation {labels.orientation} and spacing "
-        f"{np.round(labels.spacing, 3).tolist()} mm against {volume.orientation} and {np.round(volume.spacing, 3).tolist()} mm"
+        f"{np.round(labels.spacing, 3).tolist()} mm against {volume.orientation} and "
+        f"{np.round(volume.spacing, 3).tolist()} mm"
     )
 
 

@@ -20,6 +20,8 @@ from keras_spatial.volumes import Shape, VolumeError, resample_image, resample_l
 
 # Scanners mark voxels outside their circle with -2000 or -3024 HU; averaged, that would spread into the body.
 _AIR, _METAL = -1024, 3071
+# Folder of the converted cases, beside the configurations of the data set.
+STORE = "converted"
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,12 @@ class Grid:
     @property
     def shape(self) -> tuple[int | None, ...]:
         """Voxels along each axis, None where it differs from case to case."""
-        return (self.resolution,) * 3
+        return self.resolution, self.resolution, self.resolution
 
     def target(self, shape: Shape, spacing: tuple[float, float, float]) -> Shape:
         """Voxels of a case with this shape and spacing (mm) in canonical order; the field of view stays."""
         if self.resolution is not None:
-            return (self.resolution,) * 3
+            return self.resolution, self.resolution, self.resolution
         if self.spacing is None:
             return shape
         x, y, z = (max(1, round(n * s / self.spacing)) for n, s in zip(shape, spacing, strict=True))
@@ -70,11 +72,13 @@ class Converted:
     @property
     def error(self) -> tuple[str, str] | None:
         """Class name and message, where the case could not be used."""
-        return tuple(self.facts["error"]) if "error" in self.facts else None
+        error = self.facts.get("error")
+        return (error[0], error[1]) if error else None
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """HU, int16, and labels, uint8, `[X, Y, Z]`, mapped and not read."""
-        return tuple(np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in ("image", "label"))
+        image, label = (np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in ("image", "label"))
+        return image, label
 
 
 def convert(case: Case, grid: Grid, store: str | Path) -> Converted:
@@ -89,7 +93,7 @@ def convert(case: Case, grid: Grid, store: str | Path) -> Converted:
     part = folder.with_name(f".part-{folder.name}-{uuid.uuid4().hex}")
     part.mkdir(parents=True)
     try:
-        facts = {"sources": _sources(case)}
+        facts: dict[str, Any] = {"sources": _sources(case)}
         try:
             facts |= _arrays(case, grid, part)
         except VolumeError as error:
@@ -115,9 +119,9 @@ def _folder(case: Case, grid: Grid, store: str | Path) -> Path:
     return Path(store) / str(grid) / f"case-{case.number}"
 
 
-def _sources(case: Case) -> list[list[Any]]:
-    stats = [(path, path.stat()) for path in (case.volume, case.segmentation)]
-    return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+def _sources(case: Case) -> list[list[int]]:
+    stats = [path.stat() for path in (case.volume, case.segmentation)]
+    return [[stat.st_size, stat.st_mtime_ns] for stat in stats]
 
 
 def _arrays(case: Case, grid: Grid, folder: Path) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """The LiTS data set: liver and lesions in abdominal CT, at any resolution, whole or in blocks."""
 
+import functools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -12,7 +13,8 @@ from datasets.blocks import BlockBuilder, BlockGrid, Index, features
 from datasets.lits import cases as lits_cases
 from datasets.lits import splits as lits_splits
 from datasets.lits.cases import BadCasesError, Case, check_header, find_cases
-from datasets.lits.conversion import Converted, Grid, convert, find
+from datasets.lits.conversion import STORE, Converted, Grid, convert, find
+from datasets.lits.progress import progress
 from keras_spatial import volumes
 from keras_spatial.volumes import VolumeError, hu_window
 
@@ -37,6 +39,8 @@ class LitsConfig(tfds.core.BuilderConfig):
     blocks: Index = (1, 1, 1)
     split: str = lits_splits.PUBLISHED
     on_bad_case: str = "raise"
+    name: str = "unnamed"
+    description: str | None = None
 
     def __post_init__(self):
         grid, blocks = Grid(self.resolution, self.spacing), BlockGrid(*self.blocks)
@@ -49,12 +53,10 @@ class LitsConfig(tfds.core.BuilderConfig):
         parts += [] if blocks.whole else [f"blocks-{blocks}"]
         parts += [] if self.split == lits_splits.PUBLISHED else [self.split]
         parts += ["skip"] if self.on_bad_case == "skip" else []
-        object.__setattr__(self, "name", self.name if self.name != "unnamed" else "-".join(parts))
+        if self.name == "unnamed":
+            self.name = "-".join(parts)
         if not self.description:
-            object.__setattr__(self, "description", f"Grid {grid}, stored in {blocks} blocks, split {self.split}.")
-
-    name: str = "unnamed"
-    description: str | None = None
+            self.description = f"Grid {grid}, stored in {blocks} blocks, split {self.split}."
 
     @property
     def grid(self) -> Grid:
@@ -62,16 +64,16 @@ class LitsConfig(tfds.core.BuilderConfig):
 
 
 class Builder(BlockBuilder):
-    """Builds `lits/<config>` from a folder of the official files, or of the Medical Segmentation Decathlon's Task03."""
+    """`lits/<config>`, built from a folder of the official files, or of the Medical Segmentation Decathlon's Task03."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     Register at https://competitions.codalab.org/competitions/17094, download Training_Batch1.zip and
     Training_Batch2.zip, and unpack both into the manual directory: volume-N.nii and segmentation-N.nii, N from 0 to
     130, in any subfolders. Or unpack Task03_Liver.tar of http://medicaldecathlon.com (imagesTr, labelsTr) there.
     """
-    BUILDER_CONFIGS = [
+    BUILDER_CONFIGS: ClassVar = [
         *(LitsConfig(resolution=n) for n in (64, 128, 256, 512)),
         *(LitsConfig(resolution=256, blocks=b) for b in ((2, 2, 1), (4, 4, 1))),
         LitsConfig(resolution=512, blocks=(16, 16, 1)),
@@ -81,38 +83,39 @@ class Builder(BlockBuilder):
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
-        config = self.builder_config
+        config = cast(LitsConfig, self.builder_config)
         return self.dataset_info_from_configs(
             features=features(config.grid.shape, self.blocks),
             supervised_keys=("image", "label"),
             homepage="https://competitions.codalab.org/competitions/17094",
             disable_shuffling=True,
-            metadata=tfds.core.MetadataDict(blocks=list(config.blocks), cases={}, bad_cases=[], warnings=[]),
+            metadata=tfds.core.MetadataDict(
+                blocks=list(config.blocks), cases={}, bad_cases=[], warnings=[], sources={}
+            ),
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager, pipeline: Any) -> dict[str, Any]:
         beam = tfds.core.lazy_imports.apache_beam
-        config = self.builder_config
+        config = cast(LitsConfig, self.builder_config)
         found = find_cases(str(dl_manager.manual_dir))
         usable, bad = _checked(found, check_header)
         if bad and config.on_bad_case == "raise":
             raise _error(bad)
-        store = str(self.data_path.parents[1] / "converted")
+        store = str(self.data_path.parents[1] / STORE)
         logger.info("lits: converting %d cases to grid %s, kept in %s", len(usable), config.grid, store)
-        with beam.Pipeline(runner=pipeline.runner, options=pipeline.options) as conversion:
+        done = functools.partial(_count, usable, config.grid, store)
+        with progress(done, len(usable)), beam.Pipeline(pipeline.runner, options=pipeline.options) as conversion:
             _ = (
                 conversion
                 | "cases" >> beam.Create(usable)
                 | "one case per task" >> beam.Reshuffle()
-                | "convert" >> beam.Map(_convert, grid=config.grid, store=store, count=len(usable))
+                | "convert" >> beam.Map(_convert, grid=config.grid, store=store)
             )
         converted: dict[int, Converted] = {}
         for case in usable:
             result = find(case, config.grid, store)
             if result is None:
-                raise RuntimeError(
-                    f"{store}: the workers' results are not here. Give a data_dir that all machines share."
-                )
+                raise RuntimeError(f"{store}: lacks the workers' results. Give a data_dir that all machines share.")
             if result.error is None:
                 converted[case.number] = result
             else:
@@ -121,6 +124,7 @@ class Builder(BlockBuilder):
             raise _error(bad)
         splits = lits_splits.assign(sorted(converted), config.split)
         self._note(splits, bad)
+        self.info.metadata["sources"] = sources(found)
         return self._stored(pipeline, splits, converted)
 
     def _note(self, splits: lits_splits.Splits, bad: list[tuple[Case, str, str]]) -> None:
@@ -151,6 +155,11 @@ class Builder(BlockBuilder):
         raise NotImplementedError("_split_generators gives the collections of examples itself")
 
 
+def sources(cases: list[Case]) -> dict[str, list[int]]:
+    """Sizes in bytes of each case's files, by which `prepare` notices that a data set was built of other files."""
+    return {case.name: [path.stat().st_size for path in (case.volume, case.segmentation)] for case in cases}
+
+
 def _checked(found: list[Case], check: Any) -> tuple[list[Case], list[tuple[Case, str, str]]]:
     usable, bad = [], []
     for case in found:
@@ -175,9 +184,13 @@ def _error(bad: list[tuple[Case, str, str]]) -> VolumeError:
     )
 
 
-def _convert(case: Case, grid: Grid, store: str, count: int) -> None:
+def _convert(case: Case, grid: Grid, store: str) -> None:
     result = convert(case, grid, store)
-    logger.info("lits: %s %s (%d cases in all)", case.name, "converted" if result.error is None else "bad", count)
+    logger.info("lits: %s %s", case.name, "converted" if result.error is None else "cannot be used")
+
+
+def _count(cases: list[Case], grid: Grid, store: str) -> int:
+    return sum(find(case, grid, store) is not None for case in cases)
 
 
 def _example(task: tuple[int, Converted], blocks: BlockGrid, index: Index) -> tuple[int, dict[str, Any]]:

@@ -73,9 +73,7 @@ def assign(numbers: Sequence[int], rule: str = PUBLISHED) -> Splits:
 
 def _fold(order: list[int], fold: int, folds: int) -> Splits:
     if len(order) < folds:
-        raise ValueError(
-            f"split: expected at least as many cases as folds. Received: {len(order)} cases, {folds} folds"
-        )
+        raise ValueError(f"split: expected a case for every fold. Received: {len(order)} cases, {folds} folds")
     hands = [tuple(order[i::folds]) for i in range(folds)]
     following = (fold + 1) % folds
     train = sorted(n for i, hand in enumerate(hands) if i not in (fold, following) for n in hand)

@@ -4,7 +4,8 @@ Coordinates are those of the patient (RAS: x to the right, y to the front, z up)
 at z = 0. Organs are ellipsoids; `render` bends them with a smooth random displacement.
 
 The numbers are textbook adult anatomy and portal-venous CT, chosen so that organs overlap in HU as in real scans: liver
-80 to 130 HU beside spleen, kidneys, heart and vessels of the same density; lesions as dense as muscle, stomach and bowel.
+80 to 130 HU beside spleen, kidneys, heart and vessels of the same density; lesions as dense as muscle and
+bowel.
 Lesions: 0 to 12 tumours in a LiTS case (Bilic et al., Medical Image Analysis 84:102680, PMC10631490), diameters here
 log-normal (median 14 mm, sigma 0.6), cut to 3 to 60 mm. One large lesion (log-normal, median 46 mm, cut to 36 to 60 mm)
 comes first, except in "hard" cases, so that a volume of 64 voxels an axis has a lesion that is several voxels wide.

@@ -1,4 +1,4 @@
-"""From a patient to voxels, any box of them by itself: a volume of 512 x 512 x 512 needs no more memory than a block."""
+"""From a patient to voxels, any box by itself: a volume of 512 x 512 x 512 takes no more memory than a block."""
 
 from collections.abc import Sequence
 
@@ -70,10 +70,9 @@ class _Canvas:
         self.width = (self.step[0] + self.step[1] + self.step[2]) / 3
 
     def box(self, low: Sequence[float], high: Sequence[float]) -> tuple[slice, ...]:
+        reach = _REACH + self.width
         return tuple(
-            slice(
-                int(np.searchsorted(axis, a - _REACH - self.width)), int(np.searchsorted(axis, b + _REACH + self.width))
-            )
+            slice(*(int(i) for i in np.searchsorted(axis, (a - reach, b + reach))))
             for axis, a, b in zip(self.axes, low, high, strict=True)
         )
 

@@ -1,0 +1,117 @@
+"""The phantoms as a TFDS data set: nothing to download, and each block computed by itself."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from datasets.blocks import SPLITS, BlockBuilder, BlockGrid, Index, features
+from datasets.phantom.anatomy import LEVELS, patient
+from datasets.phantom.folder import affine
+from datasets.phantom.render import render, spacing
+from keras_spatial.volumes import hu_window
+
+
+@dataclass
+class PhantomConfig(tfds.core.BuilderConfig):
+    """A variant of the data set; its name follows from the rest unless given.
+
+    Attributes:
+        resolution: voxels along each axis, from 16 to 512.
+        difficulty: "easy", "medium" or "hard".
+        blocks: blocks that a volume is stored in, along x (right), y (front), z (up); divisors of the resolution.
+        seed: of the series of patients.
+        cases: patients for training, validation and test.
+    """
+
+    resolution: int = 64
+    difficulty: str = "medium"
+    blocks: Index = (1, 1, 1)
+    seed: int = 0
+    cases: tuple[int, int, int] = (16, 4, 4)
+    name: str = "unnamed"
+    description: str | None = None
+
+    def __post_init__(self):
+        blocks = BlockGrid(*self.blocks)
+        if not 16 <= self.resolution <= 512 or any(self.resolution % n for n in blocks.counts):
+            raise ValueError(
+                "resolution: expected 16 to 512, divisible by the blocks. "
+                f"Received: resolution={self.resolution}, blocks={blocks}"
+            )
+        if self.difficulty not in LEVELS:
+            raise ValueError(f"difficulty: expected one of {list(LEVELS)}. Received: {self.difficulty!r}")
+        if len(self.cases) != 3 or min(self.cases) < 1 or self.seed < 0:
+            raise ValueError(
+                "cases, seed: expected three counts from 1 and a seed from 0. "
+                f"Received: cases={self.cases}, seed={self.seed}"
+            )
+        parts = [str(self.resolution), self.difficulty]
+        parts += [] if blocks.whole else [f"blocks-{blocks}"]
+        parts += [] if self.seed == 0 else [f"seed-{self.seed}"]
+        parts += [] if self.cases == (16, 4, 4) else ["cases-" + "-".join(map(str, self.cases))]
+        if self.name == "unnamed":
+            self.name = "-".join(parts)
+        if not self.description:
+            self.description = f"{self.difficulty} phantoms of {self.resolution} voxels an axis, in {blocks} blocks."
+
+
+class Builder(BlockBuilder):
+    """`phantom/<config>`: the features, splits and blocks of `lits`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    BUILDER_CONFIGS: ClassVar = [
+        *(PhantomConfig(resolution=n, difficulty=d) for n in (64, 128) for d in ("medium", "easy", "hard")),
+        PhantomConfig(resolution=64, blocks=(2, 2, 1)),
+        PhantomConfig(resolution=256, blocks=(4, 4, 1)),
+        PhantomConfig(resolution=512, blocks=(16, 16, 1)),
+    ]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        config = cast(PhantomConfig, self.builder_config)
+        return self.dataset_info_from_configs(
+            features=features((config.resolution,) * 3, self.blocks),
+            supervised_keys=("image", "label"),
+            disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(blocks=list(config.blocks)),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager, pipeline: Any) -> dict[str, Any]:
+        beam = tfds.core.lazy_imports.apache_beam
+        config = cast(PhantomConfig, self.builder_config)
+        stored, first = {}, 0
+        for name, count in zip(SPLITS, config.cases, strict=True):
+            tasks = [(key, first + key) for key in range(count)]
+            first += count
+            for index in self.blocks.indices():
+                split = self.blocks.split(name, index)
+                stored[split] = (
+                    pipeline
+                    | f"{split}: cases" >> beam.Create(tasks)
+                    | f"{split}: one case per task" >> beam.Reshuffle()
+                    | f"{split}: examples" >> beam.Map(_example, config=config, index=index)
+                )
+        return stored
+
+    def _generate_examples(self) -> Any:
+        raise NotImplementedError("_split_generators gives the collections of examples itself")
+
+
+def _example(task: tuple[int, int], config: PhantomConfig, index: Index) -> tuple[int, dict[str, Any]]:
+    key, number = task
+    size = config.resolution, config.resolution, config.resolution
+    person = patient(number, config.seed, config.difficulty)
+    part = BlockGrid(*config.blocks).slices(index, size)
+    hu, labels = render(person, size, [s.start for s in part], [s.stop for s in part])
+    return key, {
+        "image": hu_window(hu)[..., None],
+        "label": labels,
+        "case": f"phantom-{config.seed}-{number}",
+        "affine": affine(person, size),
+        "spacing": np.array(spacing(person, size), np.float32),
+        "original_shape": np.array(size),
+        "checksum": f"phantom {Builder.VERSION}, {config.difficulty}, seed {config.seed}, case {number}",
+        "block": np.array(index),
+    }
