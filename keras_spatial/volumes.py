@@ -128,7 +128,7 @@ def _unreadable(path: Path, error: Exception) -> UnreadableVolumeError:
 
 def _load(path: Path) -> nib.Nifti1Image:
     try:
-        image = nib.load(path)
+        image = nib.load(path, mmap=False)
     except (ImageFileError, HeaderDataError) as error:
         raise _unreadable(path, error) from error
     if not isinstance(image, nib.Nifti1Image):
@@ -165,7 +165,7 @@ def _read_voxels(path: Path, image: nib.Nifti1Image) -> np.ndarray:
             f"Received: {size} bytes for {expected} bytes of voxels, shape {tuple(image.shape)}"
         )
     if not compressed:
-        return np.array(image.dataobj)
+        return np.asarray(image.dataobj)
     # nibabel stops after the last voxel, before the checksum that gzip verifies at the end of the stream.
     with gzip.open(path) as stream:
         array = np.asarray(type(image).from_stream(stream).dataobj)

@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from keras_spatial.evaluation import UNDEFINED, CaseMetrics, Stratum, Summary
 
@@ -111,7 +112,7 @@ def _curves(names: Sequence[str], history: Mapping[str, Sequence[float]], title:
                     mark = "o" if len(epochs) == 1 else None
                     axes.plot(epochs, history[key], line, color=colour, marker=mark, label=_name(key))
         axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _legend(axes, 2)
 
     return _svg(draw, title, height=3.2 + 0.2 * max(0, len(names) - 2))

@@ -1,0 +1,108 @@
+"""Sliding-window inference: overlapping patches, blended. What is done today where a whole image does not fit."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice, product
+from typing import Literal
+
+import numpy as np
+
+from keras_spatial.inference.probabilities import Predict
+
+Blend = Literal["gaussian", "constant"]
+
+
+def sliding_window(
+    predict: Predict,
+    image: np.ndarray,
+    patch_size: Sequence[int],
+    *,
+    overlap: float = 0.5,
+    blend: Blend = "gaussian",
+    batch_size: int = 1,
+) -> np.ndarray:
+    """Class probabilities of an image from those of overlapping patches.
+
+    Every voxel's probabilities are the mean over the patches that hold it, weighted by its place in the patch. An image
+    smaller than a patch is padded with its lowest value. Every call of `predict` gets the same shape, so that a
+    model is traced once. Beside the image, memory holds one array of the size of the result and one patch batch.
+
+    Args:
+        predict: see `probabilities_of`.
+        image: float32 `[X, Y, Z, channels]`.
+        patch_size: voxels along x, y, z.
+        overlap: least share of a patch's length that neighbours have in common, at least 0 and below 1.
+        blend: "gaussian" trusts the middle of a patch most, where the network saw the most context (as in nnU-Net and
+            MONAI, standard deviation an eighth of the patch); "constant" trusts all voxels alike.
+        batch_size: patches per call of `predict`.
+
+    Returns:
+        float32 `[X, Y, Z, classes]`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+    patch = tuple(int(n) for n in patch_size)
+    if image.ndim != 4:
+        raise ValueError(f"image: expected [X, Y, Z, channels]. Received: shape {image.shape}")
+    if len(patch) != 3 or min(patch) < 1:
+        raise ValueError(f"patch_size: expected three positive sizes. Received: {tuple(patch_size)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected 1 or more. Received: {batch_size}")
+    weights = importance(patch, blend)[..., None]
+    lack = [max(p - n, 0) for p, n in zip(patch, image.shape, strict=False)]
+    padded = np.pad(image, [(k // 2, k - k // 2) for k in lack] + [(0, 0)], constant_values=image.min(initial=np.inf))
+    total, weight = None, np.zeros((*padded.shape[:3], 1), np.float32)
+    starts = [window_starts(n, p, overlap) for n, p in zip(padded.shape, patch, strict=False)]
+    for places in _batches(product(*starts), batch_size):
+        boxes = [tuple(slice(a, a + p) for a, p in zip(place, patch, strict=True)) for place in places]
+        # The last batch is filled up with its first patch: another shape would trace the model again.
+        filled = boxes + boxes[:1] * (batch_size - len(boxes))
+        found = predict(np.stack([padded[box] for box in filled]))
+        if total is None:
+            total = np.zeros((*padded.shape[:3], found.shape[-1]), np.float32)
+        for box, patch_found in zip(boxes, found, strict=False):
+            total[box] += patch_found * weights
+            weight[box] += weights
+    assert total is not None
+    total /= weight
+    return total[tuple(slice(k // 2, k // 2 + n) for k, n in zip(lack, image.shape, strict=False))]
+
+
+def window_starts(size: int, patch: int, overlap: float) -> list[int]:
+    """Where patches start along one axis: the fewest with the wanted overlap, spread evenly from edge to edge.
+
+    Args:
+        size: voxels of the image, at least `patch`.
+        patch: voxels of a patch.
+        overlap: least share of a patch that neighbours have in common.
+
+    Raises:
+        ValueError: unless 0 <= overlap < 1.
+    """
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap: expected at least 0 and below 1. Received: {overlap}")
+    step = max(int(patch * (1 - overlap)), 1)
+    count = -(-(size - patch) // step) + 1
+    return [round(i * (size - patch) / max(count - 1, 1)) for i in range(count)]
+
+
+def importance(patch: Sequence[int], blend: Blend) -> np.ndarray:
+    """The weight of each voxel of a patch, float32, 1 in the middle and never below a thousandth.
+
+    Raises:
+        ValueError: if `blend` is neither "gaussian" nor "constant".
+    """
+    if blend == "constant":
+        return np.ones(tuple(patch), np.float32)
+    if blend != "gaussian":
+        raise ValueError(f"blend: expected 'gaussian' or 'constant'. Received: {blend!r}")
+    result = np.ones((), np.float64)
+    for n in patch:
+        distance = np.arange(n) - (n - 1) / 2
+        result = result[..., None] * np.exp(-0.5 * (distance / (n / 8)) ** 2)
+    return np.maximum(result / result.max(), 1e-3).astype(np.float32)
+
+
+def _batches(items: Iterator[tuple[int, ...]], size: int) -> Iterator[list[tuple[int, ...]]]:
+    while batch := list(islice(items, size)):
+        yield batch
