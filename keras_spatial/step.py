@@ -16,7 +16,7 @@ from keras_spatial.distribution import SpatialParallel
 from keras_spatial.lowering.objective import lower_loss, lower_metric
 from keras_spatial.lowering.tensors import Blocks, BlocksTooShort, SpatialTensor, mesh_shape_of
 from keras_spatial.lowering.trace import Trace
-from keras_spatial.lowering.walk import lower_graph
+from keras_spatial.lowering.walk import lower_graph, uses_channels_first
 from keras_spatial.mtf.compatibility import mtf
 from keras_spatial.mtf.local import Source
 
@@ -54,7 +54,7 @@ def plan_blocks(graph: keras.Model, distribution: SpatialParallel, inputs: Any, 
     """
     blocks: dict[str, Blocks] = {}
     for _ in range(_MOST_ATTEMPTS):
-        trace = Trace(distribution, training, blocks, planning=True)
+        trace = Trace(distribution, training, blocks, planning=True, channels_first=uses_channels_first(graph))
         try:
             lower_graph(graph, trace, tree.map_structure(trace.input, inputs))
             return blocks
@@ -62,7 +62,7 @@ def plan_blocks(graph: keras.Model, distribution: SpatialParallel, inputs: Any, 
             longer = blocks.get(needed.axis, Blocks()).including(needed)
             if longer == blocks.get(needed.axis):
                 raise ValueError(
-                    f"Axis '{needed.axis}' cannot be cut into {distribution.blocks(needed.axis)} equal blocks for "
+                    f"Axis '{needed.axis}' cannot be cut into {distribution.blocks(needed.axis.split('#')[0])} equal blocks for "
                     f"model '{graph.name}': its layers change the size in ways that no block length fits. Leave that axis "
                     f"whole in the layout. Received: inputs of shape {tree.map_structure(lambda x: x.shape, inputs)}"
                 ) from needed
@@ -98,7 +98,13 @@ class Forward:
         differentiable_inputs: bool = False,
         weight_values: Mapping[int, tf.Tensor] | None = None,
     ):
-        self.trace = Trace(distribution, training, blocks, weight_values=weight_values or {})
+        self.trace = Trace(
+            distribution,
+            training,
+            blocks,
+            weight_values=weight_values or {},
+            channels_first=uses_channels_first(graph),
+        )
         self.inputs = tree.map_structure(
             lambda x: self.trace.input(x, differentiable=differentiable_inputs and x.dtype.is_floating), inputs
         )
@@ -190,6 +196,8 @@ def lower_objective(
         increments += [(m, lower_metric(trace, m, y_true, y_pred, weight)) for m in target.weighted_metrics]
     if total is None:
         raise ValueError("The model has no loss: compile it with one.")
+    for activity in trace.losses:
+        total = trace.pointwise(tf.add, [total, activity], name="total_loss")
     return Objective(total, tuple(losses), tuple(increments))
 
 

@@ -1,11 +1,13 @@
 """From Keras layers to Mesh-TensorFlow operations: the table, the four kinds, the walk over a model."""
 
 from keras_spatial.lowering import (  # noqa: F401  Importing them fills the table.
+    composite,
     convolutional,
     normalization,
     pointwise,
     pooling,
     regularization,
+    reshaping,
 )
 from keras_spatial.lowering.table import UnsupportedLayer, find_lowering, register_lowering
 from keras_spatial.lowering.tensors import Axis, SpatialTensor

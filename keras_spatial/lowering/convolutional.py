@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 from keras import layers, ops
 
+from keras_spatial.lowering.formats import in_either_format
 from keras_spatial.lowering.pointwise import apply_activation
 from keras_spatial.lowering.table import register_lowering
 from keras_spatial.lowering.tensors import Axis, SpatialTensor
@@ -51,6 +52,7 @@ def window_margins(x: SpatialTensor, windows: Sequence[Window], padding: str) ->
 
 
 @register_lowering(layers.Conv1D, layers.Conv2D, layers.Conv3D)
+@in_either_format
 def convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     def convolve(padding: str):
         return lambda block, *kernel: ops.conv(
@@ -66,6 +68,7 @@ def convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
 
 @register_lowering(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+@in_either_format
 def depthwise_convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     def convolve(padding: str):
         return lambda block, kernel: ops.depthwise_conv(
@@ -77,6 +80,7 @@ def depthwise_convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTenso
 
 
 @register_lowering(layers.SeparableConv1D, layers.SeparableConv2D)
+@in_either_format
 def separable_convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     def convolve(padding: str):
         return lambda block, depthwise, pointwise: ops.separable_conv(
@@ -116,6 +120,7 @@ def _convolve(layer, trace: Trace, x: SpatialTensor, windows, convolve, kernels,
 
 
 @register_lowering(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+@in_either_format
 def transposed_convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     x = trace.cast(x, layer.compute_dtype)
     rank = layer.rank

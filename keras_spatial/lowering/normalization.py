@@ -1,29 +1,34 @@
 """Normalization: statistics over the whole image and batch by all-reduce, then an ordinary pointwise operation."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 from keras import backend, layers, ops
 
+from keras_spatial.lowering.reductions import mean, moments, normalized_axes, total
+from keras_spatial.lowering.relayout import permuted
 from keras_spatial.lowering.table import register_lowering
-from keras_spatial.lowering.tensors import SpatialTensor
+from keras_spatial.lowering.tensors import Axis, SpatialTensor
 from keras_spatial.lowering.trace import Trace
 
 
 @register_lowering(layers.BatchNormalization)
 def batch_normalization(layer, trace: Trace, x: SpatialTensor, mask=None) -> SpatialTensor:
-    if layer.axis % x.ndim != x.ndim - 1 or getattr(layer, "renorm", False):
-        raise ValueError(
-            f"Layer '{layer.name}': a partitioned BatchNormalization normalizes each channel of channels-last images "
-            f"(axis=-1), without renorm. Received: axis={layer.axis}, renorm={getattr(layer, 'renorm', False)}"
-        )
+    if getattr(layer, "renorm", False):
+        raise ValueError(f"Layer '{layer.name}': batch renormalization is not partitioned. Received: renorm=True")
+    return _with_channels_last(trace, x, layer.axis, lambda t: _batch_normalization(layer, trace, t))
+
+
+def _batch_normalization(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     input_dtype = layer.compute_dtype
     x = trace.cast(x, backend.result_type(x.dtype.name, "float32"))
     channels = (x.axes[-1],)
     if trace.training and layer.trainable:
-        mean, variance = moments(trace, x, list(range(x.ndim - 1)), channels)
-        _update(trace, layer.moving_mean, mean, layer.momentum)
+        center, variance = moments(trace, x, range(x.ndim - 1))
+        _update(trace, layer.moving_mean, center, layer.momentum)
         _update(trace, layer.moving_variance, variance, layer.momentum)
     else:
-        mean = SpatialTensor(trace.weight(layer.moving_mean), channels)
+        center = SpatialTensor(trace.weight(layer.moving_mean), channels)
         variance = SpatialTensor(trace.weight(layer.moving_variance), channels)
 
     weights = ([layer.gamma] if layer.scale else []) + ([layer.beta] if layer.center else [])
@@ -36,47 +41,109 @@ def batch_normalization(layer, trace: Trace, x: SpatialTensor, mask=None) -> Spa
         y = ops.batch_normalization(t, mean, variance, -1, beta, gamma, layer.epsilon)
         return tf.cast(y, input_dtype)
 
-    (y,) = trace.local(normalize, [x, mean, variance], [(x.axes, input_dtype)], weights=weights, name=layer.name)
+    (y,) = trace.local(normalize, [x, center, variance], [(x.axes, input_dtype)], weights=weights, name=layer.name)
     return y
 
 
-def moments(
-    trace: Trace, x: SpatialTensor, over: list[int], axes, keepdims: bool = False
-) -> tuple[SpatialTensor, SpatialTensor]:
-    """Mean and biased variance over some axes of the whole image, as `tf.nn.moments` computes them: in two passes.
-
-    Args:
-        trace: the trace under way.
-        x: the tensor.
-        over: the tensor axes that are averaged.
-        axes: axes of the results.
-        keepdims: whether the results keep the averaged axes, with size 1.
-    """
-    count = 1
-    for i in over:
-        count *= x.axes[i].size
-    inside = trace.inside(x)
-    masks = [] if inside is None else [inside]
-
-    def mean_part(t: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
-        return _masked_sum(t, mask, over, keepdims) / tf.cast(count, t.dtype)
-
-    def variance_part(t: tf.Tensor, mean: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
-        # The derivative of the variance by the mean is zero.
-        squares = tf.math.squared_difference(t, tf.stop_gradient(mean))
-        return _masked_sum(squares, mask, over, keepdims) / tf.cast(count, t.dtype)
-
-    mean = trace.reduced(mean_part, [x, *masks], axes, name="mean")
-    if not keepdims and len(axes) != 1:
-        raise AssertionError("Means over some axes broadcast against the tensor only with keepdims.")
-    variance = trace.reduced(variance_part, [x, mean, *masks], axes, name="variance")
-    return mean, variance
+@register_lowering(layers.GroupNormalization)
+def group_normalization(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    return _with_channels_last(trace, x, layer.axis, lambda t: _group_normalization(layer, trace, t))
 
 
-def _masked_sum(t: tf.Tensor, mask: tuple[tf.Tensor, ...], over: list[int], keepdims: bool) -> tf.Tensor:
-    if mask:
-        t = tf.where(tf.cast(mask[0], tf.bool), t, tf.zeros_like(t))
-    return tf.reduce_sum(t, over, keepdims=keepdims)
+def _group_normalization(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    dtype = tf.as_dtype(backend.result_type(x.dtype.name, "float32"))
+    channels, groups = x.shape[-1], layer.groups
+    lengths = [axis.length for axis in x.axes[:-1]]
+    grouped_axes = (*x.axes[:-1], Axis("groups", groups), Axis("members", channels // groups))
+    grouped = trace.reduced(
+        lambda t: tf.reshape(tf.cast(t, dtype), [*lengths, groups, channels // groups]),
+        [x],
+        grouped_axes,
+        dtype=dtype,
+        name="groups",
+    )
+    center, variance = moments(trace, grouped, [*range(1, x.ndim - 1), x.ndim], keepdims=True)
+    weights = ([layer.gamma] if layer.scale else []) + ([layer.beta] if layer.center else [])
+
+    def normalize(t: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
+        values = iter(tf.reshape(tf.cast(w, t.dtype), [groups, channels // groups]) for w in weights)
+        inverse = tf.math.rsqrt(variance + layer.epsilon)
+        inverse = inverse * next(values) if layer.scale else inverse
+        shift = -mean * inverse
+        shift = shift + next(values) if layer.center else shift
+        return tf.cast(tf.reshape(t * inverse + shift, [*lengths, channels]), layer.compute_dtype)
+
+    outputs = [(x.axes, layer.compute_dtype)]
+    return trace.local(normalize, [grouped, center, variance], outputs, weights=weights, name=layer.name)[0]
+
+
+@register_lowering(layers.LayerNormalization)
+def layer_normalization(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    y = normalized_over(
+        trace, x, layer.axis, layer.gamma, layer.beta, layer.epsilon, rms_scaling=layer.rms_scaling, name=layer.name
+    )
+    return trace.cast(y, layer.compute_dtype)
+
+
+@register_lowering(layers.RMSNormalization)
+def rms_normalization(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    over = normalized_axes(layer.axis, x.ndim)
+    y = trace.cast(x, backend.result_type(x.dtype.name, "float32"))
+    squares = mean(trace, trace.pointwise(tf.square, [y], name="squares"), over, keepdims=True)
+    y = trace.pointwise(lambda t, s: t * tf.math.rsqrt(s + layer.epsilon), [y, squares], name=layer.name)
+    scale = weight_along(trace, layer.scale, x, over)
+    return trace.cast(trace.pointwise(lambda t, w: t * tf.cast(w, t.dtype), [y, scale], name="scale"), x.dtype)
+
+
+@register_lowering(layers.UnitNormalization)
+def unit_normalization(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    squares = trace.pointwise(tf.square, [x], name="squares")
+    sums = total(trace, squares, normalized_axes(layer.axis, x.ndim), keepdims=True)
+    return trace.pointwise(lambda t, s: t * tf.math.rsqrt(tf.maximum(s, 1e-12)), [x, sums], name=layer.name)
+
+
+def normalized_over(
+    trace: Trace, x: SpatialTensor, axis, gamma, beta, epsilon: float, *, rms_scaling: bool = False, name: str
+) -> SpatialTensor:
+    """`keras.ops.layer_normalization` over any axes."""
+    over = normalized_axes(axis, x.ndim)
+    dtype = x.dtype
+    x = trace.cast(x, backend.result_type(dtype.name, "float32"))
+    center, variance = moments(trace, x, over, keepdims=True)
+
+    def scale(t: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
+        return (t if rms_scaling else t - mean) * tf.math.rsqrt(variance + epsilon)
+
+    y = trace.pointwise(scale, [x, center, variance], name=name)
+    if gamma is not None:
+        y = trace.pointwise(
+            lambda t, w: t * tf.cast(w, t.dtype), [y, weight_along(trace, gamma, x, over)], name=f"{name}_gamma"
+        )
+    if beta is not None:
+        y = trace.pointwise(
+            lambda t, w: t + tf.cast(w, t.dtype), [y, weight_along(trace, beta, x, over)], name=f"{name}_beta"
+        )
+    return trace.cast(y, dtype)
+
+
+def weight_along(trace: Trace, variable, x: SpatialTensor, over: Sequence[int]) -> SpatialTensor:
+    """A variable with one dimension for each of some axes of a tensor, cut like it and ready to broadcast against it."""
+    sizes = [axis.size if i in over else 1 for i, axis in enumerate(x.axes)]
+    axes = [Axis(f"axis{i}", size) for i, size in enumerate(sizes)]
+    weight = SpatialTensor(trace.weight(variable), tuple(Axis(f"weight{i}", n) for i, n in enumerate(variable.shape)))
+    whole = trace.reduced(lambda w: tf.reshape(w, sizes), [weight], axes, name="weight")
+    return trace.relayout(whole, [x.axes[i] if i in over else axis for i, axis in enumerate(axes)])
+
+
+def _with_channels_last(trace: Trace, x: SpatialTensor, axis: int, normalize) -> SpatialTensor:
+    """A rule for channels-last tensors, applied with another axis in the channels' place."""
+    if not isinstance(axis, int):
+        raise ValueError(f"One axis of channels is normalized at a time. Received: axis={axis}")
+    axis %= x.ndim
+    others = [i for i in range(x.ndim) if i != axis]
+    y = normalize(permuted(trace, trace.whole(x, [axis]), [*others, axis]))
+    back = [*range(axis), x.ndim - 1, *range(axis, x.ndim - 1)]
+    return trace.relayout(permuted(trace, y, back), x.axes)
 
 
 def _update(trace: Trace, variable, value: SpatialTensor, momentum: float) -> None:

@@ -6,8 +6,10 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
+from keras_spatial.lowering import reductions
+from keras_spatial.lowering.reshaping import concatenated
 from keras_spatial.lowering.table import register_lowering
-from keras_spatial.lowering.tensors import Axis, SpatialTensor
+from keras_spatial.lowering.tensors import SpatialTensor
 from keras_spatial.lowering.trace import Trace
 from keras_spatial.lowering.weights import kernel_value, kernel_variables
 
@@ -43,13 +45,11 @@ def activation_layer(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
 @register_lowering(layers.Softmax)
 def softmax(layer, trace: Trace, x: SpatialTensor, mask=None) -> SpatialTensor:
-    axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
-    split = [x.axes[a].name for a in axes if x.axes[a].split]
-    if split:
-        raise ValueError(
-            f"Layer '{layer.name}' takes its softmax over the split axis {split}. Leave that axis whole in the layout, "
-            f"or use axis=-1. Received: axis={layer.axis}"
-        )
+    if mask is not None:
+        raise ValueError(f"Layer '{layer.name}': a softmax with a mask is not partitioned. Received: mask={mask!r}")
+    over = reductions.normalized_axes(layer.axis, x.ndim)
+    if any(x.axes[i].split for i in over):
+        return reductions.softmax(trace, x, over, name=layer.name)
     return trace.pointwise(layer.call, [x], name=layer.name)
 
 
@@ -71,16 +71,7 @@ def merge(layer, trace: Trace, xs: list[SpatialTensor]) -> SpatialTensor:
 
 @register_lowering(layers.Concatenate)
 def concatenate(layer, trace: Trace, xs: list[SpatialTensor]) -> SpatialTensor:
-    axis = layer.axis % xs[0].ndim
-    if xs[0].axes[axis].split:
-        raise ValueError(
-            f"Layer '{layer.name}' concatenates along the split axis '{xs[0].axes[axis].name}'. Concatenate channels "
-            f"(axis=-1), or leave that axis whole in the layout. Received: axis={layer.axis}"
-        )
-    xs = [trace.cast(x, layer.compute_dtype) for x in xs]
-    axes = list(xs[0].axes)
-    axes[axis] = Axis(axes[axis].name, sum(x.shape[axis] for x in xs))
-    return trace.reduced(lambda *ts: tf.concat(ts, axis), xs, axes, name=layer.name)
+    return concatenated(trace, [trace.cast(x, layer.compute_dtype) for x in xs], layer.axis, layer.name)
 
 
 @register_lowering(layers.Dense)

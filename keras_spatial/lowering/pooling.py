@@ -1,16 +1,20 @@
-"""Pooling, local and global, and up-sampling."""
+"""Pooling: local, global and adaptive."""
 
+import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
 from keras_spatial.lowering.convolutional import per_axis, window_margins, windowed_axes
+from keras_spatial.lowering.formats import in_either_format
+from keras_spatial.lowering.relayout import mapped, windows_along
 from keras_spatial.lowering.table import register_lowering
-from keras_spatial.lowering.tensors import SpatialTensor
+from keras_spatial.lowering.tensors import Axis, SpatialTensor
 from keras_spatial.lowering.trace import Trace
 from keras_spatial.lowering.windows import Window
 
 
 @register_lowering(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D)
+@in_either_format
 def max_pooling(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     windows = _windows(layer, x)
     lowest = x.dtype.min
@@ -26,6 +30,7 @@ def max_pooling(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
 
 @register_lowering(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D)
+@in_either_format
 def average_pooling(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     windows = _windows(layer, x)
 
@@ -71,6 +76,7 @@ def _separate(x: SpatialTensor, windows: list[Window], margins: dict[int, tuple[
 
 
 @register_lowering(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D)
+@in_either_format
 def global_average_pooling(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     image = list(range(1, x.ndim - 1))
     voxels = 1
@@ -87,6 +93,7 @@ def global_average_pooling(layer, trace: Trace, x: SpatialTensor) -> SpatialTens
 
 
 @register_lowering(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D)
+@in_either_format
 def global_max_pooling(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     return trace.maximum(x, _pooled_axes(layer, x), keepdims=layer.keepdims, name=layer.name)
 
@@ -96,21 +103,32 @@ def _pooled_axes(layer, x: SpatialTensor):
     return (x.axes[0], *kept, x.axes[-1])
 
 
-@register_lowering(layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D)
-def up_sampling(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
-    factors = per_axis(layer.size, x.ndim - 2)
-    image = [axis.resized(axis.size * f, up=f) for axis, f in zip(x.image_axes, factors, strict=True)]
-    axes = (x.axes[0], *image, x.axes[-1])
-    interpolation = getattr(layer, "interpolation", "nearest")
-    if interpolation == "nearest":
+@register_lowering(layers.AdaptiveAveragePooling1D, layers.AdaptiveAveragePooling2D, layers.AdaptiveAveragePooling3D)
+@in_either_format
+def adaptive_average_pooling(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    for i, size in enumerate(layer.output_size, start=1):
+        x = mapped(trace, x, i, _region_axis(trace, x.axes[i], size), region_matrix(x.axes[i].size, size))
+    return x
 
-        def repeat(t: tf.Tensor) -> tf.Tensor:
-            for i, factor in enumerate(factors, start=1):
-                t = ops.repeat(t, factor, axis=i) if factor > 1 else t
-            return t
 
-        return trace.reduced(repeat, [x], axes, name=layer.name)
-    raise NotImplementedError(
-        f"Layer '{layer.name}' up-samples with interpolation='{interpolation}', which is not partitioned yet; "
-        "'nearest' is."
-    )
+@register_lowering(layers.AdaptiveMaxPooling1D, layers.AdaptiveMaxPooling2D, layers.AdaptiveMaxPooling3D)
+@in_either_format
+def adaptive_max_pooling(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    for i, size in enumerate(layer.output_size, start=1):
+        regions = [np.nonzero(row)[0] for row in region_matrix(x.axes[i].size, size)]
+        longest = max(len(region) for region in regions)
+        index = np.stack([np.pad(region, (0, longest - len(region)), mode="edge") for region in regions])
+        axis = _region_axis(trace, x.axes[i], size)
+        x = windows_along(trace, x, i, axis, index, lambda t, i=i: tf.reduce_max(t, i + 1))
+    return x
+
+
+def _region_axis(trace: Trace, axis: Axis, size: int) -> Axis:
+    """Few regions are kept on every device; many are split."""
+    return trace.recut(axis, size) if size >= 2 * axis.blocks else axis.whole(size)
+
+
+def region_matrix(size: int, regions: int) -> np.ndarray:
+    """Keras's adaptive averaging along one axis, found by pooling the unit vectors: shape `(regions, size)`."""
+    with tf.init_scope():
+        return ops.adaptive_average_pool(tf.eye(size)[None], regions, data_format="channels_last").numpy()[0]

@@ -20,6 +20,7 @@ class Axis:
         blocks: into how many equal blocks the axis is split; 1 if it is whole.
         length: elements per block. `blocks * length` is at least `size`; what lies beyond it has no meaning.
         scale: block length relative to the model's input, such as 1/4 after two strides of 2.
+        cut: what `plan_blocks` calls the division into blocks; that of the model's input has the axis's own name.
     """
 
     name: str
@@ -27,12 +28,15 @@ class Axis:
     blocks: int = 1
     length: int = 0
     scale: Fraction = Fraction(1)
+    cut: str = ""
 
     def __post_init__(self):
         if self.blocks == 1:
             object.__setattr__(self, "length", self.size)
         elif self.blocks * self.length < self.size:
-            raise BlocksTooShort(self.name, length=math.ceil(Fraction(-(-self.size // self.blocks)) / self.scale))
+            raise BlocksTooShort(
+                self.cut or self.name, length=math.ceil(Fraction(-(-self.size // self.blocks)) / self.scale)
+            )
 
     @property
     def split(self) -> bool:
@@ -58,18 +62,24 @@ class Axis:
             return replace(self, size=size, scale=self.scale * up / down)
         if self.length * up % down:
             needed = self.scale * up / down
-            raise BlocksTooShort(self.name, multiple=needed.denominator)
+            raise BlocksTooShort(self.cut or self.name, multiple=needed.denominator)
         return replace(self, size=size, length=self.length * up // down, scale=self.scale * up / down)
 
     def whole(self, size: int) -> "Axis":
         return Axis(self.name, size)
+
+    def cut_like(self, other: "Axis") -> bool:
+        """Whether elements with the same index lie on the same device."""
+        if not (self.split or other.split):
+            return True
+        return (self.name, self.blocks, self.length) == (other.name, other.blocks, other.length)
 
 
 class BlocksTooShort(Exception):
     """The model's input must be cut into other blocks: `plan_blocks` catches it, and tries again with these.
 
     Attributes:
-        axis: the axis's name.
+        axis: the name of the axis's cut.
         multiple: the block length at the input must be a multiple of this.
         length: the block length at the input must be at least this.
     """

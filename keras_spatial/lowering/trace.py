@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_spatial.lowering import relayout as layouts
 from keras_spatial.lowering.tensors import Axis, Blocks, SpatialTensor, axis_names, mesh_shape_of
 from keras_spatial.mtf.compatibility import mtf
 from keras_spatial.mtf.halo import Halo, take
@@ -23,7 +24,9 @@ class Trace:
         blocks: how each image axis of the model's input is cut.
         weight_values: values that stand for variables, by the variables' `id`; others are read from the variable.
         planning: whether the walk only looks for blocks that fit; nothing then changes a variable.
+        channels_first: whether the model's images have their channels before the image axes.
         updates: variables with their new values (batch-norm statistics), to be assigned when the step is done.
+        losses: scalars that layers add to the loss, such as activity regularization.
     """
 
     distribution: Any
@@ -31,13 +34,16 @@ class Trace:
     blocks: Mapping[str, Blocks] = field(default_factory=dict)
     weight_values: Mapping[int, tf.Tensor] = field(default_factory=dict)
     planning: bool = False
+    channels_first: bool = False
     updates: list[tuple[keras.Variable, mtf.Tensor]] = field(default_factory=list)
+    losses: list[SpatialTensor] = field(default_factory=list)
 
     def __post_init__(self):
         self.graph = mtf.Graph()
         self.mesh = mtf.Mesh(self.graph, "mesh")
         self.impl = self.distribution.mesh_impl()
         self._weights: dict[int, mtf.Tensor] = {}
+        self._cuts = 0
 
     # Bringing tensors onto the mesh.
 
@@ -61,14 +67,27 @@ class Trace:
 
     def _input_axes(self, shape: tf.TensorShape) -> tuple[Axis, ...]:
         sizes = shape.as_list()
-        return tuple(self._input_axis(name, size) for name, size in zip(axis_names(len(sizes)), sizes, strict=True))
+        names = axis_names(len(sizes))
+        if self.channels_first and len(names) > 2:
+            names = (names[0], names[-1], *names[1:-1])
+        return tuple(self._cut_axis(name, name, size) for name, size in zip(names, sizes, strict=True))
 
-    def _input_axis(self, name: str, size: int) -> Axis:
+    def _cut_axis(self, cut: str, name: str, size: int) -> Axis:
         blocks = 1 if name.startswith(("channels", "axis")) else self.distribution.blocks(name)
         if blocks == 1:
             return Axis(name, size)
-        cut = self.blocks.get(name, Blocks())
-        return Axis(name, size, blocks, cut.length_for(size, blocks))
+        length = self.blocks.get(cut, Blocks()).length_for(size, blocks)
+        return Axis(name, size, blocks, length, cut=cut)
+
+    def recut(self, axis: Axis, size: int) -> Axis:
+        """A split axis cut anew: for a size that is in no simple ratio to the one before.
+
+        Call it for reasons that do not depend on block lengths, so that planning and the step itself number alike.
+        """
+        if not axis.split:
+            return axis.whole(size)
+        self._cuts += 1
+        return self._cut_axis(f"{axis.name}#{self._cuts}", axis.name, size)
 
     def _axes_like(self, shape: tf.TensorShape, like: SpatialTensor) -> tuple[Axis, ...]:
         axes = []
@@ -96,6 +115,16 @@ class Trace:
     def _value_of(self, variable: keras.Variable) -> tf.Tensor:
         value = self.weight_values.get(id(variable))
         return tf.convert_to_tensor(variable.value) if value is None else value
+
+    def replace_weight(self, variable: keras.Variable, value: tf.Tensor) -> None:
+        """Let a new value stand for a variable in this step.
+
+        Raises:
+            ValueError: if the variable was used already.
+        """
+        if id(variable) in self._weights:
+            raise ValueError(f"Variable '{variable.path}' changes in a step that has used it already.")
+        self.weight_values = {**self.weight_values, id(variable): value}
 
     def known_weight(self, variable: keras.Variable) -> mtf.Tensor | None:
         """A variable that was brought onto the mesh already, or None."""
@@ -145,6 +174,7 @@ class Trace:
             dtype: the result's dtype, where it differs from the first input's.
             name: a name for the graph.
         """
+        inputs = layouts.aligned(self, inputs)
         axes = broadcast_axes(inputs)
         if channels is not None:
             axes = (*axes[:-1], Axis(axes[-1].name, channels))
@@ -254,35 +284,59 @@ class Trace:
         )
         return SpatialTensor(operation.outputs[0], axes)
 
+    def relayout(self, x: SpatialTensor, axes: Sequence[Axis]) -> SpatialTensor:
+        """The same elements, cut into other blocks or put together on every device: see `lowering.relayout`."""
+        return layouts.relayout(self, x, axes)
+
+    def whole(self, x: SpatialTensor, indices: Sequence[int]) -> SpatialTensor:
+        """The tensor with some axes put together on every device: for small tensors."""
+        return layouts.whole(self, x, indices)
+
     def maximum(
-        self, x: SpatialTensor, axes: Sequence[Axis], *, keepdims: bool, name: str = "maximum"
+        self,
+        x: SpatialTensor,
+        axes: Sequence[Axis],
+        *,
+        keepdims: bool,
+        over: Sequence[int] | None = None,
+        name: str = "maximum",
     ) -> SpatialTensor:
-        """The maximum over the image axes. Its gradient is shared by equal maxima, as TensorFlow's is."""
-        image = list(range(1, x.ndim - 1))
+        """The maximum over some axes. Its gradient is shared by equal maxima, as TensorFlow's is.
+
+        Args:
+            x: the tensor.
+            axes: the result's axes.
+            keepdims: whether they keep the axes of the maximum, with size 1.
+            over: the axes of the maximum; by default all image axes.
+            name: a name for the graph.
+        """
+        over = list(range(1, x.ndim - 1) if over is None else over)
         inside = self.inside(x)
         axes = tuple(axes)
-        kept = (x.axes[0], *(axis.whole(1) for axis in x.image_axes), x.axes[-1])
+        kept = tuple(axis.whole(1) if i in over else axis for i, axis in enumerate(x.axes))
         inputs = [x] if inside is None else [x, inside]
 
         def local_maximum(t: tf.Tensor, *mask: tf.Tensor) -> tuple[tf.Tensor, ...]:
             t = t if not mask else tf.where(tf.cast(mask[0], tf.bool), t, t.dtype.min)
-            return (tf.reduce_max(t, image, keepdims=True),)
+            return (tf.reduce_max(t, over, keepdims=True),)
 
         operation = LocalOperation(
             local_maximum, [t.value for t in inputs], [(mesh_shape_of(kept), x.dtype)], reduction="MAX", name=name
         )
         maximum = SpatialTensor(operation.outputs[0], kept)
+        if not x.dtype.is_floating:
+            return maximum if keepdims else self.reduced(lambda t: tf.squeeze(t, over), [maximum], axes, name=name)
 
         def is_maximum(t: tf.Tensor, m: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
             equal = t == m
             return equal if not mask else tf.logical_and(equal, tf.cast(mask[0], tf.bool))
 
         def count(t: tf.Tensor, m: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
-            return tf.reduce_sum(tf.cast(is_maximum(t, m, *mask), tf.float32), image, keepdims=True)
+            return tf.reduce_sum(tf.cast(is_maximum(t, m, *mask), tf.float32), over, keepdims=True)
 
         def share(t: tf.Tensor, n: tf.Tensor, m: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
             shares = tf.where(is_maximum(t, m, *mask), t / tf.cast(tf.maximum(n, 1.0), t.dtype), tf.zeros_like(t))
-            return tf.reduce_sum(shares, image, keepdims=keepdims)
+            return tf.reduce_sum(shares, over, keepdims=keepdims)
 
         counts = self.reduced(count, [x, maximum, *inputs[1:]], kept, dtype=tf.float32, name=f"{name}_count")
         return self.reduced(share, [x, counts, maximum, *inputs[1:]], axes, name=name)

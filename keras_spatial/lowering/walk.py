@@ -1,12 +1,16 @@
 """The walk over a Keras model, layer by layer."""
 
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 from keras import tree
 
+from keras_spatial.lowering.composite import composite_graph, is_tensor
+from keras_spatial.lowering.regularization import add_activity_loss
 from keras_spatial.lowering.table import UnsupportedLayer, find_lowering
+from keras_spatial.lowering.tensors import SpatialTensor
 from keras_spatial.lowering.trace import Trace
 
 
@@ -16,13 +20,35 @@ def lower_operation(operation: keras.Operation, trace: Trace, *args: Any, **kwar
     Raises:
         UnsupportedLayer: if it has no lowering.
     """
-    if isinstance(operation, keras.Model):
-        return lower_graph(functional_graph(operation, args[0]), trace, args[0])
-    lower = find_lowering(operation)
-    if lower is None:
-        raise UnsupportedLayer(explain([operation]))
     kwargs.pop("training", None)
-    return lower(operation, trace, *args, **kwargs)
+    if isinstance(operation, keras.Layer):
+        args, kwargs = _autocast(operation, trace, args, kwargs)
+    if isinstance(operation, keras.Model):
+        outputs = lower_graph(functional_graph(operation, args[0]), trace, args[0])
+    elif (lower := find_lowering(operation)) is not None:
+        outputs = lower(operation, trace, *args, **kwargs)
+    else:
+        try:
+            graph = composite_graph(operation, args, kwargs, trace.training)
+        except UnsupportedLayer as error:
+            raise UnsupportedLayer(explain([Unsupported(operation, str(error))])) from error
+        outputs = lower_graph(graph, trace, [t for t in tree.flatten((args, kwargs)) if is_tensor(t)])
+    if getattr(operation, "activity_regularizer", None) is not None:
+        for output in tree.flatten(outputs):
+            add_activity_loss(operation, trace, output)
+    return outputs
+
+
+def _autocast(layer: keras.Layer, trace: Trace, args: Any, kwargs: Any) -> Any:
+    """Floating-point inputs in the layer's dtype, as Keras casts them before every call."""
+    if not layer.autocast:
+        return args, kwargs
+
+    def cast(value: Any):
+        floating = isinstance(value, SpatialTensor) and value.dtype.is_floating
+        return trace.cast(value, layer.input_dtype) if floating and layer.input_dtype else value
+
+    return tree.map_structure(cast, (args, kwargs))
 
 
 def lower_graph(graph: keras.Model, trace: Trace, inputs: Any) -> Any:
@@ -83,20 +109,56 @@ def trace_call(layer: keras.Layer, inputs: Any, training: bool | None = None) ->
     return keras.Model(symbols, layer.call(symbols, **arguments), name=layer.name)
 
 
-def unsupported_operations(graph: keras.Model) -> list[keras.Operation]:
-    """All operations of a functional model, nested models included, that have no lowering."""
+@dataclass(frozen=True)
+class Unsupported:
+    """A layer or operation that cannot be partitioned, and why."""
+
+    operation: keras.Operation
+    reason: str = "it has no lowering"
+
+
+def unsupported_operations(graph: keras.Model) -> list[Unsupported]:
+    """All operations of a functional model that have no lowering, those of nested models and layers included."""
     found = []
-    for operation in graph.operations:
-        if isinstance(operation, keras.Model):
-            found += unsupported_operations(functional_graph(operation))
-        elif find_lowering(operation) is None:
-            found.append(operation)
-    return found
+    for nodes in graph._nodes_by_depth.values():
+        for node in nodes:
+            operation = node.operation
+            if isinstance(operation, keras.Model):
+                found += unsupported_operations(functional_graph(operation, _argument(node)))
+            elif find_lowering(operation) is None:
+                found += _inside(operation, node)
+            elif isinstance(operation, keras.layers.Wrapper) and find_lowering(operation.layer) is None:
+                found.append(Unsupported(operation.layer, f"inside '{operation.name}', it has no lowering"))
+    return list({id(u.operation): u for u in found}.values())
 
 
-def explain(operations: list[keras.Operation]) -> str:
-    lines = "\n".join(f"  - '{operation.name}' ({type(operation).__name__})" for operation in operations)
+def _argument(node) -> Any:
+    return node.arguments.args[0] if node.arguments.args else next(iter(node.arguments.kwargs.values()))
+
+
+def _inside(operation: keras.Operation, node) -> list[Unsupported]:
+    """What cannot be partitioned of a layer that is made of others."""
+    try:
+        graph = composite_graph(operation, node.arguments.args, node.arguments.kwargs, training=False)
+    except UnsupportedLayer as error:
+        return [Unsupported(operation, str(error))]
+    inner = unsupported_operations(graph)
+    return [Unsupported(operation, f"{type(u.operation).__name__} in its call: {u.reason}") for u in inner]
+
+
+def explain(unsupported: list[Unsupported]) -> str:
+    lines = "\n".join(f"  - '{u.operation.name}' ({type(u.operation).__name__}): {u.reason}" for u in unsupported)
     return (
         f"These layers cannot be partitioned:\n{lines}\n"
         "Replace them, or teach keras_spatial how with ks.register_lowering."
     )
+
+
+def uses_channels_first(graph: keras.Model) -> bool:
+    """Whether a model's images have their channels before the image axes, as its layers say."""
+    for operation in graph.operations:
+        if getattr(operation, "data_format", None) == "channels_first":
+            return True
+        if hasattr(operation, "operations") and uses_channels_first(operation):
+            return True
+    return False

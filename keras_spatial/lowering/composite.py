@@ -1,0 +1,88 @@
+"""Layers made of other layers: what their `call` does with symbolic inputs is lowered in their place."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import layers, tree
+
+from keras_spatial.lowering.relayout import whole
+from keras_spatial.lowering.table import UnsupportedLayer, register_lowering
+from keras_spatial.lowering.tensors import Axis, SpatialTensor
+from keras_spatial.lowering.trace import Trace
+
+
+def composite_graph(layer: keras.Operation, args: Any, kwargs: Any, training: bool) -> keras.Model:
+    """What `layer.call` does, as a functional model of the flattened tensors among its arguments.
+
+    Args:
+        layer: a layer without a lowering of its own.
+        args, kwargs: its arguments; tensors may be anything with `shape` and `dtype`, among them `SpatialTensor`s.
+        training: whether it runs in training mode.
+
+    Raises:
+        UnsupportedLayer: if `call` is not made of layers and `keras.ops`, or turns a variable into a tensor by itself,
+            which would cut its gradient off.
+    """
+    if not isinstance(layer, keras.Layer):
+        raise UnsupportedLayer(f"Operation {type(layer).__name__} has no lowering.")
+    tensors = [t for t in tree.flatten((args, kwargs)) if is_tensor(t)]
+    symbols = [keras.Input(batch_shape=tuple(t.shape), dtype=keras.backend.standardize_dtype(t.dtype)) for t in tensors]
+    remaining = iter(symbols)
+    args, kwargs = tree.map_structure(lambda t: next(remaining) if is_tensor(t) else t, (args, kwargs))
+    if layer._call_has_training_arg:
+        kwargs = {**kwargs, "training": training}
+    try:
+        outputs = layer.call(*args, **kwargs)
+        graph = keras.Model(symbols, outputs, name=layer.name)
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0][:200]
+        raise UnsupportedLayer(f"its call is not made of layers and keras.ops alone ({reason})") from error
+    known = {id(v) for v in graph.variables}
+    for node in (node for nodes in graph._nodes_by_depth.values() for node in nodes):
+        known |= {id(v) for v in tree.flatten((node.arguments.args, node.arguments.kwargs))}
+    lost = [v.path for v in layer.trainable_variables if id(v) not in known]
+    if lost:
+        raise UnsupportedLayer(
+            f"its call computes with the variables {lost} before they meet an input, which hides them from the walk"
+        )
+    return graph
+
+
+def is_tensor(value: Any) -> bool:
+    return isinstance(value, (SpatialTensor, keras.KerasTensor))
+
+
+@register_lowering(layers.TimeDistributed)
+def time_distributed(layer, trace: Trace, x: SpatialTensor, mask=None) -> SpatialTensor:
+    """Cases and time steps together are the batch of the layer inside."""
+    from keras_spatial.lowering.walk import lower_operation
+
+    if mask is not None:
+        raise ValueError(f"Layer '{layer.name}': TimeDistributed with a mask is not partitioned.")
+    x = whole(trace, x, [1])
+    batch, time = x.axes[:2]
+    folded = Axis(batch.name, batch.size * time.size, batch.blocks, batch.length * time.size)
+    lengths = [folded.length, *(axis.length for axis in x.axes[2:])]
+    x = trace.reduced(lambda t: tf.reshape(t, lengths), [x], (folded, *x.axes[2:]), name=layer.name)
+    y = lower_operation(layer.layer, trace, x)
+    lengths = [batch.length, time.size, *(axis.length for axis in y.axes[1:])]
+    return trace.reduced(lambda t: tf.reshape(t, lengths), [y], (batch, time, *y.axes[1:]), name=layer.name)
+
+
+@register_lowering(layers.SpectralNormalization)
+def spectral_normalization(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    """The kernel alone is normalized, and weights are whole on every device: nothing here is spread over the mesh."""
+    from keras_spatial.lowering.walk import lower_operation
+
+    if trace.training and not trace.planning:
+        # As Keras does it: the kernel is replaced, and its gradient is that of the new one.
+        zero = tf.reduce_all(tf.equal(layer.kernel.value, 0))
+        vector, kernel = layer.normalized_weights()
+        vector = tf.where(zero, layer.vector_u.value, vector)
+        kernel = tf.where(zero, layer.kernel.value, kernel)
+        layer.vector_u.assign(vector)
+        layer.kernel.assign(kernel)
+        trace.replace_weight(layer.kernel, kernel)
+    y = lower_operation(layer.layer, trace, x)
+    return trace.cast(y, x.dtype)

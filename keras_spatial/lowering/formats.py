@@ -1,0 +1,29 @@
+"""`data_format="channels_first"`: the channels-last rules between two permutations, which move nothing between devices."""
+
+import functools
+from collections.abc import Callable
+
+from keras_spatial.lowering.relayout import permuted
+from keras_spatial.lowering.tensors import SpatialTensor
+from keras_spatial.lowering.trace import Trace
+
+
+def in_either_format(lower: Callable) -> Callable:
+    """Let a rule for channels-last images serve layers with `data_format="channels_first"` too."""
+
+    @functools.wraps(lower)
+    def either(layer, trace: Trace, x: SpatialTensor, *args, **kwargs):
+        if layer.data_format != "channels_first":
+            return lower(layer, trace, x, *args, **kwargs)
+        y = lower(layer, trace, to_channels_last(trace, x), *args, **kwargs)
+        return to_channels_first(trace, y) if y.ndim == x.ndim else y
+
+    return either
+
+
+def to_channels_last(trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    return permuted(trace, x, (0, *range(2, x.ndim), 1))
+
+
+def to_channels_first(trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    return permuted(trace, x, (0, x.ndim - 1, *range(1, x.ndim - 1)))

@@ -1,0 +1,327 @@
+"""Relayout: the same elements, on other devices; and operations that are linear along one axis.
+
+Three moves make up every change of layout. An axis that is to become whole is gathered: each device writes its block into
+zeros of the whole size, and the mesh adds them up. A whole axis is cut: each device keeps its own block. A split axis whose
+blocks move only a little (another block length, cropping, padding) is shifted: blocks exchange margins, and nothing is
+ever put together.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+
+from keras_spatial.lowering.tensors import Axis, SpatialTensor, mesh_shape_of
+from keras_spatial.mtf.halo import Halo
+from keras_spatial.mtf.local import LocalOperation, Source
+
+if TYPE_CHECKING:
+    from keras_spatial.lowering.trace import Trace
+
+
+def relayout(trace: "Trace", x: SpatialTensor, axes: Sequence[Axis]) -> SpatialTensor:
+    """The tensor with its axes cut into other blocks. Sizes stay as they are.
+
+    Raises:
+        ValueError: if sizes differ.
+    """
+    if x.shape != tuple(axis.size for axis in axes):
+        raise ValueError(f"A relayout keeps all sizes. Received: a tensor of shape {x.shape} for the axes {axes}")
+    for i, axis in enumerate(axes):
+        old = x.axes[i]
+        if old.split and not old.cut_like(axis):
+            x = shifted(trace, x, i, axis, 0) if axis.split and axis.name == old.name else gathered(trace, x, i)
+    for i, axis in enumerate(axes):
+        if axis.split and not x.axes[i].split:
+            x = _cut(trace, x, i, axis)
+    # Whole axes may go by other names from here on, which costs nothing: the Mesh-TF tensor knows them by position.
+    return x if x.axes == tuple(axes) else renamed(trace, x, axes)
+
+
+def whole(trace: "Trace", x: SpatialTensor, indices: Sequence[int]) -> SpatialTensor:
+    """The tensor with some axes gathered on every device."""
+    for i in indices:
+        if x.axes[i].split:
+            x = gathered(trace, x, i % x.ndim)
+    return x
+
+
+def aligned(trace: "Trace", tensors: Sequence[SpatialTensor]) -> list[SpatialTensor]:
+    """Tensors that broadcast against each other, with the same blocks wherever sizes are equal."""
+    rank = max(x.ndim for x in tensors)
+    for i in range(-rank, 0):
+        axes = [x.axes[i] for x in tensors if x.ndim >= -i]
+        largest = max(axes, key=lambda axis: (axis.size, axis.split))
+        if all(axis.size == 1 or axis.cut_like(largest) for axis in axes):
+            continue
+        tensors = [_with_axis(trace, x, i, largest) for x in tensors]
+    return list(tensors)
+
+
+def _with_axis(trace: "Trace", x: SpatialTensor, i: int, axis: Axis) -> SpatialTensor:
+    if x.ndim < -i or x.axes[i].size != axis.size or x.axes[i].cut_like(axis):
+        return x
+    names = {other.name for j, other in enumerate(x.axes) if j != x.ndim + i and other.split}
+    target = axis if axis.name not in names else Axis(x.axes[i].name, axis.size)
+    return relayout(trace, x, [target if j == x.ndim + i else old for j, old in enumerate(x.axes)])
+
+
+def renamed(trace: "Trace", x: SpatialTensor, axes: Sequence[Axis]) -> SpatialTensor:
+    """The same slices under other names of their whole axes."""
+    if mesh_shape_of(axes) == mesh_shape_of(x.axes):
+        return SpatialTensor(x.value, tuple(axes))
+    return trace.reduced(tf.identity, [x], axes, name="renamed")
+
+
+def permuted(trace: "Trace", x: SpatialTensor, order: Sequence[int]) -> SpatialTensor:
+    """The axes in another order; each keeps its blocks, so nothing moves between devices."""
+    if list(order) == list(range(x.ndim)):
+        return x
+    return trace.reduced(lambda t: tf.transpose(t, order), [x], [x.axes[i] for i in order], name="permuted")
+
+
+def gathered(trace: "Trace", x: SpatialTensor, i: int) -> SpatialTensor:
+    """The tensor with one split axis whole on every device."""
+    old = x.axes[i]
+    axes = tuple(Axis(a.name, a.size) if j == i else a for j, a in enumerate(x.axes))
+    shape = [a.length for a in axes]
+    dtype = tf.int8 if x.dtype == tf.bool else x.dtype
+
+    def place(coordinate: list, t: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        before = coordinate[0] * old.length
+        after = (old.blocks - 1) * old.length - before
+        paddings = [[before, after] if j == i else [0, 0] for j in range(x.ndim)]
+        return (tf.ensure_shape(tf.slice(tf.pad(tf.cast(t, dtype), paddings), [0] * x.ndim, shape), shape),)
+
+    operation = LocalOperation(
+        place,
+        [x.value],
+        [(mesh_shape_of(axes), dtype)],
+        coordinates=[trace.mesh_axis(old)],
+        name="gathered",
+    )
+    return trace.cast(SpatialTensor(operation.outputs[0], axes), x.dtype)
+
+
+def _cut(trace: "Trace", x: SpatialTensor, i: int, axis: Axis) -> SpatialTensor:
+    axes = tuple(axis if j == i else a for j, a in enumerate(x.axes))
+    shape = [a.length for a in axes]
+    surplus = axis.blocks * axis.length - axis.size
+
+    def keep(coordinate: list, t: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        t = tf.pad(t, [(0, surplus if j == i else 0) for j in range(x.ndim)]) if surplus else t
+        begin = [coordinate[0] * axis.length if j == i else 0 for j in range(x.ndim)]
+        return (tf.ensure_shape(tf.slice(t, begin, shape), shape),)
+
+    operation = LocalOperation(
+        keep, [x.value], [(mesh_shape_of(axes), x.dtype)], coordinates=[trace.mesh_axis(axis)], name="cut"
+    )
+    return SpatialTensor(operation.outputs[0], axes)
+
+
+def shifted(trace: "Trace", x: SpatialTensor, i: int, axis: Axis, offset: int, fill: float | bool = 0) -> SpatialTensor:
+    """Output `o` along one axis is input `o - offset`, or `fill` where there is none: padding, cropping, other blocks.
+
+    Args:
+        trace: the trace under way.
+        x: the tensor.
+        i: the axis.
+        axis: what it becomes, of any size and block length, split over the same mesh axis or whole.
+        offset: how far elements move up.
+        fill: what stands where the input has nothing.
+    """
+    old = x.axes[i]
+    if not old.split or axis.split != old.split:
+        x = whole(trace, x, [i])
+        local = Axis(axis.name, axis.size)
+        x = _shifted_whole(trace, x, i, local, offset, fill)
+        return _cut(trace, x, i, axis) if axis.split else x
+    first = [block * axis.length - offset for block in range(axis.blocks)]
+    before = max(0, *(block * old.length - start for block, start in enumerate(first)))
+    after = max(0, *(start + axis.length - (block + 1) * old.length for block, start in enumerate(first)))
+    if before + old.length + after > old.blocks * old.length:
+        x = _shifted_whole(trace, gathered(trace, x, i), i, Axis(axis.name, axis.size), offset, fill)
+        return _cut(trace, x, i, axis)
+    axes = tuple(axis if j == i else a for j, a in enumerate(x.axes))
+    shape = [a.length for a in axes]
+    step = axis.length - old.length
+
+    def move(place: list, t: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        begin = [place[0] * step - offset + before if j == i else 0 for j in range(x.ndim)]
+        t = tf.ensure_shape(tf.slice(t, begin, shape), shape)
+        index = place[0] * axis.length - offset + tf.range(axis.length)
+        return (_filled(t, i, (index >= 0) & (index < old.size), fill),)
+
+    number = trace.mesh_axis(old)
+    operation = LocalOperation(
+        move,
+        [x.value],
+        [(mesh_shape_of(axes), x.dtype)],
+        halos=[Halo(i, number, before, after)],
+        coordinates=[number],
+        name="shifted",
+    )
+    return SpatialTensor(operation.outputs[0], axes)
+
+
+def _shifted_whole(
+    trace: "Trace", x: SpatialTensor, i: int, axis: Axis, offset: int, fill: float | bool
+) -> SpatialTensor:
+    size = x.axes[i].size
+    start, stop = max(-offset, 0), min(axis.size - offset, size)
+    axes = tuple(axis if j == i else a for j, a in enumerate(x.axes))
+    if start == 0 and stop == size == axis.size:
+        return renamed(trace, x, axes)
+
+    def move(t: tf.Tensor) -> tf.Tensor:
+        t = tf.gather(t, [], axis=i) if stop <= start else t[(slice(None),) * i + (slice(start, stop),)]
+        below = min(max(offset, 0), axis.size)
+        paddings = [(below, axis.size - below - max(stop - start, 0)) if j == i else (0, 0) for j in range(x.ndim)]
+        return tf.pad(t, paddings, constant_values=tf.cast(fill, t.dtype)) if any(map(any, paddings)) else t
+
+    return trace.reduced(move, [x], axes, name="shifted")
+
+
+def _filled(t: tf.Tensor, i: int, inside: tf.Tensor, fill: float | bool) -> tf.Tensor:
+    inside = tf.reshape(inside, [-1 if j == i else 1 for j in range(t.shape.rank)])
+    return tf.where(inside, t, tf.cast(fill, t.dtype))
+
+
+def mapped(trace: "Trace", x: SpatialTensor, i: int, axis: Axis, matrix: np.ndarray) -> SpatialTensor:
+    """A linear map along one axis: resizing, flipping, strided slicing, averaging over regions.
+
+    A block receives only the inputs for which its rows of the matrix have non-zero entries.
+
+    Args:
+        trace: the trace under way.
+        x: the tensor.
+        i: the axis.
+        axis: what it becomes.
+        matrix: of shape `(axis.size, x.axes[i].size)`.
+    """
+    old = x.axes[i]
+    if x.dtype.is_floating and old.split and not axis.split:
+        return _mapped_to_whole(trace, x, i, axis, matrix)
+    if not x.dtype.is_floating:
+        y = mapped(trace, trace.cast(x, tf.float64), i, axis, matrix)
+        return trace.pointwise(lambda t: tf.cast(tf.round(t), x.dtype), [y], dtype=x.dtype, name="rounded")
+    if old.split and (axis.name, axis.blocks) == (old.name, old.blocks):
+        before, after = _reach(matrix, old, axis)
+        if before + old.length + after > old.blocks * old.length:
+            x, before, after = gathered(trace, x, i), 0, 0
+    else:
+        x, before, after = whole(trace, x, [i]), 0, 0
+    old = x.axes[i]
+    width = before + old.length + after
+    rows = np.zeros((axis.blocks * axis.length, width), "float64")
+    for row in range(axis.size):
+        start = (row // axis.length) * old.length - before if old.split else 0
+        low, high = max(start, 0), min(start + width, old.size)
+        rows[row, low - start : high - start] = matrix[row, low:high]
+    source = Source(
+        trace.mesh,
+        tf.constant(rows, x.dtype),
+        mesh_shape_of((axis, Axis("taps", width))),
+        differentiable=False,
+        name="matrix",
+    )
+    axes = tuple(axis if j == i else a for j, a in enumerate(x.axes))
+    shape = [a.length for a in axes]
+
+    def apply(place: list, t: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        if place:
+            index = place[0] * old.length - before + tf.range(width)
+            t = _filled(t, i, (index >= 0) & (index < old.size), 0)
+        lead, rest = t.shape[:i].num_elements(), t.shape[i + 1 :].num_elements()
+        return (tf.reshape(tf.matmul(rows[None], tf.reshape(t, [lead, width, rest])), shape),)
+
+    halos = [Halo(i, trace.mesh_axis(old), before, after)] if old.split else []
+    coordinates = [trace.mesh_axis(old)] if old.padded else []
+    operation = LocalOperation(
+        apply if coordinates else lambda t, rows: apply([], t, rows),
+        [x.value, source.outputs[0]],
+        [(mesh_shape_of(axes), x.dtype)],
+        halos=halos,
+        coordinates=coordinates,
+        name="mapped",
+    )
+    return SpatialTensor(operation.outputs[0], axes)
+
+
+def _mapped_to_whole(trace: "Trace", x: SpatialTensor, i: int, axis: Axis, matrix: np.ndarray) -> SpatialTensor:
+    """As `mapped`: every device adds what its own block contributes, and nothing is gathered."""
+    old = x.axes[i]
+    inside = trace.inside(x)
+    columns = np.pad(matrix, ((0, 0), (0, old.blocks * old.length - old.size)))
+    source = Source(
+        trace.mesh,
+        tf.constant(columns, x.dtype),
+        mesh_shape_of((Axis("rows", axis.size), old)),
+        differentiable=False,
+        name="matrix",
+    )
+    axes = tuple(axis if j == i else a for j, a in enumerate(x.axes))
+    shape = [a.length for a in axes]
+
+    def apply(t: tf.Tensor, columns: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
+        t = tf.where(tf.cast(mask[0], tf.bool), t, tf.zeros_like(t)) if mask else t
+        lead, rest = t.shape[:i].num_elements(), t.shape[i + 1 :].num_elements()
+        return tf.reshape(tf.matmul(columns[None], tf.reshape(t, [lead, old.length, rest])), shape)
+
+    table = SpatialTensor(source.outputs[0], (Axis("rows", axis.size), old))
+    return trace.reduced(apply, [x, table, *([] if inside is None else [inside])], axes, name="mapped")
+
+
+def selected(trace: "Trace", x: SpatialTensor, i: int, axis: Axis, index: Sequence[int]) -> SpatialTensor:
+    """Output `o` along one axis is input `index[o]`, or 0 where that is negative."""
+    index = np.asarray(index)
+    known = index[index >= 0]
+    offset = int(np.argmax(index >= 0) - known[0]) if known.size else 0
+    wanted = np.arange(len(index)) - offset
+    contiguous = np.where((wanted >= 0) & (wanted < x.axes[i].size), wanted, -1)
+    if np.array_equal(contiguous, np.where(index >= 0, index, -1)):
+        return shifted(trace, x, i, axis, offset)
+    matrix = np.zeros((len(index), x.axes[i].size), "float32")
+    rows = np.nonzero(index >= 0)[0]
+    matrix[rows, index[rows]] = 1
+    return mapped(trace, x, i, axis, matrix)
+
+
+def windows_along(
+    trace: "Trace",
+    x: SpatialTensor,
+    i: int,
+    axis: Axis,
+    index: np.ndarray,
+    combine: Callable[[tf.Tensor], tf.Tensor],
+) -> SpatialTensor:
+    """Output `o` along one axis combines the inputs `index[o]`: regions of any place and equal numbers of taps.
+
+    Args:
+        trace: the trace under way.
+        x: the tensor.
+        i: the axis.
+        axis: what it becomes.
+        index: of shape `(axis.size, taps)`.
+        combine: from a tensor with the taps at axis `i + 1` to one without them.
+    """
+    x = whole(trace, x, [i])
+    surplus = axis.blocks * axis.length - axis.size
+    table = trace.constant(np.pad(index, ((0, surplus), (0, 0)), mode="edge").astype("int32"))
+    table = SpatialTensor(table.value, (Axis("rows", axis.size + surplus), Axis("taps", index.shape[1])))
+    if axis.split:
+        table = relayout(trace, table, (Axis(axis.name, table.shape[0], axis.blocks, axis.length), table.axes[1]))
+    axes = tuple(axis if j == i else a for j, a in enumerate(x.axes))
+    return trace.reduced(lambda t, index: combine(tf.gather(t, index, axis=i)), [x, table], axes, name="windows")
+
+
+def _reach(matrix: np.ndarray, old: Axis, new: Axis) -> tuple[int, int]:
+    """How far the rows of any block reach below and above the block of inputs on the same device."""
+    before = after = 0
+    for block in range(new.blocks):
+        used = np.nonzero(np.any(matrix[block * new.length : (block + 1) * new.length], axis=0))[0]
+        if used.size:
+            before = max(before, block * old.length - int(used[0]))
+            after = max(after, int(used[-1]) + 1 - (block + 1) * old.length)
+    return before, after
