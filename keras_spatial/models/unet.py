@@ -76,8 +76,12 @@ def _unet(
             f"input_shape must have {rank} image axes and the channels, without the batch. Received: {input_shape}"
         )
     counts = {
-        "classes": classes, "filters": filters, "levels": levels, "convolutions": convolutions, "kernel_size": kernel_size
-    }  # fmt: skip
+        "classes": classes,
+        "filters": filters,
+        "levels": levels,
+        "convolutions": convolutions,
+        "kernel_size": kernel_size,
+    }
     for argument, value in counts.items():
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{argument} must be a positive integer. Received: {argument}={value!r}")

@@ -9,7 +9,7 @@ imports Mesh-TensorFlow from here:
 
 import types
 
-import tensorflow.compat.v1 as tf
+import tensorflow.compat.v1 as tf  # pyright: ignore[reportMissingImports]
 from tensorflow.python.framework import ops, tensor_conversion_registry
 
 if not hasattr(ops, "register_tensor_conversion_function"):

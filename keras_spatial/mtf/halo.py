@@ -153,20 +153,20 @@ def _add_returned(earlier: Sequence[Halo], halo: Halo, length: int):
     def add(dx: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
         tensors, strips = [dx, *others[: 2 * len(earlier)]], others[2 * len(earlier) :]
         for (start, width), strip in zip(ranges, strips, strict=True):
-            for i, rows in enumerate(_disassemble(strip, [t.shape for t in tensors], earlier)):
+            for i, rows in enumerate(_disassemble(strip, [t.shape.as_list() for t in tensors], earlier)):
                 tensors[i] = _add_rows(tensors[i], rows, halo.axis, start, width)
         return tuple(tensors)
 
     return add
 
 
-def _disassemble(strip: tf.Tensor, shapes: Sequence[tf.TensorShape], earlier: Sequence[Halo]) -> list[tf.Tensor]:
+def _disassemble(strip: tf.Tensor, shapes: Sequence[list[int]], earlier: Sequence[Halo]) -> list[tf.Tensor]:
     """The inverse of `assemble`: the slice's own part, then each margin's."""
     margins: list[tf.Tensor] = []
     for number in reversed(range(len(earlier))):
         axis = earlier[number].axis
         below, above = shapes[1 + 2 * number][axis], shapes[2 + 2 * number][axis]
-        own = strip.shape[axis] - below - above
+        own = strip.shape.as_list()[axis] - below - above
         margins = [take(strip, axis, 0, below), take(strip, axis, below + own, above), *margins]
         strip = take(strip, axis, below, own)
     return [strip, *margins]

@@ -29,12 +29,12 @@ class SharedFunction:
         self._concrete = None
 
     def __call__(self, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        arguments = [tf.convert_to_tensor(a) for a in arguments]
+        tensors = [tf.convert_to_tensor(a) for a in arguments]
         if tf.executing_eagerly():
-            return tuple(self._function(*arguments))
+            return tuple(self._function(*tensors))
         if self._concrete is None:
-            self._concrete = trace(self._function, arguments)
-        return call(self._concrete, arguments)
+            self._concrete = trace(self._function, tensors)
+        return call(self._concrete, tensors)
 
 
 class DerivativeFunction(SharedFunction):
@@ -48,7 +48,7 @@ class DerivativeFunction(SharedFunction):
     """
 
     def __init__(self, function: Callable, count: int, sources: Sequence[int], targets: Sequence[int]):
-        def differentiate(*arguments: tf.Tensor) -> list[tf.Tensor]:
+        def differentiate(*arguments: tf.Tensor) -> Sequence[tf.Tensor]:
             inputs, dys = arguments[:count], arguments[count:]
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 watched = [inputs[i] for i in sources]
@@ -65,13 +65,13 @@ class DerivativeFunction(SharedFunction):
         self._used: list[int] = []
 
     def __call__(self, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        arguments = [tf.convert_to_tensor(a) for a in arguments]
+        tensors = [tf.convert_to_tensor(a) for a in arguments]
         if tf.executing_eagerly():
             # A tensor that stands for several arguments must be told apart.
-            return tuple(self._function(*[tf.identity(a) for a in arguments]))
+            return tuple(self._function(*[tf.identity(a) for a in tensors]))
         if self._concrete is None:
-            self._trace(arguments)
-        return call(self._concrete, [arguments[i] for i in self._used])
+            self._trace(tensors)
+        return call(self._concrete, [tensors[i] for i in self._used])
 
     def _trace(self, arguments: Sequence[tf.Tensor]) -> None:
         """Trace the function of only those arguments that it depends on, so that the call keeps no others alive."""

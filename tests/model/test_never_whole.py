@@ -1,0 +1,52 @@
+"""Training and evaluation never hold an image-sized activation on one device."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from equality import split
+
+import keras_spatial as ks
+
+SHAPE = (64, 64, 16)
+VOXELS = int(np.prod(SHAPE))
+
+
+def largest_tensors(function, data) -> dict[str, int]:
+    """Elements of the largest tensors of a step, by operation, in its graph and in all functions that it calls."""
+    graph = function.get_concrete_function(data).graph
+    definition = graph.as_graph_def(add_shapes=True)
+    nodes = [(n.name, n) for n in definition.node]
+    nodes += [(f"{f.signature.name}/{n.name}", n) for f in definition.library.function for n in f.node_def]
+    sizes = {}
+    for name, node in nodes:
+        shapes = node.attr["_output_shapes"].list.shape
+        sizes[name] = max(
+            (int(np.prod([d.size for d in s.dim])) for s in shapes if not s.unknown_rank and s.dim), default=0
+        )
+    return sizes
+
+
+@pytest.mark.parametrize("step", ["train_step", "test_step"])
+def test_no_tensor_of_a_step_has_as_many_elements_as_the_image_has_voxels(step):
+    """The network has 4 to 8 channels everywhere, so that a gathered activation of any level but the deepest would
+    stand out; the input and the labels themselves (one value per voxel) are the largest tensors."""
+    model = ks.models.UNet3D((*SHAPE, 1), classes=4, filters=4, levels=2, convolutions=1, dropout=0.0)
+    model = ks.partition(model, split("4x4"))
+    model.compile(optimizer="adam", loss=ks.losses.DiceCrossentropy(), metrics=[ks.metrics.Dice(1), "accuracy"])
+    data = (tf.zeros((1, *SHAPE, 1)), tf.zeros((1, *SHAPE), tf.int32))
+    model.evaluate(*data, verbose=0)
+    sizes = largest_tensors(tf.function(getattr(model, step), autograph=False), data)
+    assert max(sizes.values()) == VOXELS
+    activations = {name: size for name, size in sizes.items() if size > VOXELS}
+    assert not activations
+
+
+def test_the_same_step_of_plain_keras_does_hold_them():
+    """So the test above can fail."""
+    model = ks.models.UNet3D((*SHAPE, 1), classes=4, filters=4, levels=2, convolutions=1, dropout=0.0)
+    model.compile(optimizer="adam", loss=ks.losses.DiceCrossentropy())
+    data = (tf.zeros((1, *SHAPE, 1)), tf.zeros((1, *SHAPE), tf.int32))
+    model.evaluate(*data, verbose=0)
+    sizes = largest_tensors(tf.function(keras.Model.train_step.__get__(model), autograph=False), data)
+    assert max(sizes.values()) >= 4 * VOXELS
