@@ -26,7 +26,7 @@ demo: install ## Phantom CTs (or DATA=<LiTS folder>) to data set, training on a 
 lint: install ## Style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/pyright
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
 test: install lint ## Lint, types and the test suite
 	$(VENV)/bin/python -m pytest
