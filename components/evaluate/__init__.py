@@ -1,0 +1,1 @@
+"""Score a model with the LiTS metrics on held-out cases."""

@@ -1,0 +1,1 @@
+"""Check and index LiTS volumes; put bad ones aside with their reasons."""

@@ -1,0 +1,1 @@
+"""Generate LiTS-like phantom CTs."""

@@ -1,0 +1,25 @@
+"""The component `phantom`."""
+
+from kfp import dsl
+
+from components.base import component
+
+
+@component
+def phantom(
+    volumes: dsl.Output[dsl.Dataset], cases: int = 16, seed: int = 0, size: int = 64, difficulty: str = "medium"
+):
+    """Generate LiTS-like phantom CTs as NIfTI files.
+
+    Args:
+        volumes: volume-N.nii.gz (HU) and segmentation-N.nii.gz (0 background, 1 liver, 2 lesion).
+        cases: Number of cases.
+        seed: Seed of the series; equal seeds give equal phantoms.
+        size: Voxels along each axis.
+        difficulty: easy, medium or hard.
+    """
+    from components.phantom.phantoms import write_phantoms
+    from components.resume import step
+
+    settings = {"cases": cases, "seed": seed, "size": size, "difficulty": difficulty}
+    step("phantom", write_phantoms, outputs={"volumes": volumes}, settings=settings)

@@ -1,0 +1,1 @@
+"""Build the TFDS data set with Beam."""

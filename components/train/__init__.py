@@ -1,0 +1,1 @@
+"""Train a 3D U-Net on a mesh of devices."""

@@ -1,0 +1,107 @@
+"""`python -m pipelines`: run, compile and submit the pipelines."""
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipelines.settings import Settings, SettingsError, dump, load
+
+# What the demo trains with: steps over all epochs, unless the minutes end it before.
+_DEMO_STEPS = 900
+_DEMO_MINUTES = 4.5
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Kubeflow pipelines for liver and lesion segmentation with spatially partitioned networks."""
+
+
+@main.command()
+@click.option("--run-dir", default="runs/demo", show_default=True, help="Folder for everything of the run.")
+@click.option("--data", default="", help="Folder with volume-N.nii[.gz] and segmentation-N.nii[.gz]. [phantoms]")
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
+def demo(run_dir: str, data: str, assignments: tuple[str, ...]) -> None:
+    """The whole chain within minutes: phantom CTs (or yours) to a report."""
+    cases = _cases(data) if data else load().phantoms
+    training = max(1, cases - 2 * max(1, round(cases * 15 / 131)))
+    defaults = {
+        "data": str(Path(data).resolve()) if data else "",
+        "epochs": max(1, math.ceil(_DEMO_STEPS / training)),
+        "minutes": _DEMO_MINUTES,
+        "thresholds": True,
+        "on_bad_case": "skip",
+        "title": "Demo: your own volumes" if data else "Demo: LiTS-like phantoms",
+    }
+    _run("lits_segmentation", load(None, assignments, **defaults), run_dir)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--config", type=click.Path(dir_okay=False), help="YAML file of settings.")
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
+@click.option("--run-dir", help="Folder for everything of the run. [runs/NAME]")
+def run(name: str, config: str | None, assignments: tuple[str, ...], run_dir: str | None) -> None:
+    """Run pipeline NAME here; what an earlier run in the same folder finished is not done again."""
+    _run(name, load(config, assignments), run_dir or f"runs/{name}")
+
+
+@main.command("settings")
+@click.option("--config", type=click.Path(dir_okay=False), help="YAML file of settings.")
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
+def show_settings(config: str | None, assignments: tuple[str, ...]) -> None:
+    """Print all settings as a YAML file."""
+    click.echo(dump(load(config, assignments)), nl=False)
+
+
+def _cases(data: str) -> int:
+    from datasets.lits.cases import find_cases
+
+    return len(find_cases(data))
+
+
+def _run(name: str, settings: Settings, run_dir: str) -> None:
+    from pipelines import catalogue, local
+
+    pipeline = catalogue.build(name, settings)
+    if settings.data:
+        _cases(settings.data)
+    folder = local.check_folder(run_dir)
+    (folder / "settings.yaml").write_text(dump(settings), encoding="utf-8")
+    click.echo(f"Pipeline {name} in {folder}")
+    steps = local.run(pipeline, folder)
+    for line in catalogue.results(name, folder, steps):
+        click.echo(line)
+
+
+def _report(error: Exception) -> int:
+    click.echo(f"FAILED: {type(error).__name__}: {error}", err=True)
+    return 1
+
+
+def cli(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 1 for a failure, 2 for bad arguments."""
+    from keras_spatial.volumes import VolumeError
+    from pipelines.catalogue import UnknownPipeline
+    from pipelines.local import RunFolderError, StepFailed
+
+    try:
+        result: Any = main.main(args=arguments, prog_name="python -m pipelines", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except click.Abort:
+        click.echo("FAILED: interrupted; finished steps are kept.", err=True)
+        return 130
+    except (SettingsError, UnknownPipeline, RunFolderError, VolumeError) as error:
+        _report(error)
+        return 2
+    except StepFailed as error:
+        return _report(error)
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli())

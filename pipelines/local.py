@@ -1,0 +1,228 @@
+"""Running a pipeline in the current environment with KFP's local runner, into one folder that can be resumed."""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from kfp import local
+from kfp.dsl.base_component import BaseComponent
+
+from components.files import read_json, write_json
+from components.resume import JOURNAL, STEPS_VARIABLE
+
+ROOT = Path(__file__).resolve().parent.parent
+LOG = "log.txt"
+_LEAST_FREE = 1 << 30
+_ERROR = re.compile(r"^\s*([A-Za-z_][\w.]*(?:Error|Exception|UnsupportedLayer|Exhausted)): ")
+
+
+class RunFolderError(ValueError):
+    """The folder of a run cannot be used."""
+
+
+class StepFailed(RuntimeError):
+    """A step of a pipeline failed; the message names the step, its error and how to go on."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A finished step, as the journal of a run has it.
+
+    Attributes:
+        name: of the step.
+        seconds: its own time, in the run in which it was computed.
+        reused: whether its results come from an earlier run.
+        outputs: by name: path and metadata.
+    """
+
+    name: str
+    seconds: float
+    reused: bool
+    outputs: Mapping[str, Mapping[str, Any]]
+
+    def path(self, output: str) -> Path:
+        return Path(self.outputs[output]["path"])
+
+
+def check_folder(run_dir: str | Path) -> Path:
+    """Make the folder of a run and make sure that it can be written.
+
+    Raises:
+        RunFolderError: no rights, not a folder, or less than 1 GB free.
+    """
+    folder = Path(run_dir).resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.write_bytes(b"0")
+        probe.unlink()
+    except OSError as error:
+        raise RunFolderError(f"{folder}: cannot be written ({error}). Choose another --run-dir.") from error
+    free = shutil.disk_usage(folder).free
+    if free < _LEAST_FREE:
+        raise RunFolderError(
+            f"{folder}: expected at least 1 GB free. Received: {free / 1e9:.2f} GB. Choose another --run-dir."
+        )
+    return folder
+
+
+def run(pipeline: BaseComponent, run_dir: str | Path) -> list[Step]:
+    """Run a pipeline; steps that an earlier run in the same folder finished with the same inputs are not run again.
+
+    Args:
+        pipeline: as `pipelines.lits_segmentation.lits_segmentation` makes it.
+        run_dir: gets `artifacts/` (KFP's outputs), `steps/` (records of finished steps), `log.txt`, `seconds.json`.
+
+    Returns:
+        The steps in the order in which they finished.
+
+    Raises:
+        RunFolderError: if the folder cannot be used, or another run is using it.
+        StepFailed: if a step fails; results of the finished ones are kept.
+    """
+    folder = check_folder(run_dir)
+    steps = folder / "steps"
+    steps.mkdir(exist_ok=True)
+    with _exclusive(folder), _environment(steps), _logged(folder / LOG) as log:
+        (steps / JOURNAL).unlink(missing_ok=True)
+        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder / "artifacts"))
+        started = time.time()
+        try:
+            pipeline()
+        except Exception as error:
+            finished = ", ".join(step.name for step in read_journal(steps)) or "none"
+            raise StepFailed(
+                f"{error}\n{log.error()}\nFinished steps, kept: {finished}. The whole log: {folder / LOG}. "
+                f"The same command goes on after them."
+            ) from None
+        done = read_journal(steps)
+        seconds = {step.name: round(step.seconds, 1) for step in done}
+        write_json(folder / "seconds.json", {**seconds, "this_run": round(time.time() - started, 1)})
+    return done
+
+
+def read_journal(steps: Path) -> list[Step]:
+    """The steps of the latest run, in the order in which they finished."""
+    path = steps / JOURNAL
+    if not path.is_file():
+        return []
+    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [Step(e["step"], e["seconds"], e["reused"], e["outputs"]) for e in entries]
+
+
+def collect_results(run_dir: str | Path, steps: list[Step]) -> dict[str, Any]:
+    """Put `metrics.json`, `report.html` and the model at the top of the run's folder.
+
+    Returns:
+        The content of `metrics.json`.
+    """
+    folder = Path(run_dir).resolve()
+    by_name = {step.name: step for step in steps}
+    metrics = read_json(by_name["evaluate"].path("evaluation") / "metrics.json")
+    metrics["seconds"] = read_json(folder / "seconds.json")
+    for source, name in (
+        (by_name["report"].path("page"), "report.html"),
+        (by_name["report"].path("summary"), "report.md"),
+        (by_name["train"].path("model") / "model.keras", "model.keras"),
+        (by_name["evaluate"].path("evaluation") / "cases.csv", "cases.csv"),
+    ):
+        part = folder / f".part-{name}"
+        shutil.copyfile(source, part)
+        part.replace(folder / name)
+    write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+@contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunFolderError(f"{folder}: another run is using this folder. Choose another --run-dir.") from None
+        yield
+
+
+@contextmanager
+def _environment(steps: Path) -> Iterator[None]:
+    """What the steps' processes inherit."""
+    values = {
+        STEPS_VARIABLE: str(steps),
+        "PYTHONPATH": os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH", "")) if p),
+        "PYTHONUNBUFFERED": "1",
+        "TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1"),
+        "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
+        "TQDM_DISABLE": "1",
+    }
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        with warnings.catch_warnings():
+            # KFP warns of each step's image, which local runs do not use, and of resource settings.
+            warnings.filterwarnings("ignore", category=RuntimeWarning)
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+class _Tee:
+    """A standard output that also goes to a file, and remembers its last lines."""
+
+    def __init__(self, stream: TextIO, file: TextIO):
+        self._stream, self._file = stream, file
+        self._lines: list[str] = [""]
+
+    def write(self, text: str) -> int:
+        self._stream.write(text)
+        self._stream.flush()
+        self._file.write(text)
+        self._file.flush()
+        first, *rest = text.split("\n")
+        self._lines[-1] += first
+        self._lines += rest
+        del self._lines[:-400]
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return False
+
+    def error(self) -> str:
+        """The last error that a step printed, with the lines that belong to it."""
+        starts = [i for i, line in enumerate(self._lines) if _ERROR.match(line)]
+        if not starts:
+            return "\n".join(line.strip() for line in self._lines[-15:] if line.strip())
+        found = []
+        for line in self._lines[starts[-1] : starts[-1] + 30]:
+            if not line.strip() or "finished with status" in line:
+                break
+            found.append(line.strip())
+        return "\n".join(found)
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[_Tee]:
+    with path.open("a", encoding="utf-8") as file:
+        stdout = sys.stdout
+        tee = _Tee(stdout, file)
+        sys.stdout = tee  # type: ignore[assignment]
+        try:
+            yield tee
+        finally:
+            sys.stdout = stdout
