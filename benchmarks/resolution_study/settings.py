@@ -78,7 +78,7 @@ class Settings:
 
 
 PRESETS = {
-    "small": Settings((16, 24, 32), patch=16, native=64, train=8, test=6, updates=100, levels=3, partition_from=32),
+    "small": Settings((16, 24, 32), patch=16, native=64, train=8, test=6, updates=200, levels=3, partition_from=32),
     "medium": Settings((32, 48, 64), patch=32, native=96, train=16, test=10, updates=150, partition_from=64),
     "full": Settings(),
 }

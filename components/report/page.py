@@ -50,6 +50,7 @@ class RunReport:
         metrics: held-out cases, at least one.
         volumes: cases to look at, any number; the worst ones are the most instructive.
         history: `History.history` of Keras: one list of values per epoch and name.
+        validation_every: epochs between two values of the `val_` names, `validation_freq` of `fit`.
         mesh: mesh and layout, for instance "rows:2, columns:2; x:rows, y:columns".
         timings: seconds by step.
         model_summary: text of `model.summary()`.
@@ -62,6 +63,7 @@ class RunReport:
     metrics: Sequence[CaseMetrics]
     volumes: Sequence[CaseVolumes] = ()
     history: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    validation_every: int = 1
     mesh: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
     model_summary: str = ""
@@ -99,6 +101,8 @@ def write_report(path: str | Path, run: RunReport, compared: Sequence[RunReport]
 def _check(run: RunReport) -> None:
     if not run.metrics:
         raise ReportError(f"report {run.title!r}: expected metrics of at least one case. Received: none")
+    if run.validation_every < 1:
+        raise ReportError(f"report {run.title!r}: expected validation_every >= 1. Received: {run.validation_every}")
     known = {metrics.case for metrics in run.metrics}
     for case in run.volumes:
         shapes = {case.image.shape, case.truth.shape, case.prediction.shape}
@@ -159,7 +163,7 @@ def _plots(
         "dice": plots.dice_per_case(ordered),
         "distances": plots.distances(ordered),
         "strata": plots.detection_by_size(summary.strata),
-        "curves": plots.curves(run.history),
+        "curves": plots.curves(run.history, run.validation_every),
         "compared": plots.compared(titles, summaries) if len(runs) > 1 else "",
         "compared_curves": plots.compared_curves({r.title: r.history for r in runs}) if len(runs) > 1 else "",
     }

@@ -97,18 +97,23 @@ def detection_by_size(strata: Sequence[Stratum]) -> str:
     return _svg(draw, "Lesion detection by size")
 
 
-def curves(history: Mapping[str, Sequence[float]]) -> list[str]:
-    """Losses, and the other metrics, over the epochs; training dashed, validation full. Empty without a history."""
-    return [_curves(names, history, title) for title, names in _grouped(history).items() if names]
+def curves(history: Mapping[str, Sequence[float]], every: int = 1) -> list[str]:
+    """Losses, and the other metrics, over the epochs; training dashed, validation full. Empty without a history.
+
+    Args:
+        history: as of Keras.
+        every: epochs between two validations.
+    """
+    return [_curves(names, history, every, title) for title, names in _grouped(history).items() if names]
 
 
-def _curves(names: Sequence[str], history: Mapping[str, Sequence[float]], title: str) -> str:
+def _curves(names: Sequence[str], history: Mapping[str, Sequence[float]], every: int, title: str) -> str:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for name, colour in zip(names, _cycle(), strict=False):
-            for key, line in ((name, "--"), (f"val_{name}", "-")):
+            for key, line, step in ((name, "--", 1), (f"val_{name}", "-", every)):
                 if key in history:
-                    epochs = np.arange(1, len(history[key]) + 1)
+                    epochs = step * np.arange(1, len(history[key]) + 1)
                     mark = "o" if len(epochs) == 1 else None
                     axes.plot(epochs, history[key], line, color=colour, marker=mark, label=_name(key))
         axes.set_xlabel("epoch")
@@ -144,8 +149,8 @@ def compared(titles: Sequence[str], summaries: Sequence[Summary]) -> str:
 
 
 def compared_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """Validation loss (or training loss where there is none) of several runs; empty text if no run has a history."""
-    lines = {title: h.get("val_loss", h.get("loss", ())) for title, h in histories.items()}
+    """Training loss of several runs; empty text if no run has a history."""
+    lines = {title: h.get("loss", ()) for title, h in histories.items()}
     if not any(len(values) for values in lines.values()):
         return ""
 
@@ -155,10 +160,10 @@ def compared_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> s
             if len(values):
                 axes.plot(np.arange(1, len(values) + 1), values, color=colour, label=_short(title, 28))
         axes.set_xlabel("epoch")
-        axes.set_ylabel("validation loss")
+        axes.set_ylabel("training loss")
         _legend(axes, 2)
 
-    return _svg(draw, "Validation loss of the compared runs")
+    return _svg(draw, "Training loss of the compared runs")
 
 
 def _svg(draw: Callable[[Figure], None], title: str, width: float = 6.4, height: float = 3.2) -> str:

@@ -1,0 +1,82 @@
+"""Slices with truth and prediction outlined, in TensorBoard beside Keras's scalars. Needs the `medical` extra."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from keras_spatial import plot
+
+
+class SliceImages(keras.callbacks.Callback):
+    """Writes, every few epochs, three slices of a few cases with truth and prediction outlined.
+
+    `keras.callbacks.TensorBoard` writes the scalars; give both the same folder.
+
+    Args:
+        log_dir: TensorBoard's folder; the images go to `images` in it, beside `train` and `validation`.
+        images: float32 `[cases, x, y, z, 1]`, as the network gets them. A few: all are predicted each time.
+        labels: integers `[cases, x, y, z]`.
+        every: epochs between two writings; the last epoch of a training is always written.
+        spacing: voxel size in mm, for the right proportions.
+
+    Raises:
+        ValueError: if shapes differ or `every` is below 1.
+
+    Example:
+
+    ```python
+    callbacks = [keras.callbacks.TensorBoard("logs"), SliceImages("logs", images, labels, every=10)]
+    ```
+    """
+
+    def __init__(
+        self,
+        log_dir: str | Path,
+        images: np.ndarray,
+        labels: np.ndarray,
+        *,
+        every: int = 1,
+        spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    ):
+        super().__init__()
+        if images.ndim != 5 or images.shape[:-1] != labels.shape:
+            raise ValueError(
+                f"expected images [cases, x, y, z, 1] and labels [cases, x, y, z]. "
+                f"Received: {images.shape} and {labels.shape}"
+            )
+        if every < 1:
+            raise ValueError(f"every: expected 1 or more epochs. Received: {every}")
+        self._folder = Path(log_dir) / "images"
+        self._images, self._labels = images, labels
+        self._every, self._spacing = every, tuple(spacing)
+        self._written = self._epoch = -1
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._epoch = epoch
+        if (epoch + 1) % self._every == 0:
+            self._write(epoch)
+
+    def on_train_end(self, logs=None):
+        if self._epoch > self._written:
+            self._write(self._epoch)
+
+    def _write(self, epoch: int) -> None:
+        assert self.model is not None
+        with tf.summary.create_file_writer(str(self._folder)).as_default():
+            for number, (image, label) in enumerate(zip(self._images, self._labels, strict=True)):
+                # One at a time: the batch that fits into memory is the training's affair.
+                scores = np.asarray(self.model.predict(image[None], verbose=0))  # pyright: ignore[reportArgumentType]
+                figure = plot.slices(image, label, scores[0].argmax(axis=-1), spacing=self._spacing)
+                tf.summary.image(f"case {number}", _pixels(figure)[None], step=epoch)
+        self._written = epoch
+
+
+def _pixels(figure: Figure) -> np.ndarray:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
