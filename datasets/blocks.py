@@ -76,6 +76,7 @@ def features(shape: tuple[int | None, ...], blocks: BlockGrid) -> tfds.features.
             "spacing": tfds.features.Tensor(shape=(3,), dtype=np.float32),
             "original_shape": tfds.features.Tensor(shape=(3,), dtype=np.int64),
             "checksum": tfds.features.Text(),
+            "shape": tfds.features.Tensor(shape=(3,), dtype=np.int64),
             "block": tfds.features.Tensor(shape=(3,), dtype=np.int64),
         }
     )
@@ -89,7 +90,9 @@ class BlockBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
     def blocks(self) -> BlockGrid:
         return BlockGrid(*cast(Any, self.builder_config).blocks)
 
-    def as_dataset(self, split: Any = None, *, shuffle_files: bool = False, **options: Any) -> Any:
+    def as_dataset(  # pyright: ignore - TFDS wraps it in a decorator without a signature.
+        self, split: Any = None, *, shuffle_files: bool = False, **options: Any
+    ) -> Any:
         """As in TFDS. "train", "validation" and "test", also with a slice such as "train[:10]", give whole volumes;
         the stored splits, such as "train_0_1_0", give blocks.
 
@@ -111,7 +114,9 @@ class BlockBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
             )
         supervised, batch = options.pop("as_supervised", False), options.pop("batch_size", None)
         parts = [
-            super(BlockBuilder, self).as_dataset(self.blocks.split(name, i) + bracket + part, **options)
+            super(BlockBuilder, self).as_dataset(  # pyright: ignore
+                self.blocks.split(name, i) + bracket + part, **options
+            )
             for i in self.blocks.indices()
         ]
         joined = tf.data.Dataset.zip(tuple(parts)).map(

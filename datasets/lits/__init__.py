@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import cast
 
 import tensorflow_datasets as tfds
 
@@ -47,9 +48,9 @@ def prepare(
     # Only a build needs Beam, whose import takes seconds.
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    config = LitsConfig(
-        resolution=resolution, spacing=spacing, blocks=tuple(blocks), split=split, on_bad_case=on_bad_case
-    )
+    config = LitsConfig(resolution=resolution, spacing=spacing, blocks=blocks, split=split, on_bad_case=on_bad_case)
+    # TFDS wants its own object for the configs that the builder lists.
+    config = Builder.builder_configs.get(config.name, config)
     builder = Builder(config=config, data_dir=str(data_dir))
     if (builder.data_path / "dataset_info.json").exists():
         _check_sources(builder, find_cases(manual_dir))
@@ -63,7 +64,7 @@ def prepare(
 
 
 def _check_sources(builder: Builder, cases: list[Case]) -> None:
-    expected, received = builder.info.metadata["sources"], sources(cases)
+    expected, received = cast(dict, builder.info.metadata)["sources"], sources(cases)
     if expected != received:
         changed = sorted(k for k in {*expected, *received} if expected.get(k) != received.get(k))
         raise OtherSourcesError(

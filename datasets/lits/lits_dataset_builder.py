@@ -43,6 +43,7 @@ class LitsConfig(tfds.core.BuilderConfig):
     description: str | None = None
 
     def __post_init__(self):
+        self.blocks = tuple(self.blocks)
         grid, blocks = Grid(self.resolution, self.spacing), BlockGrid(*self.blocks)
         lits_splits.check_rule(self.split)
         if self.on_bad_case not in ("raise", "skip"):
@@ -123,14 +124,16 @@ class Builder(BlockBuilder):
         if bad and (config.on_bad_case == "raise" or not converted):
             raise _error(bad)
         splits = lits_splits.assign(sorted(converted), config.split)
-        self._note(splits, bad)
-        self.info.metadata["sources"] = sources(found)
+        self._note(splits, bad, found)
         return self._stored(pipeline, splits, converted)
 
-    def _note(self, splits: lits_splits.Splits, bad: list[tuple[Case, str, str]]) -> None:
-        self.info.metadata["cases"] = {name: list(numbers) for name, numbers in splits.items()}
-        self.info.metadata["bad_cases"] = [{"case": c.name, "error": e, "reason": m} for c, e, m in bad]
-        self.info.metadata["warnings"] = list(splits.warnings)
+    def _note(self, splits: lits_splits.Splits, bad: list[tuple[Case, str, str]], found: list[Case]) -> None:
+        cast(dict, self.info.metadata).update(
+            cases={name: list(numbers) for name, numbers in splits.items()},
+            bad_cases=[{"case": c.name, "error": e, "reason": m} for c, e, m in bad],
+            warnings=list(splits.warnings),
+            sources=sources(found),
+        )
         for warning in splits.warnings:
             logger.warning("lits: %s", warning)
         for case, error, message in bad:
@@ -206,5 +209,6 @@ def _example(task: tuple[int, Converted], blocks: BlockGrid, index: Index) -> tu
         "spacing": np.array(facts["spacing"], np.float32),
         "original_shape": np.array(facts["original_shape"]),
         "checksum": facts["checksum"],
+        "shape": np.array(hu.shape),
         "block": np.array(index),
     }

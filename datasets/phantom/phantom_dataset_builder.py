@@ -113,5 +113,6 @@ def _example(task: tuple[int, int], config: PhantomConfig, index: Index) -> tupl
         "spacing": np.array(spacing(person, size), np.float32),
         "original_shape": np.array(size),
         "checksum": f"phantom {Builder.VERSION}, {config.difficulty}, seed {config.seed}, case {number}",
+        "shape": np.array(size),
         "block": np.array(index),
     }
