@@ -1,11 +1,15 @@
 """From Keras layers to Mesh-TensorFlow operations: the table, the four kinds, the walk over a model."""
 
 from keras_spatial.lowering import (  # noqa: F401  Importing them fills the table.
+    array_operations,
     composite,
     convolutional,
     normalization,
+    operations,
     pointwise,
     pooling,
+    preprocessing,
+    products,
     regularization,
     reshaping,
 )

@@ -1,18 +1,20 @@
 """Convolutions of every kind: halo exchange, then Keras's own convolution without padding."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import keras
 import tensorflow as tf
 from keras import layers, ops
 
 from keras_spatial.lowering.formats import in_either_format
 from keras_spatial.lowering.pointwise import apply_activation
+from keras_spatial.lowering.strips import StripConvolution
 from keras_spatial.lowering.table import register_lowering
 from keras_spatial.lowering.tensors import Axis, SpatialTensor
 from keras_spatial.lowering.trace import Trace
 from keras_spatial.lowering.weights import kernel_value, kernel_variables
 from keras_spatial.lowering.windows import TransposedWindow, Window
-from keras_spatial.mtf.halo import take
+from keras_spatial.mtf.halo import Halo, take
 
 
 def per_axis(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
@@ -54,47 +56,31 @@ def window_margins(x: SpatialTensor, windows: Sequence[Window], padding: str) ->
 @register_lowering(layers.Conv1D, layers.Conv2D, layers.Conv3D)
 @in_either_format
 def convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
-    def convolve(padding: str):
-        return lambda block, *kernel: ops.conv(
-            block,
-            kernel_value(layer, kernel, block.dtype),
-            layer.strides,
-            padding,
-            "channels_last",
-            layer.dilation_rate,
-        )
+    def convolve(padding: str, block: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return ops.conv(block, kernel, layer.strides, padding, "channels_last", layer.dilation_rate)
 
-    return _convolve(layer, trace, x, _windows(layer), convolve, kernel_variables(layer), layer.filters)
+    return _convolve(layer, trace, x, convolve, kernel_variables(layer), layer.filters)
 
 
 @register_lowering(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 @in_either_format
 def depthwise_convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
-    def convolve(padding: str):
-        return lambda block, kernel: ops.depthwise_conv(
-            block, _cast(kernel, block), layer.strides, padding, "channels_last", layer.dilation_rate
-        )
+    def convolve(padding: str, block: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return ops.depthwise_conv(block, kernel, layer.strides, padding, "channels_last", layer.dilation_rate)
 
-    channels = layer.depth_multiplier * x.shape[-1]
-    return _convolve(layer, trace, x, _windows(layer), convolve, [layer.kernel], channels)
+    return _convolve(layer, trace, x, convolve, [layer.kernel], layer.depth_multiplier * x.shape[-1])
 
 
 @register_lowering(layers.SeparableConv1D, layers.SeparableConv2D)
 @in_either_format
 def separable_convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
-    def convolve(padding: str):
-        return lambda block, depthwise, pointwise: ops.separable_conv(
-            block,
-            _cast(depthwise, block),
-            _cast(pointwise, block),
-            layer.strides,
-            padding,
-            "channels_last",
-            layer.dilation_rate,
+    def convolve(padding: str, block: tf.Tensor, depthwise: tf.Tensor, pointwise: tf.Tensor) -> tf.Tensor:
+        return ops.separable_conv(
+            block, depthwise, pointwise, layer.strides, padding, "channels_last", layer.dilation_rate
         )
 
     kernels = [layer.depthwise_kernel, layer.pointwise_kernel]
-    return _convolve(layer, trace, x, _windows(layer), convolve, kernels, layer.filters)
+    return _convolve(layer, trace, x, convolve, kernels, layer.filters)
 
 
 def _windows(layer) -> list[Window]:
@@ -104,16 +90,47 @@ def _windows(layer) -> list[Window]:
     return [Window(*numbers) for numbers in zip(sizes, strides, dilations, strict=True)]
 
 
-def _convolve(layer, trace: Trace, x: SpatialTensor, windows, convolve, kernels, channels: int) -> SpatialTensor:
+def _convolve(
+    layer,
+    trace: Trace,
+    x: SpatialTensor,
+    convolve: Callable[..., tf.Tensor],
+    variables: Sequence[keras.Variable],
+    channels: int,
+) -> SpatialTensor:
+    """`convolve` takes the padding, a tensor and the kernels, of which the first spans the image axes."""
     x = trace.cast(x, layer.compute_dtype)
+    windows = _windows(layer)
+    margins = window_margins(x, windows, layer.padding)
     axes = (x.axes[0], *windowed_axes(x, windows, layer.padding), Axis("channels", channels))
+
+    def kernels_of(values: Sequence[tf.Tensor], dtype: tf.DType) -> list[tf.Tensor]:
+        if len(values) == len(variables) == 2 and not getattr(layer, "lora_enabled", False):
+            return [tf.cast(value, dtype) for value in values]
+        return [kernel_value(layer, values, dtype)]
+
+    def whole(padding: str):
+        return lambda block, *values: convolve(padding, block, *kernels_of(values, block.dtype))
+
+    strips = StripConvolution(
+        dict(enumerate(windows, start=1)),
+        {i: before for i, (before, _) in margins.items()},
+        {i: x.axes[i].length for i in margins},
+    )
+    halos = [Halo(i, trace.mesh_axis(x.axes[i]), *margins[i]) for i in margins if x.axes[i].split and any(margins[i])]
+
+    def by_strips(block: tf.Tensor, received: list[tf.Tensor], *values: tf.Tensor) -> tf.Tensor:
+        kernel, *more = kernels_of(values, block.dtype)
+        return strips(lambda padding, t, k: convolve(padding, t, k, *more), block, received, halos, kernel)
+
     y = trace.windowed(
-        convolve("valid"),
+        whole("valid"),
         x,
-        window_margins(x, windows, layer.padding),
+        margins,
         axes,
-        weights=kernels,
-        native=convolve(layer.padding) if layer.padding != "causal" else None,
+        weights=variables,
+        native=whole(layer.padding) if layer.padding != "causal" else None,
+        parts=by_strips if layer.padding == "same" and strips.fits(halos) else None,
         name=layer.name,
     )
     return _bias_and_activation(layer, trace, y)
