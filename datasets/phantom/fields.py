@@ -8,25 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_GOLDEN = 0x9E3779B97F4A7C15
-
-
-def hashed(values: np.ndarray, seed: int) -> np.ndarray:
-    """SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
-
-    Args:
-        values: uint64, any shape.
-        seed: any integer from 0 to 2^64 - 1.
-
-    Returns:
-        uint64, same shape: 64 random bits for each value.
-    """
-    offset = np.uint64((seed * _GOLDEN) & 0xFFFFFFFFFFFFFFFF)
-    with np.errstate(over="ignore"):
-        z = values * np.uint64(_GOLDEN) + offset
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))
+from keras_spatial.data.hashing import hashed
 
 
 def smooth(seed: int, wavelength: float, *axes: np.ndarray) -> np.ndarray:

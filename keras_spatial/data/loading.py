@@ -1,0 +1,152 @@
+"""A `tf.data` pipeline for `model.fit` from a block-wise data set, in step across processes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_spatial.data.augment import Augmentation
+from keras_spatial.data.hashing import hashed
+from keras_spatial.data.store import Part, Store, StoreError
+from keras_spatial.distribution import SpatialParallel
+
+
+def part_of(distribution: SpatialParallel, coordinates: Mapping[str, int]) -> Part:
+    """The part of each image and batch that the device at a mesh coordinate holds.
+
+    Args:
+        distribution: mesh and layout.
+        coordinates: index along each mesh axis, such as `{"rows": 1, "columns": 0}`.
+
+    Raises:
+        ValueError: if a mesh axis of the layout is missing.
+    """
+    layout = distribution.layout
+    missing = sorted(set(layout.values()) - set(coordinates))
+    if missing:
+        raise ValueError(f"coordinates: expected an index for every mesh axis of {layout}. Received: no {missing}")
+
+    def of(axis: str) -> tuple[int, int]:
+        return (coordinates[layout[axis]] if axis in layout else 0), distribution.blocks(axis)
+
+    (x, nx), (y, ny), (z, nz), (batch, batches) = of("x"), of("y"), of("z"), of("batch")
+    return Part((x, y, z), (nx, ny, nz), batch, batches)
+
+
+def order(cases: int, epoch: int, seed: int | None) -> np.ndarray:
+    """The order of the cases in an epoch, a function of its arguments alone, on every machine.
+
+    Args:
+        cases: how many.
+        epoch: from 0.
+        seed: None for the stored order.
+
+    Returns:
+        int64 `[cases]`, a permutation.
+    """
+    if seed is None:
+        return np.arange(cases)
+    return np.argsort(hashed(np.arange(cases, dtype=np.uint64) + np.uint64(epoch << 32), seed), kind="stable")
+
+
+def load(
+    builder: Any,
+    split: str,
+    batch_size: int = 1,
+    part: Part = Part(),  # noqa: B008 - a frozen value.
+    shuffle: bool = False,
+    seed: int = 0,
+    epochs: int | None = 1,
+    first_step: int = 0,
+    augmentation: Augmentation | None = None,
+    drop_remainder: bool = False,
+    parallel: int = 2,
+) -> tf.data.Dataset:
+    """Batches of (image, label) of one part of a data set.
+
+    Step s of every process holds the same cases, whatever its part, for the order depends on `seed` and the epoch
+    alone. A run that resumes at step s passes `first_step=s` and continues exactly as it would have, without reading
+    what came before.
+
+    Args:
+        builder: a TFDS builder or the folder of a built data set, see `Store`.
+        split: "train", "validation" or "test".
+        batch_size: cases in a global batch; a part of a batch axis of n reads 1/n of them.
+        part: which blocks to read; the default is whole images. See `part_of`.
+        shuffle: a new order in each epoch.
+        seed: of the order and the augmentation.
+        epochs: how many times over; None without end.
+        first_step: how many batches to leave out.
+        augmentation: drawn anew for each case in each epoch.
+        drop_remainder: leave out the last batch of an epoch where it is short.
+        parallel: cases read at a time.
+
+    Returns:
+        A data set of image float32 `[batch, x, y, z, 1]` and label uint8 `[batch, x, y, z]`.
+
+    Raises:
+        StoreError: if the data set is not stored in blocks that make up the part, or its images differ in size and do
+            not fit into one batch.
+        ValueError: if the batch size is not a multiple of the parts of the batch axis, or an argument is out of range.
+    """
+    store = builder if isinstance(builder, Store) else Store(builder, split)
+    store.check(part)
+    if batch_size < 1 or batch_size % part.batch_of:
+        raise ValueError(f"batch_size: expected a multiple of {part.batch_of}. Received: {batch_size}")
+    if (epochs is not None and epochs < 1) or first_step < 0:
+        raise ValueError(
+            f"expected epochs from 1 or None, first_step from 0. Received: epochs={epochs}, first_step={first_step}"
+        )
+    static = store.static_shape
+    if None in static and batch_size > 1:
+        raise StoreError(f"batch_size: expected 1, for the images differ in size. Received: {batch_size}, {static}")
+    short = store.cases % batch_size
+    if short and not drop_remainder and short % part.batch_of:
+        raise ValueError(
+            f"{store.cases} cases leave a last batch of {short}, which {part.batch_of} parts cannot share; "
+            "pass drop_remainder=True or another batch_size."
+        )
+    steps = store.cases // batch_size + (1 if short and not drop_remainder else 0)
+    if steps == 0:
+        raise ValueError(f"batch_size: expected at most the number of cases, {store.cases}. Received: {batch_size}")
+
+    def batch_cases(step: int) -> list[tuple[int, int]]:
+        epoch, position = divmod(step, steps)
+        cases = order(store.cases, epoch, seed if shuffle else None)[
+            position * batch_size : (position + 1) * batch_size
+        ]
+        share = len(cases) // part.batch_of
+        mine = range(part.batch_index * share, (part.batch_index + 1) * share)
+        # The example's own number decides its transform: the same in every process.
+        return [(int(cases[i]), epoch * store.cases + position * batch_size + i) for i in mine]
+
+    def read(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pairs = [_example(store, case, part, augmentation, seed, number) for case, number in batch_cases(int(step))]
+        return np.stack([image for image, _ in pairs]), np.stack([label for _, label in pairs])
+
+    fixed = [n for n in static if n is not None]
+    sizes = list(part.box(fixed).shape) if len(fixed) == 3 else [None] * 3
+
+    def element(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image, label = tf.numpy_function(read, [step], (tf.float32, tf.uint8))
+        image.set_shape([None, *sizes, 1])
+        label.set_shape([None, *sizes])
+        return image, label
+
+    last = np.iinfo(np.int64).max if epochs is None else epochs * steps
+    dataset = tf.data.Dataset.range(first_step, last).map(element, num_parallel_calls=parallel, deterministic=True)
+    if epochs is not None:
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(max(0, last - first_step)))
+    return dataset.prefetch(parallel)
+
+
+def _example(
+    store: Store, case: int, part: Part, augmentation: Augmentation | None, seed: int, number: int
+) -> tuple[np.ndarray, np.ndarray]:
+    shape = store.shape(case)
+    box = part.box(shape)
+    if augmentation is None:
+        return store.read(case, box)
+    key = int(hashed(np.array([number], np.uint64), seed + 1)[0])
+    return augmentation.draw(key).apply(lambda wanted: store.read(case, wanted), box, shape)

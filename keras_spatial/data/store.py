@@ -1,0 +1,197 @@
+"""Reading boxes of voxels out of a block-wise TFDS data set, and no more bytes than the blocks that they touch.
+
+Each stored split, such as `train_0_1_0`, holds block (0, 1, 0) of every case in the same order. TFRecord files have no
+index, but each record begins with its length: hopping from header to header finds all records without reading them.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+Index = tuple[int, int, int]
+
+# A TFRecord: uint64 length, uint32 checksum of it, the data, uint32 checksum of the data.
+_HEADER, _FOOTER = 12, 4
+
+
+class StoreError(ValueError):
+    """The data set is not stored in blocks that can be read as asked."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """Voxels from `start` to `stop` (behind the last) along x, y and z."""
+
+    start: Index
+    stop: Index
+
+    @property
+    def shape(self) -> Index:
+        x, y, z = (b - a for a, b in zip(self.start, self.stop, strict=True))
+        return x, y, z
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one reader reads: block `index` of a partition of the image into `of` blocks, and its share of each batch.
+
+    The partition must be a union of stored blocks: its counts divide those of the data set.
+    """
+
+    index: Index = (0, 0, 0)
+    of: Index = (1, 1, 1)
+    batch_index: int = 0
+    batch_of: int = 1
+
+    def __post_init__(self):
+        inside = all(0 <= i < n for i, n in zip(self.index, self.of, strict=True))
+        if not inside or not 0 <= self.batch_index < self.batch_of:
+            raise ValueError(
+                "Part: expected indices from 0 to below the counts. "
+                f"Received: block {self.index} of {self.of}, batch {self.batch_index} of {self.batch_of}"
+            )
+
+    def box(self, shape: Sequence[int]) -> Box:
+        """The voxels of this part of an image: block i of n covers floor(i s / n) to floor((i + 1) s / n)."""
+        pairs = list(zip(self.index, self.of, shape, strict=True))
+        return Box(_index(i * s // n for i, n, s in pairs), _index((i + 1) * s // n for i, n, s in pairs))
+
+
+def _index(values: Any) -> Index:
+    x, y, z = values
+    return int(x), int(y), int(z)
+
+
+class Store:
+    """The cases of one split, readable in any order and in any box.
+
+    Args:
+        builder: a TFDS builder, or the folder of a built data set. Its examples hold "image" `[X, Y, Z, 1]`, "label"
+            `[X, Y, Z]`, "shape" and "block", and its metadata "blocks", as `datasets/lits` stores them.
+        split: "train", "validation" or "test".
+
+    Raises:
+        StoreError: if the data set or the split is not there, or its files are not TFRecords of blocks.
+    """
+
+    def __init__(self, builder: Any, split: str):
+        if isinstance(builder, (str, Path)):
+            # Only reading TFDS's folders needs it; the package itself does not.
+            import tensorflow_datasets as tfds
+
+            builder = tfds.builder_from_directory(str(builder))
+        self.builder, self.split = builder, split
+        metadata = builder.info.metadata or {}
+        if "blocks" not in metadata:
+            raise StoreError(f"{builder.info.full_name}: stored without block counts; build it with datasets/lits")
+        self.blocks = _index(metadata["blocks"])
+        names = set(builder.info.splits)
+        if self._name((0, 0, 0)) not in names:
+            raise StoreError(
+                f"{builder.info.full_name}: no split {split!r} on disk; build the data set. Received: {sorted(names)}"
+            )
+        self.cases = int(builder.info.splits[self._name((0, 0, 0))].num_examples)
+        self._offsets: dict[Index, list[tuple[str, int, int]]] = {}
+        self._shapes: dict[int, Index] = {}
+        self._lock = threading.Lock()
+        self.bytes_read = 0
+
+    @property
+    def static_shape(self) -> tuple[int | None, int | None, int | None]:
+        """Voxels of an image along each axis, None where it differs from case to case."""
+        x, y, z = self.builder.info.features["label"].shape
+        bx, by, bz = self.blocks
+        return (x and x * bx), (y and y * by), (z and z * bz)
+
+    def check(self, part: Part) -> None:
+        """Raise StoreError unless every block of the partition is a union of stored blocks."""
+        if any(stored % wanted for stored, wanted in zip(self.blocks, part.of, strict=True)):
+            raise StoreError(
+                f"{self.builder.info.full_name}: stored in {self.blocks} blocks, which cannot be joined to {part.of}. "
+                f"Build it with block counts that are multiples of {part.of}."
+            )
+
+    def shape(self, case: int) -> Index:
+        """Voxels of the image of a case."""
+        static = self.static_shape
+        if None not in static:
+            return _index(static)
+        if case not in self._shapes:
+            self._shapes[case] = _index(self._example(case, (0, 0, 0))["shape"])
+        return self._shapes[case]
+
+    def read(self, case: int, box: Box) -> tuple[np.ndarray, np.ndarray]:
+        """The voxels of a box, which has to lie inside the image.
+
+        Args:
+            case: position in the split, from 0.
+
+        Returns:
+            Image float32 `[x, y, z, 1]` and label uint8 `[x, y, z]`.
+        """
+        shape = self.shape(case)
+        image, label = np.empty((*box.shape, 1), np.float32), np.empty(box.shape, np.uint8)
+        touched = [
+            [i for i in range(b) if i * n // b < stop and (i + 1) * n // b > start]
+            for b, n, start, stop in zip(self.blocks, shape, box.start, box.stop, strict=True)
+        ]
+        for i in touched[0]:
+            for j in touched[1]:
+                for k in touched[2]:
+                    example = self._example(case, (i, j, k))
+                    block = Part((i, j, k), self.blocks).box(shape)
+                    here = [
+                        (max(a, c) - a, min(b, d) - a, max(a, c) - c, min(b, d) - c)
+                        for a, b, c, d in zip(box.start, box.stop, block.start, block.stop, strict=True)
+                    ]
+                    into = tuple(slice(a, b) for a, b, _, _ in here)
+                    of = tuple(slice(c, d) for _, _, c, d in here)
+                    image[into], label[into] = example["image"][of], example["label"][of]
+        return image, label
+
+    def _name(self, block: Index) -> str:
+        if self.blocks == (1, 1, 1):
+            return self.split
+        return f"{self.split}_{block[0]}_{block[1]}_{block[2]}"
+
+    def _example(self, case: int, block: Index) -> dict[str, Any]:
+        path, offset, length = self._records(block)[case]
+        with tf.io.gfile.GFile(path, "rb") as file:
+            file.seek(offset)
+            record = file.read(length)
+        if len(record) != length:
+            raise StoreError(f"{path}: truncated; build the data set again. Received: {len(record)} of {length} bytes")
+        with self._lock:
+            self.bytes_read += length
+        return self.builder.info.features.deserialize_example_np(record)
+
+    def _records(self, block: Index) -> list[tuple[str, int, int]]:
+        with self._lock:
+            if block not in self._offsets:
+                found = [r for p in self.builder.info.splits[self._name(block)].filepaths for r in _scan(str(p))]
+                if len(found) != self.cases:
+                    raise StoreError(
+                        f"{self.builder.info.full_name}: split {self._name(block)!r} holds {len(found)} cases, others "
+                        f"{self.cases}; build the data set again."
+                    )
+                self._offsets[block] = found
+            return self._offsets[block]
+
+
+def _scan(path: str) -> list[tuple[str, int, int]]:
+    size = tf.io.gfile.stat(path).length
+    records, position = [], 0
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while position < size:
+            file.seek(position)
+            length = int.from_bytes(file.read(8), "little")
+            if position + _HEADER + length + _FOOTER > size:
+                raise StoreError(f"{path}: truncated, or no TFRecord file; build the data set again.")
+            records.append((path, position + _HEADER, length))
+            position += _HEADER + length + _FOOTER
+    return records
