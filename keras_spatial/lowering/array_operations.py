@@ -1,7 +1,6 @@
 """`keras.ops` that rearrange elements: slicing, padding, concatenating, reshaping, products."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import keras
 import numpy as np
@@ -154,7 +153,8 @@ def broadcast_to(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     shape = tuple(operation.shape)
     if len(shape) > x.ndim:
         x = _expanded(trace, x, range(len(shape) - x.ndim))
-    axes = [a if a.size == n else replace(a.whole(n)) for a, n in zip(x.axes, shape, strict=True)]
+    x = trace.whole(x, [i for i, n in enumerate(shape) if n != x.shape[i]])
+    axes = [a if a.size == n else a.whole(n) for a, n in zip(x.axes, shape, strict=True)]
     lengths = [a.length for a in axes]
     return trace.reduced(lambda t: tf.broadcast_to(t, lengths), [x], axes, name=operation.name)
 

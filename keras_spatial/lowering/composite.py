@@ -63,11 +63,14 @@ def time_distributed(layer, trace: Trace, x: SpatialTensor, mask=None) -> Spatia
     x = whole(trace, x, [1])
     batch, time = x.axes[:2]
     folded = Axis(batch.name, batch.size * time.size, batch.blocks, batch.length * time.size)
-    lengths = [folded.length, *(axis.length for axis in x.axes[2:])]
-    x = trace.reduced(lambda t: tf.reshape(t, lengths), [x], (folded, *x.axes[2:]), name=layer.name)
+    x = _local_reshape(trace, x, (folded, *x.axes[2:]))
     y = lower_operation(layer.layer, trace, x)
-    lengths = [batch.length, time.size, *(axis.length for axis in y.axes[1:])]
-    return trace.reduced(lambda t: tf.reshape(t, lengths), [y], (batch, time, *y.axes[1:]), name=layer.name)
+    return _local_reshape(trace, y, (batch, time, *y.axes[1:]))
+
+
+def _local_reshape(trace: Trace, x: SpatialTensor, axes: tuple[Axis, ...]) -> SpatialTensor:
+    lengths = [axis.length for axis in axes]
+    return trace.reduced(lambda t: tf.reshape(t, lengths), [x], axes, name="folded")
 
 
 @register_lowering(layers.SpectralNormalization)

@@ -105,9 +105,9 @@ def _convolve(
     axes = (x.axes[0], *windowed_axes(x, windows, layer.padding), Axis("channels", channels))
 
     def kernels_of(values: Sequence[tf.Tensor], dtype: tf.DType) -> list[tf.Tensor]:
-        if len(values) == len(variables) == 2 and not getattr(layer, "lora_enabled", False):
-            return [tf.cast(value, dtype) for value in values]
-        return [kernel_value(layer, values, dtype)]
+        if getattr(layer, "lora_enabled", False):
+            return [kernel_value(layer, values, dtype)]
+        return [tf.cast(value, dtype) for value in values]
 
     def whole(padding: str):
         return lambda block, *values: convolve(padding, block, *kernels_of(values, block.dtype))

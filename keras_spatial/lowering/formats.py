@@ -1,9 +1,9 @@
-"""`data_format="channels_first"`: the channels-last rules between two permutations, which move nothing between devices."""
+"""`data_format="channels_first"`: the channels-last rules between two permutations, which move nothing by themselves."""
 
 import functools
 from collections.abc import Callable
 
-from keras_spatial.lowering.relayout import permuted
+from keras_spatial.lowering.relayout import permuted, whole
 from keras_spatial.lowering.tensors import SpatialTensor
 from keras_spatial.lowering.trace import Trace
 
@@ -14,8 +14,8 @@ def in_either_format(lower: Callable) -> Callable:
     @functools.wraps(lower)
     def either(layer, trace: Trace, x: SpatialTensor, *args, **kwargs):
         if layer.data_format != "channels_first":
-            return lower(layer, trace, x, *args, **kwargs)
-        y = lower(layer, trace, to_channels_last(trace, x), *args, **kwargs)
+            return lower(layer, trace, whole(trace, x, [x.ndim - 1]), *args, **kwargs)
+        y = lower(layer, trace, to_channels_last(trace, whole(trace, x, [1])), *args, **kwargs)
         return to_channels_first(trace, y) if y.ndim == x.ndim else y
 
     return either

@@ -32,6 +32,13 @@ _POINTWISE = {
 }
 POINTWISE = tuple(getattr(module, name) for module, names in _POINTWISE.items() for name in names.split())
 
+# Their derivatives may be infinite for what lies beyond the logical size, where nothing but 0 would be multiplied.
+_SINGULAR = tuple(
+    getattr(numpy, name)
+    for name in """Arccos Arccosh Arcsin Arctanh Cbrt Divide DivideNoNan Fmod Hypot Log Log10 Log1p Log2 Mod Power
+    Reciprocal Sqrt Tan TrueDivide""".split()
+) + (math.Rsqrt, math.Erfinv)
+
 
 @register_lowering(*POINTWISE)
 def pointwise_operation(operation, trace: Trace, *args: Any, **kwargs: Any) -> SpatialTensor:
@@ -44,6 +51,9 @@ def pointwise_operation(operation, trace: Trace, *args: Any, **kwargs: Any) -> S
     )
     dtype = operation.compute_output_spec(*symbolic_args, **symbolic_kwargs).dtype
 
+    if isinstance(operation, _SINGULAR):
+        operands = [_with_ones_outside(trace, x) for x in operands]
+
     def on_slices(*slices: tf.Tensor) -> tf.Tensor:
         remaining = iter(slices)
         local_args, local_kwargs = tree.map_structure(
@@ -52,6 +62,15 @@ def pointwise_operation(operation, trace: Trace, *args: Any, **kwargs: Any) -> S
         return tf.cast(operation.call(*local_args, **local_kwargs), dtype)
 
     return trace.pointwise(on_slices, operands, dtype=dtype, name=operation.name)
+
+
+def _with_ones_outside(trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    inside = trace.inside(x)
+    if inside is None:
+        return x
+    return trace.pointwise(
+        lambda t, mask: tf.where(tf.cast(mask, tf.bool), t, tf.ones_like(t)), [x, inside], name="inside"
+    )
 
 
 def _is_operand(value: Any) -> bool:
@@ -138,10 +157,12 @@ def moments_operation(operation, trace: Trace, x: SpatialTensor) -> tuple[Spatia
 @register_lowering(math.Logsumexp)
 def log_sum_exp_operation(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     over = _over(operation, x)
-    largest = reductions.maximum(trace, x, over, keepdims=True)
-    powers = trace.pointwise(lambda t, m: tf.exp(t - tf.stop_gradient(m)), [x, largest], name="powers")
-    sums = reductions.total(trace, powers, over, keepdims=True)
-    y = trace.pointwise(lambda s, m: tf.math.log(s) + tf.stop_gradient(m), [sums, largest], name="logsumexp")
+    _, sums, largest = reductions.exponentials(trace, x, over)
+    y = trace.pointwise(
+        lambda s, m: tf.math.log(tf.where(s == 0, tf.ones_like(s), s)) + tf.stop_gradient(m),
+        [sums, largest],
+        name=operation.name,
+    )
     if operation.keepdims:
         return y
     return trace.reduced(lambda t: tf.squeeze(t, over), [y], reductions.reduced_axes(x, over, False))
@@ -216,8 +237,12 @@ def _pooling_arguments(operation) -> SimpleNamespace:
         pool_size=operation.pool_size,
         strides=operation.pool_size if operation.strides is None else operation.strides,
         padding=operation.padding,
-        data_format=backend.standardize_data_format(operation.data_format),
+        data_format=_data_format(operation),
     )
+
+
+def _data_format(operation) -> str:
+    return operation.data_format or keras.config.image_data_format()
 
 
 @register_lowering(nn.AdaptiveAveragePool)
@@ -233,7 +258,7 @@ def adaptive_max_pool_operation(operation, trace: Trace, x: SpatialTensor) -> Sp
 def _adaptive_arguments(operation, x: SpatialTensor) -> SimpleNamespace:
     return SimpleNamespace(
         output_size=convolutional.per_axis(operation.output_size, x.ndim - 2),
-        data_format=backend.standardize_data_format(operation.data_format),
+        data_format=_data_format(operation),
     )
 
 
@@ -266,7 +291,7 @@ def _convolution_arguments(operation, x: SpatialTensor, kernel) -> SimpleNamespa
         strides=convolutional.per_axis(operation.strides, rank),
         dilation_rate=convolutional.per_axis(operation.dilation_rate, rank),
         padding=operation.padding,
-        data_format=backend.standardize_data_format(operation.data_format),
+        data_format=_data_format(operation),
         compute_dtype=x.dtype.name,
         use_bias=False,
         activation=None,

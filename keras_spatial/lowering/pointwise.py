@@ -76,7 +76,7 @@ def concatenate(layer, trace: Trace, xs: list[SpatialTensor]) -> SpatialTensor:
 
 @register_lowering(layers.Dense)
 def dense(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
-    x = trace.cast(x, layer.compute_dtype)
+    x = trace.whole(trace.cast(x, layer.compute_dtype), [x.ndim - 1])
     y = trace.pointwise(
         lambda t, *kernel: ops.matmul(t, kernel_value(layer, kernel, t.dtype)),
         [x],

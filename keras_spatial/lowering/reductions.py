@@ -88,7 +88,20 @@ def moments(
 
 def softmax(trace: Trace, x: SpatialTensor, over: Sequence[int], name: str = "softmax") -> SpatialTensor:
     """Softmax over some axes: exponentials of the distance to the maximum, over their sum."""
+    powers, sums, _ = exponentials(trace, x, over)
+    return trace.pointwise(lambda t, s: t / tf.where(s == 0, tf.ones_like(s), s), [powers, sums], name=name)
+
+
+def exponentials(
+    trace: Trace, x: SpatialTensor, over: Sequence[int]
+) -> tuple[SpatialTensor, SpatialTensor, SpatialTensor]:
+    """Exponentials of the distance to the maximum over some axes, their sum over them, and the maximum."""
     largest = trace.maximum(x, reduced_axes(x, over, True), keepdims=True, over=over)
-    powers = trace.pointwise(lambda t, m: tf.exp(t - tf.stop_gradient(m)), [x, largest], name=name)
-    sums = total(trace, powers, over, keepdims=True)
-    return trace.pointwise(lambda t, s: t / s, [powers, sums], name=name)
+    inside = trace.inside(x)
+
+    def power(t: tf.Tensor, m: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
+        # Beyond the logical size there is no maximum, and an infinite power would spoil the gradients.
+        return tf.exp(masked(t - tf.stop_gradient(m), mask))
+
+    powers = trace.pointwise(power, [x, largest, *([] if inside is None else [inside])], name="powers")
+    return powers, total(trace, powers, over, keepdims=True), largest

@@ -47,24 +47,33 @@ def whole(trace: "Trace", x: SpatialTensor, indices: Sequence[int]) -> SpatialTe
     return x
 
 
-def aligned(trace: "Trace", tensors: Sequence[SpatialTensor]) -> list[SpatialTensor]:
-    """Tensors that broadcast against each other, with the same blocks wherever sizes are equal."""
+def aligned(trace: "Trace", tensors: Sequence[SpatialTensor], but: int | None = None) -> list[SpatialTensor]:
+    """Tensors that broadcast against each other, with the same blocks wherever sizes are equal.
+
+    Args:
+        trace: the trace under way.
+        tensors: the tensors.
+        but: an axis, counted from the end, that is left as it is.
+    """
     rank = max(x.ndim for x in tensors)
+    targets: dict[int, Axis] = {}
     for i in range(-rank, 0):
         axes = [x.axes[i] for x in tensors if x.ndim >= -i]
-        largest = max(axes, key=lambda axis: (axis.size, axis.split))
-        if all(axis.size == 1 or axis.cut_like(largest) for axis in axes):
-            continue
-        tensors = [_with_axis(trace, x, i, largest) for x in tensors]
-    return list(tensors)
+        size = max(axis.size for axis in axes)
+        taken = {axis.name for axis in targets.values() if axis.split}
+        split = [axis for axis in axes if axis.size == size > 1 and axis.split and axis.name not in taken]
+        targets[i] = split[0] if split else Axis(f"axis{rank + i}", size)
 
+    def wanted(axis: Axis, i: int) -> Axis:
+        if (
+            i == but
+            or (axis.size == targets[i].size and axis.cut_like(targets[i]))
+            or not (axis.split or targets[i].split)
+        ):
+            return axis
+        return targets[i] if axis.size == targets[i].size else Axis(axis.name, axis.size)
 
-def _with_axis(trace: "Trace", x: SpatialTensor, i: int, axis: Axis) -> SpatialTensor:
-    if x.ndim < -i or x.axes[i].size != axis.size or x.axes[i].cut_like(axis):
-        return x
-    names = {other.name for j, other in enumerate(x.axes) if j != x.ndim + i and other.split}
-    target = axis if axis.name not in names else Axis(x.axes[i].name, axis.size)
-    return relayout(trace, x, [target if j == x.ndim + i else old for j, old in enumerate(x.axes)])
+    return [relayout(trace, x, [wanted(axis, i - x.ndim) for i, axis in enumerate(x.axes)]) for x in tensors]
 
 
 def renamed(trace: "Trace", x: SpatialTensor, axes: Sequence[Axis]) -> SpatialTensor:

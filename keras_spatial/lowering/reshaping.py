@@ -49,7 +49,7 @@ def sized_axis(trace: Trace, axis: Axis, size: int) -> Axis:
     """An axis of another size, at the same voxel spacing: with the same blocks, so that it can be merged with others."""
     if size < 1:
         raise ValueError(f"Nothing is left of axis '{axis.name}'. Received: size {axis.size}, to become {size}")
-    return replace(axis, size=size) if 2 * size >= axis.size else trace.recut(axis, size)
+    return replace(axis, size=size) if 2 * size >= axis.size > 2 else trace.recut(axis, size)
 
 
 def scaled_axis(trace: Trace, axis: Axis, size: int) -> Axis:
@@ -156,12 +156,10 @@ def reshaped(trace: Trace, x: SpatialTensor, shape: Sequence[int]) -> SpatialTen
 def concatenated(trace: Trace, tensors: Sequence[SpatialTensor], axis: int, name: str) -> SpatialTensor:
     """Tensors one after the other along any axis. Along a split axis, each is moved to its place and they are added."""
     axis %= tensors[0].ndim
-    others = list(tensors)
     split = next((x.axes[axis] for x in tensors if x.axes[axis].split), None)
     size = sum(x.shape[axis] for x in tensors)
     if split is None:
-        # Alignment compares sizes: along the axis of concatenation, sizes say nothing.
-        others = _aligned_but_for(trace, others, axis)
+        others = aligned(trace, tensors, but=axis - tensors[0].ndim)
         axes = list(others[0].axes)
         axes[axis] = Axis(axes[axis].name, size)
         return trace.reduced(lambda *ts: tf.concat(ts, axis), others, axes, name=name)
@@ -171,21 +169,6 @@ def concatenated(trace: Trace, tensors: Sequence[SpatialTensor], axis: int, name
         moved.append(shifted(trace, x, axis, target, start))
         start += x.shape[axis]
     return trace.pointwise(lambda *ts: tf.add_n(ts), aligned(trace, moved), name=name)
-
-
-def _aligned_but_for(trace: Trace, tensors: Sequence[SpatialTensor], axis: int) -> list[SpatialTensor]:
-    result = list(tensors)
-    for i in range(tensors[0].ndim):
-        if i == axis:
-            continue
-        target = next((x.axes[i] for x in tensors if x.axes[i].split), tensors[0].axes[i])
-        result = [
-            x
-            if x.axes[i].cut_like(target)
-            else trace.relayout(x, [target if j == i else a for j, a in enumerate(x.axes)])
-            for x in result
-        ]
-    return result
 
 
 def sliced(trace: Trace, x: SpatialTensor, i: int, index: Sequence[int]) -> SpatialTensor:

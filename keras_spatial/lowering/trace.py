@@ -84,7 +84,7 @@ class Trace:
 
         Call it for reasons that do not depend on block lengths, so that planning and the step itself number alike.
         """
-        if not axis.split:
+        if not axis.split or size == 1:
             return axis.whole(size)
         self._cuts += 1
         return self._cut_axis(f"{axis.name}#{self._cuts}", axis.name, size)

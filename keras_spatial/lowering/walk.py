@@ -20,7 +20,7 @@ def lower_operation(operation: keras.Operation, trace: Trace, *args: Any, **kwar
     Raises:
         UnsupportedLayer: if it has no lowering.
     """
-    kwargs.pop("training", None)
+    kwargs = {k: v for k, v in kwargs.items() if k != "training" and not (k == "mask" and v is None)}
     if isinstance(operation, keras.Layer):
         args, kwargs = _autocast(operation, trace, args, kwargs)
     if isinstance(operation, keras.Model):
