@@ -6,6 +6,7 @@ from typing import cast
 
 import tensorflow_datasets as tfds
 
+from datasets.building import build
 from datasets.lits.cases import Case, OtherSourcesError, check_case, find_cases
 from datasets.lits.conversion import STORE
 from datasets.lits.lits_dataset_builder import Builder, LitsConfig, sources
@@ -33,7 +34,8 @@ def prepare(
         blocks: blocks to store a volume in, along x, y and z.
         on_bad_case: "raise" or "skip".
         beam_options: options of the Beam pipeline, such as `["--direct_num_workers=4",
-            "--direct_running_mode=multi_processing"]`; the default is Beam's DirectRunner in this process.
+            "--direct_running_mode=multi_processing"]`; the default is Beam's local runner in this process. With
+            `--runner=...` any other, whose workers need this checkout and a data_dir that all machines share.
         split: "published" or "fold-K-of-N"; see `datasets.lits.splits.assign`.
         spacing: edge of cubic voxels in mm.
 
@@ -45,9 +47,6 @@ def prepare(
         VolumeError: bad input, named by its subclass. Cases that were converted are kept for the next call.
         OtherSourcesError: the data set is there, but was built of other files than those in `manual_dir`.
     """
-    # Only a build needs Beam, whose import takes seconds.
-    from apache_beam.options.pipeline_options import PipelineOptions
-
     config = LitsConfig(resolution=resolution, spacing=spacing, blocks=blocks, split=split, on_bad_case=on_bad_case)
     # TFDS wants its own object for the configs that the builder lists.
     config = Builder.builder_configs.get(config.name, config)
@@ -55,10 +54,7 @@ def prepare(
     if (builder.data_path / "dataset_info.json").exists():
         _check_sources(builder, find_cases(manual_dir))
         return builder
-    options = PipelineOptions(beam_options) if beam_options is not None else None
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(manual_dir=str(manual_dir), beam_options=options)
-    )
+    build(builder, manual_dir, beam_options)
     shutil.rmtree(Path(data_dir) / builder.name / STORE / str(config.grid), ignore_errors=True)
     return builder
 
