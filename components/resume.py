@@ -42,7 +42,7 @@ def step(
         name: of the step, for the log and the record.
         function: takes the paths of `inputs` and `outputs`, the `settings` and the `folders` as keyword arguments, and
             returns metadata by name of output, or None.
-        inputs: KFP artifacts by argument.
+        inputs: KFP artifacts, or lists of them, by argument.
         outputs: KFP artifacts by argument; they get the metadata, their step's key and its seconds.
         settings: plain values by argument, part of the key.
         folders: folders outside the pipeline by argument; their files' names, sizes and times are part of the key.
@@ -63,7 +63,7 @@ def step(
         metadata, seconds = {output: facts["metadata"] for output, facts in done["outputs"].items()}, done["seconds"]
     else:
         print(f"{name}: started", flush=True)
-        paths = {argument: artifact.path for argument, artifact in {**inputs, **outputs}.items()}
+        paths = {argument: _path(artifact) for argument, artifact in {**inputs, **outputs}.items()}
         metadata = function(**paths, **folders, **settings) or {}
         seconds = time.time() - started
         print(f"{name}: finished in {seconds:.0f} s", flush=True)
@@ -82,20 +82,30 @@ def _key(name: str, inputs: Mapping[str, Any], settings: Mapping[str, Any], fold
     facts = {
         "name": name,
         "settings": dict(settings),
-        "inputs": {argument: artifact.metadata.get("step_key", artifact.uri) for argument, artifact in inputs.items()},
+        "inputs": {argument: _identity(artifact) for argument, artifact in inputs.items()},
         "folders": {argument: fingerprint(path) for argument, path in folders.items()},
         "code": code_version(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+def _path(artifact: Any) -> Any:
+    return [one.path for one in artifact] if isinstance(artifact, list) else artifact.path
+
+
+def _identity(artifact: Any) -> Any:
+    if isinstance(artifact, list):
+        return [_identity(one) for one in artifact]
+    return artifact.metadata.get("step_key", artifact.uri)
+
+
 def fingerprint(folder: str | Path) -> str:
     """Digest of the names, sizes and times of the files in a folder; of the path alone if it is missing."""
     digest = hashlib.sha256(str(folder).encode())
-    for path in sorted(Path(folder).rglob("*")):
+    for path in [Path(folder), *sorted(Path(folder).rglob("*"))]:
         if path.is_file():
             stat = path.stat()
-            digest.update(f"{path.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 
 

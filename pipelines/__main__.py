@@ -48,6 +48,43 @@ def run(name: str, config: str | None, assignments: tuple[str, ...], run_dir: st
     _run(name, load(config, assignments), run_dir or f"runs/{name}")
 
 
+@main.command("compile")
+@click.argument("name")
+@click.option("--output", required=True, help="YAML file to write.")
+@click.option("--config", type=click.Path(dir_okay=False), help="YAML file of settings.")
+@click.option(
+    "--cluster", "cluster_file", type=click.Path(dir_okay=False), help="YAML file of the cluster's resources."
+)
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
+def compile_command(
+    name: str, output: str, config: str | None, cluster_file: str | None, assignments: tuple[str, ...]
+) -> None:
+    """Compile pipeline NAME for a cluster."""
+    from pipelines import catalogue
+    from pipelines.cluster import Cluster, load_cluster
+    from pipelines.submission import compile_pipeline
+
+    cluster = load_cluster(cluster_file) if cluster_file else Cluster()
+    path = compile_pipeline(catalogue.build(name, load(config, assignments), cluster), output)
+    click.echo(f"Compiled {name}: {path}")
+
+
+@main.command()
+@click.argument("package")
+@click.option("--host", envvar="KFP_HOST", required=True, help="Address of KFP's API. [KFP_HOST]")
+@click.option("--namespace", envvar="KFP_NAMESPACE", help="Namespace of the run. [KFP_NAMESPACE]")
+@click.option("--token", envvar="KFP_TOKEN", help="Bearer token; better by environment. [KFP_TOKEN]")
+@click.option("--name", help="Name of the run. [the file's]")
+@click.option("--wait", is_flag=True, help="Follow the run to its end; the exit status is the run's.")
+def submit(package: str, host: str, namespace: str | None, token: str | None, name: str | None, wait: bool) -> None:
+    """Start a run of the compiled pipeline PACKAGE on a cluster."""
+    from pipelines.submission import Server
+    from pipelines.submission import submit as send
+
+    run = send(package, Server(host, namespace, token), name or Path(package).stem, wait=wait)
+    click.echo(f"Submitted: run {run}")
+
+
 @main.command("settings")
 @click.option("--config", type=click.Path(dir_okay=False), help="YAML file of settings.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
@@ -62,12 +99,26 @@ def _cases(data: str) -> int:
     return len(find_cases(data))
 
 
+def _check_files(name: str, settings: Settings) -> None:
+    """What can be known of the input files in seconds, before the first step."""
+    from components.compare.compare import read_baseline
+    from components.segment.segment import volumes_in
+
+    if name == "batch_inference":
+        volumes_in(settings.data)
+    elif settings.data:
+        _cases(settings.data)
+    if settings.model and not Path(settings.model).exists():
+        raise SettingsError(f"model: no such file or folder. Received: {settings.model!r}")
+    if settings.baseline:
+        read_baseline(settings.baseline)
+
+
 def _run(name: str, settings: Settings, run_dir: str) -> None:
     from pipelines import catalogue, local
 
     pipeline = catalogue.build(name, settings)
-    if settings.data:
-        _cases(settings.data)
+    _check_files(name, settings)
     folder = local.check_folder(run_dir)
     (folder / "settings.yaml").write_text(dump(settings), encoding="utf-8")
     click.echo(f"Pipeline {name} in {folder}")
@@ -83,9 +134,12 @@ def _report(error: Exception) -> int:
 
 def cli(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 for a failure, 2 for bad arguments."""
+    from components.compare.compare import BaselineError
+    from components.segment.segment import NothingSegmented
     from keras_spatial.volumes import VolumeError
     from pipelines.catalogue import UnknownPipeline
     from pipelines.local import RunFolderError, StepFailed
+    from pipelines.submission import PackageError, SubmissionError
 
     try:
         result: Any = main.main(args=arguments, prog_name="python -m pipelines", standalone_mode=False)
@@ -95,10 +149,18 @@ def cli(arguments: list[str] | None = None) -> int:
     except click.Abort:
         click.echo("FAILED: interrupted; finished steps are kept.", err=True)
         return 130
-    except (SettingsError, UnknownPipeline, RunFolderError, VolumeError) as error:
+    except (
+        SettingsError,
+        UnknownPipeline,
+        RunFolderError,
+        PackageError,
+        VolumeError,
+        BaselineError,
+        NothingSegmented,
+    ) as error:
         _report(error)
         return 2
-    except StepFailed as error:
+    except (StepFailed, SubmissionError) as error:
         return _report(error)
     return result if isinstance(result, int) else 0
 

@@ -1,16 +1,24 @@
 """The pipelines by name, and what each leaves at the top of its run's folder."""
 
 import difflib
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kfp.dsl.base_component import BaseComponent
 
+from components.files import read_json, write_json
+from pipelines.batch_inference import batch_inference
+from pipelines.cluster import Cluster
 from pipelines.lits_segmentation import lits_segmentation
-from pipelines.local import Step, collect_results
+from pipelines.local import Step
+from pipelines.resolution_study import resolution_study
 from pipelines.settings import Settings
 
 PIPELINES = {
     "lits_segmentation": lits_segmentation,
+    "resolution_study": resolution_study,
+    "batch_inference": batch_inference,
 }
 
 
@@ -18,7 +26,7 @@ class UnknownPipeline(ValueError):
     """No pipeline has this name."""
 
 
-def build(name: str, settings: Settings) -> BaseComponent:
+def build(name: str, settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
     """The pipeline of a name.
 
     Raises:
@@ -28,14 +36,35 @@ def build(name: str, settings: Settings) -> BaseComponent:
         near = difflib.get_close_matches(name, PIPELINES, n=1, cutoff=0.4)
         hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(PIPELINES)}."
         raise UnknownPipeline(f"{name}: no such pipeline. {hint}")
-    return PIPELINES[name](settings)
+    return PIPELINES[name](settings, cluster)
 
 
-def results(name: str, folder: Path, steps: list[Step]) -> list[str]:
-    """Collect the results of a finished run, and say in a few lines what they are."""
-    metrics = collect_results(folder, steps)
+def results(name: str, folder: Path, steps: Sequence[Step]) -> list[str]:
+    """Put the results of a finished run at the top of its folder, and say in a few lines what they are."""
+    by_name = {step.name: step for step in steps}
     reused = [step.name for step in steps if step.reused]
     lines = [f"Taken from earlier runs: {', '.join(reused)}"] if reused else []
+    collect = {"lits_segmentation": _segmentation, "resolution_study": _study, "batch_inference": _inference}
+    return lines + collect[name](folder, by_name)
+
+
+def _segmentation(folder: Path, steps: Mapping[str, Step]) -> list[str]:
+    evaluation = steps["evaluate"].path("evaluation")
+    metrics = read_json(evaluation / "metrics.json")
+    metrics["seconds"] = read_json(folder / "seconds.json")
+    _copy(steps["report"].path("page"), folder / "report.html")
+    _copy(steps["report"].path("summary"), folder / "report.md")
+    _copy(steps["train"].path("model") / "model.keras", folder / "model.keras")
+    _copy(evaluation / "cases.csv", folder / "cases.csv")
+    _copy(steps["ingest"].path("quarantine"), folder / "quarantine.html")
+    metrics["accepted"] = "export" in steps
+    write_json(folder / "metrics.json", metrics)
+    lines = []
+    bad = steps["ingest"].outputs["quarantine"]["metadata"]["bad"]
+    if bad:
+        lines.append(f"Bad cases left out: {bad:.0f}, see {folder / 'quarantine.html'}")
+    if not metrics["accepted"]:
+        lines.append("Not exported: worse than the baseline.")
     if "threshold_dice" in metrics:
         lines.append("Best intensity threshold: " + _dice(metrics["threshold_dice"]))
     lines.append(f"Report: {folder / 'report.html'}")
@@ -43,5 +72,30 @@ def results(name: str, folder: Path, steps: list[Step]) -> list[str]:
     return lines
 
 
-def _dice(values: dict[str, float]) -> str:
+def _study(folder: Path, steps: Mapping[str, Step]) -> list[str]:
+    _copy(steps["study"].path("page"), folder / "report.html")
+    rows = read_json(steps["study"].path("table"))
+    write_json(folder / "metrics.json", {"runs": rows, "seconds": read_json(folder / "seconds.json")})
+    lines = [f"{row['resolution']}³: {_dice(row['dice'])}, training {row['seconds']:.0f} s" for row in rows]
+    return [*lines, f"Report: {folder / 'report.html'}"]
+
+
+def _inference(folder: Path, steps: Mapping[str, Step]) -> list[str]:
+    source, target = steps["segment"].path("predictions"), folder / "segmentations"
+    part = folder / ".part-segmentations"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part)
+    shutil.rmtree(target, ignore_errors=True)
+    part.rename(target)
+    facts = steps["segment"].outputs["predictions"]["metadata"]
+    return [f"Segmented {facts['segmented']:.0f} volumes, {facts['failed']:.0f} could not be used: {target}"]
+
+
+def _copy(source: Path, target: Path) -> None:
+    part = target.with_name(f".part-{target.name}")
+    shutil.copyfile(source, part)
+    part.replace(target)
+
+
+def _dice(values: Mapping[str, float]) -> str:
     return ", ".join(f"{part} {value:.3f}" for part, value in values.items())

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from kfp import local
 from kfp.dsl.base_component import BaseComponent
 
-from components.files import read_json, write_json
+from components.files import write_json
 from components.resume import JOURNAL, STEPS_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,7 +106,10 @@ def run(pipeline: BaseComponent, run_dir: str | Path) -> list[Step]:
                 f"The same command goes on after them."
             ) from None
         done = read_journal(steps)
-        seconds = {step.name: round(step.seconds, 1) for step in done}
+        seconds: dict[str, float] = {}
+        for step in done:
+            # A step inside a loop counts with all its turns.
+            seconds[step.name] = round(seconds.get(step.name, 0.0) + step.seconds, 1)
         write_json(folder / "seconds.json", {**seconds, "this_run": round(time.time() - started, 1)})
     return done
 
@@ -118,29 +121,6 @@ def read_journal(steps: Path) -> list[Step]:
         return []
     entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [Step(e["step"], e["seconds"], e["reused"], e["outputs"]) for e in entries]
-
-
-def collect_results(run_dir: str | Path, steps: list[Step]) -> dict[str, Any]:
-    """Put `metrics.json`, `report.html` and the model at the top of the run's folder.
-
-    Returns:
-        The content of `metrics.json`.
-    """
-    folder = Path(run_dir).resolve()
-    by_name = {step.name: step for step in steps}
-    metrics = read_json(by_name["evaluate"].path("evaluation") / "metrics.json")
-    metrics["seconds"] = read_json(folder / "seconds.json")
-    for source, name in (
-        (by_name["report"].path("page"), "report.html"),
-        (by_name["report"].path("summary"), "report.md"),
-        (by_name["train"].path("model") / "model.keras", "model.keras"),
-        (by_name["evaluate"].path("evaluation") / "cases.csv", "cases.csv"),
-    ):
-        part = folder / f".part-{name}"
-        shutil.copyfile(source, part)
-        part.replace(folder / name)
-    write_json(folder / "metrics.json", metrics)
-    return metrics
 
 
 @contextmanager

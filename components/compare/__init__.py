@@ -1,0 +1,1 @@
+"""Compare a model with the best earlier one: the gate before its export."""

@@ -1,0 +1,73 @@
+"""Whether a model is good enough, compared with the best earlier one."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.files import read_json, write_json
+
+
+class BaselineError(ValueError):
+    """The metrics of the earlier model cannot be used."""
+
+
+def compare_models(
+    evaluation: str, decision: str, *, baseline: str, tolerance: float
+) -> Mapping[str, Mapping[str, Any]]:
+    """Compare the Dice of an evaluation with that of an earlier run.
+
+    Args:
+        evaluation: folder of the step evaluate.
+        decision: JSON file to write: accepted or not, and the Dice of both.
+        baseline: `metrics.json` of the earlier run; empty where there is none, and the model is accepted.
+        tolerance: Dice by which a class may be worse.
+
+    Raises:
+        BaselineError: if the earlier metrics are missing, unreadable, or of other held-out cases.
+    """
+    current = read_json(Path(evaluation) / "metrics.json")
+    earlier = read_baseline(baseline) if baseline else None
+    if earlier is not None and sorted(earlier["cases"]) != sorted(current["cases"]):
+        raise BaselineError(
+            f"{baseline}: expected the same held-out cases as in this run, {current['cases']}. Received: "
+            f"{earlier['cases']}. Evaluate the earlier model on these cases, or leave baseline empty."
+        )
+    accepted = earlier is None or accept(current["dice"], earlier["dice"], tolerance)
+    write_json(
+        decision,
+        {
+            "accepted": accepted,
+            "dice": current["dice"],
+            "baseline": earlier and earlier["dice"],
+            "tolerance": tolerance,
+        },
+    )
+    print(
+        f"compare: {'accepted' if accepted else 'not accepted'}; Dice {current['dice']}, earlier {earlier}", flush=True
+    )
+    return {"decision": {"accepted": accepted}}
+
+
+def accept(current: Mapping[str, float], earlier: Mapping[str, float], tolerance: float) -> bool:
+    """Whether no class is worse than before by more than the tolerance."""
+    return all(current[part] >= earlier[part] - tolerance for part in ("liver", "lesion"))
+
+
+def read_baseline(path: str | Path) -> dict[str, Any]:
+    """`metrics.json` of an earlier run.
+
+    Raises:
+        BaselineError: missing, not JSON, or without the Dice of liver and lesion and the list of cases.
+    """
+    try:
+        metrics = read_json(path)
+        dice = {part: float(metrics["dice"][part]) for part in ("liver", "lesion")}
+        cases = [str(case) for case in metrics["cases"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BaselineError(
+            f"{path}: expected the metrics.json of an earlier run, with dice and cases. Received: {error!r}"
+        ) from error
+    if not all(math.isfinite(value) for value in dice.values()):
+        raise BaselineError(f"{path}: expected finite Dice. Received: {dice}")
+    return {"dice": dice, "cases": cases}

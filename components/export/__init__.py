@@ -1,0 +1,1 @@
+"""Make a trained model ready for use elsewhere."""

@@ -1,0 +1,20 @@
+"""The component `export`."""
+
+from kfp import dsl
+
+from components.base import component
+
+
+@component
+def export(model: dsl.Input[dsl.Model], evaluation: dsl.Input[dsl.Artifact], exported: dsl.Output[dsl.Model]):
+    """Export a model as Keras file and TensorFlow SavedModel, with a description.
+
+    Args:
+        model: Of the step train.
+        evaluation: Of the step evaluate.
+        exported: Folder with model.keras, saved_model and model.json.
+    """
+    from components.export.export import export_model
+    from components.resume import step
+
+    step("export", export_model, inputs={"model": model, "evaluation": evaluation}, outputs={"exported": exported})

@@ -1,0 +1,1 @@
+"""The last step of a pipeline on a cluster, which runs whatever happened before."""

@@ -1,0 +1,1 @@
+"""Segment CT volumes with a trained model."""

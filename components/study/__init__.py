@@ -1,0 +1,1 @@
+"""One report over the runs of a study."""

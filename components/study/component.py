@@ -1,0 +1,29 @@
+"""The component `study`."""
+
+from kfp import dsl
+
+from components.base import component
+
+
+@component
+def study(
+    models: dsl.Input[list[dsl.Model]],
+    evaluations: dsl.Input[list[dsl.Artifact]],
+    page: dsl.Output[dsl.HTML],
+    table: dsl.Output[dsl.Artifact],
+    title: str = "Resolution study",
+):
+    """Compare runs that differ in their resolution.
+
+    Args:
+        models: Trained models.
+        evaluations: Their evaluations, in the same order.
+        page: One report over all runs.
+        table: JSON with resolution, Dice and training time of each run.
+        title: Heading of the page.
+    """
+    from components.resume import step
+    from components.study.study import report_study
+
+    inputs = {"models": models, "evaluations": evaluations}
+    step("study", report_study, inputs=inputs, outputs={"page": page, "table": table}, settings={"title": title})

@@ -1,0 +1,43 @@
+"""Runs that differ in their resolution, side by side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.evaluate.evaluate import load_metrics, load_scores
+from components.files import read_json, write_json
+from components.report.page import RunReport, write_report
+from components.train.train import TRAINING
+
+
+def report_study(
+    models: Sequence[str], evaluations: Sequence[str], page: str, table: str, *, title: str
+) -> Mapping[str, Mapping[str, Any]]:
+    """Write one page that compares several runs; the one of the highest resolution is shown in full.
+
+    Args:
+        models, evaluations: folders of the steps train and evaluate, in the same order.
+        page: HTML file to write.
+        table: JSON file to write: resolution, Dice and training seconds of each run.
+        title: heading.
+    """
+    trainings = [read_json(Path(model) / TRAINING) for model in models]
+    runs = sorted(zip(trainings, evaluations, strict=True), key=lambda run: -run[0]["resolution"])
+    reports = [
+        RunReport(
+            title=title if place == 0 else f"{training['resolution']}³",
+            metrics=load_metrics(evaluation),
+            history=training["history"],
+            mesh=f"{training['mesh']}; {training['layout']}",
+            timings={"train": training["seconds"]},
+            parameters={"resolution": training["resolution"], "epochs": training["epochs"]},
+        )
+        for place, (training, evaluation) in enumerate(runs)
+    ]
+    write_report(page, reports[0], compared=reports[1:])
+    rows = [
+        {"resolution": training["resolution"], "dice": load_scores(evaluation)["dice"], "seconds": training["seconds"]}
+        for training, evaluation in reversed(runs)
+    ]
+    write_json(table, rows)
+    return {"table": {"runs": len(rows)}}

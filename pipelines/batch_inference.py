@@ -1,0 +1,34 @@
+"""CT volumes in, segmentations as NIfTI out, on each volume's own grid."""
+
+from kfp import dsl
+from kfp.dsl.base_component import BaseComponent
+
+from components.segment.component import segment
+from pipelines.cluster import Cluster, Resources, guarded
+from pipelines.settings import Settings, SettingsError
+
+
+def batch_inference(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
+    """The pipeline with these settings as defaults of its parameters.
+
+    Raises:
+        SettingsError: without `data` or `model`.
+    """
+    for name, value in (("data", settings.data), ("model", settings.model)):
+        if not value:
+            raise SettingsError(f"{name}: batch_inference needs it. Give --set {name}=PATH.")
+    give = Resources(cluster)
+
+    @dsl.pipeline(name="batch-inference", description="CT volumes to label files on their own grids.")
+    def pipeline(
+        data: str = settings.data,
+        model: str = settings.model,
+        mesh: str = settings.mesh,
+        layout: str = settings.layout,
+    ):
+        with guarded(cluster):
+            task = segment(volumes=data, model=model, mesh=mesh, layout=layout)
+            task.set_caching_options(False)
+            give(task, accelerated=True)
+
+    return pipeline
