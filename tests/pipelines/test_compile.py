@@ -90,7 +90,7 @@ def test_an_exit_handler_ends_every_pipeline(name, tmp_path):
     _, (spec, _) = compiled(name, tmp_path, TPU)
     tasks = spec["root"]["dag"]["tasks"]
     assert tasks["finish"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
-    inner = [d["dag"]["tasks"] for n, d in spec["components"].items() if n.startswith("comp-exit-handler")][0]
+    inner = next(d["dag"]["tasks"] for n, d in spec["components"].items() if n.startswith("comp-exit-handler"))
     assert all(t["retryPolicy"]["maxRetryCount"] == 3 for t in inner.values() if "retryPolicy" in t)
     assert any("retryPolicy" in t for t in inner.values())
 

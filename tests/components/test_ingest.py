@@ -1,0 +1,77 @@
+"""Ingest checks every case, and lists the bad ones with their reasons."""
+
+import csv
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from components.ingest.ingest import ingest_volumes
+from datasets.lits.cases import BadCasesError, MissingPairError, NoCasesError
+from datasets.phantom import write_lits_folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "lits"
+    write_lits_folder(folder, cases=3, size=16)
+    return folder
+
+
+def spoil(folder):
+    """Case 0: truncated; case 1: a label of 7."""
+    path = folder / "volume-0.nii.gz"
+    path.write_bytes(path.read_bytes()[:500])
+    image = nib.load(folder / "segmentation-1.nii.gz")
+    labels = np.asarray(image.dataobj).copy()
+    labels[0, 0, 0] = 7
+    nib.save(nib.Nifti1Image(labels, image.affine), folder / "segmentation-1.nii.gz")
+
+
+def run(folder, tmp_path, on_bad_case):
+    cases, quarantine = tmp_path / "out" / "cases", tmp_path / "out" / "quarantine.html"
+    return cases, quarantine, ingest_volumes(str(folder), str(cases), str(quarantine), on_bad_case=on_bad_case)
+
+
+def test_good_cases_are_collected(folder, tmp_path):
+    cases, _, metadata = run(folder, tmp_path, "raise")
+    assert metadata["quarantine"] == {"usable": 3, "bad": 0}
+    assert len(list(cases.glob("*.nii.gz"))) == 6
+    assert json.loads((cases / "index.json").read_text())["cases"] == [0, 1, 2]
+
+
+def test_bad_cases_are_put_aside_with_their_reasons(folder, tmp_path):
+    spoil(folder)
+    cases, quarantine, metadata = run(folder, tmp_path, "skip")
+    assert metadata["quarantine"] == {"usable": 1, "bad": 2}
+    assert sorted(p.name for p in cases.glob("*.nii.gz")) == ["segmentation-2.nii.gz", "volume-2.nii.gz"]
+    with (cases / "quarantine.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["case"] for row in rows] == ["volume-0", "volume-1"]
+    assert "volume-0.nii.gz" in rows[0]["reason"]
+    assert rows[1]["error"] == "LabelValueError"
+    assert "LabelValueError" in quarantine.read_text()
+
+
+def test_a_bad_case_ends_a_strict_run_after_all_were_checked(folder, tmp_path):
+    spoil(folder)
+    with pytest.raises(BadCasesError, match=r"(?s)2 of 3 cases.*on_bad_case=skip.*volume-0.*volume-1"):
+        run(folder, tmp_path, "raise")
+    assert (tmp_path / "out" / "quarantine.html").is_file()
+
+
+def test_no_usable_case_ends_every_run(tmp_path):
+    folder = tmp_path / "lits"
+    write_lits_folder(folder, cases=1, size=16)
+    path = folder / "volume-0.nii.gz"
+    path.write_bytes(b"nothing")
+    with pytest.raises(BadCasesError, match="1 of 1 cases cannot be used"):
+        run(folder, tmp_path, "skip")
+
+
+def test_missing_folder_and_missing_pair_are_named(folder, tmp_path):
+    with pytest.raises(NoCasesError, match="no such folder"):
+        run(tmp_path / "missing", tmp_path, "skip")
+    (folder / "segmentation-1.nii.gz").unlink()
+    with pytest.raises(MissingPairError, match="volume-1"):
+        run(folder, tmp_path, "skip")
