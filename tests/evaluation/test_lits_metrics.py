@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from keras_spatial import evaluation as ev
+from keras_spatial.evaluation.surfaces import nearest_distances
 
 ONE = (1.0, 1.0, 1.0)
 
@@ -115,6 +116,17 @@ def test_distances_equal_a_brute_force_search():
     assert found.mean == pytest.approx(pooled.mean(), rel=1e-5)
     assert found.root_mean_square == pytest.approx(np.sqrt((pooled**2).mean()), rel=1e-5)
     assert found.maximum == pytest.approx(pooled.max(), rel=1e-5)
+
+
+@pytest.mark.parametrize("most_points", [0, 10**6], ids=["distance map", "search tree"])
+def test_both_ways_to_search_give_the_nearest_distance(most_points):
+    rng = np.random.default_rng(4)
+    points, queries = rng.random((9, 8, 7)) < 0.3, rng.random((9, 8, 7)) < 0.5
+    points[2:6, 2:6, 2:6] = True  # thick: voxels inside it are at distance 0 too
+    spacing = np.array([0.6, 0.9, 2.5])
+    between = np.linalg.norm((np.argwhere(queries)[:, None] - np.argwhere(points)[None]) * spacing, axis=-1)
+    found = nearest_distances(points, queries, tuple(spacing), most_points)
+    assert np.allclose(found, between.min(axis=1), rtol=1e-5)
 
 
 def test_a_far_away_island_does_not_change_what_is_near():
