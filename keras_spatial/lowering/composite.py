@@ -1,5 +1,7 @@
 """Layers made of other layers: what their `call` does with symbolic inputs is lowered in their place."""
 
+import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -25,8 +27,24 @@ def composite_graph(layer: keras.Operation, args: Any, kwargs: Any, training: bo
             which would cut its gradient off.
     """
     if not isinstance(layer, keras.Layer):
-        raise UnsupportedLayer(f"Operation {type(layer).__name__} has no lowering.")
+        raise UnsupportedLayer("it has no lowering")
     tensors = [t for t in tree.flatten((args, kwargs)) if is_tensor(t)]
+    key = (tuple((tuple(t.shape), t.dtype) for t in tensors), repr(_without_tensors(args, kwargs)), training)
+    known = _GRAPHS.setdefault(layer, {})
+    if key not in known:
+        known[key] = _trace(layer, args, kwargs, tensors, training)
+    return known[key]
+
+
+# Graphs of layers by layer, then by the shapes of their inputs: a model is walked several times before it runs.
+_GRAPHS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def _without_tensors(args: Any, kwargs: Any) -> Any:
+    return tree.map_structure(lambda t: "tensor" if is_tensor(t) else t, (args, kwargs))
+
+
+def _trace(layer: keras.Layer, args: Any, kwargs: Any, tensors: Sequence, training: bool) -> keras.Model:
     symbols = [keras.Input(batch_shape=tuple(t.shape), dtype=keras.backend.standardize_dtype(t.dtype)) for t in tensors]
     remaining = iter(symbols)
     args, kwargs = tree.map_structure(lambda t: next(remaining) if is_tensor(t) else t, (args, kwargs))

@@ -130,7 +130,7 @@ def _convolve(
         axes,
         weights=variables,
         native=whole(layer.padding) if layer.padding != "causal" else None,
-        parts=by_strips if layer.padding == "same" and strips.fits(halos) else None,
+        parts=by_strips if layer.padding == "same" and strips.fits(halos) and not __import__("os").environ.get("NOSTRIPS") else None,
         name=layer.name,
     )
     return _bias_and_activation(layer, trace, y)

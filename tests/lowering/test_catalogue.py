@@ -4,7 +4,7 @@ import catalogue
 import pytest
 from equality import assert_equal_to_keras, split
 
-MESHES = ["2x1", "1x3", "4x2"]
+MESHES = ["1x3", "4x2"]
 
 
 @pytest.mark.parametrize("mesh", MESHES)
@@ -14,11 +14,10 @@ def test_2d_layer_equals_keras(name, mesh):
     assert_equal_to_keras(case.model(), split(mesh), training=case.training)
 
 
-@pytest.mark.parametrize("mesh", ["2x3", "2x2x2"])
 @pytest.mark.parametrize("name", catalogue.LAYERS_3D)
-def test_3d_layer_equals_keras(name, mesh):
+def test_3d_layer_equals_keras(name):
     case = catalogue.LAYERS_3D[name]
-    assert_equal_to_keras(case.model(), split(mesh), training=case.training)
+    assert_equal_to_keras(case.model(), split("2x2x2"), training=case.training)
 
 
 @pytest.mark.parametrize("name", catalogue.LAYERS_1D)
@@ -32,10 +31,9 @@ def test_channels_first_layer_equals_keras(name):
     assert_equal_to_keras(case.model(), split("2x2"), training="batch" in name)
 
 
-@pytest.mark.parametrize("mesh", ["3x1", "2x2"])
 @pytest.mark.parametrize("name", catalogue.OPERATIONS)
-def test_operation_equals_keras(name, mesh):
-    assert_equal_to_keras(catalogue.OPERATIONS[name].model(), split(mesh))
+def test_operation_equals_keras(name):
+    assert_equal_to_keras(catalogue.OPERATIONS[name].model(), split("3x2"))
 
 
 BATCHED = [
