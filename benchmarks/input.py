@@ -100,14 +100,13 @@ def lesions(folder: Path) -> dict:
 
 def blocks(folder: Path, resolution: int, repeats: int) -> dict:
     """Bytes and seconds to read one block of sixteen, and the size on disk against gzip."""
-    from datasets.building import build as build_data_set
     from datasets.phantom.phantom_dataset_builder import Builder, PhantomConfig
     from keras_spatial.data import Box, Part, Store
 
     config = PhantomConfig(resolution=resolution, cases=(2, 1, 1), blocks=(4, 4, 1))
     builder = Builder(config=config, data_dir=str(folder / "data"))
     start = time.perf_counter()
-    build_data_set(builder)
+    builder.download_and_prepare()
     build = time.perf_counter() - start
     store = Store(builder, "train")
     image, label = store.read(0, Box((0, 0, 0), (resolution,) * 3))

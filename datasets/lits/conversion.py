@@ -77,7 +77,7 @@ class Converted:
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """HU, int16, and labels, uint8, `[X, Y, Z]`, mapped and not read."""
-        image, label = (np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in ("image", "label"))
+        image, label = (np.lib.format.open_memmap(self.folder / f"{name}.npy", "r") for name in ("image", "label"))
         return image, label
 
 

@@ -125,7 +125,7 @@ class Builder(BlockBuilder):
             raise _error(bad)
         splits = lits_splits.assign(sorted(converted), config.split)
         self._note(splits, bad, found)
-        return self._stored(pipeline, splits, converted)
+        return self._stored(splits, converted)
 
     def _note(self, splits: lits_splits.Splits, bad: list[tuple[Case, str, str]], found: list[Case]) -> None:
         cast(dict, self.info.metadata).update(
@@ -139,23 +139,18 @@ class Builder(BlockBuilder):
         for case, error, message in bad:
             logger.warning("lits: left out %s: %s: %s", case.name, error, message)
 
-    def _stored(self, pipeline: Any, splits: lits_splits.Splits, converted: dict[int, Converted]) -> dict[str, Any]:
-        beam = tfds.core.lazy_imports.apache_beam
-        blocks, stored = self.blocks, {}
-        for name, numbers in splits.items():
-            tasks = [(key, converted[number]) for key, number in enumerate(numbers)]
-            for index in blocks.indices():
-                split = blocks.split(name, index)
-                stored[split] = (
-                    pipeline
-                    | f"{split}: cases" >> beam.Create(tasks)
-                    | f"{split}: one case per task" >> beam.Reshuffle()
-                    | f"{split}: examples" >> beam.Map(_example, blocks=blocks, index=index)
-                )
-        return stored
+    def _stored(self, splits: lits_splits.Splits, converted: dict[int, Converted]) -> dict[str, Any]:
+        # Beam has done the work; what is left is copying. A Beam pipeline with a writer for each of hundreds of block
+        # splits takes longer to plan than the copying takes.
+        return {
+            self.blocks.split(name, index): self._generate_examples([converted[n] for n in numbers], index)
+            for name, numbers in splits.items()
+            for index in self.blocks.indices()
+        }
 
-    def _generate_examples(self) -> Iterator[Any]:
-        raise NotImplementedError("_split_generators gives the collections of examples itself")
+    def _generate_examples(self, cases: list[Converted], index: Index) -> Iterator[tuple[int, dict[str, Any]]]:
+        for key, case in enumerate(cases):
+            yield key, _example(case, self.blocks, index)
 
 
 def sources(cases: list[Case]) -> dict[str, list[int]]:
@@ -196,12 +191,11 @@ def _count(cases: list[Case], grid: Grid, store: str) -> int:
     return sum(find(case, grid, store) is not None for case in cases)
 
 
-def _example(task: tuple[int, Converted], blocks: BlockGrid, index: Index) -> tuple[int, dict[str, Any]]:
-    key, converted = task
+def _example(converted: Converted, blocks: BlockGrid, index: Index) -> dict[str, Any]:
     hu, labels = converted.arrays()
     part = blocks.slices(index, hu.shape)
     facts = converted.facts
-    return key, {
+    return {
         "image": hu_window(hu[part])[..., None],
         "label": np.ascontiguousarray(labels[part]),
         "case": facts["case"],

@@ -1,5 +1,6 @@
 """The phantoms as a TFDS data set: nothing to download, and each block computed by itself."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -78,34 +79,26 @@ class Builder(BlockBuilder):
             metadata=tfds.core.MetadataDict(blocks=list(config.blocks)),
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager, pipeline: Any) -> dict[str, Any]:
-        beam = tfds.core.lazy_imports.apache_beam
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         config = cast(PhantomConfig, self.builder_config)
         stored, first = {}, 0
         for name, count in zip(SPLITS, config.cases, strict=True):
-            tasks = [(key, first + key) for key in range(count)]
-            first += count
             for index in self.blocks.indices():
-                split = self.blocks.split(name, index)
-                stored[split] = (
-                    pipeline
-                    | f"{split}: cases" >> beam.Create(tasks)
-                    | f"{split}: one case per task" >> beam.Reshuffle()
-                    | f"{split}: examples" >> beam.Map(_example, config=config, index=index)
-                )
+                stored[self.blocks.split(name, index)] = self._generate_examples(range(first, first + count), index)
+            first += count
         return stored
 
-    def _generate_examples(self) -> Any:
-        raise NotImplementedError("_split_generators gives the collections of examples itself")
+    def _generate_examples(self, numbers: range, index: Index) -> Iterator[tuple[int, dict[str, Any]]]:
+        for key, number in enumerate(numbers):
+            yield key, _example(number, cast(PhantomConfig, self.builder_config), index)
 
 
-def _example(task: tuple[int, int], config: PhantomConfig, index: Index) -> tuple[int, dict[str, Any]]:
-    key, number = task
+def _example(number: int, config: PhantomConfig, index: Index) -> dict[str, Any]:
     size = config.resolution, config.resolution, config.resolution
     person = patient(number, config.seed, config.difficulty)
     part = BlockGrid(*config.blocks).slices(index, size)
     hu, labels = render(person, size, [s.start for s in part], [s.stop for s in part])
-    return key, {
+    return {
         "image": hu_window(hu)[..., None],
         "label": labels,
         "case": f"phantom-{config.seed}-{number}",

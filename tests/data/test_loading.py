@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import keras_spatial as ks
-from datasets.building import build
 from datasets.phantom import patient, render
 from datasets.phantom.phantom_dataset_builder import Builder, PhantomConfig
 from keras_spatial.data import STRONG, Box, Part, Store, StoreError, load, order, part_of
@@ -21,7 +20,7 @@ SIZE = (16, 16, 16)
 def builder(tmp_path_factory):
     config = PhantomConfig(resolution=16, cases=(6, 1, 1), blocks=(4, 2, 1))
     builder = Builder(config=config, data_dir=str(tmp_path_factory.mktemp("data")))
-    build(builder)
+    builder.download_and_prepare()
     return builder
 
 

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-from datasets.building import build as run_beam
 from datasets.phantom import patient, render
 from datasets.phantom.phantom_dataset_builder import Builder, PhantomConfig
 
 
 def build(folder, **config):
     builder = Builder(config=PhantomConfig(resolution=16, cases=(2, 1, 1), **config), data_dir=str(folder))
-    run_beam(builder)
+    builder.download_and_prepare()
     return builder
 
 
