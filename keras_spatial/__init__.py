@@ -5,18 +5,22 @@ from keras_spatial import _environment
 _environment.prepare()
 
 from keras_spatial import layers, losses, metrics, models  # noqa: E402
+from keras_spatial.backup import Backup  # noqa: E402
 from keras_spatial.distribution import SpatialParallel  # noqa: E402
 from keras_spatial.lowering import UnsupportedLayer, register_lowering  # noqa: E402
 from keras_spatial.mesh import device_mesh  # noqa: E402
 from keras_spatial.model import Model, load_model, partition  # noqa: E402
+from keras_spatial.processes import initialize  # noqa: E402
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Backup",
     "Model",
     "SpatialParallel",
     "UnsupportedLayer",
     "device_mesh",
+    "initialize",
     "layers",
     "load_model",
     "losses",

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 import keras
 from keras.src.distribution.distribution_lib import Distribution  # Not exported; the base of ModelParallel.
 
+from keras_spatial import processes
 from keras_spatial.mesh import parse_pairs
 from keras_spatial.mtf.compatibility import mtf
+from keras_spatial.runtimes.collective import CollectiveMesh
 from keras_spatial.runtimes.placement import Placement
 
 AXIS_NAMES = ("batch", "x", "y", "z")
@@ -79,7 +81,11 @@ class SpatialParallel(Distribution):
         shape = mtf.Shape(
             [mtf.Dimension(n, s) for n, s in zip(self.device_mesh.axis_names, self.device_mesh.shape, strict=True)]
         )
-        return Placement(shape, mtf.LayoutRules(self._layout.items()), list(self.device_mesh.devices.flatten()))
+        layout, devices = mtf.LayoutRules(self._layout.items()), list(self.device_mesh.devices.flatten())
+        job = processes.current()
+        if job.count > 1:
+            return CollectiveMesh(shape, layout, devices, job)
+        return Placement(shape, layout, devices)
 
     # Keras asks these for layouts of its own; the variables stay whole, and the images are split by `ks.Model`.
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
+from keras_spatial import processes
+
 # Logical CPU devices share TensorFlow's thread pool and cost nothing while unused, but their number is fixed when
 # TensorFlow starts: enough for several small meshes in one program, unless the first mesh is larger.
 _LEAST_LOGICAL_CPUS = 16
@@ -42,7 +44,8 @@ def device_mesh(shape: str | Mapping[str, int], devices: Sequence[str] | None = 
     Args:
         shape: the mesh's axes and their sizes in Mesh-TensorFlow's notation, such as `"rows:2, columns:2"`, or a dict.
         devices: TensorFlow device names such as `"gpu:0"`, as many as the product of the sizes. By default the
-            machine's GPUs, or logical CPU devices where it has none.
+            machine's GPUs, or logical CPU devices where it has none; after `ks.initialize()` equally many of
+            each process.
 
     Returns:
         A `keras.distribution.DeviceMesh`.
@@ -74,6 +77,19 @@ def device_mesh(shape: str | Mapping[str, int], devices: Sequence[str] | None = 
 
 
 def _default_devices(count: int, shape: object) -> list[str]:
+    job = processes.current()
+    if job.count == 1:
+        return _devices_of_process(count, shape)
+    if count % job.count:
+        raise ValueError(
+            f"The mesh {shape!r} has {count} devices, which {job.count} processes cannot share equally. Change the "
+            f"mesh or the number of processes, or name the devices yourself."
+        )
+    local = [device.split(":") for device in _devices_of_process(count // job.count, shape)]
+    return [job.device(rank, kind, int(number)) for rank in range(job.count) for kind, number in local]
+
+
+def _devices_of_process(count: int, shape: object) -> list[str]:
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         if len(gpus) < count:
@@ -82,7 +98,7 @@ def _default_devices(count: int, shape: object) -> list[str]:
                 f"smaller, or name CPU devices yourself: devices=['cpu:0', ...]."
             )
         return [f"gpu:{i}" for i in range(count)]
-    _make_logical_cpus(count)
+    make_logical_cpus(count)
     available = len(tf.config.list_logical_devices("CPU"))
     if available < count:
         raise ValueError(
@@ -93,7 +109,8 @@ def _default_devices(count: int, shape: object) -> list[str]:
     return [f"cpu:{i}" for i in range(count)]
 
 
-def _make_logical_cpus(count: int) -> None:
+def make_logical_cpus(count: int) -> None:
+    """Make logical CPU devices, if TensorFlow has not started."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     if tf.config.get_logical_device_configuration(cpu):
         return

@@ -11,11 +11,13 @@ from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.models.functional import Functional  # Not public; the one class that `Model` must share a base with.
 from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 
+from keras_spatial import processes
 from keras_spatial.distribution import SpatialParallel
 from keras_spatial.lowering.objective import update_metric
 from keras_spatial.lowering.table import UnsupportedLayer
 from keras_spatial.lowering.tensors import Blocks
 from keras_spatial.lowering.walk import explain, functional_graph, trace_call, unsupported_operations
+from keras_spatial.runtimes.synchronize import callbacks_without_files, synchronize
 from keras_spatial.step import Forward, Lowered, Objective, Target, gradients, lower_objective, plan_blocks
 
 
@@ -82,6 +84,36 @@ class Model(keras.Model):
         training = args[1] if len(args) > 1 else kwargs.get("training")
         return self._call_partitioned(self._as_inputs(inputs), bool(training))
 
+    # Many processes: see `keras_spatial.processes`.
+
+    def fit(self, *args, **kwargs):
+        """As `keras.Model.fit`. Of many processes all call it alike; the first one writes progress and files."""
+        return super().fit(**self._in_step(keras.Model.fit, args, kwargs))
+
+    def evaluate(self, *args, **kwargs):
+        """As `keras.Model.evaluate`, in all processes alike."""
+        return super().evaluate(**self._in_step(keras.Model.evaluate, args, kwargs))
+
+    def predict(self, *args, **kwargs):
+        """As `keras.Model.predict`, in all processes alike: each gets the whole outputs."""
+        return super().predict(**self._in_step(keras.Model.predict, args, kwargs))
+
+    def _in_step(self, method, args: tuple, kwargs: dict) -> dict:
+        """The arguments of `fit` and the like in this process, after all processes have come to the same model."""
+        arguments = dict(inspect.signature(method).bind(self, *args, **kwargs).arguments)
+        arguments |= arguments.pop("kwargs", {})
+        del arguments["self"]
+        job = processes.current()
+        if self.distribution is None or job.count == 1:
+            return arguments
+        if not self._partition.synchronized:
+            synchronize(self, job)
+            self._partition.synchronized = True
+        if not job.is_first:
+            arguments["verbose"] = 0
+            arguments["callbacks"] = callbacks_without_files(arguments.get("callbacks"))
+        return arguments
+
     # Steps. Keras calls them while it traces `train_function` and the like.
 
     def train_step(self, data):
@@ -97,9 +129,11 @@ class Model(keras.Model):
         lowered = Lowered(forward.trace)
         regularization, extra = self._regularization(variables)
         self._track(lowered, objective, regularization, forward)
+        known = [(g, v) for g, v in zip(weight_gradients, variables, strict=True) if g is not None]
+        exported = iter(lowered.export_all([g for g, _ in known], [v.shape for _, v in known]))
         values = []
-        for variable, gradient, more in zip(variables, weight_gradients, extra, strict=True):
-            terms = [] if gradient is None else [lowered.export(gradient, variable.shape)]
+        for gradient, more in zip(weight_gradients, extra, strict=True):
+            terms = [] if gradient is None else [next(exported)]
             terms += [] if more is None else [tf.cast(scale, more.dtype) * more]
             values.append(tf.add_n(terms) if terms else None)
         self.optimizer.apply_gradients(zip(values, variables, strict=True))
@@ -129,6 +163,7 @@ class Model(keras.Model):
         # Keras traces one function over an iterator, where a last, smaller batch makes the batch size unknown. Blocks
         # have static sizes: one trace per batch size.
         step = self._autoconvert_optionals(tf.function(step_function, autograph=False))
+        training = step_function == self.train_step
 
         def run(iterator):
             logs = None
@@ -137,7 +172,11 @@ class Model(keras.Model):
                     data = next(iterator)
                 except (StopIteration, tf.errors.OutOfRangeError):
                     break
-                logs = step(data)
+                if training and self._partition.skip:
+                    self._partition.skip -= 1
+                    logs = self.get_metrics_result()
+                else:
+                    logs = step(data)
             if logs is None:
                 raise StopIteration
             return logs
@@ -314,6 +353,8 @@ class _Partition:
     """What a model knows of its mesh. Keras does not track it, so its graphs add no layers to the model."""
 
     distribution: SpatialParallel | None
+    synchronized: bool = False
+    skip: int = 0  # Steps of `fit` that a restored run has done already: their batches are read and dropped.
     graphs: dict[bool, keras.Model] = field(default_factory=dict)
     blocks: dict[Any, dict[str, Blocks]] = field(default_factory=dict)
     functions: dict[bool, Any] = field(default_factory=dict)

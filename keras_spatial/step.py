@@ -143,6 +143,13 @@ class Lowered:
             whole = tf.slice(whole, [0] * len(shape), list(shape))
         return whole
 
+    def export_all(self, values: Sequence[mtf.Tensor], shapes: Sequence[Sequence[int]]) -> list[tf.Tensor]:
+        """As `export`, of many small tensors such as weight gradients: between processes they travel together."""
+        impl = self.trace.impl
+        if getattr(impl, "fuses_allreduces", False):
+            impl.reduce_together([self.lowering.tensors[value] for value in values])
+        return [self.export(value, shape) for value, shape in zip(values, shapes, strict=True)]
+
     def apply_updates(self) -> None:
         """Assign the moving averages."""
         for variable, value in self.trace.updates:

@@ -1,0 +1,153 @@
+"""A training run that survives: its state is written every few steps, and a restarted run goes on from there."""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_spatial import processes
+from keras_spatial.runtimes.collective import broadcast_variables
+from keras_spatial.runtimes.synchronize import state_of
+
+
+class Backup(keras.callbacks.Callback):
+    """Writes the whole state of training while `fit` runs, and restores it when `fit` is started anew.
+
+    The state is the weights, moving averages, random seeds, the optimizer, metrics, epoch and step. A file is complete
+    or absent, whenever the process is killed. A run that goes on on the same mesh ends with the same weights, bit for
+    bit, as one without interruption, if its data come in the same order: the steps of the epoch that were done already
+    read their batches and drop them. The mesh may also be another one.
+
+    All processes of a job use the callback; the first one reads and writes.
+
+    Args:
+        folder: where the file `backup.npz` lies. Of many processes only the first needs to see it.
+        steps: batches between two backups.
+        keep: whether the file stays when training has come to its end.
+
+    Raises:
+        ValueError: if `steps` is not positive, the model has no mesh, or the file is that of another model.
+
+    Example:
+
+    ```python
+    model.fit(dataset, epochs=100, callbacks=[ks.Backup("runs/liver", steps=50)])
+    ```
+    """
+
+    def __init__(self, folder: str | os.PathLike, steps: int = 100, keep: bool = False):
+        super().__init__()
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1. Received: {steps!r}")
+        self.path = Path(folder) / "backup.npz"
+        self.steps = steps
+        self.keep = keep
+        self._epoch = 0
+        self._since = 0
+        self._skipping = False
+        self._metrics: list[np.ndarray] | None = None
+
+    def on_train_begin(self, logs=None):
+        if getattr(self.model, "distribution", None) is None:
+            raise ValueError("ks.Backup is for models on a mesh; keras.callbacks.BackupAndRestore is for others.")
+        job = processes.current()
+        position = tf.Variable([0, 0], dtype=tf.int64)
+        metrics = [tf.Variable(v) for v in self.model.metrics_variables]
+        if job.is_first and self.path.exists():
+            epoch, step = _read(self.path, state_of(self.model), metrics)
+            position.assign([epoch, step])
+        if job.count > 1:
+            broadcast_variables([position, *metrics, *state_of(self.model)], job)
+        epoch, step = (int(value) for value in position.numpy())
+        if epoch or step:
+            self.model._initial_epoch = epoch
+            self.model._partition.skip = step
+            self._metrics = [m.numpy() for m in metrics]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+        if self._metrics is not None:
+            for variable, value in zip(self.model.metrics_variables, self._metrics, strict=False):
+                variable.assign(value)
+            self._metrics = None
+        self._skipping = self.model._partition.skip > 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._skipping:
+            self._skipping = self.model._partition.skip > 0
+            return
+        self._since += 1
+        if self._since >= self.steps:
+            self._write(self._epoch, batch + 1)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._write(epoch + 1, 0)
+
+    def on_train_end(self, logs=None):
+        self.model._initial_epoch = None
+        if processes.current().is_first and not self.keep:
+            self.path.unlink(missing_ok=True)
+
+    def _write(self, epoch: int, step: int) -> None:
+        self._since = 0
+        if processes.current().is_first:
+            write(self.path, state_of(self.model), self.model.metrics_variables, epoch, step)
+
+
+def write(path: Path, variables: list, metrics: list, epoch: int, step: int) -> None:
+    """Write a state in one piece: under another name first, and on the disk before it takes the place of the last."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {"epoch": epoch, "step": step, "shapes": _shapes(variables), "metrics": _shapes(metrics)}
+    arrays = {f"variable{i}": _bits(v) for i, v in enumerate(variables)}
+    arrays |= {f"metric{i}": _bits(v) for i, v in enumerate(metrics)}
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, about=np.array(json.dumps(about)), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path, variables: list, metrics: list) -> tuple[int, int]:
+    """Assign a state; return its epoch and step."""
+    try:
+        with np.load(path) as file:
+            about = json.loads(str(file["about"]))
+            found = {name: file[name] for name in file.files if name != "about"}
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a backup of ks.Backup: remove it to start anew. Received: {error}") from error
+    if about["shapes"] != _shapes(variables):
+        pairs = zip(about["shapes"], _shapes(variables), strict=False)
+        different = next(((theirs, ours) for theirs, ours in pairs if theirs != ours), None)
+        raise ValueError(
+            f"{path} is the backup of another model or optimizer: choose another folder, or remove it to start anew. "
+            f"Received: {len(about['shapes'])} variables, expected {len(variables)}; the first "
+            f"that differ: {different}"
+        )
+    for i, variable in enumerate(variables):
+        variable.assign(found[f"variable{i}"].view(_dtype(variable)).reshape(variable.shape))
+    # Metrics that were not built yet have no variables; those begin anew.
+    if about["metrics"] == _shapes(metrics):
+        for i, metric in enumerate(metrics):
+            metric.assign(found[f"metric{i}"].view(_dtype(metric)).reshape(metric.shape))
+    return about["epoch"], about["step"]
+
+
+def _shapes(variables: list) -> list:
+    return [[list(v.shape), _dtype(v).name] for v in variables]
+
+
+def _dtype(variable) -> np.dtype:
+    return tf.as_dtype(variable.dtype).as_numpy_dtype(0).dtype
+
+
+def _bits(variable) -> np.ndarray:
+    """A variable's bytes: NumPy's files know no bfloat16."""
+    return np.frombuffer(np.asarray(variable.numpy()).tobytes(), np.uint8)

@@ -1,0 +1,261 @@
+"""Many processes, on one or many hosts, as one mesh: TensorFlow's collective runtime, started and checked.
+
+The same script runs in every process. `initialize` finds the others, as a Kubernetes training operator or
+`python -m keras_spatial.launch` names them in `TF_CONFIG`; from then on `ks.device_mesh` spans the devices of all.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+from tensorflow.core.protobuf import tensorflow_server_pb2
+from tensorflow.python.eager import context  # The collective runtime has no public switch outside tf.distribute.
+
+# The jobs of `TF_CONFIG` whose tasks compute, in the order in which tf.distribute numbers them.
+_JOBS = ("chief", "worker")
+_COMMUNICATIONS = ("auto", "ring", "nccl")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of this job.
+
+    Attributes:
+        tasks: job name and task number of each, such as `("worker", 0)`.
+        rank: which of them this process is.
+        communication: how all-reduces run: `"ring"` (gRPC), `"nccl"`, or `"auto"`.
+        timeout: seconds that a process waits for the others at agreed points; also the limit of one message.
+    """
+
+    tasks: tuple[tuple[str, int], ...] = (("localhost", 0),)
+    rank: int = 0
+    communication: str = "auto"
+    timeout: float = 60.0
+    _agreements: list[str] = field(default_factory=list, compare=False, repr=False)
+
+    @property
+    def count(self) -> int:
+        return len(self.tasks)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is process 0, which writes checkpoints, logs and progress."""
+        return self.rank == 0
+
+    def device(self, rank: int, kind: str, number: int) -> str:
+        """The full name of a device of any process."""
+        job, task = self.tasks[rank]
+        return f"/job:{job}/replica:0/task:{task}/device:{kind.upper()}:{number}"
+
+    def rank_of(self, device: str) -> int:
+        """Which process a device belongs to: this one where the name says nothing of it."""
+        spec = tf.DeviceSpec.from_string(device) if device.startswith("/") else None
+        if spec is None or spec.job is None:
+            return self.rank
+        return self.tasks.index((spec.job, spec.task or 0))
+
+    def agree(self, what: str, facts: Mapping[str, object]) -> None:
+        """Compare facts that must be the same in all processes, within a bounded time. All processes call it.
+
+        Args:
+            what: what is compared, for the message, such as `"model"`.
+            facts: names and values; values are compared as text.
+
+        Raises:
+            RuntimeError: in every process, naming what differs from process 0; or the process that did not answer.
+        """
+        if self.count == 1:
+            return
+        key = f"keras_spatial/{len(self._agreements)}"
+        self._agreements.append(what)
+        mine = {"what": what, **{name: str(value) for name, value in facts.items()}}
+        runtime = context.context()
+        runtime.set_config_key_value(f"{key}/{self.rank}", json.dumps(mine))
+        found = []
+        for rank in range(self.count):
+            try:
+                text = runtime.get_config_key_value(f"{key}/{rank}", timeout_in_ms=int(1000 * self.timeout))
+            except tf.errors.OpError as error:
+                raise RuntimeError(
+                    f"Process {rank} of {self.count} did not come to the same point as process {self.rank} (comparing "
+                    f"the {what}) within {self.timeout:.0f} s. It has ended, or runs another program. "
+                    f"Received: {error.message}"
+                ) from error
+            found.append(json.loads(text))
+        differences = [
+            f"  - {name}: process 0 has {_short(first)}, process {rank} has {_short(theirs.get(name))}"
+            for rank, theirs in enumerate(found)
+            for name, first in {**dict.fromkeys(theirs), **found[0]}.items()
+            if theirs.get(name) != first
+        ]
+        if differences:
+            lines = "\n".join(differences)
+            raise RuntimeError(f"The processes do not agree on the {what}; start all with the same program:\n{lines}")
+
+
+def _short(value: str | None, limit: int = 300) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+_current = Processes()
+
+
+def current() -> Processes:
+    """The processes of this job; a single one before `initialize`."""
+    return _current
+
+
+def initialize(
+    addresses: Sequence[str] | None = None,
+    process_id: int | None = None,
+    process_count: int | None = None,
+    *,
+    communication: str = "auto",
+    timeout: float = 60.0,
+) -> Processes:
+    """Join the other processes of this job. Call it first: before `ks.device_mesh` and before any TensorFlow operation.
+
+    Args:
+        addresses: `"host:port"` of every process, the same list in all. By default `TF_CONFIG` says it, as Kubernetes
+            training operators and `python -m keras_spatial.launch` set it.
+        process_id: which of them this process is, from 0.
+        process_count: how many there should be, to be checked against `addresses` or `TF_CONFIG`.
+        communication: `"ring"` for gRPC, `"nccl"`, or `"auto"`: NCCL where the mesh's devices are GPUs.
+        timeout: seconds to wait for the other processes, here and wherever they must agree, and for one message.
+
+    Returns:
+        The processes; without `TF_CONFIG` and addresses this one alone.
+
+    Raises:
+        ValueError: if the arguments or `TF_CONFIG` are malformed or contradict each other.
+        RuntimeError: if TensorFlow has started already, if a process does not answer in time, or if processes differ
+            in their addresses or in their versions of the code.
+
+    Example:
+
+    ```python
+    ks.initialize()
+    mesh = ks.device_mesh("rows:4")  # One device of each of four processes.
+    ```
+    """
+    global _current
+    if communication not in _COMMUNICATIONS:
+        raise ValueError(f"communication must be one of {_COMMUNICATIONS}. Received: {communication!r}")
+    if not timeout > 0:
+        raise ValueError(f"timeout must be a positive number of seconds. Received: {timeout!r}")
+    jobs, job, task = _from_arguments(addresses, process_id) if addresses is not None else _from_environment()
+    tasks = tuple((name, number) for name in _JOBS for number in range(len(jobs.get(name, ()))))
+    if process_count is not None and process_count != max(len(tasks), 1):
+        raise ValueError(
+            f"{process_count} processes were asked for, but {'addresses' if addresses is not None else 'TF_CONFIG'} "
+            f"names {max(len(tasks), 1)}: {jobs}"
+        )
+    if len(tasks) <= 1:
+        return _current
+    if _current.count > 1:
+        raise RuntimeError("ks.initialize() was called before: call it once in every process.")
+    processes = Processes(tasks, tasks.index((job, task)), communication, timeout)
+    _start(jobs, processes)
+    _current = processes
+    processes.agree("cluster", {"addresses": json.dumps(jobs), "timeout": timeout, "communication": communication})
+    processes.agree("code", _versions())
+    return processes
+
+
+def _from_arguments(addresses: Sequence[str], process_id: int | None) -> tuple[dict[str, list[str]], str, int]:
+    addresses = list(addresses)
+    for address in addresses:
+        host, _, port = str(address).rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError(f"An address is written as 'host:port'. Received: {address!r}")
+    if len(set(addresses)) != len(addresses):
+        raise ValueError(f"Every process needs an address of its own. Received: {addresses}")
+    if process_id is None or not 0 <= process_id < len(addresses):
+        raise ValueError(f"process_id must be 0 to {len(addresses) - 1}, or set TF_CONFIG. Received: {process_id!r}")
+    return {"worker": addresses}, "worker", process_id
+
+
+def _from_environment() -> tuple[dict[str, list[str]], str, int]:
+    text = os.environ.get("TF_CONFIG", "")
+    if not text.strip():
+        return {}, "worker", 0
+    try:
+        config = json.loads(text)
+        jobs = {name: list(config["cluster"][name]) for name in _JOBS if name in config["cluster"]}
+        job, task = config["task"]["type"], int(config["task"]["index"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            'TF_CONFIG must be JSON such as {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", '
+            f'"index": 0}}}}. Received: {text!r}'
+        ) from error
+    if job not in jobs or not 0 <= task < len(jobs[job]):
+        raise ValueError(f"TF_CONFIG names the task {job!r} {task}, which its cluster lacks. Received: {text!r}")
+    return jobs, job, task
+
+
+def _start(jobs: Mapping[str, Sequence[str]], processes: Processes) -> None:
+    """Start TensorFlow as one task of the cluster, with a coordination service that notices lost processes."""
+    runtime = context.context()
+    if runtime._context_handle is not None:
+        raise RuntimeError(
+            "TensorFlow has started already: call ks.initialize() at the top of the program, before ks.device_mesh "
+            "and any TensorFlow or Keras operation."
+        )
+    from keras_spatial import mesh  # Meshes ask this module for the processes.
+
+    mesh.make_logical_cpus(1)
+    job, task = processes.tasks[processes.rank]
+    leader = "/job:{}/replica:0/task:{}".format(*processes.tasks[0])
+    milliseconds = int(1000 * processes.timeout)
+    runtime.configure_collective_ops(
+        collective_leader=leader,
+        scoped_allocator_enabled_ops=(),
+        use_nccl_communication=processes.communication == "nccl",
+        device_filters=(f"/job:{job}/task:{task}",),
+    )
+    runtime.configure_coordination_service(
+        service_type="standalone",
+        service_leader=leader,
+        cluster_register_timeout_in_ms=milliseconds,
+        heartbeat_timeout_in_ms=min(milliseconds, 20_000),
+        shutdown_barrier_timeout_in_ms=min(milliseconds, 20_000),
+        coordinated_jobs=[
+            coordination_config_pb2.CoordinatedJob(name=name, num_tasks=len(addresses))
+            for name, addresses in jobs.items()
+        ],
+    )
+    # As tf.distribute does: a process sees the cluster for collectives, but runs nothing on another's devices.
+    configuration = runtime.config
+    configuration.experimental.collective_group_leader = leader
+    configuration.device_filters.append(f"/job:{job}/task:{task}")
+    server = tensorflow_server_pb2.ServerDef(
+        cluster=tf.train.ClusterSpec(dict(jobs)).as_cluster_def(),
+        default_session_config=configuration,
+        job_name=job,
+        task_index=task,
+        protocol="grpc",
+    )
+    runtime.enable_collective_ops(server)
+    try:
+        runtime.ensure_initialized()
+    except tf.errors.OpError as error:
+        raise RuntimeError(
+            f"Process {processes.rank} could not join the {processes.count} processes within "
+            f"{processes.timeout:.0f} s: check that all were started, with these addresses: {dict(jobs)}. "
+            f"Received: {error.message}"
+        ) from error
+
+
+def _versions() -> dict[str, str]:
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return {"tensorflow": tf.__version__, "keras": keras.__version__, "keras_spatial": digest.hexdigest()[:16]}

@@ -1,0 +1,279 @@
+"""Mesh-TensorFlow over many processes: each lowers only its own slices, and reaches the others by TF collectives.
+
+All processes build the same Mesh-TF graph, so they meet the same messages in the same order; keys are numbered in that
+order and need no negotiation. Whatever stays between devices of one process is a plain copy.
+"""
+
+import itertools
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_spatial.mtf.compatibility import mtf
+from keras_spatial.processes import Processes
+from keras_spatial.runtimes.placement import Placement
+
+# Keys of one process must not repeat among its graphs: all processes trace the same functions in the same order.
+_instances = itertools.count(1)
+
+
+class CollectiveMesh(Placement):
+    """One slice of every tensor on each device of this process.
+
+    Args:
+        shape: the mesh's shape.
+        layout: Mesh-TF layout rules.
+        devices: full names of all devices of the mesh, of all processes, in the order of processors.
+        processes: the processes.
+    """
+
+    fuses_allreduces = True
+
+    def __init__(self, shape: mtf.Shape, layout: mtf.LayoutRules, devices: Sequence[str], processes: Processes):
+        self.processes = processes
+        self.all_devices = list(devices)
+        self.owners = [processes.rank_of(device) for device in devices]
+        self.local = [pnum for pnum, owner in enumerate(self.owners) if owner == processes.rank]
+        self._last: list[tf.Operation] = []
+        super().__init__(shape, layout, [devices[pnum] for pnum in self.local])
+
+    # What a slice is: lists hold this process's slices, in the order of `local`.
+
+    def laid_out_pnum(self):
+        return self.LaidOutTensor(list(self.local))
+
+    def laid_out_pcoord(self, mesh_axis: int):
+        return self.LaidOutTensor([self._coordinates(pnum)[mesh_axis] for pnum in self.local])
+
+    def import_tf_tensor(self, x: mtf.Tensor, tf_x: tf.Tensor):
+        shape = self.slice_shape(x.shape)
+        slices = []
+        for pnum, device in zip(self.local, self.devices, strict=True):
+            with tf.device(device):
+                whole = list(shape) == tf_x.shape.as_list()
+                slices.append(tf.identity(tf_x) if whole else tf.slice(tf_x, self.slice_begin(x.shape, pnum), shape))
+        return self.LaidOutTensor(slices)
+
+    def export_to_tf_tensor(self, x: mtf.Tensor, laid_out_x) -> tf.Tensor:
+        """The whole tensor, in every process. What is the same on all devices is sent nowhere."""
+        slices = laid_out_x.to_laid_out_tensor().tensor_list
+        if self.tensor_layout(x).is_fully_replicated:
+            return slices[0]
+        with tf.device(self.devices[0]):
+            mine = tf.stack(slices)
+            dtype = mine.dtype
+            if dtype == tf.bool:
+                mine = tf.cast(mine, tf.int8)
+            ranks = list(range(self.processes.count))
+            everyone = self._gather(mine, ranks)
+            # The runtime orders the members of a group by itself, so their numbers travel with them.
+            numbers = self._gather(tf.constant(self.local, tf.int32), ranks)
+            ordered = tf.unstack(tf.gather(everyone, tf.argsort(numbers)), self.size)
+            whole = self.combine_slices(ordered, x.shape, device=self.devices[0])
+            return tf.cast(whole, dtype)
+
+    # Messages.
+
+    def allreduce(self, x, mesh_axes: Sequence[int], reduction_fn_string: str):
+        if all(self.shape[axis].size == 1 for axis in mesh_axes):
+            return x.to_laid_out_tensor()
+        slices = dict(zip(self.local, x.to_laid_out_tensor().tensor_list, strict=True))
+        results: dict[int, tf.Tensor] = {}
+        for group in self._groups(mesh_axes):
+            mine = [pnum for pnum in group if pnum in slices]
+            leaders = self._leaders(group)
+            key = next(_instances) if len(leaders) > 1 else None
+            if not mine:
+                continue
+            with tf.device(self.all_devices[mine[0]]):
+                total = _reduce([slices[pnum] for pnum in mine], reduction_fn_string)
+                if key is not None:
+                    total = self._reduce_over(total, leaders, key, reduction_fn_string)
+            for pnum in mine:
+                with tf.device(self.all_devices[pnum]):
+                    results[pnum] = tf.identity(total)
+        return self.LaidOutTensor([results[pnum] for pnum in self.local])
+
+    def reduce_together(self, tensors: Sequence) -> None:
+        """Carry out pending all-reduces of replicated tensors, such as weight gradients, with one message per dtype."""
+        pending: dict[tuple, list[mtf.LazyAllreduceSum]] = {}
+        for tensor in tensors:
+            if isinstance(tensor, mtf.LazyAllreduceSum) and tensor._reduced is None:
+                kind = (tuple(tensor.mesh_axes), tensor.laid_out_input.tensor_list[0].dtype)
+                if tensor not in pending.setdefault(kind, []):
+                    pending[kind].append(tensor)
+        for (mesh_axes, _), lazy in pending.items():
+            shapes = [tensor.slice_shape for tensor in lazy]
+            sizes = [math.prod(shape) for shape in shapes]
+            flat = self.slicewise(
+                lambda *parts: tf.concat([tf.reshape(part, [-1]) for part in parts], 0),
+                *[tensor.laid_out_input for tensor in lazy],
+            )
+            total = self.allreduce(flat, mesh_axes, "SUM")
+
+            def apart(t: tf.Tensor, sizes=sizes, shapes=shapes) -> tuple[tf.Tensor, ...]:
+                return tuple(tf.reshape(part, s) for part, s in zip(tf.split(t, sizes), shapes, strict=True))
+
+            for tensor, result in zip(lazy, self.slicewise(apart, total), strict=True):
+                tensor._reduced = result
+
+    def receive(self, x, mesh_axis: int, source_pcoord: Sequence[int | None]):
+        """Each slice from one neighbour, or zeros: copies within a process, messages between processes."""
+        slices = dict(zip(self.local, x.to_laid_out_tensor().tensor_list, strict=True))
+        sends: list[tf.Tensor] = []
+        received: dict[int, tf.Tensor | None] = {}
+        for group in self._groups([mesh_axis]):
+            for pnum, source in zip(group, source_pcoord, strict=True):
+                origin = None if source is None else group[source]
+                crosses = origin is not None and self.owners[origin] != self.owners[pnum]
+                key = next(_instances) if crosses else None
+                if crosses and origin in slices:
+                    sends.append(self._send(slices[origin], origin, pnum, key))
+                if pnum not in slices:
+                    continue
+                if crosses:
+                    received[pnum] = self._receive_from(slices[pnum], origin, pnum, key)
+                else:
+                    received[pnum] = None if origin is None else slices[origin]
+        results = []
+        # A send has no consumer of its own, and would be dropped from the graph: what arrives stands for what leaves.
+        with tf.control_dependencies(sends):
+            for pnum, device in zip(self.local, self.devices, strict=True):
+                with tf.device(device):
+                    value = received[pnum]
+                    results.append(tf.zeros_like(slices[pnum]) if value is None else tf.identity(value))
+        return self.LaidOutTensor(results)
+
+    def allconcat(self, x, mesh_axis, concat_axis):
+        raise NotImplementedError("keras_spatial gathers by all-reduce: see lowering.relayout.")
+
+    def alltoall(self, x, mesh_axis, split_axis, concat_axis):
+        raise NotImplementedError("keras_spatial changes layouts by halo exchange: see lowering.relayout.")
+
+    # The rim to TensorFlow's collectives.
+
+    def _send(self, value: tf.Tensor, origin: int, target: int, key: int) -> tf.Tensor:
+        with tf.device(self.all_devices[origin]):
+            return self._ordered(
+                lambda: tf.raw_ops.CollectiveBcastSendV2(input=value, **self._pair(origin, target, key))
+            )
+
+    def _receive_from(self, like: tf.Tensor, origin: int, target: int, key: int) -> tf.Tensor:
+        with tf.device(self.all_devices[target]):
+            result = self._ordered(
+                lambda: tf.raw_ops.CollectiveBcastRecvV2(
+                    T=like.dtype, shape=like.shape.as_list(), **self._pair(origin, target, key)
+                )
+            )
+        return tf.ensure_shape(result, like.shape)
+
+    def _pair(self, origin: int, target: int, key: int) -> dict:
+        group = sorted([origin, target])
+        return {
+            "group_size": 2,
+            "group_key": self._group_key(group),
+            "instance_key": key,
+            "communication_hint": self.processes.communication,
+            "timeout_seconds": self.processes.timeout,
+        }
+
+    def _reduce_over(self, value: tf.Tensor, leaders: Sequence[int], key: int, reduction: str) -> tf.Tensor:
+        result = self._ordered(
+            lambda: tf.raw_ops.CollectiveReduceV2(
+                input=value,
+                group_size=len(leaders),
+                group_key=self._group_key(leaders),
+                instance_key=key,
+                ordering_token=[],
+                merge_op={"SUM": "Add", "MAX": "Max"}[reduction],
+                final_op="Id",
+                communication_hint=self.processes.communication,
+                timeout_seconds=self.processes.timeout,
+            )
+        )
+        return tf.ensure_shape(result, value.shape)
+
+    def _gather(self, value: tf.Tensor, ranks: Sequence[int]) -> tf.Tensor:
+        leaders = [self.owners.index(rank) for rank in ranks]
+        result = self._ordered(
+            lambda: tf.raw_ops.CollectiveGatherV2(
+                input=value,
+                group_size=len(leaders),
+                group_key=self._group_key(leaders),
+                instance_key=next(_instances),
+                ordering_token=[],
+                communication_hint=self.processes.communication,
+                timeout_seconds=self.processes.timeout,
+            )
+        )
+        return tf.ensure_shape(result, [len(ranks) * value.shape[0], *value.shape[1:]])
+
+    def _ordered(self, make: Callable[[], tf.Tensor]) -> tf.Tensor:
+        """A message; under NCCL after the message before it, since NCCL's calls must come in one order everywhere."""
+        if self.processes.communication != "nccl":
+            return make()
+        with tf.control_dependencies(self._last):
+            result = make()
+        self._last = [result.op]
+        return result
+
+    def _groups(self, mesh_axes: Sequence[int]) -> list[list[int]]:
+        return mtf.processor_groups(self.shape, list(mesh_axes))
+
+    def _leaders(self, group: Sequence[int]) -> list[int]:
+        """The first processor of each process that takes part."""
+        first: dict[int, int] = {}
+        for pnum in group:
+            first.setdefault(self.owners[pnum], pnum)
+        return sorted(first.values())
+
+    def _group_key(self, members: Sequence[int]) -> int:
+        names = ",".join(self.all_devices[pnum] for pnum in members)
+        return 1 + zlib.crc32(names.encode()) % (2**31 - 2)
+
+    def _coordinates(self, pnum: int) -> list[int]:
+        return mtf.pnum_to_processor_coordinates(self.shape, pnum)
+
+
+def _reduce(values: list[tf.Tensor], reduction: str) -> tf.Tensor:
+    if len(values) == 1:
+        return values[0]
+    return tf.add_n(values) if reduction == "SUM" else tf.reduce_max(tf.stack(values), axis=0)
+
+
+def broadcast_variables(variables: Sequence[Any], processes: Processes) -> None:
+    """Give all processes the values that process 0 has, in one message. All call it with the same variables in order.
+
+    Args:
+        variables: Keras variables.
+        processes: the processes.
+    """
+    arrays = [np.asarray(v.numpy()) for v in variables]
+    sizes = [array.nbytes for array in arrays]
+    data = np.frombuffer(b"".join(array.tobytes() for array in arrays) + bytes(-sum(sizes) % 4), np.int32)
+    options = {
+        "group_size": processes.count,
+        "group_key": 1 + zlib.crc32(b"one device of every process") % (2**31 - 2),
+        "instance_key": next(_instances),
+        "communication_hint": "ring",
+        "timeout_seconds": processes.timeout,
+    }
+
+    @tf.function(autograph=False)
+    def broadcast(mine: tf.Tensor) -> tf.Tensor:
+        with tf.device(processes.device(processes.rank, "CPU", 0)):
+            if processes.is_first:
+                return tf.raw_ops.CollectiveBcastSendV2(input=mine, **options)
+            return tf.raw_ops.CollectiveBcastRecvV2(T=tf.int32, shape=list(data.shape), **options)
+
+    received = broadcast(tf.constant(data)).numpy().tobytes()
+    if processes.is_first:
+        return
+    start = 0
+    for variable, array, size in zip(variables, arrays, sizes, strict=True):
+        variable.assign(np.frombuffer(received[start : start + size], array.dtype).reshape(array.shape))
+        start += size

@@ -1,0 +1,79 @@
+"""What keeps the processes of a job alike: the same model, the same weights, files written once."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_spatial.processes import Processes
+from keras_spatial.runtimes.collective import broadcast_variables
+
+# Callbacks of Keras that write or send something, and change nothing in the training itself.
+_WRITERS = (
+    keras.callbacks.ModelCheckpoint,
+    keras.callbacks.CSVLogger,
+    keras.callbacks.TensorBoard,
+    keras.callbacks.RemoteMonitor,
+    keras.callbacks.ProgbarLogger,
+)
+
+
+def callbacks_without_files(callbacks: Any) -> Any:
+    """A process's callbacks, other than the first's: without those that write. Others see the same logs everywhere.
+
+    A callback of another kind that writes takes part in this by an attribute `first_process_only = True`.
+    """
+    if callbacks is None or isinstance(callbacks, keras.callbacks.CallbackList):
+        return callbacks
+    listed = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+    return [c for c in listed if not isinstance(c, _WRITERS) and not getattr(c, "first_process_only", False)]
+
+
+def synchronize(model: keras.Model, processes: Processes) -> None:
+    """Check that all processes hold the same model on the same mesh, and give them the first one's weights.
+
+    Raises:
+        RuntimeError: in all processes, naming what differs, within the processes' timeout.
+    """
+    variables = state_of(model)
+    processes.agree("model", facts_of(model, variables))
+    if variables:
+        broadcast_variables(variables, processes)
+
+
+def state_of(model: keras.Model) -> list[keras.Variable]:
+    """All that training changes: weights, moving averages, random seeds, the optimizer's state; not the metrics'."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None and not optimizer.built:
+        optimizer.build(model.trainable_variables)
+    metrics = {id(v) for v in model.metrics_variables}
+    found = [*model.variables, *(optimizer.variables if optimizer is not None else ())]
+    return list({id(v): v for v in found if id(v) not in metrics}.values())
+
+
+def facts_of(model: keras.Model, variables: Sequence[keras.Variable]) -> dict[str, str]:
+    """What must be the same in all processes."""
+    mesh = model.distribution.device_mesh
+    shapes = json.dumps([(list(v.shape), str(v.dtype)) for v in variables])
+    operations = [f"{type(o).__name__}{_configuration(o)}" for o in getattr(model, "operations", [])]
+    optimizer = getattr(model, "optimizer", None)
+    return {
+        "mesh and layout": repr(model.distribution),
+        "devices": ", ".join(mesh.devices.flatten()),
+        "number of parameters": str(model.count_params() if model.built else "not built"),
+        "layers": hashlib.sha256("\n".join(operations).encode()).hexdigest()[:16],
+        "shapes of variables": hashlib.sha256(shapes.encode()).hexdigest()[:16],
+        "optimizer": "none" if optimizer is None else json.dumps(optimizer.get_config(), sort_keys=True, default=str),
+    }
+
+
+def _configuration(operation: keras.Operation) -> str:
+    try:
+        configuration = operation.get_config()
+    except (NotImplementedError, TypeError):
+        return ""
+    # Seeds that nobody set are drawn anew in every process, and the seeds' state comes from the first one.
+    configuration = {k: v for k, v in configuration.items() if k not in ("name", "seed") and "initializer" not in k}
+    return json.dumps(configuration, sort_keys=True, default=lambda value: type(value).__name__)

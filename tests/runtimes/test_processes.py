@@ -1,0 +1,104 @@
+"""Real processes on the loopback interface: equal to plain Keras, ended in time when something is wrong."""
+
+import io
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_spatial.launch import free_ports, launch
+
+TRAIN = Path(__file__).with_name("train.py")
+
+
+def train(folder: Path, name: str, processes: int, *arguments: str) -> list[dict[str, np.ndarray]]:
+    output = io.StringIO()
+    command = [sys.executable, str(TRAIN), "--output", str(folder / f"{name}{{rank}}.npz"), *arguments]
+    assert launch(command, processes, output) == 0, output.getvalue()
+    return [dict(np.load(folder / f"{name}{rank}.npz")) for rank in range(processes)]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> dict[str, np.ndarray]:
+    return train(tmp_path_factory.mktemp("plain"), "plain", 1, "--mesh", "none")[0]
+
+
+@pytest.mark.parametrize(
+    ("processes", "mesh", "layout"),
+    [
+        (2, "rows:2", "x:rows"),
+        (2, "rows:2, columns:2", "y:rows, x:columns"),  # Two devices in each process.
+        (4, "rows:2, columns:2", "x:rows, y:columns"),
+    ],
+)
+def test_fit_evaluate_and_predict_equal_plain_keras(tmp_path, plain, processes, mesh, layout):
+    results = train(tmp_path, "split", processes, "--mesh", mesh, "--layout", layout)
+    for result in results:
+        assert set(result) == set(plain)
+        for name, expected in plain.items():
+            np.testing.assert_allclose(result[name], expected, rtol=1e-4, atol=1e-4, err_msg=name)
+            np.testing.assert_array_equal(result[name], results[0][name], err_msg=f"{name} differs between processes")
+
+
+def run_each(programs: list[str], limit: float) -> str:
+    """Run a different program in each process; return the output. All must end within `limit` seconds."""
+    dispatch = f"import json, os\nexec({programs!r}[json.loads(os.environ['TF_CONFIG'])['task']['index']])"
+    output = io.StringIO()
+    start = time.monotonic()
+    assert launch([sys.executable, "-c", dispatch], len(programs), output) != 0, output.getvalue()
+    assert time.monotonic() - start < limit, output.getvalue()
+    return output.getvalue()
+
+
+def test_processes_with_different_meshes_say_so():
+    program = """
+import numpy as np, keras, keras_spatial as ks
+ks.initialize(timeout=60)
+distribution = ks.SpatialParallel(ks.device_mesh({mesh!r}), "x:rows")
+with distribution.scope():
+    inputs = keras.Input((8, 8, 1))
+    model = ks.Model(inputs, ks.layers.Conv2D(1, 3, padding="same")(inputs))
+model.predict(np.zeros((1, 8, 8, 1), "float32"))
+"""
+    text = run_each([program.format(mesh="rows:2"), program.format(mesh="rows:4")], 180)
+    assert "The processes do not agree on the model" in text
+    assert "mesh and layout" in text and "rows:4" in text
+
+
+def test_a_missing_process_is_an_error_in_bounded_time():
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    program = f"import keras_spatial as ks\nks.initialize({addresses!r}, 0, timeout=5)"
+    assert "did not" in (text := run_each([program], 120)) or "could not join" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"addresses": ["localhost"], "process_id": 0}, "host:port"),
+        ({"addresses": ["a:1", "a:1"], "process_id": 0}, "address of its own"),
+        ({"addresses": ["a:1", "b:1"], "process_id": 2}, "process_id must be 0 to 1"),
+        ({"addresses": ["a:1", "b:1"], "process_id": 0, "process_count": 4}, "4 processes were asked for"),
+        ({"communication": "mpi"}, "communication must be one of"),
+        ({"timeout": 0}, "timeout must be a positive"),
+    ],
+)
+def test_bad_arguments_of_initialize_are_named(arguments, message):
+    import keras_spatial as ks
+
+    with pytest.raises(ValueError, match=message):
+        ks.initialize(**arguments)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "{}", json.dumps({"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 3}})],
+)
+def test_a_bad_tf_config_is_named(monkeypatch, text):
+    import keras_spatial as ks
+
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(ValueError, match="TF_CONFIG"):
+        ks.initialize()

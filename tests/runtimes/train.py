@@ -1,0 +1,44 @@
+"""What each process of the tests runs: a tiny U-Net through `fit`, `evaluate` and `predict`; results as `.npz`."""
+
+import argparse
+import contextlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_spatial as ks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--mesh", default="rows:2")
+    parser.add_argument("--layout", default="x:rows")
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+
+    processes = ks.initialize(timeout=30)
+    plain = arguments.mesh == "none"
+    distribution = None if plain else ks.SpatialParallel(ks.device_mesh(arguments.mesh), arguments.layout)
+    # Only process 0 has the seed: the others must get its weights.
+    keras.utils.set_random_seed(arguments.seed if processes.is_first else 100 + processes.rank)
+    with contextlib.nullcontext() if plain else distribution.scope():
+        model = ks.models.UNet3D((16, 16, 8, 1), classes=3, filters=4, levels=2, convolutions=1, dropout=0.0)
+    model.compile(
+        optimizer=keras.optimizers.SGD(0.05), loss=ks.losses.DiceCrossentropy(), metrics=[ks.metrics.Dice(class_id=1)]
+    )
+    generator = np.random.default_rng(0)
+    images = generator.normal(size=(4, 16, 16, 8, 1)).astype("float32")
+    labels = generator.integers(0, 3, size=(4, 16, 16, 8)).astype("int32")
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(2)
+    history = model.fit(dataset, validation_data=dataset, epochs=2, verbose=0)
+    results = {name: np.array(values) for name, values in history.history.items()}
+    results["evaluation"] = np.array(model.evaluate(dataset, verbose=0, return_dict=True)["loss"])
+    results["prediction"] = model.predict(images, batch_size=2, verbose=0)
+    results |= {f"weight{i}": value for i, value in enumerate(model.get_weights())}
+    np.savez(arguments.output.format(rank=processes.rank), **results)
+
+
+if __name__ == "__main__":
+    main()
