@@ -7,7 +7,7 @@ RUN ?= runs/demo
 export TF_ENABLE_ONEDNN_OPTS ?= 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help install demo lint test clean
+.PHONY: help install demo lint test constraints clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -30,6 +30,9 @@ lint: install ## Style and types
 
 test: install lint ## Lint, types and the test suite
 	$(VENV)/bin/python -m pytest
+
+constraints: install ## Pin the packages of the container image anew
+	$(VENV)/bin/uv pip compile --quiet --python-version 3.11 --extra app --no-emit-package keras-spatial --no-annotate --no-header --output-file constraints.txt pyproject.toml
 
 clean: ## Remove the virtual environment and the runs
 	rm -rf $(VENV) runs
