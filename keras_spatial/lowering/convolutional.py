@@ -8,13 +8,12 @@ from keras import layers, ops
 
 from keras_spatial.lowering.formats import in_either_format
 from keras_spatial.lowering.pointwise import apply_activation
-from keras_spatial.lowering.strips import StripConvolution
 from keras_spatial.lowering.table import register_lowering
 from keras_spatial.lowering.tensors import Axis, SpatialTensor
 from keras_spatial.lowering.trace import Trace
 from keras_spatial.lowering.weights import kernel_value, kernel_variables
 from keras_spatial.lowering.windows import TransposedWindow, Window
-from keras_spatial.mtf.halo import Halo, take
+from keras_spatial.mtf.halo import take
 
 
 def per_axis(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
@@ -112,17 +111,6 @@ def _convolve(
     def whole(padding: str):
         return lambda block, *values: convolve(padding, block, *kernels_of(values, block.dtype))
 
-    strips = StripConvolution(
-        dict(enumerate(windows, start=1)),
-        {i: before for i, (before, _) in margins.items()},
-        {i: x.axes[i].length for i in margins},
-    )
-    halos = [Halo(i, trace.mesh_axis(x.axes[i]), *margins[i]) for i in margins if x.axes[i].split and any(margins[i])]
-
-    def by_strips(block: tf.Tensor, received: list[tf.Tensor], *values: tf.Tensor) -> tf.Tensor:
-        kernel, *more = kernels_of(values, block.dtype)
-        return strips(lambda padding, t, k: convolve(padding, t, k, *more), block, received, halos, kernel)
-
     y = trace.windowed(
         whole("valid"),
         x,
@@ -130,7 +118,6 @@ def _convolve(
         axes,
         weights=variables,
         native=whole(layer.padding) if layer.padding != "causal" else None,
-        parts=by_strips if layer.padding == "same" and strips.fits(halos) and not __import__("os").environ.get("NOSTRIPS") else None,
         name=layer.name,
     )
     return _bias_and_activation(layer, trace, y)

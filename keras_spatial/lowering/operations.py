@@ -35,8 +35,27 @@ POINTWISE = tuple(getattr(module, name) for module, names in _POINTWISE.items() 
 # Their derivatives may be infinite for what lies beyond the logical size, where nothing but 0 would be multiplied.
 _SINGULAR = tuple(
     getattr(numpy, name)
-    for name in """Arccos Arccosh Arcsin Arctanh Cbrt Divide DivideNoNan Fmod Hypot Log Log10 Log1p Log2 Mod Power
-    Reciprocal Sqrt Tan TrueDivide""".split()
+    for name in [
+        "Arccos",
+        "Arccosh",
+        "Arcsin",
+        "Arctanh",
+        "Cbrt",
+        "Divide",
+        "DivideNoNan",
+        "Fmod",
+        "Hypot",
+        "Log",
+        "Log10",
+        "Log1p",
+        "Log2",
+        "Mod",
+        "Power",
+        "Reciprocal",
+        "Sqrt",
+        "Tan",
+        "TrueDivide",
+    ]
 ) + (math.Rsqrt, math.Erfinv)
 
 

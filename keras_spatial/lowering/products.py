@@ -93,7 +93,7 @@ def matmul(trace: Trace, a: SpatialTensor, b: SpatialTensor, name: str = "matmul
     """`keras.ops.matmul`."""
     if a.ndim == 1 or b.ndim == 1:
         left = "i" if a.ndim == 1 else "...i"
-        return einsum(trace, f"{left},i->{left[:-1]}" if b.ndim == 1 else f"i,...ij->...j", [a, b], name)
+        return einsum(trace, f"{left},i->{left[:-1]}" if b.ndim == 1 else "i,...ij->...j", [a, b], name)
     return einsum(trace, "...ij,...jk->...ik", [a, b], name)
 
 

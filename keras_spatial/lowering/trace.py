@@ -234,7 +234,6 @@ class Trace:
         fill: float = 0.0,
         weights: Sequence[keras.Variable] = (),
         native: Callable[..., tf.Tensor] | None = None,
-        parts: Callable[..., tf.Tensor] | None = None,
         dtype: tf.DType | str | None = None,
         name: str = "windowed",
     ) -> SpatialTensor:
@@ -251,8 +250,6 @@ class Trace:
             weights: Keras variables that `fn` uses.
             native: the same function for a whole axis, padding included. It is used where no axis that the window
                 spans is split.
-            parts: the same function from a slice, the list of its margins, and the weights, for blocks that end with
-                the image. It spares a copy of the slice.
             dtype: the result's dtype, where it differs from the input's.
             name: a name for the graph.
         """
@@ -264,10 +261,6 @@ class Trace:
         padding = {i: margins[i] for i in margins if i not in split and any(margins[i])}
         edges = [i for i in split if x.axes[i].padded or (fill and any(margins[i]))]
         shape = [axis.length for axis in axes]
-        separate = parts is not None and not edges and any(halo.before or halo.after for halo in halos)
-
-        def on_parts(block: tf.Tensor, margins: list[tf.Tensor], *weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            return (parts(block, margins, *weights),)
 
         def on_slice(place: list, block: tf.Tensor, *weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
             for coordinate, i in zip(place, edges, strict=True):
@@ -282,10 +275,9 @@ class Trace:
             return (result,)
 
         operation = LocalOperation(
-            on_parts if separate else on_slice if edges else lambda *slices: on_slice([], *slices),
+            on_slice if edges else lambda *slices: on_slice([], *slices),
             [x.value] + [self.weight(w) for w in weights],
             [(mesh_shape_of(axes), tf.as_dtype(dtype or x.dtype))],
-            assembled=not separate,
             halos=halos,
             coordinates=[self.mesh_axis(x.axes[i]) for i in edges],
             name=name,

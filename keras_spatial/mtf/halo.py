@@ -154,7 +154,7 @@ def _add_returned(earlier: Sequence[Halo], halo: Halo, length: int):
         tensors, strips = [dx, *others[: 2 * len(earlier)]], others[2 * len(earlier) :]
         for (start, width), strip in zip(ranges, strips, strict=True):
             for i, rows in enumerate(_disassemble(strip, [t.shape.as_list() for t in tensors], earlier)):
-                tensors[i] = _add_rows(tensors[i], rows, halo.axis, start, width)
+                tensors[i] = add_rows(tensors[i], rows, halo.axis, start)
         return tuple(tensors)
 
     return add
@@ -172,10 +172,11 @@ def _disassemble(strip: tf.Tensor, shapes: Sequence[list[int]], earlier: Sequenc
     return [strip, *margins]
 
 
-def _add_rows(x: tf.Tensor, rows: tf.Tensor, axis: int, start: int, width: int) -> tf.Tensor:
+def add_rows(x: tf.Tensor, rows: tf.Tensor, axis: int, start: int) -> tf.Tensor:
     """`x` with `rows` added at `start` along one axis. Adds in place where nothing else uses `x`."""
     if 0 in rows.shape.as_list():
         return x
+    width = rows.shape[axis]
     if width == x.shape[axis]:
         return x + rows
     lead = x.shape[:axis].num_elements()

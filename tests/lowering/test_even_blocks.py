@@ -1,13 +1,9 @@
-"""Convolutions of blocks that end with the image, where margins are convolved by themselves."""
+"""Convolutions on sizes that the mesh divides, where no block reaches beyond the image."""
 
 import keras
 import pytest
 from equality import assert_equal_to_keras, split
-from keras import layers as L  # noqa: N812
-
-from keras_spatial.lowering.strips import StripConvolution
-from keras_spatial.lowering.windows import Window
-from keras_spatial.mtf.halo import Halo
+from keras import layers as L
 
 CONVOLUTIONS = {
     "3": lambda: L.Conv3D(3, 3, padding="same"),
@@ -34,24 +30,3 @@ def test_convolution_equals_keras(name, mesh):
 def test_other_convolutions_equal_keras(layer):
     inputs = keras.Input((12, 8, 4))
     assert_equal_to_keras(keras.Model(inputs, layer(inputs)), split("3x2"))
-
-
-def strips_of(window: Window, length: int, before: int) -> StripConvolution:
-    return StripConvolution({1: window}, {1: before}, {1: length})
-
-
-@pytest.mark.parametrize(
-    ("window", "length", "fits"),
-    [
-        (Window(3), 4, True),
-        (Window(3), 2, True),
-        (Window(3), 1, False),  # both faces would be the same output
-        (Window(7), 2, False),  # margins from beyond the neighbours
-        (Window(3, 2), 4, True),
-        (Window(3, 2), 5, False),
-    ],
-)
-def test_blocks_that_are_too_short_are_put_together_with_their_margins(window, length, fits):
-    before = window.padding_before(8 * length, "same")
-    halo = Halo(1, 0, *window.margins(before))
-    assert strips_of(window, length, before).fits([halo]) == fits
