@@ -343,6 +343,21 @@ class Model(keras.Model):
         else:
             super().save(filepath, overwrite=overwrite, **kwargs)
 
+    def export(self, filepath, *args, **kwargs):
+        """As `keras.Model.export`: a model for serving on one device, without a mesh.
+
+        Raises:
+            ValueError: if the model is subclassed; export the plain Keras model that it was made from.
+        """
+        if self.distribution is None:
+            return super().export(filepath, *args, **kwargs)
+        if not isinstance(self, Functional):
+            raise ValueError(
+                f"A subclassed partitioned model is not exported. Make '{self.name}' without a distribution, load its "
+                "weights and export that."
+            )
+        return plain(self).export(filepath, *args, **kwargs)
+
 
 class _FunctionalModel(Model, Functional):
     """A `Model` made from inputs and outputs."""
