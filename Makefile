@@ -29,7 +29,7 @@ lint: install ## Style and types
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
 test: install lint ## Lint, types and the test suite
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 constraints: install ## Pin the packages of the container image anew
 	$(VENV)/bin/uv pip compile --quiet --python-version 3.11 --extra app --no-emit-package keras-spatial --no-annotate --no-header --output-file constraints.txt pyproject.toml

@@ -1,6 +1,7 @@
 """Window arithmetic along one axis: which inputs an output needs, as pure functions of integers.
 
-Everything follows from the map between output and input indices. Output `o` of a convolution or pooling reads the inputs
+Everything follows from the map between output and input indices. Output `o` of a convolution or pooling reads the
+inputs
 
     o * stride - before,  o * stride - before + dilation,  ...,  o * stride - before + (size - 1) * dilation
 

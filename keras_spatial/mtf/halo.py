@@ -152,7 +152,7 @@ def _add_returned(earlier: Sequence[Halo], halo: Halo, length: int):
 
     def add(dx: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
         tensors, strips = [dx, *others[: 2 * len(earlier)]], others[2 * len(earlier) :]
-        for (start, width), strip in zip(ranges, strips, strict=True):
+        for (start, _), strip in zip(ranges, strips, strict=True):
             for i, rows in enumerate(_disassemble(strip, [t.shape.as_list() for t in tensors], earlier)):
                 tensors[i] = add_rows(tensors[i], rows, halo.axis, start)
         return tuple(tensors)
