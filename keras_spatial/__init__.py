@@ -1,5 +1,8 @@
 """Convolutional networks on images too large for one device: Keras models, split over a mesh with Mesh-TensorFlow."""
 
+import importlib
+from typing import Any
+
 from keras_spatial import _environment
 
 _environment.prepare()
@@ -29,3 +32,16 @@ __all__ = [
     "partition",
     "register_lowering",
 ]
+
+# Parts that need the optional packages of `keras-spatial[medical]`, or time to import: loaded when first used.
+_ON_DEMAND = ("data", "evaluation", "inference", "plot", "volumes")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ON_DEMAND:
+        return importlib.import_module(f"keras_spatial.{name}")
+    raise AttributeError(f"module 'keras_spatial' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ON_DEMAND])
