@@ -64,7 +64,7 @@ def compile_command(
     from pipelines.cluster import Cluster, load_cluster
     from pipelines.submission import compile_pipeline
 
-    cluster = load_cluster(cluster_file) if cluster_file else Cluster()
+    cluster = load_cluster(cluster_file) if cluster_file else Cluster.model_validate({})
     path = compile_pipeline(catalogue.build(name, load(config, assignments), cluster), output)
     click.echo(f"Compiled {name}: {path}")
 

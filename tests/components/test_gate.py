@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from components.compare.compare import BaselineError, compare_models
 from components.segment.segment import NothingSegmented, output_name, volumes_in
 from components.train.schedule import rate

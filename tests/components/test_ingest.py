@@ -6,6 +6,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+
 from components.ingest.ingest import ingest_volumes
 from datasets.lits.cases import BadCasesError, MissingPairError, NoCasesError
 from datasets.phantom import write_lits_folder

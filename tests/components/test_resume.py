@@ -1,8 +1,10 @@
 """A step that finished is not run again, unless something that it depends on has changed."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
+
 from components import resume
 
 
@@ -23,10 +25,8 @@ class Doubler:
 
     def __call__(self, source, target, *, factor=2, folder=None):
         self.calls += 1
-        with open(source) as read:
-            value = int(read.read()) * factor
-        with open(target, "w") as write:
-            write.write(str(value))
+        value = int(Path(source).read_text()) * factor
+        Path(target).write_text(str(value))
         return {"target": {"value": value}}
 
 

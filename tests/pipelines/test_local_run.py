@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+
 from pipelines.__main__ import cli
 
 FAULTS = Path(__file__).parent / "faults"

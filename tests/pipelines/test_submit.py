@@ -6,6 +6,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+
 from pipelines import catalogue
 from pipelines.__main__ import cli
 from pipelines.cluster import Cluster
