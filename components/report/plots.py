@@ -67,7 +67,7 @@ def distances(cases: Sequence[CaseMetrics]) -> str:
                 for part in ("liver", "lesion")
             }
             _boxes(place, parts)
-            place.set_ylim(bottom=0)
+            place.set_ylim(0, 1.08 * max((v for values in parts.values() for v in values), default=1) or 1)
             place.set_title(f"{title} distance, mm", fontsize=10)
 
     return _svg(draw, "Surface distances of liver and lesion voxels")
