@@ -99,20 +99,24 @@ class Model(keras.Model):
         return super().predict(**self._in_step(keras.Model.predict, args, kwargs))
 
     def _in_step(self, method, args: tuple, kwargs: dict) -> dict:
-        """The arguments of `fit` and the like in this process, after all processes have come to the same model."""
+        """The arguments of `fit` and the like in this process."""
         arguments = dict(inspect.signature(method).bind(self, *args, **kwargs).arguments)
         arguments |= arguments.pop("kwargs", {})
         del arguments["self"]
         job = processes.current()
         if self.distribution is None or job.count == 1:
             return arguments
-        if not self._partition.synchronized:
-            synchronize(self, job)
-            self._partition.synchronized = True
         if not job.is_first:
             arguments["verbose"] = 0
             arguments["callbacks"] = callbacks_without_files(arguments.get("callbacks"))
         return arguments
+
+    def _synchronize(self) -> None:
+        """Before anything is computed: the processes must hold the same model, and get the first one's weights."""
+        job = processes.current()
+        if job.count > 1 and not self._partition.synchronized:
+            synchronize(self, job)
+            self._partition.synchronized = True
 
     # Steps. Keras calls them while it traces `train_function` and the like.
 
@@ -160,6 +164,7 @@ class Model(keras.Model):
     def _make_function(self, step_function):
         if self.distribution is None:
             return super()._make_function(step_function)
+        self._synchronize()
         # Keras traces one function over an iterator, where a last, smaller batch makes the batch size unknown. Blocks
         # have static sizes: one trace per batch size.
         step = self._autoconvert_optionals(tf.function(step_function, autograph=False))
@@ -187,6 +192,7 @@ class Model(keras.Model):
         if self.distribution is None:
             return super().make_predict_function(force)
         if self.predict_function is None or force:
+            self._synchronize()
             step = self._autoconvert_optionals(tf.function(self.predict_step, autograph=False))
 
             def run(batches):
@@ -278,6 +284,8 @@ class Model(keras.Model):
 
     def _call_partitioned(self, inputs, training: bool):
         self._graph(inputs, training)
+        if tf.executing_eagerly():
+            self._synchronize()
         functions = self._partition.functions
         if training not in functions:
             functions[training] = tf.function(

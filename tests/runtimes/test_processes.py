@@ -102,3 +102,17 @@ def test_a_bad_tf_config_is_named(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ValueError, match="TF_CONFIG"):
         ks.initialize()
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path):
+    dropout = ("--dropout", "0.3")
+    whole = train(tmp_path, "whole", 2, *dropout)[0]
+    backup = ("--backup", str(tmp_path / "backup"))
+    output = io.StringIO()
+    command = [sys.executable, str(TRAIN), "--output", str(tmp_path / "killed{rank}.npz"), *dropout, *backup]
+    assert launch([*command, "--die", "1:3"], 2, output) == 137, output.getvalue()
+    assert [p.name for p in (tmp_path / "backup").iterdir() if p.suffix == ".npz"] == ["backup.npz"]
+    resumed = train(tmp_path, "resumed", 2, *dropout, *backup)[0]
+    for name in whole:
+        if name.startswith(("weight", "prediction")):
+            np.testing.assert_array_equal(resumed[name], whole[name], err_msg=name)

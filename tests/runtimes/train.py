@@ -2,6 +2,8 @@
 
 import argparse
 import contextlib
+import os
+import signal
 
 import keras
 import numpy as np
@@ -10,12 +12,28 @@ import tensorflow as tf
 import keras_spatial as ks
 
 
+class Killed(keras.callbacks.Callback):
+    """Ends the process as `kill -9` does, after a number of steps."""
+
+    def __init__(self, step: int):
+        super().__init__()
+        self.left = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--mesh", default="rows:2")
     parser.add_argument("--layout", default="x:rows")
     parser.add_argument("--output", required=True)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--backup", help="a folder for ks.Backup")
+    parser.add_argument("--die", help="'rank:step': that process is killed after so many steps")
     arguments = parser.parse_args()
 
     processes = ks.initialize(timeout=30)
@@ -24,7 +42,9 @@ def main() -> None:
     # Only process 0 has the seed: the others must get its weights.
     keras.utils.set_random_seed(arguments.seed if processes.is_first else 100 + processes.rank)
     with contextlib.nullcontext() if plain else distribution.scope():
-        model = ks.models.UNet3D((16, 16, 8, 1), classes=3, filters=4, levels=2, convolutions=1, dropout=0.0)
+        model = ks.models.UNet3D(
+            (16, 16, 8, 1), classes=3, filters=4, levels=2, convolutions=1, dropout=arguments.dropout
+        )
     model.compile(
         optimizer=keras.optimizers.SGD(0.05), loss=ks.losses.DiceCrossentropy(), metrics=[ks.metrics.Dice(class_id=1)]
     )
@@ -32,7 +52,11 @@ def main() -> None:
     images = generator.normal(size=(4, 16, 16, 8, 1)).astype("float32")
     labels = generator.integers(0, 3, size=(4, 16, 16, 8)).astype("int32")
     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(2)
-    history = model.fit(dataset, validation_data=dataset, epochs=2, verbose=0)
+    callbacks = [ks.Backup(arguments.backup, steps=1, keep=True)] if arguments.backup else []
+    if arguments.die:
+        rank, step = map(int, arguments.die.split(":"))
+        callbacks += [Killed(step)] if rank == processes.rank else []
+    history = model.fit(dataset, validation_data=dataset, epochs=2, verbose=0, callbacks=callbacks)
     results = {name: np.array(values) for name, values in history.history.items()}
     results["evaluation"] = np.array(model.evaluate(dataset, verbose=0, return_dict=True)["loss"])
     results["prediction"] = model.predict(images, batch_size=2, verbose=0)
