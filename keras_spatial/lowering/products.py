@@ -1,9 +1,11 @@
 """Products of tensors over named indices: matrix products, dot products, Einstein sums, dense layers."""
 
+import math
 from collections.abc import Sequence
 
 import tensorflow as tf
 from keras import layers
+from keras.src.ops import nn  # Keras exports its operations' functions, not their classes.
 
 from keras_spatial.lowering import reductions
 from keras_spatial.lowering.pointwise import apply_activation
@@ -95,6 +97,17 @@ def matmul(trace: Trace, a: SpatialTensor, b: SpatialTensor, name: str = "matmul
         left = "i" if a.ndim == 1 else "...i"
         return einsum(trace, f"{left},i->{left[:-1]}" if b.ndim == 1 else "i,...ij->...j", [a, b], name)
     return einsum(trace, "...ij,...jk->...ik", [a, b], name)
+
+
+@register_lowering(nn.DotProductAttention)
+def dot_product_attention(operation, trace: Trace, query, key, value, bias=None, mask=None, scale=None):
+    """Queries stay with their devices; every device has all keys and values."""
+    if bias is not None or mask is not None or operation.is_causal or operation.attn_logits_soft_cap is not None:
+        raise ValueError("A partitioned attention has no bias, mask, causality or soft cap.")
+    scale = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = einsum(trace, "btnh,bsnh->btns", [query, key], "scores")
+    shares = reductions.softmax(trace, trace.pointwise(lambda t: t * scale, [scores], name="scaled"), [3])
+    return einsum(trace, "btns,bsnh->btnh", [shares, value], operation.name)
 
 
 @register_lowering(layers.EinsumDense)
