@@ -1,5 +1,7 @@
 """Settings come from YAML and `--set`, and what is wrong with them is named."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -84,3 +86,9 @@ def test_an_empty_cluster_file_is_the_default(tmp_path):
     file = tmp_path / "cluster.yaml"
     file.write_text("")
     assert load_cluster(file) == Cluster()
+
+
+@pytest.mark.parametrize("name", ["gpu", "tpu"])
+def test_the_example_clusters_are_valid(name):
+    cluster = load_cluster(Path(__file__).parents[2] / "pipelines" / "clusters" / f"{name}.yaml")
+    assert cluster.accelerators == 4
