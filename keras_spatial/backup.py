@@ -4,6 +4,7 @@ import json
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,6 +22,8 @@ class Backup(keras.callbacks.Callback):
     or absent, whenever the process is killed. A run that goes on on the same mesh ends with the same weights, bit for
     bit, as one without interruption, if its data come in the same order: the steps of the epoch that were done already
     read their batches and drop them. The mesh may also be another one.
+
+    Metrics of the epoch that a restored run begins in are those of its remaining steps.
 
     All processes of a job use the callback; the first one reads and writes.
 
@@ -55,7 +58,7 @@ class Backup(keras.callbacks.Callback):
         if getattr(self.model, "distribution", None) is None:
             raise ValueError("ks.Backup is for models on a mesh; keras.callbacks.BackupAndRestore is for others.")
         job = processes.current()
-        position = tf.Variable([0, 0], dtype=tf.int64)
+        position = tf.Variable(tf.zeros([2], tf.int64))
         metrics = [tf.Variable(v) for v in self.model.metrics_variables]
         if job.is_first and self.path.exists():
             epoch, step = _read(self.path, state_of(self.model), metrics)
@@ -81,7 +84,9 @@ class Backup(keras.callbacks.Callback):
             self._skipping = self.model._partition.skip > 0
             return
         self._since += 1
-        if self._since >= self.steps:
+        if self._since >= self.steps and batch + 1 != self.params.get(
+            "steps"
+        ):  # An epoch's last step waits for its end.
             self._write(self._epoch, batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -102,12 +107,13 @@ def write(path: Path, variables: list, metrics: list, epoch: int, step: int) -> 
     """Write a state in one piece: under another name first, and on the disk before it takes the place of the last."""
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"epoch": epoch, "step": step, "shapes": _shapes(variables), "metrics": _shapes(metrics)}
-    arrays = {f"variable{i}": _bits(v) for i, v in enumerate(variables)}
+    arrays: dict[str, Any] = {"about": np.array(json.dumps(about))}
+    arrays |= {f"variable{i}": _bits(v) for i, v in enumerate(variables)}
     arrays |= {f"metric{i}": _bits(v) for i, v in enumerate(metrics)}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
-            np.savez(file, about=np.array(json.dumps(about)), **arrays)
+            np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -52,13 +52,13 @@ def launch(command: Sequence[str], processes: int, output: IO[str] | None = None
         raise ValueError(f"processes must be at least 1. Received: {processes!r}")
     if not command:
         raise ValueError(f"A program is missing. Received: {list(command)!r}")
-    output = sys.stdout if output is None else output
+    screen: IO[str] = sys.stdout if output is None else output
     lock = threading.Lock()
     addresses = [f"127.0.0.1:{port}" for port in free_ports(processes)]
     children: list[Child] = []
     try:
         for rank in range(processes):
-            children.append(_start(command, rank, addresses, output, lock))
+            children.append(_start(command, rank, addresses, screen, lock))
         failed = _wait(children)
     except BaseException:
         _end(children)
@@ -70,10 +70,10 @@ def launch(command: Sequence[str], processes: int, output: IO[str] | None = None
     status = failed.process.returncode
     reason = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     with lock:
-        print(f"[launch] Process {failed.rank} {reason}; the others were ended. Its last lines:", file=output)
+        print(f"[launch] Process {failed.rank} {reason}; the others were ended. Its last lines:", file=screen)
         for line in failed.lines:
-            print(f"[launch]   {line}", file=output)
-        output.flush()
+            print(f"[launch]   {line}", file=screen)
+        screen.flush()
     return 128 - status if status < 0 else status
 
 

@@ -125,26 +125,27 @@ class CollectiveMesh(Placement):
         """Each slice from one neighbour, or zeros: copies within a process, messages between processes."""
         slices = dict(zip(self.local, x.to_laid_out_tensor().tensor_list, strict=True))
         sends: list[tf.Tensor] = []
-        received: dict[int, tf.Tensor | None] = {}
+        received: dict[int, tf.Tensor] = {}
         for group in self._groups([mesh_axis]):
             for pnum, source in zip(group, source_pcoord, strict=True):
-                origin = None if source is None else group[source]
-                crosses = origin is not None and self.owners[origin] != self.owners[pnum]
-                key = next(_instances) if crosses else None
-                if crosses and origin in slices:
-                    sends.append(self._send(slices[origin], origin, pnum, key))
-                if pnum not in slices:
+                if source is None:
                     continue
-                if crosses:
+                origin = group[source]
+                if self.owners[origin] == self.owners[pnum]:
+                    if pnum in slices:
+                        received[pnum] = slices[origin]
+                    continue
+                key = next(_instances)  # Counted in all processes, also in those that take no part.
+                if origin in slices:
+                    sends.append(self._send(slices[origin], origin, pnum, key))
+                if pnum in slices:
                     received[pnum] = self._receive_from(slices[pnum], origin, pnum, key)
-                else:
-                    received[pnum] = None if origin is None else slices[origin]
         results = []
         # A send has no consumer of its own, and would be dropped from the graph: what arrives stands for what leaves.
         with tf.control_dependencies(sends):
             for pnum, device in zip(self.local, self.devices, strict=True):
                 with tf.device(device):
-                    value = received[pnum]
+                    value = received.get(pnum)
                     results.append(tf.zeros_like(slices[pnum]) if value is None else tf.identity(value))
         return self.LaidOutTensor(results)
 
@@ -210,7 +211,8 @@ class CollectiveMesh(Placement):
                 timeout_seconds=self.processes.timeout,
             )
         )
-        return tf.ensure_shape(result, [len(ranks) * value.shape[0], *value.shape[1:]])
+        shape = value.shape.as_list()
+        return tf.ensure_shape(result, [len(ranks) * shape[0], *shape[1:]])
 
     def _ordered(self, make: Callable[[], tf.Tensor]) -> tf.Tensor:
         """A message; under NCCL after the message before it, since NCCL's calls must come in one order everywhere."""

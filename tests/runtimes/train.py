@@ -37,11 +37,11 @@ def main() -> None:
     arguments = parser.parse_args()
 
     processes = ks.initialize(timeout=30)
-    plain = arguments.mesh == "none"
-    distribution = None if plain else ks.SpatialParallel(ks.device_mesh(arguments.mesh), arguments.layout)
+    whole = arguments.mesh == "none"
+    distribution = None if whole else ks.SpatialParallel(ks.device_mesh(arguments.mesh), arguments.layout)
     # Only process 0 has the seed: the others must get its weights.
     keras.utils.set_random_seed(arguments.seed if processes.is_first else 100 + processes.rank)
-    with contextlib.nullcontext() if plain else distribution.scope():
+    with distribution.scope() if distribution else contextlib.nullcontext():
         model = ks.models.UNet3D(
             (16, 16, 8, 1), classes=3, filters=4, levels=2, convolutions=1, dropout=arguments.dropout
         )
@@ -61,7 +61,7 @@ def main() -> None:
     results["evaluation"] = np.array(model.evaluate(dataset, verbose=0, return_dict=True)["loss"])
     results["prediction"] = model.predict(images, batch_size=2, verbose=0)
     results |= {f"weight{i}": value for i, value in enumerate(model.get_weights())}
-    np.savez(arguments.output.format(rank=processes.rank), **results)
+    np.savez(arguments.output.format(rank=processes.rank), **dict(results))
 
 
 if __name__ == "__main__":
