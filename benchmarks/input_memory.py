@@ -1,19 +1,24 @@
 """Peak memory of converting the first case of a folder, above what the imports take. Run by `benchmarks.input`."""
 
-import resource
+import re
 import sys
 import tempfile
+from pathlib import Path
 
 from datasets.lits.cases import find_cases
 from datasets.lits.conversion import Grid, convert
 
 
-def _resident() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _status(field: str) -> int:
+    """Bytes that Linux reports of this process: `VmRSS` now, or `VmHWM` at most."""
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found, f"/proc/self/status has no {field}"
+    return int(found[1]) * 1024
 
 
 if __name__ == "__main__":
-    before = _resident()
+    Path("/proc/self/clear_refs").write_text("5")  # The imports' own peak would hide the conversion's.
+    before = _status("VmRSS")
     with tempfile.TemporaryDirectory() as store:
         convert(find_cases(sys.argv[1])[0], Grid(resolution=int(sys.argv[2])), store)
-    print(_resident() - before)
+    print(_status("VmHWM") - before)
