@@ -25,6 +25,9 @@ LOG = "log.txt"
 _LEAST_FREE = 1 << 30
 _ERROR = re.compile(r"^\s*([A-Za-z_][\w.]*(?:Error|Exception|UnsupportedLayer|Exhausted)): ")
 
+# What a user follows on the terminal: the begin and end of steps, and the steps' own progress. The rest is in the log.
+_PROGRESS = re.compile(r"^\s*(?:[\d:.]+ - (?:INFO|WARNING|ERROR) - .*(?:Executing|finished with status)|[a-z_]+: \S)")
+
 
 class RunFolderError(ValueError):
     """The folder of a run cannot be used."""
@@ -160,20 +163,22 @@ def _environment(steps: Path) -> Iterator[None]:
 
 
 class _Tee:
-    """A standard output that also goes to a file, and remembers its last lines."""
+    """A standard output whose every line goes to a file, and progress to the terminal; remembers its last lines."""
 
     def __init__(self, stream: TextIO, file: TextIO):
         self._stream, self._file = stream, file
         self._lines: list[str] = [""]
 
     def write(self, text: str) -> int:
-        self._stream.write(text)
-        self._stream.flush()
         self._file.write(text)
         self._file.flush()
         first, *rest = text.split("\n")
         self._lines[-1] += first
         self._lines += rest
+        for line in self._lines[len(self._lines) - len(rest) - 1 : -1]:
+            if _PROGRESS.match(line):
+                self._stream.write(line.strip() + "\n")
+        self._stream.flush()
         del self._lines[:-400]
         return len(text)
 
