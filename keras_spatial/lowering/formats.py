@@ -1,4 +1,4 @@
-"""`data_format="channels_first"`: the channels-last rules between two permutations, which move nothing by themselves."""
+"""`data_format="channels_first"`: the channels-last rules between two permutations, which move nothing."""
 
 import functools
 from collections.abc import Callable

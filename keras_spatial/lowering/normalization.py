@@ -127,7 +127,7 @@ def normalized_over(
 
 
 def weight_along(trace: Trace, variable, x: SpatialTensor, over: Sequence[int]) -> SpatialTensor:
-    """A variable with one dimension for each of some axes of a tensor, cut like it and ready to broadcast against it."""
+    """A variable with one dimension for each of some axes of a tensor, cut like it and ready to broadcast."""
     sizes = [axis.size if i in over else 1 for i, axis in enumerate(x.axes)]
     axes = [Axis(f"axis{i}", size) for i, size in enumerate(sizes)]
     weight = SpatialTensor(trace.weight(variable), tuple(Axis(f"weight{i}", n) for i, n in enumerate(variable.shape)))

@@ -18,13 +18,14 @@ from keras_spatial.lowering.tensors import Axis, SpatialTensor
 from keras_spatial.lowering.trace import Trace
 
 _POINTWISE = {
-    numpy: """Absolute Abs Fabs Add Arccos Arccosh Arcsin Arcsinh Arctan Arctan2 Arctanh BitwiseAnd BitwiseInvert BitwiseNot
-        BitwiseOr BitwiseXor BitwiseLeftShift LeftShift BitwiseRightShift RightShift Cbrt Ceil Clip Copy Cos Cosh Deg2rad
-        Rad2deg Digitize Equal Exp Exp2 Expm1 Floor FloorDivide Fmax Fmin Fmod FullLike Gcd Greater GreaterEqual Heaviside
-        Hypot Isclose Isfinite Isinf Isnan Isneginf Isposinf Lcm Ldexp Less LessEqual Log Log10 Log1p Log2 Logaddexp
-        Logaddexp2 LogicalAnd LogicalNot LogicalOr LogicalXor Maximum Minimum Mod NanToNum Negative Nextafter NotEqual
-        OnesLike ZerosLike Power Reciprocal Round Sign Signbit Sin Sinc Sinh Sqrt Square Subtract Multiply Divide
-        DivideNoNan Tan Tanh TrueDivide Trunc Where""",
+    numpy: """Absolute Abs Fabs Add Arccos Arccosh Arcsin Arcsinh Arctan Arctan2 Arctanh BitwiseAnd BitwiseInvert
+        BitwiseNot BitwiseOr BitwiseXor BitwiseLeftShift LeftShift BitwiseRightShift RightShift Cbrt Ceil
+        Clip Copy Cos Cosh Deg2rad Rad2deg Digitize Equal Exp Exp2 Expm1 Floor FloorDivide Fmax Fmin Fmod
+        FullLike Gcd Greater GreaterEqual Heaviside Hypot Isclose Isfinite Isinf Isnan Isneginf Isposinf Lcm
+        Ldexp Less LessEqual Log Log10 Log1p Log2 Logaddexp Logaddexp2 LogicalAnd LogicalNot LogicalOr
+        LogicalXor Maximum Minimum Mod NanToNum Negative Nextafter NotEqual OnesLike ZerosLike Power
+        Reciprocal Round Sign Signbit Sin Sinc Sinh Sqrt Square Subtract Multiply Divide DivideNoNan Tan
+        Tanh TrueDivide Trunc Where""",
     nn: """Relu Relu6 Sigmoid SparseSigmoid Softplus Softsign SoftShrink SparsePlus Silu Squareplus LogSigmoid LeakyRelu
         HardSigmoid HardSilu Elu Selu Gelu Celu TanhShrink HardTanh HardShrink Threshold""",
     math: "Rsqrt Erf Erfc Erfinv",
@@ -196,7 +197,7 @@ def softmax_operation(operation, trace: Trace, x: SpatialTensor) -> SpatialTenso
 
 
 @register_lowering(nn.LogSoftmax, numpy.Argmax, numpy.Argmin, math.TopK, numpy.Cumsum, numpy.Sort, nn.Glu)
-def along_one_axis(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+def along_one_axis(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor | tuple[SpatialTensor, ...]:
     """Operations along one axis that may be of channels, or of any other axis that the layout leaves whole."""
     axis = getattr(operation, "axis", -1)
     if axis is None or isinstance(axis, (tuple, list)) or x.axes[axis].split:
@@ -298,8 +299,8 @@ def depthwise_conv_operation(operation, trace: Trace, x: SpatialTensor, kernel) 
 def _convolution_arguments(operation, x: SpatialTensor, kernel) -> SimpleNamespace:
     if not isinstance(kernel, keras.Variable):
         raise ValueError(
-            "The kernel of a partitioned convolution must be a variable; make it a layer's, and register a lowering for "
-            f"the layer where it is computed. Received: {type(kernel).__name__}"
+            "The kernel of a partitioned convolution must be a variable; make it a layer's, and register a lowering "
+            f"for the layer where it is computed. Received: {type(kernel).__name__}"
         )
     rank = x.ndim - 2
     return SimpleNamespace(

@@ -1,4 +1,4 @@
-"""Preprocessing inside a model: rescaling, resizing, cropping, and augmentation that is one transform of a whole image."""
+"""Preprocessing inside a model: rescaling, resizing, cropping, and augmentation of whole images."""
 
 from typing import Any
 

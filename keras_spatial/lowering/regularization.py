@@ -93,8 +93,8 @@ def add_activity_loss(layer, trace: Trace, y: SpatialTensor) -> None:
     regularizer = layer.activity_regularizer
     if not isinstance(regularizer, (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)):
         raise ValueError(
-            f"Layer '{layer.name}': an activity regularizer must be keras.regularizers.L1, L2 or L1L2 to be summed over "
-            f"the mesh. Received: {regularizer!r}"
+            f"Layer '{layer.name}': an activity regularizer must be keras.regularizers.L1, L2 or L1L2 to be summed "
+            f"over the mesh. Received: {regularizer!r}"
         )
     inside = trace.inside(y)
 

@@ -1,9 +1,9 @@
 """Relayout: the same elements, on other devices; and operations that are linear along one axis.
 
-Three moves make up every change of layout. An axis that is to become whole is gathered: each device writes its block into
-zeros of the whole size, and the mesh adds them up. A whole axis is cut: each device keeps its own block. A split axis whose
-blocks move only a little (another block length, cropping, padding) is shifted: blocks exchange margins, and nothing is
-ever put together.
+Three moves make up every change of layout. An axis that is to become whole is gathered: each device writes its block
+into zeros of the whole size, and the mesh adds them up. A whole axis is cut: each device keeps its own block. A split
+axis whose blocks move only a little (another block length, cropping, padding) is shifted: blocks exchange margins, and
+nothing is ever put together.
 """
 
 from collections.abc import Callable, Sequence
@@ -282,18 +282,18 @@ def _mapped_to_whole(trace: "Trace", x: SpatialTensor, i: int, axis: Axis, matri
     return trace.reduced(apply, [x, table, *([] if inside is None else [inside])], axes, name="mapped")
 
 
-def selected(trace: "Trace", x: SpatialTensor, i: int, axis: Axis, index: Sequence[int]) -> SpatialTensor:
+def selected(trace: "Trace", x: SpatialTensor, i: int, axis: Axis, index: Sequence[int] | np.ndarray) -> SpatialTensor:
     """Output `o` along one axis is input `index[o]`, or 0 where that is negative."""
-    index = np.asarray(index)
-    known = index[index >= 0]
-    offset = int(np.argmax(index >= 0) - known[0]) if known.size else 0
-    wanted = np.arange(len(index)) - offset
+    places = np.array(index)
+    known = places[places >= 0]
+    offset = int(np.argmax(places >= 0) - known[0]) if known.size else 0
+    wanted = np.arange(len(places)) - offset
     contiguous = np.where((wanted >= 0) & (wanted < x.axes[i].size), wanted, -1)
-    if np.array_equal(contiguous, np.where(index >= 0, index, -1)):
+    if np.array_equal(contiguous, np.where(places >= 0, places, -1)):
         return shifted(trace, x, i, axis, offset)
-    matrix = np.zeros((len(index), x.axes[i].size), "float32")
-    rows = np.nonzero(index >= 0)[0]
-    matrix[rows, index[rows]] = 1
+    matrix = np.zeros((len(places), x.axes[i].size), "float32")
+    rows = np.nonzero(places >= 0)[0]
+    matrix[rows, places[rows]] = 1
     return mapped(trace, x, i, axis, matrix)
 
 

@@ -46,7 +46,7 @@ def _padded(trace: Trace, x: SpatialTensor, padding: Sequence[Sequence[int]]) ->
 
 
 def sized_axis(trace: Trace, axis: Axis, size: int) -> Axis:
-    """An axis of another size, at the same voxel spacing: with the same blocks, so that it can be merged with others."""
+    """An axis of another size at the same voxel spacing: with the same blocks, so that it merges with others."""
     if size < 1:
         raise ValueError(f"Nothing is left of axis '{axis.name}'. Received: size {axis.size}, to become {size}")
     return replace(axis, size=size) if 2 * size >= axis.size > 2 else trace.recut(axis, size)
@@ -171,11 +171,11 @@ def concatenated(trace: Trace, tensors: Sequence[SpatialTensor], axis: int, name
     return trace.pointwise(lambda *ts: tf.add_n(ts), aligned(trace, moved), name=name)
 
 
-def sliced(trace: Trace, x: SpatialTensor, i: int, index: Sequence[int]) -> SpatialTensor:
+def sliced(trace: Trace, x: SpatialTensor, i: int, index: Sequence[int] | np.ndarray) -> SpatialTensor:
     """The elements `index` of one axis, in that order."""
-    index = np.asarray(index)
-    size, old = len(index), x.axes[i]
-    step = int(index[1] - index[0]) if size > 1 else 1
-    regular = size > 1 and step > 1 and bool(np.all(np.diff(index) == step)) and -(-old.size // step) == size
+    places = np.asarray(index)
+    size, old = len(places), x.axes[i]
+    step = int(places[1] - places[0]) if size > 1 else 1
+    regular = size > 1 and step > 1 and bool(np.all(np.diff(places) == step)) and -(-old.size // step) == size
     axis = old.resized(size, down=step) if regular else sized_axis(trace, old, size)
-    return selected(trace, x, i, axis, index)
+    return selected(trace, x, i, axis, places)

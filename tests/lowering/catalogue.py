@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
-from keras import layers as L  # noqa: N812
+from keras import layers as L
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,6 @@ IMAGE_3D = (9, 8, 5, 2)
 
 def _cases(shape, makers, training=False) -> dict[str, Case]:
     return {name: Case(make, shape, training) for name, make in makers.items()}
-
-
-def _uniform(**names):
-    return {name: "uniform" for name in names}
 
 
 LAYERS_2D = _cases(
@@ -131,6 +127,17 @@ LAYERS_2D = _cases(
         "resizing-double": lambda: L.Resizing(34, 6, antialias=True),
         "center-crop": lambda: L.CenterCrop(12, 7),
         "spectral-norm-inference": lambda: L.SpectralNormalization(L.Conv2D(4, 3, padding="same")),
+        "add": lambda: lambda x: L.Add()([x, x[:, :1], x]),
+        "subtract": lambda: lambda x: L.Subtract()([x, L.ReLU()(x)]),
+        "multiply": lambda: lambda x: L.Multiply()([x, L.GlobalAveragePooling2D(keepdims=True)(x)]),
+        "average": lambda: lambda x: L.Average()([x, L.ReLU()(x)]),
+        "maximum": lambda: lambda x: L.Maximum()([x, -x]),
+        "minimum": lambda: lambda x: L.Minimum()([x, -x]),
+        "concatenate": lambda: lambda x: L.Concatenate()([x, L.ReLU()(x)]),
+        "concatenate-x": lambda: lambda x: L.Concatenate(axis=1)([x, L.ReLU()(x)]),
+        "dot-images": lambda: lambda x: L.Dot(axes=2)([x, L.ReLU()(x)]),
+        "dot-vectors": lambda: lambda x: L.Dot(axes=1, normalize=True)([x[:, 0, 0], x[:, -1, -1]]),
+        "repeat-vector": lambda: lambda x: L.RepeatVector(3)(L.GlobalAveragePooling2D()(x)),
         "lambda": lambda: L.Lambda(lambda x: keras.ops.relu(x) * 2.0),
     },
 ) | _cases(
@@ -204,10 +211,6 @@ LAYERS_1D = _cases(
         "cropping": lambda: L.Cropping1D((2, 1)),
     },
 )
-
-
-class ChannelsFirst(L.Layer):
-    """A layer with `data_format="channels_first"` in a model whose images come with their channels last."""
 
 
 def channels_first(make, shape) -> Case:

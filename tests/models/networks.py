@@ -1,7 +1,7 @@
 """Networks of the literature at small widths, written with plain Keras as their users write them."""
 
 import keras
-from keras import layers as L  # noqa: N812
+from keras import layers as L
 from keras import ops
 
 

@@ -1,10 +1,10 @@
-"""How layers are put together: nested, shared and subclassed models, several inputs and outputs, layers of one's own."""
+"""How layers are put together: nested, shared and subclassed models, several inputs and outputs, own layers."""
 
 import keras
 import numpy as np
 import pytest
 from equality import assert_equal_to_keras, random_inputs, split
-from keras import layers as L  # noqa: N812
+from keras import layers as L
 from keras import ops
 
 import keras_spatial as ks
