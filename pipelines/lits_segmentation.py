@@ -81,7 +81,7 @@ def lits_segmentation(settings: Settings, cluster: Cluster | None = None) -> Bas
             evaluation = give(scored, accelerated=True).outputs["evaluation"]
             give(report(cases=cases, dataset=dataset, model=model, evaluation=evaluation, title=title))
             compared = give(compare(evaluation=evaluation, baseline=baseline, tolerance=tolerance))
-            with dsl.If(compared.outputs["Output"] == True, name="accepted"):  # noqa: E712 (KFP's comparison)
-                give(export(model=model, evaluation=evaluation))
+            # The gate is inside the step: KFP's local runner 2.16 silently skips a `dsl.If` whose condition holds.
+            give(export(model=model, evaluation=evaluation, decision=compared.outputs["decision"]))
 
     return pipeline

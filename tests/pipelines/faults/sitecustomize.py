@@ -1,30 +1,37 @@
-"""Python imports this module at its start: the step that `TEST_FAULT` names fails when it is about to begin."""
+"""Python imports this module at its start: the step that `TEST_FAULT` names finds the disk full when it begins."""
 
 import os
 import sys
+from importlib.machinery import PathFinder
 
 fault = os.environ.get("TEST_FAULT")
 
-if fault and os.environ.get("_KFP_RUNTIME") == "true":
 
-    class _Finder:
-        """Wraps `components.resume.step` as soon as that module is imported."""
+class _Finder:
+    """Replaces the function of the step, once `components.resume` has been executed."""
 
-        def find_spec(self, name, path=None, target=None):
-            if name != "components.resume":
-                return None
-            sys.meta_path.remove(self)
-            import components.resume as resume
+    def find_spec(self, name, path=None, target=None):
+        if name != "components.resume":
+            return None
+        spec = PathFinder.find_spec(name, path)
+        execute = spec.loader.exec_module
 
-            original = resume.step
+        def exec_module(module):
+            execute(module)
+            original = module.step
 
             def step(name, function, **arguments):
-                def full_disk(**_):
-                    raise OSError(28, "No space left on device")
+                original(name, _full_disk if name == fault else function, **arguments)
 
-                return original(name, full_disk if name == fault else function, **arguments)
+            module.step = step
 
-            resume.step = step
-            return resume.__spec__
+        spec.loader.exec_module = exec_module
+        return spec
 
+
+def _full_disk(**_):
+    raise OSError(28, "No space left on device")
+
+
+if fault and os.environ.get("_KFP_RUNTIME") == "true":
     sys.meta_path.insert(0, _Finder())
