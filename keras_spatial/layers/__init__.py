@@ -6,6 +6,7 @@ a Keras model. How each of them is computed on a mesh stands in `keras_spatial.l
 """
 
 from keras.layers import (
+    ELU,
     Activation,
     ActivityRegularization,
     AdaptiveAveragePooling1D,
@@ -37,7 +38,6 @@ from keras.layers import (
     DepthwiseConv2D,
     Dot,
     Dropout,
-    ELU,
     EinsumDense,
     Flatten,
     GaussianDropout,
@@ -53,17 +53,16 @@ from keras.layers import (
     Lambda,
     LayerNormalization,
     LeakyReLU,
+    Maximum,
     MaxPooling1D,
     MaxPooling2D,
     MaxPooling3D,
-    Maximum,
     Minimum,
     MultiHeadAttention,
     Multiply,
     Normalization,
-    PReLU,
     Permute,
-    RMSNormalization,
+    PReLU,
     RandomBrightness,
     RandomContrast,
     RandomCrop,
@@ -76,6 +75,7 @@ from keras.layers import (
     Rescaling,
     Reshape,
     Resizing,
+    RMSNormalization,
     SeparableConv1D,
     SeparableConv2D,
     Softmax,
@@ -95,6 +95,7 @@ from keras.layers import (
 )
 
 __all__ = [
+    "ELU",
     "Activation",
     "ActivityRegularization",
     "AdaptiveAveragePooling1D",
@@ -126,7 +127,6 @@ __all__ = [
     "DepthwiseConv2D",
     "Dot",
     "Dropout",
-    "ELU",
     "EinsumDense",
     "Flatten",
     "GaussianDropout",
