@@ -4,9 +4,11 @@ The same script runs in every process. `initialize` finds the others, as a Kuber
 `python -m keras_spatial.launch` names them in `TF_CONFIG`; from then on `ks.device_mesh` spans the devices of all.
 """
 
+import faulthandler
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,8 @@ from tensorflow.python.eager import context  # The collective runtime has no pub
 
 # The jobs of `TF_CONFIG` whose tasks compute, in the order in which tf.distribute numbers them.
 _JOBS = ("chief", "worker")
+# TensorFlow gets the first chance to say which process is missing.
+_GRACE_SECONDS = 5.0
 _COMMUNICATIONS = ("auto", "ring", "nccl")
 
 
@@ -36,7 +40,7 @@ class Processes:
     tasks: tuple[tuple[str, int], ...] = (("localhost", 0),)
     rank: int = 0
     communication: str = "auto"
-    timeout: float = 60.0
+    timeout: float = 300.0
     _agreements: list[str] = field(default_factory=list, compare=False, repr=False)
 
     @property
@@ -118,7 +122,7 @@ def initialize(
     process_count: int | None = None,
     *,
     communication: str = "auto",
-    timeout: float = 60.0,
+    timeout: float = 300.0,
 ) -> Processes:
     """Join the other processes of this job. Call it first: before `ks.device_mesh` and before any TensorFlow operation.
 
@@ -135,7 +139,7 @@ def initialize(
 
     Raises:
         ValueError: if the arguments or `TF_CONFIG` are malformed or contradict each other.
-        RuntimeError: if TensorFlow has started already, if a process does not answer in time, or if processes differ
+        RuntimeError: if TensorFlow has started already, or if processes differ
             in their addresses or in their versions of the code.
 
     Example:
@@ -243,6 +247,15 @@ def _start(jobs: Mapping[str, Sequence[str]], processes: Processes) -> None:
         protocol="grpc",
     )
     runtime.enable_collective_ops(server)
+    # TensorFlow holds Python's lock while it waits for the others, and its own timeout does not cover a process that
+    # never comes: only a watchdog outside Python can end the wait, and with it this process (status 1).
+    print(
+        f"Process {processes.rank} waits up to {processes.timeout:.0f} s for all {processes.count} processes of "
+        f"{dict(jobs)}; it ends if one of them does not come.",
+        file=sys.__stderr__,
+        flush=True,
+    )
+    faulthandler.dump_traceback_later(processes.timeout + _GRACE_SECONDS, exit=True, file=sys.__stderr__)
     try:
         runtime.ensure_initialized()
     except tf.errors.OpError as error:
@@ -251,6 +264,8 @@ def _start(jobs: Mapping[str, Sequence[str]], processes: Processes) -> None:
             f"{processes.timeout:.0f} s: check that all were started, with these addresses: {dict(jobs)}. "
             f"Received: {error.message}"
         ) from error
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _versions() -> dict[str, str]:
