@@ -26,7 +26,10 @@ _LEAST_FREE = 1 << 30
 _ERROR = re.compile(r"^\s*([A-Za-z_][\w.]*(?:Error|Exception|UnsupportedLayer|Exhausted)): ")
 
 # What a user follows on the terminal: the begin and end of steps, and the steps' own progress. The rest is in the log.
-_PROGRESS = re.compile(r"^\s*(?:[\d:.]+ - (?:INFO|WARNING|ERROR) - .*(?:Executing|finished with status)|[a-z_]+: \S)")
+_PROGRESS = re.compile(
+    r"^\s*(?:[\d:.]+ - (?:INFO|WARNING|ERROR) - .*(?:Executing|finished with status)"
+    r"|[a-z_]+: (?!\w+\( name=)\S)"
+)
 
 
 class RunFolderError(ValueError):

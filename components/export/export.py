@@ -21,7 +21,7 @@ def export_model(model: str, evaluation: str, decision: str, exported: str) -> M
         model: folder of the step train.
         evaluation: folder of the step evaluate.
         decision: file of the step compare.
-        exported: folder to make: `model.keras`, `saved_model/`, `model.json` (metrics, input, SHA-256 of the file).
+        exported: folder to make: `model.keras`, `saved_model/`, `model.json` (metrics, input, SHA-256).
     """
     folder = Path(exported)
     folder.mkdir(parents=True, exist_ok=True)
