@@ -139,8 +139,10 @@ def initialize(
 
     Raises:
         ValueError: if the arguments or `TF_CONFIG` are malformed or contradict each other.
-        RuntimeError: if TensorFlow has started already, or if processes differ
-            in their addresses or in their versions of the code.
+        RuntimeError: if TensorFlow has started already, if a process does not come to a comparison in time, or if
+            processes differ in their addresses or in their versions of the code.
+
+    A process whose peer never comes at all ends with status 1 after `timeout`, saying whom it waited for.
 
     Example:
 
