@@ -197,7 +197,7 @@ class Model(keras.Model):
 
             def run(batches):
                 outputs = [step(batch) for batch in batches]
-                return tree.map_structure(lambda *parts: tf.concat(parts, 0) if len(parts) > 1 else parts[0], *outputs)
+                return tree.map_structure(lambda *parts: tf.concat(parts, 0), *outputs) if outputs[1:] else outputs[0]
 
             self.predict_function = run
         return self.predict_function
@@ -257,7 +257,7 @@ class Model(keras.Model):
             total = tf.add_n([tf.cast(loss, tf.float32) for loss in losses]) if losses else tf.zeros([])
         if not losses or not variables:
             return total, [None] * len(variables)
-        return total, tape.gradient(total, values)
+        return total, list(tape.gradient(total, values))  # pyright: ignore[reportReturnType]
 
     # The forward pass by itself.
 
@@ -481,7 +481,7 @@ def _fit(value: tf.Tensor, reference: keras.KerasTensor, name: str) -> tf.Tensor
     if value.dtype.name != reference.dtype:
         value = tf.cast(value, reference.dtype)
     if value.shape.rank == len(reference.shape) - 1 and reference.shape[-1] == 1:
-        value = value[..., None]
+        value = tf.expand_dims(value, -1)
     shape = value.shape
     fits = shape.rank == len(reference.shape) and all(
         b is None or a == b for a, b in zip(shape[1:], reference.shape[1:], strict=True)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -257,7 +258,8 @@ def _start(jobs: Mapping[str, Sequence[str]], processes: Processes) -> None:
         file=sys.__stderr__,
         flush=True,
     )
-    faulthandler.dump_traceback_later(processes.timeout + _GRACE_SECONDS, exit=True, file=sys.__stderr__)
+    error_file: Any = sys.__stderr__
+    faulthandler.dump_traceback_later(processes.timeout + _GRACE_SECONDS, exit=True, file=error_file)
     try:
         runtime.ensure_initialized()
     except tf.errors.OpError as error:

@@ -61,9 +61,10 @@ def plan_blocks(graph: keras.Model, distribution: SpatialParallel, inputs: Any, 
         except BlocksTooShort as needed:
             longer = blocks.get(needed.axis, Blocks()).including(needed)
             if longer == blocks.get(needed.axis):
+                name = needed.axis.split("#")[0]
                 raise ValueError(
-                    f"Axis '{needed.axis}' cannot be cut into {distribution.blocks(needed.axis.split('#')[0])} equal blocks for "
-                    f"model '{graph.name}': its layers change the size in ways that no block length fits. Leave that axis "
+                    f"Axis '{name}' cannot be cut into {distribution.blocks(name)} equal blocks for model "
+                    f"'{graph.name}': its layers change the size in ways that no block length fits. Leave that axis "
                     f"whole in the layout. Received: inputs of shape {tree.map_structure(lambda x: x.shape, inputs)}"
                 ) from needed
             blocks = {**blocks, needed.axis: longer}

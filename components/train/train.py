@@ -69,7 +69,7 @@ def train_model(
         network = ks.models.UNet3D(shape, classes=CLASSES, filters=filters, levels=levels, dropout=dropout)
     network.compile(
         optimizer=keras.optimizers.Adam(learning_rate),
-        loss=ks.losses.DiceCrossentropy(class_weights=(1, 4, 8), crossentropy_weight=0.5, dice_weight=0.5),
+        loss=ks.losses.DiceCrossentropy(class_weights=(1, 8, 16), crossentropy_weight=0.3, dice_weight=1.0),
         metrics=[
             ks.metrics.Dice(class_id=1, or_above=True, name="dice_liver"),
             ks.metrics.Dice(class_id=2, name="dice_lesion"),

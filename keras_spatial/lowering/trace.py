@@ -12,6 +12,7 @@ from keras_spatial.lowering.tensors import Axis, Blocks, SpatialTensor, axis_nam
 from keras_spatial.mtf.compatibility import mtf
 from keras_spatial.mtf.halo import Halo, take
 from keras_spatial.mtf.local import LocalOperation, Source
+from keras_spatial.mtf.shared import static_sizes
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Trace:
         return SpatialTensor(source.outputs[0], axes)
 
     def _input_axes(self, shape: tf.TensorShape) -> tuple[Axis, ...]:
-        sizes = shape.as_list()
+        sizes = static_sizes(shape)
         names = axis_names(len(sizes))
         if self.channels_first and len(names) > 2:
             names = (names[0], names[-1], *names[1:-1])
@@ -91,7 +92,7 @@ class Trace:
 
     def _axes_like(self, shape: tf.TensorShape, like: SpatialTensor) -> tuple[Axis, ...]:
         axes = []
-        for i, size in enumerate(shape.as_list()):
+        for i, size in enumerate(static_sizes(shape)):
             same = i < like.ndim and like.axes[i].size == size
             axes.append(like.axes[i] if same else Axis(f"axis{i}", size))
         return tuple(axes)
@@ -99,7 +100,7 @@ class Trace:
     def constant(self, value, axes: tuple[Axis, ...] = (), name: str = "constant") -> SpatialTensor:
         """A small tensor that is the same on every device, such as a seed."""
         value = tf.convert_to_tensor(value)
-        axes = axes or tuple(Axis(f"axis{i}", size) for i, size in enumerate(value.shape.as_list()))
+        axes = axes or tuple(Axis(f"axis{i}", size) for i, size in enumerate(static_sizes(value.shape)))
         source = Source(self.mesh, value, mesh_shape_of(axes), differentiable=False, name=name)
         return SpatialTensor(source.outputs[0], axes)
 

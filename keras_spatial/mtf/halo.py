@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from keras_spatial.mtf.compatibility import mtf
-from keras_spatial.mtf.shared import SharedFunction
+from keras_spatial.mtf.shared import SharedFunction, static_sizes
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _add_returned(earlier: Sequence[Halo], halo: Halo, length: int):
     def add(dx: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
         tensors, strips = [dx, *others[: 2 * len(earlier)]], others[2 * len(earlier) :]
         for (start, _), strip in zip(ranges, strips, strict=True):
-            for i, rows in enumerate(_disassemble(strip, [t.shape.as_list() for t in tensors], earlier)):
+            for i, rows in enumerate(_disassemble(strip, [static_sizes(t.shape) for t in tensors], earlier)):
                 tensors[i] = add_rows(tensors[i], rows, halo.axis, start)
         return tuple(tensors)
 
@@ -166,7 +166,7 @@ def _disassemble(strip: tf.Tensor, shapes: Sequence[list[int]], earlier: Sequenc
     for number in reversed(range(len(earlier))):
         axis = earlier[number].axis
         below, above = shapes[1 + 2 * number][axis], shapes[2 + 2 * number][axis]
-        own = strip.shape.as_list()[axis] - below - above
+        own = static_sizes(strip.shape)[axis] - below - above
         margins = [take(strip, axis, 0, below), take(strip, axis, below + own, above), *margins]
         strip = take(strip, axis, below, own)
     return [strip, *margins]
@@ -176,7 +176,7 @@ def add_rows(x: tf.Tensor, rows: tf.Tensor, axis: int, start: int) -> tf.Tensor:
     """`x` with `rows` added at `start` along one axis. Adds in place where nothing else uses `x`."""
     if 0 in rows.shape.as_list():
         return x
-    width = rows.shape[axis]
+    width = static_sizes(rows.shape)[axis]
     if width == x.shape[axis]:
         return x + rows
     lead = x.shape[:axis].num_elements()

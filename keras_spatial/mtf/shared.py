@@ -54,7 +54,7 @@ class DerivativeFunction(SharedFunction):
                 watched = [inputs[i] for i in sources]
                 tape.watch(watched)
                 results = function(*inputs)
-            return tape.gradient(
+            return tape.gradient(  # pyright: ignore[reportReturnType]
                 [results[i] for i in targets],
                 watched,
                 output_gradients=list(dys),
@@ -87,6 +87,11 @@ class DerivativeFunction(SharedFunction):
             return self._function(*[known.get(i, tf.zeros(a.shape, a.dtype)) for i, a in enumerate(arguments)])
 
         self._concrete = trace(of_used, [arguments[i] for i in self._used])
+
+
+def static_sizes(shape: tf.TensorShape) -> list[int]:
+    """The sizes of a shape, all of which are known while a step is traced."""
+    return shape.as_list()  # pyright: ignore[reportReturnType]
 
 
 def _ancestors(tensors: Sequence[tf.Tensor]) -> set[tf.Operation]:

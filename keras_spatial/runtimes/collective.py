@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_spatial.mtf.compatibility import mtf
+from keras_spatial.mtf.shared import static_sizes
 from keras_spatial.processes import Processes
 from keras_spatial.runtimes.placement import Placement
 
@@ -211,7 +212,7 @@ class CollectiveMesh(Placement):
                 timeout_seconds=self.processes.timeout,
             )
         )
-        shape = value.shape.as_list()
+        shape = static_sizes(value.shape)
         return tf.ensure_shape(result, [len(ranks) * shape[0], *shape[1:]])
 
     def _ordered(self, make: Callable[[], tf.Tensor]) -> tf.Tensor:
