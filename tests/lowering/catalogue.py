@@ -63,7 +63,6 @@ LAYERS_2D = _cases(
         "transposed-3-2": lambda: L.Conv2DTranspose(4, 3, strides=2, padding="same"),
         "transposed-4-2": lambda: L.Conv2DTranspose(4, 4, strides=2, padding="same"),
         "transposed-5-3": lambda: L.Conv2DTranspose(2, 5, strides=3, padding="same"),
-        "transposed-1-2": lambda: L.Conv2DTranspose(2, 1, strides=2, padding="same"),
         "transposed-3-1": lambda: L.Conv2DTranspose(4, 3, strides=1, padding="same"),
         "transposed-valid": lambda: L.Conv2DTranspose(4, 3, strides=2, padding="valid"),
         "transposed-output-padding": lambda: L.Conv2DTranspose(4, 3, strides=2, padding="same", output_padding=1),
