@@ -81,7 +81,7 @@ def lits_segmentation(settings: Settings, cluster: Cluster | None = None) -> Bas
             evaluation = give(scored, accelerated=True).outputs["evaluation"]
             give(report(cases=cases, dataset=dataset, model=model, evaluation=evaluation, title=title))
             compared = give(compare(evaluation=evaluation, baseline=baseline, tolerance=tolerance))
-            # The gate is inside the step: KFP's local runner 2.16 silently skips a `dsl.If` whose condition holds.
+            # The gate is inside the step: KFP's local runner 2.16 skipped a `dsl.If` whose condition held.
             give(export(model=model, evaluation=evaluation, decision=compared.outputs["decision"]))
 
     return pipeline

@@ -60,6 +60,7 @@ def collect(
         metrics=metrics,
         volumes=_volumes(cases, evaluation, metrics),
         history=training["history"],
+        validation_every=training["validation_every"],
         mesh=f"{training['mesh']}; {training['layout']}",
         timings=dict(seconds),
         model_summary=training["summary"],

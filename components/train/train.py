@@ -78,12 +78,13 @@ def train_model(
     print(
         f"train: {network.count_params()} parameters, {steps} steps an epoch, mesh {mesh}, layout {layout}", flush=True
     )
+    # Validation costs as much as a few steps; five times in a training show its course.
+    validation_every = max(1, epochs // 5)
     started = time.monotonic()
     history = network.fit(
         train,
         validation_data=validation,
-        # Validation costs as much as a few steps; five times in a training show its course.
-        validation_freq=max(1, epochs // 5),
+        validation_freq=validation_every,
         epochs=epochs,
         verbose=0,
         callbacks=[
@@ -110,6 +111,7 @@ def train_model(
             "resolution": shape[0],
             "seconds": seconds,
             "epochs": len(losses),
+            "validation_every": validation_every,
             "parameters": int(network.count_params()),
             "summary": "\n".join(summary),
         },
