@@ -49,10 +49,10 @@ class Settings:
 
     resolutions: tuple[int, ...] = (32, 64, 96, 128)
     patch: int = 64
-    native: int = 160
+    native: int = 144
     train: int = 24
-    test: int = 12
-    updates: int = 200
+    test: int = 10
+    updates: int = 240
     seeds: tuple[int, ...] = (0, 1, 2)
     filters: int = 8
     levels: int = 4
