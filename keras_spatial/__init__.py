@@ -9,10 +9,11 @@ _environment.prepare()
 
 from keras_spatial import layers, losses, metrics, models  # noqa: E402
 from keras_spatial.backup import Backup  # noqa: E402
+from keras_spatial.conversion import load_model, partition  # noqa: E402
 from keras_spatial.distribution import SpatialParallel  # noqa: E402
 from keras_spatial.lowering import UnsupportedLayer, register_lowering  # noqa: E402
 from keras_spatial.mesh import device_mesh  # noqa: E402
-from keras_spatial.model import Model, load_model, partition  # noqa: E402
+from keras_spatial.model import Model  # noqa: E402
 from keras_spatial.processes import initialize  # noqa: E402
 
 __version__ = "0.1.0"

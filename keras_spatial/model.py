@@ -1,4 +1,4 @@
-"""`Model`, and `partition`: Keras's `fit`, `evaluate` and `predict` over a mesh of devices."""
+"""`Model`: Keras's `fit`, `evaluate` and `predict` over a mesh of devices."""
 
 import inspect
 from dataclasses import dataclass, field
@@ -7,18 +7,19 @@ from typing import Any
 import keras
 import tensorflow as tf
 from keras import tree
-from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.models.functional import Functional  # Not public; the one class that `Model` must share a base with.
 from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 
 from keras_spatial import processes
+from keras_spatial.arguments import fit_input, is_concrete, per_output
+from keras_spatial.compiled import copy_compilation, targets
 from keras_spatial.distribution import SpatialParallel
 from keras_spatial.lowering.objective import update_metric
 from keras_spatial.lowering.table import UnsupportedLayer
 from keras_spatial.lowering.tensors import Blocks
-from keras_spatial.lowering.walk import explain, functional_graph, trace_call, unsupported_operations
+from keras_spatial.lowering.walk import explain, trace_call, unsupported_operations
 from keras_spatial.runtimes.synchronize import callbacks_without_files, synchronize
-from keras_spatial.step import Forward, Lowered, Objective, Target, gradients, lower_objective, plan_blocks
+from keras_spatial.step import Forward, Lowered, Objective, gradients, lower_objective, plan_blocks
 
 
 class Model(keras.Model):
@@ -50,11 +51,11 @@ class Model(keras.Model):
 
     def __new__(cls, *args, **kwargs):
         if cls is Model and _is_functional(args, kwargs):
-            return super().__new__(_FunctionalModel)
+            return super().__new__(FunctionalModel)
         return super().__new__(cls)
 
     def __init__(self, *args, distribution: SpatialParallel | None = None, **kwargs):
-        distribution = _current_distribution() if distribution is None else check_distribution(distribution)
+        distribution = current_distribution() if distribution is None else check_distribution(distribution)
         self._partition = _Partition(distribution)
         super().__init__(*args, **kwargs)
         if distribution is not None and isinstance(self, Functional):
@@ -79,7 +80,7 @@ class Model(keras.Model):
 
     def __call__(self, *args, **kwargs):
         inputs = args[0] if args else None
-        if self.distribution is None or inputs is None or not _is_concrete(inputs):
+        if self.distribution is None or inputs is None or not is_concrete(inputs):
             return super().__call__(*args, **kwargs)
         training = args[1] if len(args) > 1 else kwargs.get("training")
         return self._call_partitioned(self._as_inputs(inputs), bool(training))
@@ -204,9 +205,9 @@ class Model(keras.Model):
 
     def _objective(self, x, y, sample_weight, *, training: bool) -> tuple[Forward, Objective]:
         forward = self._forward(self._as_inputs(x), training=training)
-        labels = _per_output(y, forward)
-        weights = _per_output(sample_weight, forward, repeat=True)
-        objective = lower_objective(forward, self._targets(labels, forward), labels, weights)
+        labels = per_output(y, forward.outputs)
+        weights = per_output(sample_weight, forward.outputs, repeat=True)
+        objective = lower_objective(forward, targets(self, labels, forward.outputs), labels, weights)
         return forward, objective
 
     def _track(self, lowered: Lowered, objective: Objective, regularization: tf.Tensor, forward: Forward) -> None:
@@ -217,36 +218,6 @@ class Model(keras.Model):
             tracker.update_state(lowered.whole(loss), sample_weight=cases)
         for metric, increments in objective.increments:
             update_metric(metric, [lowered.whole(increment) for increment in increments])
-
-    def _targets(self, labels: list, forward: Forward) -> list[Target]:
-        """Losses and metrics per output, as Keras itself assigns them."""
-        if self._compile_loss is None:
-            raise ValueError(f"Model '{self.name}' has no loss: compile it with one.")
-
-        def symbolic(x):
-            return None if x is None else keras.KerasTensor(x.shape, dtype=keras.backend.standardize_dtype(x.dtype))
-
-        y_pred = tree.map_structure(symbolic, forward.outputs)
-        y_true = tree.pack_sequence_as(y_pred, [symbolic(label) for label in labels])
-        targets = []
-        # Keras keeps what it resolved to itself; `Model` reads it here and nowhere else.
-        if not self._compile_loss.built:
-            self._compile_loss.build(y_true, y_pred)
-        numbers = tree.pack_sequence_as(y_pred, list(range(len(labels))))
-        for path, loss, weight, _ in self._compile_loss._flat_losses:
-            number = numbers
-            for key in path:
-                number = number[key]
-            targets.append(Target(tree.flatten(number)[0], loss, weight))
-        if self._compile_metrics is not None:
-            if not self._compile_metrics.built:
-                self._compile_metrics.build(y_true, y_pred)
-            pairs = zip(self._compile_metrics._flat_metrics, self._compile_metrics._flat_weighted_metrics, strict=True)
-            for number, (plain, weighted) in enumerate(pairs):
-                if plain or weighted:
-                    plain, weighted = (tuple(m.metrics) if m else () for m in (plain, weighted))
-                    targets.append(Target(number, metrics=plain, weighted_metrics=weighted))
-        return targets
 
     def _regularization(self, variables) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
         """The layers' regularization losses, which depend on the weights alone, and their gradients."""
@@ -338,7 +309,7 @@ class Model(keras.Model):
                 flat = [tensors[name] for name in sorted(self._inputs_struct)]
             if len(flat) != len(references):
                 raise ValueError(f"Model '{self.name}' takes {len(references)} inputs. Received: {len(flat)} tensors")
-            flat = [_fit(value, reference, self.name) for value, reference in zip(flat, references, strict=True)]
+            flat = [fit_input(value, reference, self.name) for value, reference in zip(flat, references, strict=True)]
             return tree.pack_sequence_as(self._inputs_struct, flat)
         return tree.map_structure(lambda t: tf.cast(t, self.input_dtype) if t.dtype.is_floating else t, tensors)
 
@@ -367,7 +338,7 @@ class Model(keras.Model):
         return plain(self).export(filepath, *args, **kwargs)
 
 
-class _FunctionalModel(Model, Functional):
+class FunctionalModel(Model, Functional):
     """A `Model` made from inputs and outputs."""
 
 
@@ -383,70 +354,11 @@ class _Partition:
     functions: dict[bool, Any] = field(default_factory=dict)
 
 
-def partition(model: keras.Model, distribution: SpatialParallel, input_shape: Any = None) -> Model:
-    """Split any Keras model's images over a mesh of devices. Layers and variables are shared, not copied.
-
-    Args:
-        model: a functional, sequential or subclassed Keras model. If it is compiled, so is the result, with the same
-            optimizer, losses and metrics.
-        distribution: the mesh and layout.
-        input_shape: shape of one input without the batch, or a structure of such shapes; needed for models that do
-            not know it yet.
-
-    Returns:
-        A `ks.Model`.
-
-    Raises:
-        UnsupportedLayer: a `ValueError` that names all layers that cannot be partitioned.
-
-    Example:
-
-    ```python
-    spatial = ks.partition(keras.applications.ResNet50(weights=None), distribution)
-    ```
-    """
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"model must be a keras.Model. Received: {model!r}")
-    inputs = None if input_shape is None else keras.KerasTensor((None, *input_shape), dtype=model.input_dtype)
-    graph = functional_graph(model, inputs)
-    result = _FunctionalModel(
-        graph._inputs_struct,
-        graph._outputs_struct,
-        name=model.name,
-        trainable=model.trainable,
-        distribution=check_distribution(distribution),
-    )
-    _copy_compilation(model, result)
-    return result
-
-
 def plain(model: keras.Model) -> keras.Model:
     """The plain Keras model that shares a functional model's layers, variables and optimizer."""
     result = Functional(model._inputs_struct, model._outputs_struct, name=model.name, trainable=model.trainable)
-    _copy_compilation(model, result)
+    copy_compilation(model, result)
     return result
-
-
-def _copy_compilation(source: keras.Model, target: keras.Model) -> None:
-    if not source.compiled:
-        return
-    configuration = dict(source._compile_config.config)
-    configuration["optimizer"] = source.optimizer
-    configuration["jit_compile"] = False
-    target.compile(**configuration)
-
-
-def load_model(filepath: Any, distribution: SpatialParallel | None = None, **kwargs) -> keras.Model:
-    """As `keras.saving.load_model`, onto a mesh.
-
-    Args:
-        filepath: a `.keras` file, saved by a plain or a partitioned model on any mesh.
-        distribution: the mesh and layout; by default those in force. Without either the model is a plain Keras model.
-        **kwargs: passed on to `keras.saving.load_model`.
-    """
-    distribution = _current_distribution() if distribution is None else distribution
-    model = keras.saving.load_model(filepath, **kwargs)
-    return model if distribution is None else partition(model, distribution)
 
 
 def check_supported(graph: keras.Model) -> None:
@@ -462,45 +374,10 @@ def check_distribution(distribution: Any) -> SpatialParallel:
     return distribution
 
 
-def _current_distribution() -> SpatialParallel | None:
+def current_distribution() -> SpatialParallel | None:
     current = keras.distribution.distribution()
     return current if isinstance(current, SpatialParallel) else None
 
 
 def _is_functional(args: tuple, kwargs: dict) -> bool:
     return len(args) >= 2 or (len(args) == 1 and "outputs" in kwargs) or ("inputs" in kwargs and "outputs" in kwargs)
-
-
-def _is_concrete(inputs: Any) -> bool:
-    """Whether a model is called with values, rather than to find out its structure."""
-    return not in_symbolic_scope() and not any(isinstance(x, keras.KerasTensor) for x in tree.flatten(inputs))
-
-
-def _fit(value: tf.Tensor, reference: keras.KerasTensor, name: str) -> tf.Tensor:
-    """A value in the dtype and rank of the model's input."""
-    if value.dtype.name != reference.dtype:
-        value = tf.cast(value, reference.dtype)
-    if value.shape.rank == len(reference.shape) - 1 and reference.shape[-1] == 1:
-        value = tf.expand_dims(value, -1)
-    shape = value.shape
-    fits = shape.rank == len(reference.shape) and all(
-        b is None or a == b for a, b in zip(shape[1:], reference.shape[1:], strict=True)
-    )
-    if not fits:
-        raise ValueError(f"Model '{name}' takes inputs of shape {reference.shape}. Received: {tuple(shape)}")
-    return value
-
-
-def _per_output(value: Any, forward: Forward, repeat: bool = False) -> list:
-    """Labels or sample weights as a list, one per output."""
-    count = len(forward.flat_outputs)
-    if value is None:
-        return [None] * count
-    if isinstance(value, dict) and isinstance(forward.outputs, dict):
-        return [value.get(name) for name in sorted(forward.outputs)]
-    flat = tree.flatten(value)
-    if repeat and len(flat) == 1:
-        flat = flat * count
-    if len(flat) != count:
-        raise ValueError(f"A model of {count} outputs takes as many labels. Received: {len(flat)}")
-    return flat

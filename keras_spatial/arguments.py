@@ -1,0 +1,43 @@
+"""What users pass to a model, in the form in which it is computed."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import tree
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+
+
+def is_concrete(inputs: Any) -> bool:
+    """Whether a model is called with values, rather than to find out its structure."""
+    return not in_symbolic_scope() and not any(isinstance(x, keras.KerasTensor) for x in tree.flatten(inputs))
+
+
+def fit_input(value: tf.Tensor, reference: keras.KerasTensor, name: str) -> tf.Tensor:
+    """A value in the dtype and rank of the model's input."""
+    if value.dtype.name != reference.dtype:
+        value = tf.cast(value, reference.dtype)
+    if value.shape.rank == len(reference.shape) - 1 and reference.shape[-1] == 1:
+        value = tf.expand_dims(value, -1)
+    shape = value.shape
+    fits = shape.rank == len(reference.shape) and all(
+        b is None or a == b for a, b in zip(shape[1:], reference.shape[1:], strict=True)
+    )
+    if not fits:
+        raise ValueError(f"Model '{name}' takes inputs of shape {reference.shape}. Received: {tuple(shape)}")
+    return value
+
+
+def per_output(value: Any, outputs: Any, repeat: bool = False) -> list:
+    """Labels or sample weights as a list, one per output of the structure `outputs`."""
+    count = len(tree.flatten(outputs))
+    if value is None:
+        return [None] * count
+    if isinstance(value, dict) and isinstance(outputs, dict):
+        return [value.get(name) for name in sorted(outputs)]
+    flat = tree.flatten(value)
+    if repeat and len(flat) == 1:
+        flat = flat * count
+    if len(flat) != count:
+        raise ValueError(f"A model of {count} outputs takes as many labels. Received: {len(flat)}")
+    return flat
