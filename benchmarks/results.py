@@ -1,0 +1,119 @@
+"""How every benchmark reports: rows as JSON in `benchmarks/results/` and as a Markdown table.
+
+A row is `{figure, ours, peer, ratio, target, ok}`. `ratio` is ours over the peer's, measured side by side in one run;
+`target` is the largest ratio (or, where `ratio` is None, the largest value of ours) that is good enough, or None where
+the row only informs. `smallest=True` turns that round: then it is the smallest.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+_PACKAGES = ("tensorflow", "keras", "mesh-tensorflow", "numpy", "SimpleITK", "apache-beam", "tensorflow-datasets")
+
+
+def row(
+    figure: str,
+    ours: float | None,
+    peer: float | None = None,
+    target: float | None = None,
+    *,
+    smallest: bool = False,
+    note: str = "",
+) -> dict[str, Any]:
+    """One line of a benchmark's table.
+
+    Args:
+        figure: what was measured, with its unit, and who the peer is.
+        ours: our figure; None if it could not be measured, and `note` then says why.
+        peer: the peer's figure from the same run, or None for a figure that stands by itself.
+        target: the bound on the ratio, or on `ours` where there is no peer.
+        smallest: whether the target is a lower bound.
+        note: what a reader must know to understand the figure.
+    """
+    ratio = ours / peer if ours is not None and peer else None
+    judged = ratio if peer is not None else ours
+    ok = None
+    if target is not None:
+        ok = judged is not None and (judged >= target if smallest else judged <= target)
+    found = {"figure": figure, "ours": _rounded(ours), "peer": _rounded(peer), "ratio": _rounded(ratio)}
+    found |= {"target": target, "ok": ok}
+    if smallest:
+        found["smallest"] = True
+    if note:
+        found["note"] = note
+    return found
+
+
+def save(name: str, rows: Sequence[Mapping], settings: Mapping[str, Any], command: str, folder: Path = RESULTS) -> Path:
+    """Write `<folder>/<name>.json` and print the table.
+
+    Args:
+        name: the benchmark's name.
+        rows: from `row`.
+        settings: what the benchmark was run with.
+        command: the command line that reproduces it.
+        folder: where to write.
+    """
+    result = {
+        "name": name,
+        "command": command,
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "versions": versions(),
+        "settings": dict(settings),
+        "rows": list(rows),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2, default=str) + "\n", encoding="utf-8")
+    print(table(rows))
+    return path
+
+
+def table(rows: Sequence[Mapping]) -> str:
+    """The rows in Markdown; missed targets in bold."""
+    lines = ["| figure | ours | peer | ratio | target | |", "| --- | --- | --- | --- | --- | --- |"]
+    for found in rows:
+        bound = "" if found["target"] is None else f"{'≥' if found.get('smallest') else '≤'} {found['target']}"
+        verdict = {True: "met", False: "**missed**", None: ""}[found["ok"]]
+        cells = [_text(found[name]) for name in ("ours", "peer", "ratio")]
+        lines.append(f"| {found['figure']} | {' | '.join(cells)} | {bound} | {verdict} |")
+        if found.get("note"):
+            lines[-1] = lines[-1].removesuffix(" |") + f" {found['note']} |"
+    return "\n".join(lines)
+
+
+def machine() -> dict[str, Any]:
+    """The processor's model and the number of cores."""
+    model = platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        models = [line.split(":")[1].strip() for line in information.read_text().splitlines() if "model name" in line]
+        model = models[0] if models else model
+    return {"processor": model, "cores": os.cpu_count()}
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that decide the figures."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
