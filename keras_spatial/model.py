@@ -18,8 +18,18 @@ from keras_spatial.lowering.objective import update_metric
 from keras_spatial.lowering.table import UnsupportedLayer
 from keras_spatial.lowering.tensors import Blocks
 from keras_spatial.lowering.walk import explain, trace_call, unsupported_operations
+from keras_spatial.mtf.shared import unoptimized
 from keras_spatial.runtimes.synchronize import callbacks_without_files, synchronize
-from keras_spatial.step import Forward, Lowered, Objective, gradients, lower_objective, plan_blocks
+from keras_spatial.step import (
+    Forward,
+    Lowered,
+    Objective,
+    fuse_for_objective,
+    fuse_for_outputs,
+    gradients,
+    lower_objective,
+    plan_blocks,
+)
 
 
 class Model(keras.Model):
@@ -160,6 +170,7 @@ class Model(keras.Model):
             return super().predict_step(data)
         x, _, _ = unpack_x_y_sample_weight(data)
         forward = self._forward(self._as_inputs(x), training=False)
+        fuse_for_outputs(forward)
         return tree.map_structure(Lowered(forward.trace).whole, forward.outputs)
 
     def _make_function(self, step_function):
@@ -182,7 +193,8 @@ class Model(keras.Model):
                     self._partition.skip -= 1
                     logs = {}
                 else:
-                    logs = step(data)
+                    with unoptimized():
+                        logs = step(data)
             if logs is None:
                 raise StopIteration
             return logs
@@ -197,7 +209,8 @@ class Model(keras.Model):
             step = self._autoconvert_optionals(tf.function(self.predict_step, autograph=False))
 
             def run(batches):
-                outputs = [step(batch) for batch in batches]
+                with unoptimized():
+                    outputs = [step(batch) for batch in batches]
                 return tree.map_structure(lambda *parts: tf.concat(parts, 0), *outputs) if outputs[1:] else outputs[0]
 
             self.predict_function = run
@@ -208,6 +221,7 @@ class Model(keras.Model):
         labels = per_output(y, forward.outputs)
         weights = per_output(sample_weight, forward.outputs, repeat=True)
         objective = lower_objective(forward, targets(self, labels, forward.outputs), labels, weights)
+        fuse_for_objective(forward, objective)
         return forward, objective
 
     def _track(self, lowered: Lowered, objective: Objective, regularization: tf.Tensor, forward: Forward) -> None:
@@ -262,7 +276,8 @@ class Model(keras.Model):
             functions[training] = tf.function(
                 lambda inputs: self._differentiable_call(inputs, training), autograph=False
             )
-        return functions[training](inputs)
+        with unoptimized():
+            return functions[training](inputs)
 
     def _differentiable_call(self, inputs, training: bool):
         """The outputs, whose gradients come from `mtf.gradients`."""
@@ -281,6 +296,7 @@ class Model(keras.Model):
                 weight_values={id(v): w for v, w in zip(variables, weights, strict=True)},
             )
             forwards.append(forward)
+            fuse_for_outputs(forward)
             lowered = Lowered(forward.trace)
             lowered.apply_updates()
 

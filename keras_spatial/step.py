@@ -18,6 +18,7 @@ from keras_spatial.lowering.tensors import Blocks, BlocksTooShort, SpatialTensor
 from keras_spatial.lowering.trace import Trace
 from keras_spatial.lowering.walk import lower_graph, uses_channels_first
 from keras_spatial.mtf.compatibility import mtf
+from keras_spatial.mtf.fusion import fuse
 from keras_spatial.mtf.local import Source
 
 # Each failed attempt makes the blocks of one axis longer; a network has a handful of scales at most.
@@ -155,6 +156,22 @@ class Lowered:
         """Assign the moving averages."""
         for variable, value in self.trace.updates:
             variable.assign(tf.cast(self.export(value, variable.shape), variable.dtype))
+
+
+def fuse_for_objective(forward: Forward, objective: "Objective") -> None:
+    """Fuse operations (`mtf.fusion`) of a pass of which only losses and metrics are read."""
+    read = [objective.loss, *objective.losses, *(t for _, increments in objective.increments for t in increments)]
+    _fuse(forward, read)
+
+
+def fuse_for_outputs(forward: Forward) -> None:
+    """Fuse operations (`mtf.fusion`) of a pass whose outputs are read."""
+    _fuse(forward, forward.flat_outputs)
+
+
+def _fuse(forward: Forward, read: Sequence[SpatialTensor]) -> None:
+    trace = forward.trace
+    fuse(trace.graph, trace.impl, [x.value for x in read] + [value for _, value in trace.updates])
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,11 @@ def transposed_convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTens
 def _bias_and_activation(layer, trace: Trace, y: SpatialTensor) -> SpatialTensor:
     if layer.use_bias:
         y = trace.pointwise(
-            lambda t, bias: tf.nn.bias_add(t, _cast(bias, t)), [y], weights=[layer.bias], name=f"{layer.name}_bias"
+            lambda t, bias: tf.nn.bias_add(t, _cast(bias, t)),
+            [y],
+            weights=[layer.bias],
+            linear=True,
+            name=f"{layer.name}_bias",
         )
     return apply_activation(trace, layer.activation, y)
 

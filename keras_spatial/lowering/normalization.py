@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import tensorflow as tf
 from keras import backend, layers, ops
 
-from keras_spatial.lowering.reductions import mean, moments, normalized_axes, total
+from keras_spatial.lowering.reductions import mean, moments, normalized_axes, number_of_elements, total
 from keras_spatial.lowering.relayout import permuted
 from keras_spatial.lowering.table import register_lowering
 from keras_spatial.lowering.tensors import Axis, SpatialTensor
 from keras_spatial.lowering.trace import Trace
+from keras_spatial.mtf.normalize import Normalization
 
 
 @register_lowering(layers.BatchNormalization)
@@ -20,29 +21,39 @@ def batch_normalization(layer, trace: Trace, x: SpatialTensor, mask=None) -> Spa
 
 
 def _batch_normalization(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
-    input_dtype = layer.compute_dtype
-    x = trace.cast(x, backend.result_type(x.dtype.name, "float32"))
-    channels = (x.axes[-1],)
     if trace.training and layer.trainable:
-        center, variance = moments(trace, x, range(x.ndim - 1))
-        _update(trace, layer.moving_mean, center, layer.momentum)
-        _update(trace, layer.moving_variance, variance, layer.momentum)
-    else:
-        center = SpatialTensor(trace.weight(layer.moving_mean), channels)
-        variance = SpatialTensor(trace.weight(layer.moving_variance), channels)
+        return _with_batch_moments(layer, trace, x)
+    dtype = tf.as_dtype(backend.result_type(x.dtype.name, "float32"))
+    weights = [layer.moving_mean, layer.moving_variance]
+    weights += ([layer.gamma] if layer.scale else []) + ([layer.beta] if layer.center else [])
 
-    weights = ([layer.gamma] if layer.scale else []) + ([layer.beta] if layer.center else [])
-
-    def normalize(t: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
-        values = iter(tf.cast(w, t.dtype) for w in weights)
+    def normalize(t: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
+        mean, variance, *rest = (tf.cast(w, dtype) for w in weights)
+        values = iter(rest)
         gamma = next(values) if layer.scale else None
         beta = next(values) if layer.center else None
-        mean, variance = tf.cast(mean, t.dtype), tf.cast(variance, t.dtype)
-        y = ops.batch_normalization(t, mean, variance, -1, beta, gamma, layer.epsilon)
-        return tf.cast(y, input_dtype)
+        y = ops.batch_normalization(tf.cast(t, dtype), mean, variance, -1, beta, gamma, layer.epsilon)
+        return tf.cast(y, layer.compute_dtype)
 
-    (y,) = trace.local(normalize, [x, center, variance], [(x.axes, input_dtype)], weights=weights, name=layer.name)
-    return y
+    return trace.pointwise(normalize, [x], weights=weights, dtype=layer.compute_dtype, name=layer.name)
+
+
+def _with_batch_moments(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    inside = trace.inside(x)
+    operation = Normalization(
+        x.value,
+        trace.weight(layer.gamma) if layer.scale else None,
+        trace.weight(layer.beta) if layer.center else None,
+        None if inside is None else inside.value,
+        count=number_of_elements(x, range(x.ndim - 1)),
+        epsilon=layer.epsilon,
+        dtype=tf.as_dtype(layer.compute_dtype),
+        name=layer.name,
+    )
+    y, mean, variance = operation.outputs
+    _update(trace, layer.moving_mean, SpatialTensor(mean, (x.axes[-1],)), layer.momentum)
+    _update(trace, layer.moving_variance, SpatialTensor(variance, (x.axes[-1],)), layer.momentum)
+    return SpatialTensor(y, x.axes)
 
 
 @register_lowering(layers.GroupNormalization)

@@ -24,7 +24,9 @@ def apply_activation(trace: Trace, activation: Callable | None, x: SpatialTensor
         return x
     if isinstance(activation, keras.Layer):
         return trace_layer(trace, activation, x)
-    return trace.pointwise(activation, [x], name=getattr(activation, "__name__", "activation"))
+    at_output = activation in (keras.activations.relu, keras.activations.leaky_relu)
+    name = getattr(activation, "__name__", "activation")
+    return trace.pointwise(activation, [x], derivative_at_output=at_output, name=name)
 
 
 def trace_layer(trace: Trace, layer: keras.Layer, *inputs: SpatialTensor) -> SpatialTensor:
@@ -40,7 +42,16 @@ def activation(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
 @register_lowering(layers.ReLU, layers.LeakyReLU, layers.ELU)
 def activation_layer(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
-    return trace.pointwise(layer.call, [x], name=layer.name)
+    return trace.pointwise(layer.call, [x], derivative_at_output=_keeps_signs(layer), name=layer.name)
+
+
+def _keeps_signs(layer: keras.Layer) -> bool:
+    """Whether an activation is linear on either side of zero and keeps signs, so that its result tells its slope."""
+    if isinstance(layer, layers.LeakyReLU):
+        return layer.negative_slope >= 0
+    return (
+        isinstance(layer, layers.ReLU) and layer.max_value is None and not layer.threshold and layer.negative_slope >= 0
+    )
 
 
 @register_lowering(layers.Softmax)

@@ -163,6 +163,8 @@ class Trace:
         weights: Sequence[keras.Variable] = (),
         channels: int | None = None,
         dtype: tf.DType | str | None = None,
+        linear: bool = False,
+        derivative_at_output: bool = False,
         name: str = "pointwise",
     ) -> SpatialTensor:
         """A function of each voxel's channels: activations, arithmetic, a dense layer on the channels.
@@ -173,13 +175,25 @@ class Trace:
             weights: Keras variables that `fn` uses.
             channels: size of the result's last axis, where it differs from the inputs'.
             dtype: the result's dtype, where it differs from the first input's.
+            linear: whether `fn` is linear in the first input, element by element, such as adding a bias.
+            derivative_at_output: whether the derivative of `fn` at its result is that at its input, as for `relu`.
+                Either lets it become part of the operation before it (`mtf.fusion`).
             name: a name for the graph.
         """
         inputs = layouts.aligned(self, inputs)
         axes = broadcast_axes(inputs)
         if channels is not None:
             axes = (*axes[:-1], Axis(axes[-1].name, channels))
-        return self.reduced(fn, inputs, axes, weights=weights, dtype=dtype, name=name)
+        operation = LocalOperation(
+            lambda *slices: _as_tuple(fn(*slices)),
+            [x.value for x in inputs] + [self.weight(w) for w in weights],
+            [(mesh_shape_of(axes), tf.as_dtype(dtype or inputs[0].dtype))],
+            elementwise=len(inputs) == 1 and channels is None,
+            linear=linear,
+            derivative_at_output=derivative_at_output,
+            name=name,
+        )
+        return SpatialTensor(operation.outputs[0], axes)
 
     def reduced(
         self,

@@ -28,9 +28,12 @@ class LocalOperation(mtf.Operation):
             its margins put together is not.
         coordinates: mesh axes whose coordinates `fn` gets.
         reduction: `"SUM"`, or `"MAX"` for partial maxima; those have no gradient.
-        derivative_at_output: whether the derivative at the output is that at the input, as for `relu`. The first
-            input is then not kept for the backward pass.
+        elementwise: whether the output is a function of the first input's elements, one by one, and of weights.
+        linear: whether it is linear in the first input, element by element, such as adding a bias.
+        derivative_at_output: whether its derivative at the output is that at the input, as for `relu`.
         name: a name for the graph.
+
+    Operations that follow one another become one where that keeps less for the backward pass: see `mtf.fusion`.
     """
 
     def __init__(
@@ -42,6 +45,8 @@ class LocalOperation(mtf.Operation):
         halos: Sequence[Halo] = (),
         coordinates: Sequence[int] = (),
         reduction: str = "SUM",
+        elementwise: bool = False,
+        linear: bool = False,
         derivative_at_output: bool = False,
         name: str = "local",
     ):
@@ -52,13 +57,40 @@ class LocalOperation(mtf.Operation):
         self.halos = [halo for halo in halos if halo.before or halo.after]
         self.coordinates = list(coordinates)
         self.reduction = reduction
+        self.elementwise = elementwise or linear or derivative_at_output
+        self.linear = linear
         self.derivative_at_output = derivative_at_output
+        # Applied to the result of `fn`; its derivative is taken at the operation's own output.
+        self.tail: Callable[[tf.Tensor], tf.Tensor] | None = None
         self.arguments: list = []
         for output in self._outputs:
             leads_to_differentiable_source(output)  # Asked in forward order, so that it never recurses deeply.
 
+    def accepts(self, operation: "LocalOperation", mesh_impl: mtf.MeshImpl) -> bool:
+        """Whether an elementwise operation that follows may become part of this one.
+
+        The derivative of the two must not need what passes between them.
+        """
+        if self.tail is not None or len(self.outputs) != 1 or self.reduction != "SUM":
+            return False
+        if split_axes(mesh_impl, self.inputs) != split_axes(mesh_impl, self.outputs):
+            return False  # Partial sums are added up between the two.
+        return operation.linear or (operation.derivative_at_output and len(operation.inputs) == 1)
+
+    def absorb(self, operation: "LocalOperation") -> None:
+        if not operation.linear:
+            self.tail = lambda y, fn=operation.fn: fn(y)[0]
+            return
+        count, first, then = len(self.inputs) + bool(self.coordinates), self.fn, operation.fn
+        self.fn = lambda *arguments: then(first(*arguments[:count])[0], *arguments[count:])
+        self._inputs += operation.inputs[1:]
+
     def on_slice(self, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """The outputs' slices from coordinates, margins and the inputs' slices."""
+        results = self.before_tail(*arguments)
+        return results if self.tail is None else (self.tail(results[0]),)
+
+    def before_tail(self, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
         places, margins, (x, *others) = self.sorted(arguments)
         x = assemble(x, margins, self.halos)
         return self.fn(list(places), x, *others) if places else self.fn(x, *others)
@@ -74,9 +106,9 @@ class LocalOperation(mtf.Operation):
         places = [mesh_impl.laid_out_pcoord(axis) for axis in self.coordinates]
         self.arguments = [*places, *exchange(mesh_impl, inputs[0], self.halos), *inputs]
         results = mesh_impl.slicewise(SharedFunction(self.on_slice), *self.arguments)
-        own_axes = _split_axes(mesh_impl, self.inputs)
+        own_axes = split_axes(mesh_impl, self.inputs)
         for output, result in zip(self.outputs, results, strict=True):
-            missing = own_axes - _split_axes(mesh_impl, [output])
+            missing = own_axes - split_axes(mesh_impl, [output])
             if missing and self.reduction == "MAX":
                 result = mesh_impl.allreduce(result, sorted(missing), "MAX")
             elif missing:
@@ -111,25 +143,26 @@ class _LocalGradient(mtf.Operation):
         dys = [lowering.tensors[t].to_laid_out_tensor() for t in self.inputs]
         arguments = list(forward.arguments)
         before_inputs = len(arguments) - len(forward.inputs)
-        if forward.derivative_at_output:
-            arguments[before_inputs] = lowering.tensors[forward.outputs[0]].to_laid_out_tensor()
+        tail = forward.tail
+        at = [] if tail is None else [lowering.tensors[forward.outputs[0]].to_laid_out_tensor()]
         # Margins are differentiated with the input that they belong to.
         margins = range(len(forward.coordinates), before_inputs) if 0 in self.wanted else range(0)
         sources = [*margins, *(before_inputs + i for i in self.wanted)]
-        backward = DerivativeFunction(forward.on_slice, len(arguments), sources, self.known)
-        results = list(mesh_impl.slicewise(backward, *arguments, *dys))
+        backward = DerivativeFunction(forward.before_tail, len(arguments), sources, self.known, tail)
+        results = list(mesh_impl.slicewise(backward, *arguments, *at, *dys))
         dmargins, dinputs = results[: len(margins)], results[len(margins) :]
         if len(margins):
             dinputs[0] = exchange_adjoint(mesh_impl, dinputs[0], dmargins, forward.halos)
-        own_axes = _split_axes(mesh_impl, forward.inputs + forward.outputs)
+        own_axes = split_axes(mesh_impl, forward.inputs + forward.outputs)
         for i, output, result in zip(self.wanted, self.outputs, dinputs, strict=True):
-            missing = own_axes - _split_axes(mesh_impl, [forward.inputs[i]])
+            missing = own_axes - split_axes(mesh_impl, [forward.inputs[i]])
             if missing:
                 result = mtf.LazyAllreduceSum(mesh_impl, result, sorted(missing))
             lowering.set_tensor_lowering(output, result)
 
 
-def _split_axes(mesh_impl: mtf.MeshImpl, tensors: Sequence[mtf.Tensor]) -> set[int]:
+def split_axes(mesh_impl: mtf.MeshImpl, tensors: Sequence[mtf.Tensor]) -> set[int]:
+    """The mesh axes over which any of some tensors is split."""
     axes = {axis for t in tensors for axis in mesh_impl.tensor_layout(t).tensor_axis_to_mesh_axis}
     return axes - {None}
 

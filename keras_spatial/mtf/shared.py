@@ -4,9 +4,12 @@ A graph then holds one call per slice where it would hold the function's body, s
 large mesh.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import tensorflow as tf
+from tensorflow.python.eager import context  # Not public; the only way to choose how one call is optimized.
 
 # A local function is called on every device, and TensorFlow prepares it for each of them. Of its graph optimizers only
 # the one that drops dead operations earns its time there: the others would take most of a first step.
@@ -15,6 +18,29 @@ _PROTO.graph_options.rewrite_options.optimizers.append("pruning")
 _PROTO.graph_options.rewrite_options.meta_optimizer_iterations = 1
 _PROTO.graph_options.rewrite_options.min_graph_nodes = -1
 _CONFIG = _PROTO.SerializeToString()
+
+
+@contextmanager
+def unoptimized() -> Iterator[None]:
+    """Call functions without TensorFlow's graph optimizer.
+
+    The graph of a step is calls of local functions, which are optimized by themselves, and what passes between them.
+    There is nothing in it to optimize, but on a large mesh the attempt takes longer than all else.
+    """
+    before = context.context().function_call_options
+    config = _without_optimizer(before.config_proto_serialized)
+    context.context().function_call_options = context.FunctionCallOptions(before.executor_type, config)
+    try:
+        yield
+    finally:
+        context.context().function_call_options = before
+
+
+@functools.cache
+def _without_optimizer(serialized: bytes) -> tf.compat.v1.ConfigProto:
+    config = tf.compat.v1.ConfigProto.FromString(serialized)
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    return config
 
 
 class SharedFunction:
@@ -45,11 +71,22 @@ class DerivativeFunction(SharedFunction):
         count: the number of its arguments.
         sources: the arguments to differentiate with respect to.
         targets: the results whose gradients are given.
+        tail: a function of the only result, such as `relu`, whose derivative is the same at its own result. That
+            result follows the arguments, and the gradient that is given is that of it.
     """
 
-    def __init__(self, function: Callable, count: int, sources: Sequence[int], targets: Sequence[int]):
+    def __init__(
+        self,
+        function: Callable,
+        count: int,
+        sources: Sequence[int],
+        targets: Sequence[int],
+        tail: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    ):
         def differentiate(*arguments: tf.Tensor) -> Sequence[tf.Tensor]:
             inputs, dys = arguments[:count], arguments[count:]
+            if tail is not None:
+                dys = (_derivative(tail, *dys),)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 watched = [inputs[i] for i in sources]
                 tape.watch(watched)
@@ -87,6 +124,13 @@ class DerivativeFunction(SharedFunction):
             return self._function(*[known.get(i, tf.zeros(a.shape, a.dtype)) for i, a in enumerate(arguments)])
 
         self._concrete = trace(of_used, [arguments[i] for i in self._used])
+
+
+def _derivative(function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        y = function(x)
+    return tape.gradient(y, x, output_gradients=dy)  # pyright: ignore[reportReturnType]
 
 
 def static_sizes(shape: tf.TensorShape) -> list[int]:

@@ -1,0 +1,179 @@
+"""Normalization by the statistics of the whole image and batch, as one operation.
+
+Made of separate means, variances and products, its backward pass would hold three gradients of the image's size at once
+where one is enough. As one operation it reads the image once for both sums that the derivative needs, and once more to
+write the gradient:
+
+    dx = gamma / sigma * (dn - mean(dn) - n * mean(dn * n)),    n = (x - mean) / sigma
+
+(Ioffe and Szegedy, "Batch Normalization", arXiv 1502.03167, section 3).
+"""
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from keras_spatial.mtf.compatibility import mtf
+from keras_spatial.mtf.local import differentiable_inputs, leads_to_differentiable_source, split_axes
+from keras_spatial.mtf.shared import SharedFunction
+
+Tail = Callable[[tf.Tensor], tf.Tensor]
+
+
+class Normalization(mtf.Operation):
+    """`gamma * (x - mean) / sqrt(variance + epsilon) + beta`, with the moments of all but the last axis of `x`.
+
+    Args:
+        x: a Mesh-TF tensor `[batch, ..., channels]`; its moments are taken in float32 at least.
+        gamma, beta: `[channels]`, or None.
+        inside: 1 where `x` is part of the image and 0 beyond, of one channel; None if nothing is beyond.
+        count: the number of elements that each moment is taken of.
+        epsilon: added to the variance.
+        dtype: the result's dtype.
+        name: a name for the graph.
+
+    Its outputs are the result, and the mean and the biased variance, `[channels]`, through which no gradient flows.
+    """
+
+    def __init__(
+        self,
+        x: mtf.Tensor,
+        gamma: mtf.Tensor | None,
+        beta: mtf.Tensor | None,
+        inside: mtf.Tensor | None,
+        *,
+        count: int,
+        epsilon: float,
+        dtype: tf.DType,
+        name: str,
+    ):
+        self._present = tuple(t is not None for t in (gamma, beta, inside))
+        super().__init__([x, *(t for t in (gamma, beta, inside) if t is not None)], name=name)
+        self.count, self.epsilon, self.dtype = count, epsilon, dtype
+        self.moment_dtype = x.dtype if x.dtype == tf.float64 else tf.float32
+        channels = mtf.Shape([x.shape.dims[-1]])
+        self._outputs = [
+            mtf.Tensor(self, x.shape, dtype),
+            mtf.Tensor(self, channels, self.moment_dtype),
+            mtf.Tensor(self, channels, self.moment_dtype),
+        ]
+        self.tails: list[Tail] = []
+        self.moments: list = []
+        leads_to_differentiable_source(self._outputs[0])
+
+    def accepts(self, operation, mesh_impl: mtf.MeshImpl) -> bool:
+        """Whether a following operation may become part of this one: its input is cheaper to compute than to keep."""
+        return operation.elementwise and len(operation.inputs) == 1
+
+    def absorb(self, operation) -> None:
+        self.tails.append(lambda y, fn=operation.fn: fn(y)[0])
+
+    # On one device.
+
+    def named(self, arguments: Sequence[tf.Tensor]) -> tuple:
+        """The operation's inputs: x, gamma, beta, inside; None for those that are absent."""
+        rest = iter(arguments[1:])
+        return (arguments[0], *(next(rest) if present else None for present in self._present))
+
+    def _sum(self, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        x, _, _, inside = self.named(arguments)
+        return (self._total(tf.cast(x, self.moment_dtype), inside) / self.count,)
+
+    def _squares(self, mean: tf.Tensor, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        x, _, _, inside = self.named(arguments)
+        return (self._total(tf.math.squared_difference(tf.cast(x, mean.dtype), mean), inside) / self.count,)
+
+    def _normalize(self, mean: tf.Tensor, variance: tf.Tensor, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        x, gamma, beta, _ = self.named(arguments)
+        scale = tf.math.rsqrt(variance + self.epsilon)
+        scale = scale if gamma is None else scale * tf.cast(gamma, scale.dtype)
+        shift = -mean * scale
+        shift = shift if beta is None else shift + tf.cast(beta, shift.dtype)
+        return (self._tail(tf.cast(tf.cast(x, scale.dtype) * scale + shift, self.dtype)),)
+
+    def _tail(self, y: tf.Tensor) -> tf.Tensor:
+        for tail in self.tails:
+            y = tail(y)
+        return y
+
+    def _total(self, x: tf.Tensor, inside: tf.Tensor | None) -> tf.Tensor:
+        # It selects, and does not multiply: what lies beyond the image may be infinite.
+        x = x if inside is None else tf.where(tf.cast(inside, tf.bool), x, tf.zeros_like(x))
+        return tf.reduce_sum(x, list(range(x.shape.rank - 1)))
+
+    def _derivative_of_tail(self, normalized: tf.Tensor, gamma, beta, dy: tf.Tensor) -> tf.Tensor:
+        """The gradient with respect to what the operation would return without its tails."""
+        if not self.tails:
+            return tf.cast(dy, normalized.dtype)
+        y = normalized if gamma is None else normalized * tf.cast(gamma, normalized.dtype)
+        y = tf.cast(y if beta is None else y + tf.cast(beta, y.dtype), self.dtype)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(y)
+            result = self._tail(y)
+        return tf.cast(tape.gradient(result, y, output_gradients=dy), normalized.dtype)  # pyright: ignore
+
+    def derivative_sums(self, mean, variance, dy, *arguments) -> tuple[tf.Tensor, ...]:
+        """This slice's part of `[sum(dn), sum(dn * n)]`, which are also the gradients of beta and gamma."""
+        x, gamma, beta, inside = self.named(arguments)
+        normalized = (tf.cast(x, mean.dtype) - mean) * tf.math.rsqrt(variance + self.epsilon)
+        dn = self._derivative_of_tail(normalized, gamma, beta, dy)
+        return (tf.stack([self._total(dn, inside), self._total(dn * normalized, inside)]),)
+
+    def derivative(self, mean, variance, dy, sums, *arguments) -> tuple[tf.Tensor, ...]:
+        """The gradient of `x`, given the sums over the whole image."""
+        x, gamma, beta, inside = self.named(arguments)
+        inverse = tf.math.rsqrt(variance + self.epsilon)
+        normalized = (tf.cast(x, mean.dtype) - mean) * inverse
+        dn = self._derivative_of_tail(normalized, gamma, beta, dy)
+        scale = inverse if gamma is None else inverse * tf.cast(gamma, inverse.dtype)
+        means = sums / self.count
+        dx = scale * (dn - means[0] - normalized * means[1])
+        dx = dx if inside is None else tf.where(tf.cast(inside, tf.bool), dx, tf.zeros_like(dx))
+        return (tf.cast(dx, x.dtype),)
+
+    # On the mesh.
+
+    def lower(self, lowering: mtf.Lowering) -> None:
+        mesh_impl = lowering.mesh_impl(self)
+        inputs = [lowering.tensors[t].to_laid_out_tensor() for t in self.inputs]
+        mean = self._reduced(mesh_impl, self._sum, *inputs)
+        variance = self._reduced(mesh_impl, self._squares, mean, *inputs)
+        self.moments = [mean, variance]
+        (y,) = mesh_impl.slicewise(SharedFunction(self._normalize), mean, variance, *inputs)
+        for output, value in zip(self.outputs, (y, mean, variance), strict=True):
+            lowering.set_tensor_lowering(output, value)
+
+    def _reduced(self, mesh_impl: mtf.MeshImpl, fn: Callable, *arguments):
+        (part,) = mesh_impl.slicewise(SharedFunction(fn), *arguments)
+        axes = sorted(split_axes(mesh_impl, self.inputs[:1]))
+        return mesh_impl.allreduce(part, axes, "SUM") if axes else part
+
+    def gradient(self, grad_ys: Sequence[mtf.Tensor | None]) -> list[mtf.Tensor | None]:
+        wanted = differentiable_inputs(self)
+        if grad_ys[0] is None or not wanted:
+            return [None] * len(self.inputs)
+        gradients = dict(zip(wanted, _NormalizationGradient(self, grad_ys[0], wanted).outputs, strict=True))
+        return [gradients.get(i) for i in range(len(self.inputs))]
+
+
+class _NormalizationGradient(mtf.Operation):
+    def __init__(self, forward: Normalization, dy: mtf.Tensor, wanted: Sequence[int]):
+        self.forward, self.wanted = forward, list(wanted)
+        super().__init__([dy], name=forward.name.split("/")[-1] + "_gradient")
+        self._outputs = [mtf.Tensor(self, forward.inputs[i].shape, forward.inputs[i].dtype) for i in wanted]
+
+    def lower(self, lowering: mtf.Lowering) -> None:
+        mesh_impl, forward = lowering.mesh_impl(self), self.forward
+        dy = lowering.tensors[self.inputs[0]].to_laid_out_tensor()
+        inputs = [lowering.tensors[t].to_laid_out_tensor() for t in forward.inputs]
+        sums = forward._reduced(mesh_impl, forward.derivative_sums, *forward.moments, dy, *inputs)
+        # The inputs' numbers: x is 0; gamma and beta follow where they are present.
+        _, gamma, beta, _ = forward.named(range(len(inputs)))
+        for i, output in zip(self.wanted, self.outputs, strict=True):
+            if i == 0:
+                derivative = SharedFunction(forward.derivative)
+                (value,) = mesh_impl.slicewise(derivative, *forward.moments, dy, sums, *inputs)
+            else:
+                number = {gamma: 1, beta: 0}[i]
+                value = mesh_impl.slicewise(lambda s, n=number, d=output.dtype: tf.cast(s[n], d), sums)
+            lowering.set_tensor_lowering(output, value)
