@@ -1,14 +1,18 @@
 """Running a step, or taking its results from an earlier run of the same step with the same inputs.
 
-KFP's local runner gives every run new output paths and, before 2.17, has no cache; and a cache that does not know the
-package code a component imports would return stale results. So each step has a key: the digest of its name, settings,
-project code, and the keys of the steps that made its inputs. Finished steps are recorded under their key in the folder
-that `KERAS_SPATIAL_STEPS` names. Without it (on a cluster, where KFP's own cache does this) a step just runs.
+KFP's cache does not know the package code that a component imports, and would return stale results. So each step has a
+key: the digest of its name, settings, project code, and the keys of the steps that made its inputs. Finished steps are
+recorded under their key in the folder that `KERAS_SPATIAL_STEPS` names. Without it (on a cluster, where KFP's own cache
+does this) a step just runs.
+
+A step that is interrupted in its middle can go on there: it gets a folder of its own, named by its key, in the one that
+`KERAS_SPATIAL_SCRATCH` names. It is removed when the step has finished.
 """
 
 import hashlib
 import json
 import os
+import pkgutil
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +23,7 @@ from typing import Any
 from components.files import read_json, write_json
 
 STEPS_VARIABLE = "KERAS_SPATIAL_STEPS"
+SCRATCH_VARIABLE = "KERAS_SPATIAL_SCRATCH"
 JOURNAL = "journal.jsonl"
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -29,23 +34,27 @@ Metadata = Mapping[str, Mapping[str, Any]]
 
 def step(
     name: str,
-    function: Callable[..., Metadata | None],
+    function: str | Callable[..., Metadata | None],
     *,
     inputs: Mapping[str, Any] | None = None,
     outputs: Mapping[str, Any],
     settings: Mapping[str, Any] | None = None,
     folders: Mapping[str, str] | None = None,
+    scratch: bool = False,
 ) -> None:
     """Call `function` with paths and settings, and describe what it made.
 
     Args:
         name: of the step, for the log and the record.
         function: takes the paths of `inputs` and `outputs`, the `settings` and the `folders` as keyword arguments, and
-            returns metadata by name of output, or None.
+            returns metadata by name of output, or None. As text, such as "components.train.train:train_model", it is
+            imported only if it is to run: taking earlier results needs no TensorFlow.
         inputs: KFP artifacts, or lists of them, by argument.
         outputs: KFP artifacts by argument; they get the metadata, their step's key and its seconds.
         settings: plain values by argument, part of the key.
         folders: folders outside the pipeline by argument; their files' names, sizes and times are part of the key.
+        scratch: whether the function takes one more argument `scratch`: a folder that outlives a failure, or None where
+            there is none.
 
     Raises:
         Exception: what `function` raises; nothing is recorded then.
@@ -64,7 +73,12 @@ def step(
     else:
         print(f"{name}: started", flush=True)
         paths = {argument: _path(artifact) for argument, artifact in {**inputs, **outputs}.items()}
-        metadata = function(**paths, **folders, **settings) or {}
+        work = _scratch(name, key) if scratch else None
+        more = {"scratch": None if work is None else str(work)} if scratch else {}
+        call = pkgutil.resolve_name(function) if isinstance(function, str) else function
+        metadata = call(**paths, **folders, **settings, **more) or {}
+        if work is not None:
+            shutil.rmtree(work)
         seconds = time.time() - started
         print(f"{name}: finished in {seconds:.0f} s", flush=True)
     for output, artifact in outputs.items():
@@ -87,6 +101,14 @@ def _key(name: str, inputs: Mapping[str, Any], settings: Mapping[str, Any], fold
         "code": code_version(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _scratch(name: str, key: str) -> Path | None:
+    if SCRATCH_VARIABLE not in os.environ:
+        return None
+    folder = Path(os.environ[SCRATCH_VARIABLE]) / f"{name}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _path(artifact: Any) -> Any:

@@ -1,10 +1,10 @@
 """CT volumes in, segmentations as NIfTI out, on each volume's own grid."""
 
-from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
 from components.segment.component import segment
 from pipelines.cluster import Cluster, Resources, guarded
+from pipelines.parameters import Parameters, pipeline
 from pipelines.settings import Settings, SettingsError
 
 
@@ -19,16 +19,14 @@ def batch_inference(settings: Settings, cluster: Cluster | None = None) -> BaseC
             raise SettingsError(f"{name}: batch_inference needs it. Give --set {name}=PATH.")
     give = Resources(cluster)
 
-    @dsl.pipeline(name="batch-inference", description="CT volumes to label files on their own grids.")
-    def pipeline(
-        data: str = settings.data,
-        model: str = settings.model,
-        mesh: str = settings.mesh,
-        layout: str = settings.layout,
-    ):
+    description = "CT volumes to label files on their own grids."
+
+    @pipeline("batch-inference", description, settings, (segment,), also=("data",))
+    def build(p: Parameters) -> None:
         with guarded(cluster):
-            task = segment(volumes=data, model=model, mesh=mesh, layout=layout)
+            task = segment(volumes=p["data"], **p.of(segment))
+            # KFP's cache knows the folders' names and not their files.
             task.set_caching_options(False)
             give(task, accelerated=True)
 
-    return pipeline
+    return build

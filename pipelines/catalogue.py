@@ -57,7 +57,8 @@ def _segmentation(folder: Path, steps: Mapping[str, Step]) -> list[str]:
     _copy(steps["train"].path("model") / "model.keras", folder / "model.keras")
     _copy(evaluation / "cases.csv", folder / "cases.csv")
     _copy(steps["ingest"].path("quarantine"), folder / "quarantine.html")
-    metrics["accepted"] = bool(steps["export"].outputs["exported"]["metadata"]["accepted"])
+    _copy(evaluation / "cases.json", folder / "cases.json")
+    metrics["accepted"] = bool(read_json(steps["compare"].path("decision"))["accepted"])
     write_json(folder / "metrics.json", metrics)
     lines = []
     bad = steps["ingest"].outputs["quarantine"]["metadata"]["bad"]

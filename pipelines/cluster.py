@@ -1,7 +1,6 @@
 """What a cluster gives each step: hardware, storage, secrets, retries."""
 
-import contextlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Self
 
 import pydantic
@@ -9,6 +8,9 @@ import yaml
 from kfp import dsl, kubernetes
 from pydantic import BaseModel, ConfigDict, Field
 
+from components.finish.component import finish
+from components.resume import SCRATCH_VARIABLE
+from components.train_job.settings import JobSettings
 from pipelines.settings import SettingsError
 
 _NODE_SELECTORS = {
@@ -53,6 +55,12 @@ class Cluster(BaseModel):
     shared_memory: str = Field("", pattern=r"^(\d+[KMGT]i?)?$", description="/dev/shm of accelerated steps.")
     volumes: dict[str, str] = Field({}, description="Mount path by name of persistent volume claim.")
     secrets: dict[str, dict[str, str]] = Field({}, description="Environment variable by key, by name of secret.")
+    scratch: str = Field(
+        "",
+        description="Folder on one of the volumes, where an interrupted step goes on; a job of several pods needs it.",
+    )
+    nodes: int = Field(1, ge=1, le=4096, description="Pods of the training, each with its accelerators.")
+    job: Literal["TrainJob", "TFJob"] = Field("TrainJob", description="Kind of a training job of several pods.")
     timeout: int = Field(86_400, ge=60, description="Seconds that a step may take.")
     retries: int = Field(2, ge=0, le=20, description="Of a failed step, with growing pauses.")
 
@@ -72,6 +80,16 @@ class Cluster(BaseModel):
             )
         if any(not path.startswith("/") for path in self.volumes.values()):
             raise ValueError(f"volumes: expected absolute mount paths. Received: {self.volumes}")
+        mounts = list(self.volumes.values())
+        if self.scratch and not any(PurePosixPath(self.scratch).is_relative_to(mount) for mount in mounts):
+            raise ValueError(
+                f"scratch: expected a folder below one of the volumes {mounts}. Received: {self.scratch!r}"
+            )
+        if self.nodes > 1 and not (self.scratch and self.image):
+            raise ValueError(
+                f"nodes: {self.nodes} pods need image, volumes and scratch: the image that they run, and a folder on a "
+                f"volume that all of them can write. Received: image {self.image!r}, scratch {self.scratch!r}"
+            )
         return self
 
     def apply(self, task: Any, *, accelerated: bool = False) -> None:
@@ -88,22 +106,49 @@ class Cluster(BaseModel):
             kubernetes.use_secret_as_env(task, secret_name=name, secret_key_to_env=keys)
         for key, value in self.node_selectors.items():
             kubernetes.add_node_selector(task, key, value)
+        if self.scratch:
+            task.set_env_variable(SCRATCH_VARIABLE, self.scratch)
         # A limit of 0 accelerators is no limit for KFP, but a request for none for some schedulers.
         if accelerated and self.accelerator:
             self._accelerate(task)
 
     def _accelerate(self, task: Any) -> None:
         task.set_accelerator_type(self.accelerator).set_accelerator_limit(self.accelerators)
-        if self.accelerator_type:
-            kubernetes.add_node_selector(task, _NODE_SELECTORS[self.accelerator], self.accelerator_type)
-        if self.tpu_topology:
-            kubernetes.add_node_selector(task, "cloud.google.com/gke-tpu-topology", self.tpu_topology)
+        for key, value in self._accelerator_selectors().items():
+            kubernetes.add_node_selector(task, key, value)
         for toleration in self.tolerations:
             kubernetes.add_toleration(task, **toleration.model_dump(exclude_none=True))
         if self.shared_memory:
             kubernetes.empty_dir_mount(
                 task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=self.shared_memory
             )
+
+    def _accelerator_selectors(self) -> dict[str, str]:
+        selectors = {}
+        if self.accelerator_type:
+            selectors[_NODE_SELECTORS[self.accelerator]] = self.accelerator_type
+        if self.tpu_topology:
+            selectors["cloud.google.com/gke-tpu-topology"] = self.tpu_topology
+        return selectors
+
+    def training_job(self) -> JobSettings:
+        """The job of several pods that trains: each pod has what an accelerated step would get."""
+        accelerated = bool(self.accelerator)
+        return JobSettings(
+            kind=self.job,
+            nodes=self.nodes,
+            image=self.image,
+            cpu=self.cpu,
+            memory=self.memory,
+            accelerator=self.accelerator,
+            accelerators=self.accelerators,
+            node_selectors={**self.node_selectors, **self._accelerator_selectors()},
+            tolerations=tuple(t.model_dump(exclude_none=True) for t in self.tolerations) if accelerated else (),
+            shared_memory=self.shared_memory,
+            volumes=self.volumes,
+            secrets=self.secrets,
+            timeout=self.timeout,
+        )
 
 
 def load_cluster(path: str | Path) -> Cluster:
@@ -123,20 +168,16 @@ def load_cluster(path: str | Path) -> Cluster:
         raise SettingsError(f"{path}: " + "\n".join(lines)) from None
 
 
-def guarded(cluster: Cluster | None) -> contextlib.AbstractContextManager[Any]:
-    """On a cluster, a context whose end is the step `finish`, whatever happens. KFP's local runner has no exit handler;
-    there `pipelines.local` does its work."""
-    if cluster is None:
-        return contextlib.nullcontext()
-    from components.finish.component import finish
-
-    task = finish()
+def guarded(cluster: Cluster | None) -> dsl.ExitHandler:
+    """A context whose end is the step `finish`, whatever happens."""
+    task = finish(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER)
     # KFP refuses retries and caching of an exit task that depends on the run's status.
     task.set_caching_options(False)
-    if cluster.image:
-        task.set_container_image(cluster.image)
-    for name, path in cluster.volumes.items():
-        kubernetes.mount_pvc(task, pvc_name=name, mount_path=path)
+    if cluster is not None:
+        if cluster.image:
+            task.set_container_image(cluster.image)
+        for name, path in cluster.volumes.items():
+            kubernetes.mount_pvc(task, pvc_name=name, mount_path=path)
     return dsl.ExitHandler(task, name="keep-results")
 
 
@@ -144,9 +185,9 @@ class Resources:
     """Applies a cluster's resources to tasks; without a cluster it leaves them alone."""
 
     def __init__(self, cluster: Cluster | None):
-        self._cluster = cluster
+        self.cluster = cluster
 
     def __call__(self, task: Any, *, accelerated: bool = False) -> Any:
-        if self._cluster is not None:
-            self._cluster.apply(task, accelerated=accelerated)
+        if self.cluster is not None:
+            self.cluster.apply(task, accelerated=accelerated)
         return task

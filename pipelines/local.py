@@ -18,7 +18,7 @@ from kfp import local
 from kfp.dsl.base_component import BaseComponent
 
 from components.files import write_json
-from components.resume import JOURNAL, STEPS_VARIABLE
+from components.resume import JOURNAL, SCRATCH_VARIABLE, STEPS_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = "log.txt"
@@ -28,7 +28,7 @@ _ERROR = re.compile(r"^\s*([A-Za-z_][\w.]*(?:Error|Exception|UnsupportedLayer|Ex
 # What a user follows on the terminal: the begin and end of steps, and the steps' own progress. The rest is in the log.
 _PROGRESS = re.compile(
     r"^\s*(?:[\d:.]+ - (?:INFO|WARNING|ERROR) - .*(?:Executing|finished with status)"
-    r"|[a-z_]+: (?!\w+\( name=)\S)"
+    r"|(?:\[\d+\] )?[a-z_]+: (?!\w+\( name=)\S)"
 )
 
 
@@ -144,6 +144,7 @@ def _environment(steps: Path) -> Iterator[None]:
     """What the steps' processes inherit."""
     values = {
         STEPS_VARIABLE: str(steps),
+        SCRATCH_VARIABLE: str(steps.parent / "scratch"),
         "PYTHONPATH": os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH", "")) if p),
         "PYTHONUNBUFFERED": "1",
         "TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1"),

@@ -1,6 +1,7 @@
 """The settings of a run: one typed value, from a YAML file and `--set name=value`, checked before anything starts."""
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_origin
@@ -37,6 +38,9 @@ class Settings(BaseModel):
     learning_rate: float = Field(0.003, gt=0, le=10, description="Highest learning rate of the schedule.")
     minutes: float = Field(0.0, ge=0, description="Training ends after this time; 0 for no limit.")
     seed: int = Field(0, ge=0, lt=2**31, description="Of phantoms, weights, shuffling and dropout.")
+    processes: int = Field(1, ge=1, le=256, description="Processes of one machine that share the mesh in training.")
+    backup_steps: int = Field(50, ge=1, description="Training steps between two backups of the whole state.")
+    slices: int = Field(1, ge=0, le=64, description="Validation cases whose slices TensorBoard shows.")
     thresholds: bool = Field(False, description="Score the best intensity thresholds as well.")
     baseline: str = Field(
         "", description="metrics.json of the best earlier run; the model is exported if it is better."
@@ -67,6 +71,12 @@ class Settings(BaseModel):
         if self.batch_size % cores:
             raise ValueError(
                 f"batch_size: expected a multiple of the {cores} parts of the batch. Received: {self.batch_size}"
+            )
+        devices = math.prod(int(size) for size in sizes.values())
+        if devices % self.processes:
+            raise ValueError(
+                f"processes: expected a divisor of the mesh's {devices} devices. Received: {self.processes}. Change "
+                "processes or mesh."
             )
         for resolution in (self.resolution, *self.resolutions):
             if resolution % 2 ** (self.levels - 1):

@@ -23,10 +23,15 @@ def compare(
     Returns:
         Whether the model is accepted.
     """
-    from components.compare.compare import compare_models
     from components.resume import step
 
     settings = {"baseline": baseline, "tolerance": tolerance}
     outputs = {"decision": decision}
-    step("compare", compare_models, inputs={"evaluation": evaluation}, outputs=outputs, settings=settings)
+    step(
+        "compare",
+        "components.compare.compare:compare_models",
+        inputs={"evaluation": evaluation},
+        outputs=outputs,
+        settings=settings,
+    )
     return bool(decision.metadata["accepted"])

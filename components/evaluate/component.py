@@ -32,12 +32,11 @@ def evaluate(
     """
     import json
 
-    from components.evaluate.evaluate import CLASSES, evaluate_model
     from components.resume import step
 
     step(
         "evaluate",
-        evaluate_model,
+        "components.evaluate.evaluate:evaluate_model",
         inputs={"cases": cases, "dataset": dataset, "model": model},
         outputs={"evaluation": evaluation},
         settings={"mesh": mesh, "layout": layout, "thresholds": thresholds},
@@ -45,4 +44,4 @@ def evaluate(
     for name, value in evaluation.metadata.items():
         if "dice" in name:
             metrics.log_metric(name, value)
-    confusion.log_confusion_matrix(list(CLASSES), json.loads(evaluation.metadata["confusion"]))
+    confusion.log_confusion_matrix(["background", "liver", "lesion"], json.loads(evaluation.metadata["confusion"]))

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from components.files import read_json, write_json
-from components.train.train import MODEL
+from components.train.settings import MODEL
 from datasets.lits.cases import Case, find_cases, read_case
 from datasets.phantom.thresholding import best_band, dice
 from keras_spatial.evaluation import CaseMetrics, evaluate_case, summarise, write_csv

@@ -9,26 +9,19 @@ from typing import Any
 import keras_spatial as ks
 from components.evaluate.evaluate import load_scores
 from components.files import read_json, write_json
-from components.train.train import MODEL, TRAINING
+from components.train.settings import MODEL, TRAINING
 
 
-def export_model(model: str, evaluation: str, decision: str, exported: str) -> Mapping[str, Mapping[str, Any]]:
+def export_model(model: str, evaluation: str, exported: str) -> Mapping[str, Mapping[str, Any]]:
     """Write the model as a Keras file, as a TensorFlow SavedModel for one device, and a description.
-
-    A model that was not accepted is not written; `model.json` then says so.
 
     Args:
         model: folder of the step train.
         evaluation: folder of the step evaluate.
-        decision: file of the step compare.
         exported: folder to make: `model.keras`, `saved_model/`, `model.json` (metrics, input, SHA-256).
     """
     folder = Path(exported)
     folder.mkdir(parents=True, exist_ok=True)
-    if not read_json(decision)["accepted"]:
-        write_json(folder / "model.json", {"accepted": False})
-        print("export: the model was not accepted, and is not exported", flush=True)
-        return {"exported": {"accepted": False}}
     source = Path(model) / MODEL
     shutil.copyfile(source, folder / MODEL)
     network = ks.load_model(source, compile=False)
@@ -36,7 +29,6 @@ def export_model(model: str, evaluation: str, decision: str, exported: str) -> M
     training, scores = read_json(Path(model) / TRAINING), load_scores(evaluation)
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     facts = {
-        "accepted": True,
         "input": "clip(HU / 1024 + 0.5, 0, 1), whole field of view in RAS order, float32 [batch, x, y, z, 1]",
         "output": "logits of background, liver, lesion [batch, x, y, z, 3]",
         "resolution": training["resolution"],
@@ -47,7 +39,6 @@ def export_model(model: str, evaluation: str, decision: str, exported: str) -> M
     write_json(folder / "model.json", facts)
     return {
         "exported": {
-            "accepted": True,
             "sha256": digest,
             **{f"dice_{part}": value for part, value in scores["dice"].items()},
         }

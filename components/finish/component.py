@@ -6,14 +6,15 @@ from components.base import component
 
 
 @component
-def finish(record: dsl.Output[dsl.Artifact], status: dsl.PipelineTaskFinalStatus):
-    """Record how the run ended, beside the artifacts of its finished steps, which stay where they are.
+def finish(record: dsl.Output[dsl.Artifact], run_id: str, status: dsl.PipelineTaskFinalStatus):
+    """Record how the run ended and save its pods' logs; artifacts of finished steps stay where they are.
 
     Args:
-        record: JSON with the state, the error and the run.
+        record: Folder with run.json (state, error, finished steps) and, on a cluster, the logs of the run's pods.
+        run_id: Given by KFP.
         status: Given by KFP.
     """
-    from components.files import write_json
+    from components.finish.finish import record_run
 
     facts = {
         "state": status.state,
@@ -22,5 +23,4 @@ def finish(record: dsl.Output[dsl.Artifact], status: dsl.PipelineTaskFinalStatus
         "error_code": status.error_code,
         "error": status.error_message,
     }
-    write_json(record.path, facts)
-    print(f"finish: {facts}", flush=True)
+    record_run(record.path, run_id=run_id, facts=facts)

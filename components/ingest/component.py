@@ -20,11 +20,16 @@ def ingest(
         quarantine: Table of the bad cases.
         on_bad_case: raise ends the run if a case is bad, skip goes on without it.
     """
-    from components.ingest.ingest import ingest_volumes
     from components.resume import step
 
     outputs = {"cases": cases, "quarantine": quarantine}
-    step("ingest", ingest_volumes, inputs={"data": volumes}, outputs=outputs, settings={"on_bad_case": on_bad_case})
+    step(
+        "ingest",
+        "components.ingest.ingest:ingest_volumes",
+        inputs={"data": volumes},
+        outputs=outputs,
+        settings={"on_bad_case": on_bad_case},
+    )
 
 
 @component
@@ -39,8 +44,13 @@ def ingest_folder(
         quarantine: Table of the bad cases.
         on_bad_case: raise ends the run if a case is bad, skip goes on without it.
     """
-    from components.ingest.ingest import ingest_volumes
     from components.resume import step
 
     outputs = {"cases": cases, "quarantine": quarantine}
-    step("ingest", ingest_volumes, folders={"data": data}, outputs=outputs, settings={"on_bad_case": on_bad_case})
+    step(
+        "ingest",
+        "components.ingest.ingest:ingest_volumes",
+        folders={"data": data},
+        outputs=outputs,
+        settings={"on_bad_case": on_bad_case},
+    )

@@ -18,8 +18,7 @@ def phantom(
         size: Voxels along each axis.
         difficulty: easy, medium or hard.
     """
-    from components.phantom.phantoms import write_phantoms
     from components.resume import step
 
     settings = {"cases": cases, "seed": seed, "size": size, "difficulty": difficulty}
-    step("phantom", write_phantoms, outputs={"volumes": volumes}, settings=settings)
+    step("phantom", "components.phantom.phantoms:write_phantoms", outputs={"volumes": volumes}, settings=settings)

@@ -22,8 +22,13 @@ def preprocess(
         split: published, or fold-K-of-N for cross-validation.
         beam_options: JSON list of Beam options, such as ["--runner=DataflowRunner", "--project=..."].
     """
-    from components.preprocess.preprocess import build_dataset
     from components.resume import step
 
     settings = {"resolution": resolution, "split": split, "beam_options": beam_options}
-    step("preprocess", build_dataset, inputs={"cases": cases}, outputs={"dataset": dataset}, settings=settings)
+    step(
+        "preprocess",
+        "components.preprocess.preprocess:build_dataset",
+        inputs={"cases": cases},
+        outputs={"dataset": dataset},
+        settings=settings,
+    )

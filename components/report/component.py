@@ -26,11 +26,16 @@ def report(
         summary: Its figures in Markdown.
         title: Heading of the page.
     """
-    from components.report.report import report_run
     from components.resume import step
 
     inputs = {"cases": cases, "dataset": dataset, "model": model, "evaluation": evaluation}
     names = {"cases": "ingest", "dataset": "preprocess", "model": "train", "evaluation": "evaluate"}
     seconds = {names[name]: artifact.metadata.get("step_seconds", 0.0) for name, artifact in inputs.items()}
     outputs = {"page": page, "summary": summary}
-    step("report", report_run, inputs=inputs, outputs=outputs, settings={"title": title, "seconds": seconds})
+    step(
+        "report",
+        "components.report.report:report_run",
+        inputs=inputs,
+        outputs=outputs,
+        settings={"title": title, "seconds": seconds},
+    )

@@ -9,7 +9,7 @@ import numpy as np
 from components.evaluate.evaluate import load_metrics, load_scores
 from components.files import read_json
 from components.report.page import CaseVolumes, RunReport, write_report
-from components.train.train import TRAINING
+from components.train.settings import TRAINING
 from datasets.lits.cases import find_cases, read_case
 from keras_spatial.evaluation import CaseMetrics
 from keras_spatial.volumes import read_volume, to_canonical

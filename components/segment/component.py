@@ -23,11 +23,10 @@ def segment(
         layout: Which image axis is split over which mesh axis.
     """
     from components.resume import step
-    from components.segment.segment import segment_folder
 
     step(
         "segment",
-        segment_folder,
+        "components.segment.segment:segment_folder",
         outputs={"predictions": predictions},
         settings={"mesh": mesh, "layout": layout},
         folders={"volumes": volumes, "model": model},

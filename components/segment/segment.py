@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import keras_spatial as ks
-from components.train.train import MODEL
+from components.train.settings import MODEL
 from keras_spatial.inference import segment
 from keras_spatial.volumes import VolumeError
 

@@ -23,7 +23,12 @@ def study(
         title: Heading of the page.
     """
     from components.resume import step
-    from components.study.study import report_study
 
     inputs = {"models": models, "evaluations": evaluations}
-    step("study", report_study, inputs=inputs, outputs={"page": page, "table": table}, settings={"title": title})
+    step(
+        "study",
+        "components.study.study:report_study",
+        inputs=inputs,
+        outputs={"page": page, "table": table},
+        settings={"title": title},
+    )

@@ -7,7 +7,7 @@ from typing import Any
 from components.evaluate.evaluate import load_metrics, load_scores
 from components.files import read_json, write_json
 from components.report.page import RunReport, write_report
-from components.train.train import TRAINING
+from components.train.settings import TRAINING
 
 
 def report_study(

@@ -14,17 +14,20 @@ def train(
     filters: int = 16,
     levels: int = 4,
     dropout: float = 0.0,
-    epochs: int = 100,
+    epochs: int = 60,
     batch_size: int = 1,
     learning_rate: float = 0.003,
     minutes: float = 0.0,
     seed: int = 0,
+    processes: int = 1,
+    backup_steps: int = 50,
+    slices: int = 1,
 ):
     """Train a 3D U-Net whose images are split over a mesh of devices.
 
     Args:
         dataset: TFDS data set, of the step preprocess.
-        model: Keras file and training history.
+        model: Keras file, training history, and logs for TensorBoard.
         mesh: Axes of the device mesh and their sizes; GPUs if there are any, else logical CPU devices.
         layout: Which image axis is split over which mesh axis.
         filters: Filters of the first level; they double from level to level.
@@ -35,9 +38,11 @@ def train(
         learning_rate: Highest learning rate of the schedule.
         minutes: Training ends after this time; 0 for no limit.
         seed: Seed of weights, shuffling and dropout.
+        processes: Processes of one machine that share the mesh.
+        backup_steps: Steps between two backups of the whole state, from which a killed training goes on.
+        slices: Validation cases whose slices TensorBoard shows.
     """
     from components.resume import step
-    from components.train.train import train_model
 
     settings = {
         "mesh": mesh,
@@ -50,5 +55,15 @@ def train(
         "learning_rate": learning_rate,
         "minutes": minutes,
         "seed": seed,
+        "processes": processes,
+        "backup_steps": backup_steps,
+        "slices": slices,
     }
-    step("train", train_model, inputs={"dataset": dataset}, outputs={"model": model}, settings=settings)
+    step(
+        "train",
+        "components.train.train:train_model",
+        inputs={"dataset": dataset},
+        outputs={"model": model},
+        settings=settings,
+        scratch=True,
+    )

@@ -4,6 +4,13 @@ import math
 import time
 
 import keras
+import tensorflow as tf
+
+from keras_spatial import processes
+from keras_spatial.runtimes.collective import broadcast_variables
+
+# Steps between two looks of the other processes at the first one's clock: each costs a message.
+_STEPS_PER_LOOK = 20
 
 
 class Schedule(keras.callbacks.Callback):
@@ -17,22 +24,40 @@ class Schedule(keras.callbacks.Callback):
         peak: highest learning rate.
         steps: of the whole training.
         minutes: end training after this time; None for no limit.
+        before: seconds that an earlier, interrupted part of the training took.
         warmup: share of the training.
+
+    All processes of a job go by the clock of the first one: learning rates and the end must be the same.
     """
 
-    def __init__(self, peak: float, steps: int, minutes: float | None = None, warmup: float = 0.05):
+    def __init__(
+        self, peak: float, steps: int, minutes: float | None = None, before: float = 0.0, warmup: float = 0.05
+    ):
         super().__init__()
-        self.peak, self.steps, self.minutes, self.warmup = peak, steps, minutes, warmup
+        self.peak, self.steps, self.minutes, self.before, self.warmup = peak, steps, minutes, before, warmup
         self._started: float | None = None
+        self._seconds = before
         self._step = 0
 
     @property
     def progress(self) -> float:
         """Share of the training that is over, 0 to 1."""
         share = self._step / self.steps
-        if self.minutes is not None and self._started is not None:
-            share = max(share, (time.monotonic() - self._started) / (60 * self.minutes))
+        if self.minutes is not None:
+            share = max(share, self._seconds / (60 * self.minutes))
         return min(share, 1.0)
+
+    def _look_at_clock(self) -> None:
+        if self.minutes is None or self._started is None:
+            return
+        job = processes.current()
+        seconds = self.before + time.monotonic() - self._started
+        if job.count == 1:
+            self._seconds = seconds
+        elif self._step % _STEPS_PER_LOOK == 0:
+            clock = tf.Variable(tf.constant(seconds, tf.float64))
+            broadcast_variables([clock], job)
+            self._seconds = float(clock.numpy())
 
     def on_epoch_begin(self, epoch, logs=None):
         # A resumed training begins at a later epoch.
@@ -45,6 +70,7 @@ class Schedule(keras.callbacks.Callback):
         self._step += 1
         if self._started is None:
             self._started = time.monotonic()
+        self._look_at_clock()
         if self.progress >= 1.0:
             self.model.stop_training = True
 
@@ -54,16 +80,3 @@ def rate(peak: float, progress: float, warmup: float) -> float:
     if progress < warmup:
         return peak * max(progress / warmup, 0.01)
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))))
-
-
-class Progress(keras.callbacks.Callback):
-    """One line per epoch, for logs that are read as they stream."""
-
-    def __init__(self, epochs: int):
-        super().__init__()
-        self.epochs = epochs
-        self._started = time.monotonic()
-
-    def on_epoch_end(self, epoch, logs=None):
-        values = ", ".join(f"{name} {value:.4g}" for name, value in (logs or {}).items())
-        print(f"train: epoch {epoch + 1}/{self.epochs}, {time.monotonic() - self._started:.0f} s: {values}", flush=True)

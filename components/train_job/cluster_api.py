@@ -1,0 +1,199 @@
+"""The few calls of the Kubernetes API that a step makes, in the namespace of its own pod."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from kubernetes import client, config
+
+_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+# Seconds for the connection, and for reading an answer.
+_TIMEOUT = (10, 60)
+
+
+class ClusterApiError(RuntimeError):
+    """The Kubernetes API refused a request or cannot be reached.
+
+    Attributes:
+        status: of HTTP; 0 where nothing answered.
+    """
+
+    def __init__(self, message: str, status: int = 0):
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Pod:
+    """What a pod says of itself.
+
+    Attributes:
+        name: of the pod.
+        phase: Pending, Running, Succeeded, Failed or Unknown.
+        reason: why it waits or failed, such as "OOMKilled: exit code 137" or "ImagePullBackOff: ..."; empty if all is
+            well.
+    """
+
+    name: str
+    phase: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A kind of custom object: the place of its API."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}"
+
+
+class ClusterApi:
+    """Calls of the Kubernetes API in one namespace.
+
+    Args:
+        connection: of the `kubernetes` package.
+        namespace: of everything that is read and made.
+    """
+
+    def __init__(self, connection: client.ApiClient, namespace: str):
+        self.namespace = namespace
+        self._core, self._custom = client.CoreV1Api(connection), client.CustomObjectsApi(connection)
+
+    @classmethod
+    def in_cluster(cls) -> "ClusterApi":
+        """By the service account of this pod.
+
+        Raises:
+            ClusterApiError: if this process does not run in a pod with a service account.
+        """
+        try:
+            config.load_incluster_config()
+            namespace = _NAMESPACE.read_text(encoding="utf-8").strip()
+        except (config.ConfigException, OSError) as error:
+            raise ClusterApiError(f"expected to run in a pod with a service account. Received: {error}") from error
+        return cls(client.ApiClient(), namespace)
+
+    def create(self, resource: Resource, body: Mapping[str, Any]) -> None:
+        self._call(
+            f"create {resource.kind} {body['metadata']['name']}",
+            self._custom.create_namespaced_custom_object,
+            resource.group,
+            resource.version,
+            self.namespace,
+            resource.plural,
+            dict(body),
+            _request_timeout=_TIMEOUT,
+        )
+
+    def get(self, resource: Resource, name: str) -> dict[str, Any]:
+        return self._call(
+            f"read {resource.kind} {name}",
+            self._custom.get_namespaced_custom_object,
+            resource.group,
+            resource.version,
+            self.namespace,
+            resource.plural,
+            name,
+            _request_timeout=_TIMEOUT,
+        )
+
+    def delete(self, resource: Resource, name: str) -> None:
+        """Delete an object and what it owns; one that is gone already is no error."""
+        try:
+            self._call(
+                f"delete {resource.kind} {name}",
+                self._custom.delete_namespaced_custom_object,
+                resource.group,
+                resource.version,
+                self.namespace,
+                resource.plural,
+                name,
+                propagation_policy="Foreground",
+                _request_timeout=_TIMEOUT,
+            )
+        except ClusterApiError as error:
+            if error.status != 404:
+                raise
+
+    def pods(self, selector: str) -> list[Pod]:
+        """The pods with these labels, by name."""
+        found = self._call(
+            f"list pods {selector}",
+            self._core.list_namespaced_pod,
+            self.namespace,
+            label_selector=selector,
+            _request_timeout=_TIMEOUT,
+        )
+        return sorted((_pod(item) for item in found.items), key=lambda pod: pod.name)
+
+    def log(self, pod: str, container: str, lines: int | None = None) -> str:
+        """What a container has written; its last lines where `lines` says how many."""
+        options = {} if lines is None else {"tail_lines": lines}
+        response = self._call(
+            f"read the log of pod {pod}",
+            self._core.read_namespaced_pod_log,
+            pod,
+            self.namespace,
+            container=container,
+            _preload_content=False,
+            _request_timeout=_TIMEOUT,
+            **options,
+        )
+        return response.data.decode("utf-8", errors="replace")
+
+    def recent(self, pod: str, container: str, seconds: int) -> list[str]:
+        """The lines of the last seconds, each with its time in front, which makes it different from all others."""
+        response = self._call(
+            f"read the log of pod {pod}",
+            self._core.read_namespaced_pod_log,
+            pod,
+            self.namespace,
+            container=container,
+            since_seconds=seconds,
+            timestamps=True,
+            _preload_content=False,
+            _request_timeout=_TIMEOUT,
+        )
+        return response.data.decode("utf-8", errors="replace").splitlines()
+
+    def _call(self, what: str, function: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except client.ApiException as error:
+            body = (error.body or "") if isinstance(error.body, str) else (error.body or b"").decode(errors="replace")
+            raise ClusterApiError(
+                f"cannot {what} in namespace {self.namespace}: {error.status} {error.reason} {body.strip()[:500]}",
+                int(error.status or 0),
+            ) from error
+        except urllib3.exceptions.HTTPError as error:
+            raise ClusterApiError(
+                f"cannot {what} in namespace {self.namespace}: the Kubernetes API cannot be reached ({error})"
+            ) from error
+
+
+def _pod(item: Any) -> Pod:
+    return Pod(item.metadata.name, item.status.phase or "Unknown", _reason(item.status))
+
+
+def _reason(status: Any) -> str:
+    for container in status.container_statuses or []:
+        state = container.state
+        if state and state.terminated and state.terminated.exit_code:
+            detail = f": {state.terminated.message}" if state.terminated.message else ""
+            return f"{state.terminated.reason or 'Error'}: exit code {state.terminated.exit_code}{detail}"
+        # "ContainerCreating" and "PodInitializing" are on the way.
+        waiting = state.waiting if state else None
+        if waiting and waiting.reason not in (None, "ContainerCreating", "PodInitializing"):
+            return f"{waiting.reason}: {waiting.message or ''}".strip(": ")
+    for condition in status.conditions or []:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return f"{condition.reason}: {condition.message or ''}".strip(": ")
+    return ": ".join(part for part in (status.reason, status.message) if part)

@@ -1,0 +1,151 @@
+"""Waiting for a training job: its state and its first process's lines as they come, and what failed."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from components.train.settings import TrainingError
+from components.train_job.cluster_api import ClusterApi, ClusterApiError, Pod, Resource
+from components.train_job.manifests import container_name, pod_selector
+from components.train_job.settings import JobSettings
+
+_LAST_LINES = 30
+_PATIENCE_SECONDS = 300.0
+# Pods in these states need a person: the job will not get further by itself.
+_STUCK = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")
+
+
+def outcome(resource: Mapping[str, Any]) -> tuple[str, str]:
+    """The state of a job and its message: "Complete", "Failed", or the latest condition that holds; "" for none yet.
+
+    A TrainJob ends as Complete or Failed, a TFJob as Succeeded or Failed.
+    """
+    conditions = [c for c in (resource.get("status") or {}).get("conditions") or [] if c.get("status") == "True"]
+    for condition in conditions:
+        if condition["type"] in ("Complete", "Succeeded"):
+            return "Complete", str(condition.get("message", ""))
+        if condition["type"] == "Failed":
+            text = ": ".join(str(condition[k]) for k in ("reason", "message") if condition.get(k))
+            return "Failed", text
+    return (str(conditions[-1]["type"]), str(conditions[-1].get("message", ""))) if conditions else ("", "")
+
+
+class Follower:
+    """Waits for a job.
+
+    Args:
+        api: of the cluster.
+        resource: kind of the job.
+        name: of the job.
+        job: its settings.
+        poll: seconds between two looks.
+        alive: called at every look.
+    """
+
+    def __init__(
+        self,
+        api: ClusterApi,
+        resource: Resource,
+        name: str,
+        job: JobSettings,
+        poll: float = 10.0,
+        alive: Callable[[], None] = lambda: None,
+    ):
+        self._api, self._resource, self._name, self._job = api, resource, name, job
+        self._poll, self._alive = poll, alive
+        self._shown: dict[str, str] = {}
+        self._lines: set[str] = set()
+        self._stuck: dict[str, float] = {}
+
+    def wait(self) -> None:
+        """Return when the job has succeeded.
+
+        Raises:
+            TrainingError: with the pods' errors and the last lines of those that failed; if the job fails, is deleted,
+                runs out of time, or its pods cannot start.
+            ClusterApiError: if the API cannot be reached for five minutes, or refuses.
+        """
+        deadline = time.monotonic() + self._job.timeout
+        lost: float | None = None
+        while True:
+            self._alive()
+            try:
+                state, message = outcome(self._api.get(self._resource, self._name))
+                pods = self._api.pods(pod_selector(self._name, self._job))
+                self._report(state, pods)
+                lost = None
+            except ClusterApiError as error:
+                if error.status == 404:
+                    raise TrainingError(f"{self._what} was deleted while it ran. Start the run again.") from error
+                # Refused for good, or for a while: a server that restarts, or too many requests.
+                lost = lost or time.monotonic()
+                refused = 400 <= error.status < 500 and error.status != 429
+                if refused or time.monotonic() - lost > _PATIENCE_SECONDS:
+                    raise
+                print(f"train_job: {error}; trying again", flush=True)
+                state, message, pods = "", "", []
+            if state == "Complete":
+                return
+            if state == "Failed":
+                raise TrainingError(f"{self._what} failed: {message}{self._details(pods)}")
+            stuck = self._cannot_start(pods)
+            if stuck:
+                raise TrainingError(f"{self._what} cannot start: {stuck}. Correct the cluster file, and compile again.")
+            if time.monotonic() > deadline:
+                raise TrainingError(
+                    f"{self._what} was not done after {self._job.timeout} s. A new run goes on at its last backup; a "
+                    f"longer timeout stands in the cluster file.{self._details(pods)}"
+                )
+            time.sleep(self._poll)
+
+    @property
+    def _what(self) -> str:
+        return f"{self._resource.kind} {self._name} in namespace {self._api.namespace}"
+
+    def _report(self, state: str, pods: list[Pod]) -> None:
+        now = {self._name: state, **{pod.name: f"{pod.phase} {pod.reason}".strip() for pod in pods}}
+        for name, text in now.items():
+            if text and self._shown.get(name) != text:
+                print(f"train_job: {name}: {text}", flush=True)
+        self._shown = now
+        running = [pod for pod in pods if pod.phase != "Pending"]
+        if running:
+            # Windows overlap, and what was shown is left out. Pods are sorted by name, so the first is process 0.
+            window = int(2 * self._poll) + 5
+            try:
+                lines = self._api.recent(running[0].name, container_name(self._job), window)
+            except ClusterApiError as error:
+                # The container has not begun to write, or its pod is gone again: the next look will tell.
+                if error.status in (400, 404):
+                    return
+                raise
+            for line in lines:
+                if line not in self._lines:
+                    print(line.partition(" ")[2], flush=True)
+            self._lines = set(lines)
+
+    def _cannot_start(self, pods: list[Pod]) -> str:
+        """The reason of a pod that has been stuck for long: a registry that fails once is no reason."""
+        now = time.monotonic()
+        reasons = {pod.name: pod.reason for pod in pods if pod.phase == "Pending" and pod.reason.startswith(_STUCK)}
+        self._stuck = {name: self._stuck.get(name, now) for name in reasons}
+        for name, since in self._stuck.items():
+            if now - since >= _PATIENCE_SECONDS:
+                return f"pod {name}: {reasons[name]}"
+        return ""
+
+    def _details(self, pods: list[Pod]) -> str:
+        """Reasons and last lines of the pods that failed; of all where none did."""
+        failed = [pod for pod in pods if pod.phase == "Failed"] or pods
+        parts = []
+        for pod in failed:
+            parts.append(f"\nPod {pod.name}: {pod.phase}{', ' + pod.reason if pod.reason else ''}")
+            if pod.phase == "Pending":
+                continue
+            try:
+                lines = self._api.log(pod.name, container_name(self._job), _LAST_LINES).splitlines()
+            except ClusterApiError as error:
+                parts.append(f"  (no log: {error})")
+                continue
+            parts += [f"  {line}" for line in lines[-_LAST_LINES:]]
+        return "\n".join(parts)
