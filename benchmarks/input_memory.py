@@ -5,8 +5,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from datasets.blocks import BlockGrid
 from datasets.lits.cases import find_cases
-from datasets.lits.conversion import Grid, convert
+from datasets.lits.conversion import Grid, Target, convert
 
 
 def _status(field: str) -> int:
@@ -20,5 +21,5 @@ if __name__ == "__main__":
     Path("/proc/self/clear_refs").write_text("5")  # The imports' own peak would hide the conversion's.
     before = _status("VmRSS")
     with tempfile.TemporaryDirectory() as store:
-        convert(find_cases(sys.argv[1])[0], Grid(resolution=int(sys.argv[2])), store)
+        convert(find_cases(sys.argv[1])[0], Target(Grid(resolution=int(sys.argv[2])), BlockGrid(), store))
     print(_status("VmHWM") - before)

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 
 from datasets.building import build
 from datasets.lits.cases import Case, OtherSourcesError, check_case, find_cases
-from datasets.lits.conversion import STORE
+from datasets.lits.conversion import STORE, Target
 from datasets.lits.lits_dataset_builder import Builder, LitsConfig, sources
 from datasets.lits.splits import PUBLISHED
 
@@ -55,7 +55,8 @@ def prepare(
         _check_sources(builder, find_cases(manual_dir))
         return builder
     build(builder, manual_dir, beam_options)
-    shutil.rmtree(Path(data_dir) / builder.name / STORE / str(config.grid), ignore_errors=True)
+    target = Target(config.grid, builder.blocks, str(Path(data_dir) / builder.name / STORE))
+    shutil.rmtree(target.folder, ignore_errors=True)
     return builder
 
 

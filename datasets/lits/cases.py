@@ -157,20 +157,22 @@ def read_case(case: Case) -> tuple[Volume, Volume]:
     volume, labels = read_volume(case.volume), read_volume(case.segmentation)
     _same_shape(case, volume.array.shape, labels.array.shape)
     _check_affines(case, volume, labels)
-    values = np.unique(labels.array)
-    if not np.isin(values, (0, 1, 2)).all():
+    array = labels.array
+    least, most = float(array.min()), float(array.max())
+    if not (least >= 0 and most <= 2) or (array.dtype.kind == "f" and not np.array_equal(array, np.rint(array))):
+        values = np.unique(array)
         raise LabelValueError(
             f"{case.segmentation}: expected the labels 0 (background), 1 (liver) and 2 (lesion). "
             f"Received: {values[:10].tolist()}{' and more' if values.size > 10 else ''}"
         )
-    if values[-1] == 0:
+    if most == 0:
         raise NoLiverError(f"{case.segmentation}: expected a liver (labels 1 and 2). Received: nothing but 0")
     low, high = float(volume.array.min()), float(volume.array.max())
     if low == high or low > 0:
         raise IntensityError(
             f"{case.volume}: expected Hounsfield units, with air or fat below 0. Received: {low:g} to {high:g}"
         )
-    array = labels.array.astype(np.uint8)
+    array = array.astype(np.uint8, copy=False)
     return volume, Volume(array, volume.affine, labels.header, labels.path)
 
 

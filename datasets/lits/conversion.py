@@ -1,4 +1,4 @@
-"""One case: from its two NIfTI files to an image and labels on the grid of the data set, kept on disk until stored.
+"""One case: from its two NIfTI files to the packed blocks of the data set, kept on disk until they are stored.
 
 A case that was converted is not converted again when a build is repeated after a failure: its folder appears under its
 name only when it is complete, and says which files it was made of.
@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from nibabel import affines
 
+from datasets.blocks import BlockGrid, Index
 from datasets.lits.cases import Case, read_case
-from keras_spatial.volumes import Shape, VolumeError, resample_image, resample_labels, to_canonical
+from keras_spatial.data.packing import Packed, pack
+from keras_spatial.volumes import Shape, VolumeError, hu_window, resample_image, resample_labels, to_canonical
 
 # Scanners mark voxels outside their circle with -2000 or -3024 HU; averaged, that would spread into the body.
 _AIR, _METAL = -1024, 3071
@@ -64,7 +66,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Converted:
-    """A converted case on disk: `image.npy` (HU, int16), `label.npy` (uint8), and what `facts.json` says about it."""
+    """A converted case on disk: `blocks.bin`, packed blocks one after the other, and `facts.json` about them."""
 
     folder: Path
     facts: dict[str, Any]
@@ -75,27 +77,51 @@ class Converted:
         error = self.facts.get("error")
         return (error[0], error[1]) if error else None
 
-    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """HU, int16, and labels, uint8, `[X, Y, Z]`, mapped and not read."""
-        image, label = (np.lib.format.open_memmap(self.folder / f"{name}.npy", "r") for name in ("image", "label"))
-        return image, label
+    def block(self, index: Index) -> tuple[Packed, Packed]:
+        """Image, float16 `[x, y, z, 1]` from 0 to 1, and label, uint8 `[x, y, z]`, of one block."""
+        facts = self.facts["blocks"]["_".join(map(str, index))]
+        shape = tuple(facts["shape"])
+        with (self.folder / "blocks.bin").open("rb") as file:
+            file.seek(facts["offset"])
+            image, label = (file.read(facts[name]) for name in ("image", "label"))
+        return Packed(image, (*shape, 1)), Packed(label, shape)
 
 
-def convert(case: Case, grid: Grid, store: str | Path) -> Converted:
-    """Check a case, bring it into RAS order and onto the grid, and keep it under `store`.
+@dataclass(frozen=True)
+class Target:
+    """What cases are converted to, and where the result is kept.
+
+    Attributes:
+        grid: the voxels.
+        blocks: how they are divided.
+        store: folder of the results.
+    """
+
+    grid: Grid
+    blocks: BlockGrid
+    store: str
+
+    @property
+    def folder(self) -> Path:
+        """The cases of this grid in these blocks."""
+        return Path(self.store) / f"{self.grid}-blocks-{self.blocks}"
+
+
+def convert(case: Case, target: Target) -> Converted:
+    """Check a case, bring it into RAS order and onto the grid, and keep its packed blocks.
 
     A case that cannot be used is kept as its error, so that all of them can be reported at once.
     """
-    done = find(case, grid, store)
+    done = find(case, target)
     if done is not None and done.error is None:
         return done
-    folder = _folder(case, grid, store)
+    folder = _folder(case, target)
     part = folder.with_name(f".part-{folder.name}-{uuid.uuid4().hex}")
     part.mkdir(parents=True)
     try:
         facts: dict[str, Any] = {"sources": _sources(case)}
         try:
-            facts |= _arrays(case, grid, part)
+            facts |= _blocks(case, target, part)
         except VolumeError as error:
             facts["error"] = [type(error).__name__, str(error)]
         (part / "facts.json").write_text(json.dumps(facts, indent=1))
@@ -106,17 +132,17 @@ def convert(case: Case, grid: Grid, store: str | Path) -> Converted:
     return Converted(folder, facts)
 
 
-def find(case: Case, grid: Grid, store: str | Path) -> Converted | None:
+def find(case: Case, target: Target) -> Converted | None:
     """The converted case, or None if it is not there or its files have changed since."""
-    path = _folder(case, grid, store) / "facts.json"
+    path = _folder(case, target) / "facts.json"
     if not path.is_file():
         return None
     facts = json.loads(path.read_text())
     return Converted(path.parent, facts) if facts["sources"] == _sources(case) else None
 
 
-def _folder(case: Case, grid: Grid, store: str | Path) -> Path:
-    return Path(store) / str(grid) / f"case-{case.number}"
+def _folder(case: Case, target: Target) -> Path:
+    return target.folder / f"case-{case.number}"
 
 
 def _sources(case: Case) -> list[list[int]]:
@@ -124,22 +150,38 @@ def _sources(case: Case) -> list[list[int]]:
     return [[stat.st_size, stat.st_mtime_ns] for stat in stats]
 
 
-def _arrays(case: Case, grid: Grid, folder: Path) -> dict[str, Any]:
+def _blocks(case: Case, target: Target, folder: Path) -> dict[str, Any]:
     volume, labels = read_case(case)
     volume, labels = to_canonical(volume), to_canonical(labels)
-    target = grid.target(volume.array.shape, volume.spacing)
-    np.save(folder / "label.npy", resample_labels(labels.array, target))
+    shape = target.grid.target(_shape(volume.array), volume.spacing)
+    label = resample_labels(labels.array, shape)
     hu = volume.array
     if hu.min() < _AIR or hu.max() > _METAL:
         hu = np.clip(hu, _AIR, _METAL)
-    np.save(folder / "image.npy", np.rint(resample_image(hu, target)).astype(np.int16))
+    # Whole HU, as scanners give them: the window then has 1025 values, all of them exact in float16.
+    image = np.rint(resample_image(hu, shape)) if hu.shape != shape or hu.dtype.kind == "f" else hu
+    blocks = {}
+    with (folder / "blocks.bin").open("wb") as file:
+        for index in target.blocks.indices():
+            part = target.blocks.slices(index, shape)
+            packed = pack(hu_window(image[part]).astype(np.float16)[..., None]), pack(label[part])
+            sizes = {"image": len(packed[0].data), "label": len(packed[1].data)}
+            blocks["_".join(map(str, index))] = {"offset": file.tell(), **sizes, "shape": packed[1].shape}
+            file.writelines(p.data for p in packed)
     return {
         "case": case.name,
-        "affine": resampled_affine(volume.affine, volume.array.shape, target).tolist(),
-        "spacing": [s * n / m for s, n, m in zip(volume.spacing, volume.array.shape, target, strict=True)],
+        "shape": list(shape),
+        "blocks": blocks,
+        "affine": resampled_affine(volume.affine, _shape(volume.array), shape).tolist(),
+        "spacing": [s * n / m for s, n, m in zip(volume.spacing, volume.array.shape, shape, strict=True)],
         "original_shape": list(volume.array.shape),
         "checksum": _checksum(case.volume),
     }
+
+
+def _shape(array: np.ndarray) -> Shape:
+    x, y, z = array.shape
+    return x, y, z
 
 
 def resampled_affine(affine: np.ndarray, shape: Shape, target: Shape) -> np.ndarray:

@@ -13,10 +13,10 @@ from datasets.blocks import BlockBuilder, BlockGrid, Index, features
 from datasets.lits import cases as lits_cases
 from datasets.lits import splits as lits_splits
 from datasets.lits.cases import BadCasesError, Case, check_header, find_cases
-from datasets.lits.conversion import STORE, Converted, Grid, convert, find
+from datasets.lits.conversion import STORE, Converted, Grid, Target, convert, find
 from datasets.lits.progress import progress
 from keras_spatial import volumes
-from keras_spatial.volumes import VolumeError, hu_window
+from keras_spatial.volumes import VolumeError
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +67,8 @@ class LitsConfig(tfds.core.BuilderConfig):
 class Builder(BlockBuilder):
     """`lits/<config>`, built from a folder of the official files, or of the Medical Segmentation Decathlon's Task03."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar = {"1.1.0": "Images are stored as float16.", "1.0.0": "First release."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     Register at https://competitions.codalab.org/competitions/17094, download Training_Batch1.zip and
     Training_Batch2.zip, and unpack both into the manual directory: volume-N.nii and segmentation-N.nii, N from 0 to
@@ -102,21 +102,23 @@ class Builder(BlockBuilder):
         usable, bad = _checked(found, check_header)
         if bad and config.on_bad_case == "raise":
             raise _error(bad)
-        store = str(self.data_path.parents[1] / STORE)
-        logger.info("lits: converting %d cases to grid %s, kept in %s", len(usable), config.grid, store)
-        done = functools.partial(_count, usable, config.grid, store)
+        target = Target(config.grid, self.blocks, str(self.data_path.parents[1] / STORE))
+        logger.info("lits: converting %d cases, kept in %s", len(usable), target.folder)
+        done = functools.partial(_count, usable, target)
         with progress(done, len(usable)), beam.Pipeline(pipeline.runner, options=pipeline.options) as conversion:
             _ = (
                 conversion
                 | "cases" >> beam.Create(usable)
                 | "one case per task" >> beam.Reshuffle()
-                | "convert" >> beam.Map(_convert, grid=config.grid, store=store)
+                | "convert" >> beam.Map(_convert, target=target)
             )
         converted: dict[int, Converted] = {}
         for case in usable:
-            result = find(case, config.grid, store)
+            result = find(case, target)
             if result is None:
-                raise RuntimeError(f"{store}: lacks the workers' results. Give a data_dir that all machines share.")
+                raise RuntimeError(
+                    f"{target.folder}: lacks the workers' results. Give a data_dir that all machines share."
+                )
             if result.error is None:
                 converted[case.number] = result
             else:
@@ -140,8 +142,8 @@ class Builder(BlockBuilder):
             logger.warning("lits: left out %s: %s: %s", case.name, error, message)
 
     def _stored(self, splits: lits_splits.Splits, converted: dict[int, Converted]) -> dict[str, Any]:
-        # Beam has done the work; what is left is copying. A Beam pipeline with a writer for each of hundreds of block
-        # splits takes longer to plan than the copying takes.
+        # Beam's workers have packed the blocks; what is left is copying. A Beam pipeline with a writer for each of
+        # hundreds of block splits takes longer to plan than the copying takes.
         return {
             self.blocks.split(name, index): self._generate_examples([converted[n] for n in numbers], index)
             for name, numbers in splits.items()
@@ -150,7 +152,7 @@ class Builder(BlockBuilder):
 
     def _generate_examples(self, cases: list[Converted], index: Index) -> Iterator[tuple[int, dict[str, Any]]]:
         for key, case in enumerate(cases):
-            yield key, _example(case, self.blocks, index)
+            yield key, _example(case, index)
 
 
 def sources(cases: list[Case]) -> dict[str, list[int]]:
@@ -182,27 +184,26 @@ def _error(bad: list[tuple[Case, str, str]]) -> VolumeError:
     )
 
 
-def _convert(case: Case, grid: Grid, store: str) -> None:
-    result = convert(case, grid, store)
+def _convert(case: Case, target: Target) -> None:
+    result = convert(case, target)
     logger.info("lits: %s %s", case.name, "converted" if result.error is None else "cannot be used")
 
 
-def _count(cases: list[Case], grid: Grid, store: str) -> int:
-    return sum(find(case, grid, store) is not None for case in cases)
+def _count(cases: list[Case], target: Target) -> int:
+    return sum(find(case, target) is not None for case in cases)
 
 
-def _example(converted: Converted, blocks: BlockGrid, index: Index) -> dict[str, Any]:
-    hu, labels = converted.arrays()
-    part = blocks.slices(index, hu.shape)
+def _example(converted: Converted, index: Index) -> dict[str, Any]:
+    image, label = converted.block(index)
     facts = converted.facts
     return {
-        "image": hu_window(hu[part])[..., None],
-        "label": np.ascontiguousarray(labels[part]),
+        "image": image,
+        "label": label,
         "case": facts["case"],
         "affine": np.array(facts["affine"]),
         "spacing": np.array(facts["spacing"], np.float32),
         "original_shape": np.array(facts["original_shape"]),
         "checksum": facts["checksum"],
-        "shape": np.array(hu.shape),
+        "shape": np.array(facts["shape"]),
         "block": np.array(index),
     }

@@ -61,8 +61,8 @@ class PhantomConfig(tfds.core.BuilderConfig):
 class Builder(BlockBuilder):
     """`phantom/<config>`: the features, splits and blocks of `lits`."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar = {"1.1.0": "Images are stored as float16.", "1.0.0": "First release."}
     BUILDER_CONFIGS: ClassVar = [
         *(PhantomConfig(resolution=n, difficulty=d) for n in (64, 128) for d in ("medium", "easy", "hard")),
         PhantomConfig(resolution=64, blocks=(2, 2, 1)),

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import zlib
 from pathlib import Path
 
 import nibabel as nib
@@ -10,8 +11,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from datasets import lits, phantom
+from datasets.blocks import BlockGrid
 from datasets.lits import cases, conversion
-from datasets.lits.conversion import Grid, convert, resampled_affine
+from datasets.lits.conversion import Grid, Target, convert, resampled_affine
 from datasets.lits.lits_dataset_builder import Builder, LitsConfig
 from keras_spatial.volumes import components, read_volume, to_canonical
 
@@ -177,9 +179,10 @@ def test_the_resampled_affine_keeps_the_corners_of_the_field_of_view():
 def test_every_lesion_survives_halving_the_resolution(tmp_path):
     phantom.write_lits_folder(tmp_path, 4, size=64, difficulty="hard")
     for case in cases.find_cases(tmp_path):
-        _, label = convert(case, Grid(resolution=32), tmp_path / "store").arrays()
+        _, packed = convert(case, Target(Grid(resolution=32), BlockGrid(), str(tmp_path / "store"))).block((0, 0, 0))
+        label = np.frombuffer(zlib.decompress(packed.data), np.uint8).reshape(packed.shape)
         lesions, count = components(to_canonical(read_volume(case.segmentation)).array == 2)
-        fine = np.asarray(label).repeat(2, 0).repeat(2, 1).repeat(2, 2)
+        fine = label.repeat(2, 0).repeat(2, 1).repeat(2, 2)
         assert set(lesions[fine == 2]) - {0} == set(range(1, count + 1))
 
 
