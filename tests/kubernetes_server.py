@@ -1,0 +1,205 @@
+"""A local HTTP server that answers the calls of the Kubernetes API which a launching step makes.
+
+It checks every created object against the published schema of its kind, and plays the operator: each look at the job
+takes the next of the frames that a test has written.
+"""
+
+import copy
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlparse
+
+import jsonschema
+from kubernetes import client
+
+from components.train_job.cluster_api import ClusterApi
+
+NAMESPACE = "imaging"
+SCHEMAS = sorted((Path(__file__).parent / "components" / "crds").glob("*.json"))
+_OBJECT = re.compile(r"^/apis/([^/]+)/([^/]+)/namespaces/([^/]+)/([^/]+)(?:/([^/]+))?$")
+_LOG = re.compile(r"^/api/v1/namespaces/([^/]+)/pods/([^/]+)/log$")
+_PODS = re.compile(r"^/api/v1/namespaces/([^/]+)/pods$")
+
+
+@cache
+def schema(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def strict(node: Any) -> Any:
+    """A schema that refuses fields which it does not name: Kubernetes would drop them in silence."""
+    if isinstance(node, list):
+        return [strict(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    result = {key: strict(value) for key, value in node.items()}
+    if node.get("x-kubernetes-int-or-string"):
+        result["type"] = ["integer", "string"]
+    if isinstance(node.get("properties"), dict) and "additionalProperties" not in node:
+        result["additionalProperties"] = False
+    return result
+
+
+def check(document: Path, body: dict[str, Any]) -> None:
+    """Raise `jsonschema.ValidationError` unless an object is valid, with nothing that the schema does not know."""
+    facts = schema(document)
+    assert body["apiVersion"] == f"{facts['group']}/{facts['version']}"
+    assert body["kind"] == facts["kind"]
+    jsonschema.validate(body, strict(facts["schema"]))
+
+
+def documents(plural: str) -> list[Path]:
+    """The schemas of a kind, one per version of the operator."""
+    return [path for path in SCHEMAS if schema(path)["plural"] == plural]
+
+
+@dataclass
+class Frame:
+    """What a look at the job finds."""
+
+    condition: str = ""
+    message: str = ""
+    pods: list[dict[str, Any]] = field(default_factory=list)
+
+
+def pod(name: str, phase: str, **container: Any) -> dict[str, Any]:
+    """A pod whose only container is in a state, such as `terminated={"exitCode": 137, "reason": "OOMKilled"}`."""
+    status: dict[str, Any] = {"phase": phase}
+    if container:
+        status["containerStatuses"] = [
+            {"name": "node", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": container}
+        ]
+    return {"metadata": {"name": name}, "status": status}
+
+
+class Server(ThreadingHTTPServer):
+    """State of the server.
+
+    Attributes:
+        objects: by plural and name.
+        frames: what the next looks find; the last one stays.
+        logs: text by pod.
+        requests: method and path of every call.
+        refuse: status with which creating is refused, 0 for none.
+        broken: how many of the next looks at the job fail with status 500.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.objects: dict[tuple[str, str], dict[str, Any]] = {}
+        self.frames: list[Frame] = [Frame()]
+        self.logs: dict[str, str] = {}
+        self.requests: list[tuple[str, str]] = []
+        self.selectors: list[str] = []
+        self.refuse = self.broken = 0
+
+    @property
+    def frame(self) -> Frame:
+        return self.frames[0]
+
+    def created(self, name: str, body: dict[str, Any]) -> None:
+        """Called after an object was made, for a test that starts its pods."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        group, _, _, plural, _ = self._object()
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        name = body["metadata"]["name"]
+        if self.server.refuse:
+            return self._fail(self.server.refuse, f"{plural}.{group} is forbidden: User cannot create resource")
+        if (plural, name) in self.server.objects:
+            return self._fail(409, f"{plural} {name} already exists")
+        try:
+            for document in documents(plural):
+                check(document, body)
+        except (jsonschema.ValidationError, AssertionError) as error:
+            return self._fail(422, str(error))
+        self.server.objects[plural, name] = body
+        self.server.created(name, copy.deepcopy(body))
+        return self._answer(body, 201)
+
+    def do_GET(self) -> None:
+        url = urlparse(self.path)
+        self.server.requests.append(("GET", url.path))
+        if match := _LOG.match(url.path):
+            text = self.server.logs.get(match[2])
+            return self._fail(404, "pod not found") if text is None else self._text(text)
+        if _PODS.match(url.path):
+            self.server.selectors += parse_qs(url.query)["labelSelector"]
+            return self._answer({"kind": "PodList", "apiVersion": "v1", "items": self.server.frame.pods})
+        _, _, _, plural, name = self._object()
+        if self.server.broken:
+            self.server.broken -= 1
+            return self._fail(500, "etcd is being replaced")
+        if (plural, name) not in self.server.objects:
+            return self._fail(404, f"{plural} {name} not found")
+        if len(self.server.frames) > 1:
+            self.server.frames.pop(0)
+        frame, body = self.server.frame, copy.deepcopy(self.server.objects[plural, name])
+        if frame.condition:
+            condition = {"type": frame.condition, "status": "True", "reason": "Reason", "message": frame.message}
+            body["status"] = {"conditions": [{"type": "Created", "status": "True"}, condition]}
+        return self._answer(body)
+
+    def do_DELETE(self) -> None:
+        _, _, _, plural, name = self._object()
+        self.server.requests.append(("DELETE", f"{plural}/{name}"))
+        if self.server.objects.pop((plural, name), None) is None:
+            return self._fail(404, f"{plural} {name} not found")
+        return self._answer({"kind": "Status", "status": "Success"})
+
+    def _object(self) -> tuple[str, str, str, str, str]:
+        match = _OBJECT.match(urlparse(self.path).path)
+        assert match and match[3] == NAMESPACE, self.path
+        return match[1], match[2], match[3], match[4], match[5] or ""
+
+    def _answer(self, value: Any, status: int = 200) -> None:
+        self._send(json.dumps(value).encode(), "application/json", status)
+
+    def _fail(self, status: int, message: str) -> None:
+        self._answer({"kind": "Status", "status": "Failure", "message": message, "code": status}, status)
+
+    def _text(self, text: str) -> None:
+        self._send(text.encode(), "text/plain", 200)
+
+    def _send(self, data: bytes, kind: str, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def api(server: Server) -> ClusterApi:
+    """The real client, connected to the server."""
+    configuration = client.Configuration(host=f"http://127.0.0.1:{server.server_port}")
+    configuration.retries = 0
+    return ClusterApi(client.ApiClient(configuration), NAMESPACE)
