@@ -4,11 +4,12 @@ Each stored split, such as `train_0_1_0`, holds block (0, 1, 0) of every case in
 index, but each record begins with its length: hopping from header to header finds all records without reading them.
 """
 
+import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import tensorflow as tf
@@ -132,26 +133,31 @@ class Store:
             case: position in the split, from 0.
 
         Returns:
-            Image float32 `[x, y, z, 1]` and label uint8 `[x, y, z]`.
+            Image float32 `[x, y, z, 1]` and label uint8 `[x, y, z]`, perhaps read-only.
+
+        Raises:
+            StoreError: where the stored bytes are damaged.
         """
         shape = self.shape(case)
-        image, label = np.empty((*box.shape, 1), np.float32), np.empty(box.shape, np.uint8)
         touched = [
             [i for i in range(b) if i * n // b < stop and (i + 1) * n // b > start]
             for b, n, start, stop in zip(self.blocks, shape, box.start, box.stop, strict=True)
         ]
-        for i in touched[0]:
-            for j in touched[1]:
-                for k in touched[2]:
-                    example = self._example(case, (i, j, k))
-                    block = Part((i, j, k), self.blocks).box(shape)
-                    here = [
-                        (max(a, c) - a, min(b, d) - a, max(a, c) - c, min(b, d) - c)
-                        for a, b, c, d in zip(box.start, box.stop, block.start, block.stop, strict=True)
-                    ]
-                    into = tuple(slice(a, b) for a, b, _, _ in here)
-                    of = tuple(slice(c, d) for _, _, c, d in here)
-                    image[into], label[into] = example["image"][of], example["label"][of]
+        blocks = [_index(block) for block in itertools.product(*touched)]
+        if len(blocks) == 1 and Part(blocks[0], self.blocks).box(shape) == box:
+            example = self._example(case, blocks[0])
+            return example["image"], example["label"]
+        image, label = np.empty((*box.shape, 1), np.float32), np.empty(box.shape, np.uint8)
+        for index in blocks:
+            example = self._example(case, index)
+            block = Part(index, self.blocks).box(shape)
+            here = [
+                (max(a, c) - a, min(b, d) - a, max(a, c) - c, min(b, d) - c)
+                for a, b, c, d in zip(box.start, box.stop, block.start, block.stop, strict=True)
+            ]
+            into = tuple(slice(a, b) for a, b, _, _ in here)
+            of = tuple(slice(c, d) for _, _, c, d in here)
+            image[into], label[into] = example["image"][of], example["label"][of]
         return image, label
 
     def _name(self, block: Index) -> str:
@@ -161,14 +167,20 @@ class Store:
 
     def _example(self, case: int, block: Index) -> dict[str, Any]:
         path, offset, length = self._records(block)[case]
-        with tf.io.gfile.GFile(path, "rb") as file:
+        with _open(path) as file:
             file.seek(offset)
             record = file.read(length)
         if len(record) != length:
             raise StoreError(f"{path}: truncated; build the data set again. Received: {len(record)} of {length} bytes")
         with self._lock:
             self.bytes_read += length
-        return self.builder.info.features.deserialize_example_np(record)
+        try:
+            return self.builder.info.features.deserialize_example_np(record)
+        except Exception as error:  # Whatever protobuf, zlib or NumPy find wrong with damaged bytes.
+            raise StoreError(
+                f"{path}: damaged at byte {offset}, case {case} of block {block}; build the data set again. "
+                f"Received: {type(error).__name__}: {error}"
+            ) from error
 
     def _records(self, block: Index) -> list[tuple[str, int, int]]:
         with self._lock:
@@ -183,10 +195,17 @@ class Store:
             return self._offsets[block]
 
 
+def _open(path: str) -> BinaryIO:
+    # TensorFlow's files read ahead by hundreds of kilobytes at each seek; where the operating system can, it reads.
+    if "://" in path:
+        return tf.io.gfile.GFile(path, "rb")
+    return Path(path).open("rb")
+
+
 def _scan(path: str) -> list[tuple[str, int, int]]:
     size = tf.io.gfile.stat(path).length
     records, position = [], 0
-    with tf.io.gfile.GFile(path, "rb") as file:
+    with _open(path) as file:
         while position < size:
             file.seek(position)
             length = int.from_bytes(file.read(8), "little")

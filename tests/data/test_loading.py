@@ -6,6 +6,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_spatial as ks
 from datasets.phantom import patient, render
@@ -143,6 +144,20 @@ def test_a_truncated_file_is_named(builder, tmp_path):
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(StoreError, match=path.name):
         Store(tmp_path / "copy", "train").read(5, Box((0, 0, 0), (1, 1, 1)))
+
+
+@pytest.mark.parametrize("feature", ["image", "label"])
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_a_flipped_bit_is_an_error_with_the_file_and_the_case(builder, tmp_path, feature, place):
+    shutil.copytree(builder.data_dir, tmp_path / "copy")
+    path = next((tmp_path / "copy").glob("*train_0_0_0*"))
+    content = bytearray(path.read_bytes())
+    record = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())[2]
+    value = tf.train.Example.FromString(record).features.feature[feature].bytes_list.value[0]
+    content[content.find(record) + record.find(value) + int(place * len(value))] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=rf"(?s){path.name}.*case 2 of block \(0, 0, 0\)"):
+        Store(tmp_path / "copy", "train").read(2, Box((0, 0, 0), SIZE))
 
 
 def test_fit_takes_it(builder):
