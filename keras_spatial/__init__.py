@@ -14,6 +14,7 @@ from keras_spatial.distribution import SpatialParallel  # noqa: E402
 from keras_spatial.lowering import UnsupportedLayer, register_lowering  # noqa: E402
 from keras_spatial.mesh import device_mesh  # noqa: E402
 from keras_spatial.model import Model  # noqa: E402
+from keras_spatial.planning import plan  # noqa: E402
 from keras_spatial.processes import initialize  # noqa: E402
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ __all__ = [
     "metrics",
     "models",
     "partition",
+    "plan",
     "register_lowering",
 ]
 

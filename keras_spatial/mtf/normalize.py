@@ -49,6 +49,7 @@ class Normalization(mtf.Operation):
     ):
         self._present = tuple(t is not None for t in (gamma, beta, inside))
         super().__init__([x, *(t for t in (gamma, beta, inside) if t is not None)], name=name)
+        self.place_of_beta = 1 + (gamma is not None)  # Among the inputs, if it is there.
         self.count, self.epsilon, self.dtype = count, epsilon, dtype
         self.moment_dtype = x.dtype if x.dtype == tf.float64 else tf.float32
         channels = mtf.Shape([x.shape.dims[-1]])
@@ -167,13 +168,11 @@ class _NormalizationGradient(mtf.Operation):
         dy = lowering.tensors[self.inputs[0]].to_laid_out_tensor()
         inputs = [lowering.tensors[t].to_laid_out_tensor() for t in forward.inputs]
         sums = forward._reduced(mesh_impl, forward.derivative_sums, *forward.moments, dy, *inputs)
-        # The inputs' numbers: x is 0; gamma and beta follow where they are present.
-        _, gamma, beta, _ = forward.named(range(len(inputs)))
         for i, output in zip(self.wanted, self.outputs, strict=True):
             if i == 0:
                 derivative = SharedFunction(forward.derivative)
                 (value,) = mesh_impl.slicewise(derivative, *forward.moments, dy, sums, *inputs)
             else:
-                number = {gamma: 1, beta: 0}[i]
+                number = 0 if i == forward.place_of_beta else 1
                 value = mesh_impl.slicewise(lambda s, n=number, d=output.dtype: tf.cast(s[n], d), sums)
             lowering.set_tensor_lowering(output, value)

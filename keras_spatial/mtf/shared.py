@@ -130,7 +130,7 @@ def _derivative(function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor, dy: tf
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         y = function(x)
-    return tape.gradient(y, x, output_gradients=dy)  # pyright: ignore[reportReturnType]
+    return tape.gradient(y, x, output_gradients=[dy])  # pyright: ignore[reportReturnType]
 
 
 def static_sizes(shape: tf.TensorShape) -> list[int]:

@@ -1,0 +1,183 @@
+"""Memory and arithmetic of a TensorFlow graph, from its static shapes."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import tensorflow as tf
+
+from keras_spatial.mtf.shared import static_sizes
+from keras_spatial.planning.rehearsal import RECEIVED, byte_size
+
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+# Their results are their first input under another shape or name.
+_ALIASES = {"Identity", "Reshape", "Squeeze", "ExpandDims", "EnsureShape", "StopGradient", "ReadVariableOp", "Bitcast"}
+# TensorFlow's kernels write these results over an input of the same size that nothing else needs.
+_IN_PLACE = {
+    *("Add", "AddN", "AddV2", "BiasAdd", "Div", "DivNoNan", "Elu", "EluGrad", "Exp", "LeakyRelu", "LeakyReluGrad"),
+    *("Log", "Maximum", "Minimum", "Mul", "Neg", "Pow", "RealDiv", "Reciprocal", "Relu", "Relu6", "ReluGrad"),
+    *("Rsqrt", "RsqrtGrad", "Select", "SelectV2", "Selu", "Sigmoid", "SigmoidGrad", "Softmax", "Softplus"),
+    *("Sqrt", "Square", "SquaredDifference", "Sub", "Tanh", "TanhGrad", "TensorScatterAdd"),
+}
+_CONVOLUTIONS = {
+    # Type: the inputs that are the image side and the kernel; None stands for the output.
+    **dict.fromkeys(("Conv2D", "Conv3D"), (None, 1)),
+    **dict.fromkeys(("Conv2DBackpropInput", "Conv3DBackpropInputV2"), (2, 1)),
+    **dict.fromkeys(("Conv2DBackpropFilter", "Conv3DBackpropFilterV2"), (2, None)),
+    "DepthwiseConv2dNative": (None, 1),
+    "DepthwiseConv2dNativeBackpropInput": (2, 1),
+    "DepthwiseConv2dNativeBackpropFilter": (2, None),
+}
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What running a graph costs one device.
+
+    Attributes:
+        peak: bytes of all tensors at the worst moment, arguments not counted.
+        at: the operation that runs then.
+        largest: the tensors that are kept at that moment, largest first: name and bytes.
+        workspace: bytes, of those at the peak, inside the operation that runs.
+        flops: floating-point operations of convolutions and matrix products, and one per element of other results.
+    """
+
+    peak: int
+    at: str
+    largest: tuple[tuple[str, int], ...]
+    workspace: int
+    flops: int
+
+
+@dataclass
+class _Buffer:
+    """Memory that one or several tensors share."""
+
+    name: str
+    size: int
+    owned: bool  # Not an argument, whose memory is the caller's.
+    last: int = -1
+
+
+@dataclass
+class _Functions:
+    """The costs of the functions that a graph calls, each found once."""
+
+    graph: tf.Graph
+    known: dict[str, Costs] = field(default_factory=dict)
+
+    def of(self, operation: tf.Operation) -> Costs:
+        name = operation.get_attr("f").name
+        if name not in self.known:
+            body = _body(self.graph, name)
+            self.known[name] = costs(body, body.outputs, self)
+        return self.known[name]
+
+
+def costs(graph: tf.Graph, outputs: Sequence[tf.Tensor], functions: _Functions | None = None) -> Costs:
+    """What running a graph costs, its operations taking place in the order in which they were made.
+
+    Args:
+        graph: of static shapes.
+        outputs: what is asked for; operations with side effects run besides.
+        functions: what is known of the functions it calls.
+    """
+    functions = functions or _Functions(graph)
+    operations = _needed(graph, outputs)
+    buffers = _buffers(operations, outputs)
+    live: dict[int, _Buffer] = {}
+    total = peak = workspace = flops = 0
+    at, largest = "", ()
+    for number, operation in enumerate(operations):
+        inner = functions.of(operation) if operation.type in _CALLS else None
+        flops += inner.flops if inner else _flops(operation)
+        made = {id(b): b for b in (buffers[t.ref()] for t in operation.outputs) if b.owned and id(b) not in live}
+        size = sum(b.size for b in made.values())
+        needs = max(inner.peak, size) if inner else size
+        if total + needs > peak:
+            peak, workspace, at = total + needs, needs - size, operation.name
+            kept = sorted([*live.values(), *made.values()], key=lambda b: -b.size)
+            largest = tuple((b.name, b.size) for b in kept[:8])
+        live |= made
+        total += size
+        for key, buffer in list(live.items()):
+            if buffer.last <= number:
+                total -= buffer.size
+                del live[key]
+    return Costs(peak, at, largest, workspace, flops)
+
+
+def _needed(graph: tf.Graph, outputs: Iterable[tf.Tensor]) -> list[tf.Operation]:
+    """Operations that the outputs or side effects depend on, in the order in which they were made."""
+    pending = [t.op for t in outputs]
+    pending += [o for o in graph.get_operations() if o.type.startswith(("Assign", "ResourceApply"))]
+    pending += list(getattr(graph, "control_outputs", ()))
+    found: set[tf.Operation] = set()
+    while pending:
+        operation = pending.pop()
+        if operation not in found:
+            found.add(operation)
+            pending += [t.op for t in operation.inputs] + list(operation.control_inputs)
+    return [o for o in graph.get_operations() if o in found]
+
+
+def _buffers(operations: Sequence[tf.Operation], outputs: Iterable[tf.Tensor]) -> Mapping:
+    """The buffer of each tensor, with the number of the last operation that uses it."""
+    last: dict = {}
+    for number, operation in enumerate(operations):
+        for t in (*operation.inputs, *operation.outputs):
+            last[t.ref()] = number
+    for t in outputs:
+        last[t.ref()] = len(operations)
+    buffers: dict = {}
+    remaining: dict[int, int] = {}
+    for number, operation in enumerate(operations):
+        for t in operation.outputs:
+            buffer = _shared(operation, t, number, buffers, remaining)
+            if buffer is None:
+                owned = operation.type not in ("Placeholder", "Const", "VarHandleOp")
+                buffer = _Buffer(t.name, byte_size(t) if owned and t.shape.is_fully_defined() else 0, owned)
+            buffers[t.ref()] = buffer
+            buffer.last = max(buffer.last, last[t.ref()])
+            remaining[id(buffer)] = buffer.last
+    return buffers
+
+
+def _shared(operation: tf.Operation, output: tf.Tensor, number: int, buffers, remaining) -> _Buffer | None:
+    """The buffer of an input that an output is written over or stands for, if any."""
+    if operation.type in _ALIASES and not operation.name.split("/")[-1].startswith(RECEIVED) and operation.inputs:
+        return buffers[operation.inputs[0].ref()]
+    if operation.type in _IN_PLACE and output.shape.is_fully_defined():
+        for t in operation.inputs:
+            buffer = buffers[t.ref()]
+            if buffer.owned and buffer.size == byte_size(output) and remaining[id(buffer)] <= number:
+                return buffer
+    return None
+
+
+def _flops(operation: tf.Operation) -> int:
+    if not operation.outputs or not operation.outputs[0].shape.is_fully_defined():
+        return 0
+    elements = math.prod(static_sizes(operation.outputs[0].shape))
+    if operation.type in _CONVOLUTIONS:
+        image, kernel = (
+            operation.outputs[0] if i is None else operation.inputs[i] for i in _CONVOLUTIONS[operation.type]
+        )
+        *window, channels, _ = static_sizes(kernel.shape)
+        taps = math.prod(window) * (1 if operation.type.startswith("Depthwise") else channels)
+        return 2 * taps * math.prod(static_sizes(image.shape))
+    if operation.type in ("MatMul", "BatchMatMulV2"):
+        attribute = "transpose_a" if operation.type == "MatMul" else "adj_x"
+        shape = static_sizes(operation.inputs[0].shape)
+        return 2 * elements * shape[-2 if operation.get_attr(attribute) else -1]
+    if operation.type in _ALIASES or operation.type in ("Const", "Placeholder", "Fill", "Slice", "ConcatV2", "Pad"):
+        return 0
+    return elements
+
+
+def _body(graph: tf.Graph, name: str) -> tf.Graph:
+    """The graph of a function that another graph calls."""
+    function = graph._get_function(name)  # Not public; it is read here and nowhere else.
+    if function is None:
+        raise ValueError(f"The graph calls a function that it does not know. Received: {name}")
+    return function.graph

@@ -1,0 +1,224 @@
+"""`ks.plan`: what one step of a model costs each device of a mesh."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import tree
+
+from keras_spatial import losses
+from keras_spatial.conversion import partition
+from keras_spatial.distribution import SpatialParallel
+from keras_spatial.model import check_distribution
+from keras_spatial.planning.costs import Costs, costs
+from keras_spatial.planning.rehearsal import Rehearsal
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one step costs each device. Sizes are in bytes; GB are 10⁹ bytes.
+
+    Attributes:
+        mesh, layout: of the distribution, as strings.
+        devices: how many compute.
+        training: whether the step trains, or predicts.
+        weights: the model's variables.
+        optimizer: the optimizer's variables.
+        activations: the most that is held at once beside those two: the device's part of the images, what is kept for
+            the backward pass, gradients, margins, and what the operation that runs then needs for itself.
+        workspace: the part of `activations` inside that operation.
+        at: that operation.
+        largest: the largest tensors held at that moment, name and bytes.
+        halo: sent to neighbours in one step, by a device that has some on all sides.
+        allreduce: put into sums over devices in one step: gradients of the weights, statistics, losses.
+        flops: floating-point operations of one step.
+
+    TensorFlow itself, the libraries that it loads and their scratch memory (cuDNN's, say) come on top.
+    """
+
+    mesh: str
+    layout: str
+    devices: int
+    training: bool
+    weights: int
+    optimizer: int
+    activations: int
+    workspace: int
+    at: str
+    largest: tuple[tuple[str, int], ...]
+    halo: int
+    allreduce: int
+    flops: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes that each device must have."""
+        return self.weights + self.optimizer + self.activations
+
+    def fits(self, memory: int) -> bool:
+        """Whether a device with so many bytes is enough."""
+        return self.memory <= memory
+
+    def explain(self, memory: int) -> str:
+        """Why a device of so many bytes is or is not enough."""
+        if self.fits(memory):
+            return f"Fits: needs {readable(self.memory)} of {readable(memory)} per device."
+        lines = [
+            f"Does not fit: needs {readable(self.memory)} per device, {readable(memory)} are there.",
+            f"The most is held while {self.at} runs; the largest tensors then:",
+            *(f"  {readable(size):>9}  {name}" for name, size in self.largest),
+        ]
+        if self.weights + self.optimizer > memory:
+            lines.append("The weights and the optimizer alone are too large: splitting the image does not help.")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        step = "training step" if self.training else "prediction"
+        rows = [
+            (f"one {step} per device, mesh '{self.mesh}', layout '{self.layout}'", ""),
+            ("weights", readable(self.weights)),
+            ("optimizer", readable(self.optimizer)),
+            ("activations and gradients", readable(self.activations)),
+            ("memory in all", readable(self.memory)),
+            ("sent to neighbours", readable(self.halo)),
+            ("all-reduced", readable(self.allreduce)),
+            ("floating-point operations", f"{self.flops / 1e9:.4g} G"),
+        ]
+        return "\n".join(f"{name:<28}{value:>12}".rstrip() for name, value in rows)
+
+
+def plan(
+    model: keras.Model,
+    distribution: SpatialParallel,
+    batch_size: int = 1,
+    dtype: str | None = None,
+    *,
+    training: bool = True,
+    input_shape: Sequence[int] | None = None,
+) -> Plan:
+    """Find out what a step would cost each device, without running it and without its devices.
+
+    The step is traced as it would be for training, for the one device in the middle of the mesh; its graph then tells
+    what is held when.
+
+    Args:
+        model: any Keras model. Its optimizer, losses and metrics are those it was compiled with; otherwise Adam and
+            `ks.losses.DiceCrossentropy`.
+        distribution: the mesh and layout. The devices need not exist:
+            `ks.device_mesh("rows:16, columns:16", devices=["cpu:0"] * 256)`.
+        batch_size: images per step, over all devices together.
+        dtype: a Keras dtype policy such as `"mixed_float16"`, in place of the model's own.
+        training: whether to plan a step of `fit` or of `predict`.
+        input_shape: shape of an image without the batch, for models that leave it open.
+
+    Returns:
+        A `Plan`.
+
+    Raises:
+        UnsupportedLayer: a `ValueError` that names all layers that cannot be partitioned.
+        ValueError: if the model leaves the size of its image open and `input_shape` does not say it.
+
+    Example:
+
+    ```python
+    print(ks.plan(ks.models.UNet3D((512, 512, 512, 1), classes=3), distribution))
+    ```
+    """
+    check_distribution(distribution)
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
+    rehearsal = Rehearsal(distribution)
+    spatial = partition(model if dtype is None else _with_dtype(model, dtype), rehearsal, input_shape)
+    spatial.compile(**_compilation(model, spatial))
+    images = tree.map_structure(lambda x: _spec(x, batch_size, input_shape), spatial._inputs_struct)
+    if training:
+        labels = tree.map_structure(lambda x: _label(x, spatial.loss, batch_size, images), spatial._outputs_struct)
+        traced = _trace(spatial.train_step, (images, labels))
+        optimizer = _bytes(spatial.optimizer.variables)
+    else:
+        traced = _trace(spatial.predict_step, (images,))
+        optimizer = 0
+    found: Costs = costs(traced.graph, traced.outputs)
+    mesh = distribution.device_mesh
+    return Plan(
+        mesh=", ".join(f"{n}:{s}" for n, s in zip(mesh.axis_names, mesh.shape, strict=True)),
+        layout=", ".join(f"{axis}:{name}" for axis, name in distribution.layout.items()),
+        devices=math.prod(mesh.shape),
+        training=training,
+        weights=_bytes(spatial.variables),
+        optimizer=optimizer,
+        activations=found.peak,
+        workspace=found.workspace,
+        at=found.at,
+        largest=found.largest,
+        halo=rehearsal.traffic["halo"],
+        allreduce=rehearsal.traffic["allreduce"],
+        flops=found.flops,
+    )
+
+
+def readable(size: float) -> str:
+    """Bytes with a unit, such as `12.3 GB`."""
+    for unit in _UNITS:
+        if size < 1000 or unit == _UNITS[-1]:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    raise AssertionError
+
+
+def _trace(step, data):
+    """A step's graph. The metrics and moving averages that it names are not touched until it runs."""
+    return tf.function(lambda *data: step(data), autograph=False).get_concrete_function(*data)
+
+
+def _compilation(model: keras.Model, spatial: keras.Model) -> dict[str, Any]:
+    """As the model is compiled, but with an optimizer of its own."""
+    if not model.compiled:
+        return {"optimizer": "adam", "loss": tree.map_structure(lambda _: _loss(), spatial._outputs_struct)}
+    optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(model.optimizer))
+    return {**model._compile_config.config, "optimizer": optimizer, "jit_compile": False}
+
+
+def _loss() -> keras.losses.Loss:
+    return losses.DiceCrossentropy()
+
+
+def _spec(x: keras.KerasTensor, batch_size: int, input_shape: Sequence[int] | None) -> tf.TensorSpec:
+    shape = tuple(x.shape[1:]) if input_shape is None else tuple(input_shape)
+    if None in shape:
+        raise ValueError(
+            f"The model leaves the size of its image open: say it by input_shape, such as (512, 512, 512, 1). "
+            f"Received: a model of input shape {x.shape}"
+        )
+    return tf.TensorSpec((batch_size, *shape), x.dtype)
+
+
+def _label(x: keras.KerasTensor, loss: Any, batch_size: int, images: Any) -> tf.TensorSpec:
+    """Labels as they are usually given: class numbers for the losses that take them, else the output's own shape."""
+    sizes = tree.flatten(images)[0].shape[1:]
+    known = [size if size is not None else sizes[i] for i, size in enumerate(x.shape[1:])]
+    kind = loss if isinstance(loss, str) else type(tree.flatten(loss)[0]).__name__
+    sparse = "sparse" in kind.lower() or hasattr(losses, kind)
+    return tf.TensorSpec((batch_size, *(known[:-1] if sparse else known)), "int32" if sparse else x.dtype)
+
+
+def _with_dtype(model: keras.Model, dtype: str) -> keras.Model:
+    policy = keras.DTypePolicy(dtype)
+
+    def copy(layer: keras.Layer) -> keras.Layer:
+        return type(layer).from_config({**layer.get_config(), "dtype": policy})
+
+    result = keras.models.clone_model(model, clone_function=copy)
+    if model.compiled:
+        result.compile(**_compilation(model, result))
+    return result
+
+
+def _bytes(variables: Sequence[keras.Variable]) -> int:
+    return sum(int(np.prod(v.shape)) * tf.as_dtype(v.dtype).size for v in variables)

@@ -1,0 +1,75 @@
+"""The smallest mesh on which a model fits."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import keras
+
+from keras_spatial.distribution import SpatialParallel
+from keras_spatial.mesh import device_mesh
+from keras_spatial.planning.plan import Plan, plan, readable
+
+
+class NothingFits(ValueError):
+    """No mesh of the allowed size has devices large enough; the message says why."""
+
+
+def smallest_mesh(
+    model: keras.Model,
+    memory: int,
+    *,
+    most_devices: int = 256,
+    batch_size: int = 1,
+    dtype: str | None = None,
+    training: bool = True,
+    input_shape: Sequence[int] | None = None,
+) -> Plan:
+    """The plan of the smallest mesh on which a step fits: 1, 2, 4, 8 ... devices, the image split in even parts.
+
+    Args:
+        model: any Keras model.
+        memory: bytes of one device.
+        most_devices: the largest mesh to try.
+        batch_size, dtype, training, input_shape: as for `ks.plan`.
+
+    Raises:
+        NothingFits: if the largest mesh is too small; it says what takes the memory.
+    """
+    rank = len(model.inputs[0].shape) - 2
+    options = {"batch_size": batch_size, "dtype": dtype, "training": training, "input_shape": input_shape}
+    best = None
+    for count in _counts(most_devices):
+        if best is not None and count * memory < best.devices * best.activations / 4:
+            continue  # Far too small: a step on this mesh holds no less than on a smaller one, shared out evenly.
+        best = plan(model, even_distribution(count, rank), **options)
+        if best.fits(memory):
+            return best
+        if best.weights + best.optimizer > memory:
+            break
+    assert best is not None
+    raise NothingFits(
+        f"No mesh of up to {most_devices} devices with {readable(memory)} each is enough.\n{best.explain(memory)}"
+    )
+
+
+def even_distribution(devices: int, rank: int) -> SpatialParallel:
+    """A mesh of a power of two of devices that need not exist, over which the image axes are split as evenly as can be.
+
+    Args:
+        devices: a power of two.
+        rank: the number of image axes.
+    """
+    parts = [1] * min(rank, 2 if devices <= 256 else 3)
+    for i in range(int(math.log2(devices))):
+        parts[i % len(parts)] *= 2
+    names, axes = ("rows", "columns", "slices"), ("x", "y", "z")
+    used = [(n, a, p) for n, a, p in zip(names, axes, parts, strict=False) if p > 1] or [("rows", "x", 1)]
+    mesh = device_mesh({n: p for n, _, p in used}, devices=["cpu:0"] * devices)
+    return SpatialParallel(mesh, {a: n for n, a, _ in used})
+
+
+def _counts(most: int) -> Iterator[int]:
+    count = 1
+    while count <= most:
+        yield count
+        count *= 2
