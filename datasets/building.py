@@ -1,8 +1,28 @@
-"""Running a TFDS build on Beam."""
+"""Running a TFDS build on Beam: which runner, and how its workers get our code."""
 
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
+
+_ROOT = Path(__file__).parents[1]
+_WORKER_PROJECT = """\
+[build-system]
+requires = ["setuptools>=77"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "keras-spatial-workers"
+version = "0"
+description = "keras_spatial and its data sets, for Beam workers only"
+
+[tool.setuptools.packages.find]
+include = ["keras_spatial*", "datasets*"]
+"""
 
 
 def build(
@@ -15,15 +35,75 @@ def build(
         manual_dir: folder of the user's files, for data sets that need one.
         beam_options: options of the Beam pipeline. Without `--runner` among them, Beam's local runner does the work:
             in this process, or with `["--direct_num_workers=4", "--direct_running_mode=multi_processing"]` in others.
+            The workers of other runners are sent our code (see `worker_package`), unless an image, a package or a setup
+            file is named, or they run in this process (`--environment_type=LOOPBACK`). A worker process works on one
+            case at a time, unless `--number_of_worker_harness_threads` says otherwise.
     """
     # Only a build needs Beam, whose import takes seconds.
-    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+    from apache_beam.options.pipeline_options import (
+        DebugOptions,
+        PipelineOptions,
+        PortableOptions,
+        SetupOptions,
+        StandardOptions,
+        WorkerOptions,
+    )
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = PipelineOptions(beam_options or [])
+        remote = options.view_as(StandardOptions).runner not in (None, "DirectRunner")
+        setup = options.view_as(SetupOptions)
+        debug = options.view_as(DebugOptions)
+        if remote and debug.number_of_worker_harness_threads is None:
+            debug.number_of_worker_harness_threads = 1
+        given = setup.extra_packages or setup.setup_file or options.view_as(WorkerOptions).sdk_container_image
+        if remote and not given and options.view_as(PortableOptions).environment_type != "LOOPBACK":
+            setup.extra_packages = [str(worker_package(folder))]
+        config = tfds.download.DownloadConfig(
+            manual_dir=None if manual_dir is None else str(manual_dir),
+            beam_runner=None if remote else local_runner(),
+            beam_options=options,
+        )
+        builder.download_and_prepare(download_config=config)
+
+
+def local_runner() -> Any:
+    """Beam's runner in this process. Its "DirectRunner" would first try to download another one, Prism."""
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-    options = PipelineOptions(beam_options or [])
-    # Beam's "DirectRunner" would first try to download the Prism runner; the one named here needs no network.
-    runner = None if options.view_as(StandardOptions).runner else FnApiRunner()
-    config = tfds.download.DownloadConfig(
-        manual_dir=None if manual_dir is None else str(manual_dir), beam_runner=runner, beam_options=options
-    )
-    builder.download_and_prepare(download_config=config)
+    return FnApiRunner()
+
+
+def keep_local(pipeline: Any) -> None:
+    """Let a pipeline that would run on the "DirectRunner", as under plain `tfds build`, download nothing."""
+    from apache_beam.runners.direct.direct_runner import DirectRunner
+
+    if isinstance(pipeline.runner, DirectRunner):
+        pipeline.runner = local_runner()
+
+
+def worker_package(folder: str | Path) -> Path:
+    """Make a wheel of `keras_spatial` and `datasets` for Beam's `--extra_package`.
+
+    It names no dependencies: the workers' image has to hold those of the extra `app`. It is for workers alone, because
+    its top-level package `datasets` would hide Hugging Face's.
+
+    Args:
+        folder: where to put it.
+
+    Raises:
+        RuntimeError: if setuptools cannot build it.
+    """
+    folder = Path(folder).resolve()
+    with tempfile.TemporaryDirectory() as scratch:
+        project = Path(scratch)
+        for package in ("keras_spatial", "datasets"):
+            shutil.copytree(
+                _ROOT / package, project / package, ignore=shutil.ignore_patterns("__pycache__", "dummy_data")
+            )
+        (project / "pyproject.toml").write_text(_WORKER_PROJECT)
+        code = f"import setuptools.build_meta as b; print(b.build_wheel({str(folder)!r}))"
+        done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"setuptools could not package {_ROOT} for the Beam workers:\n{done.stderr[-2000:]}")
+    return folder / done.stdout.split()[-1]

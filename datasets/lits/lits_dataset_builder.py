@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from datasets.blocks import BlockBuilder, BlockGrid, Index, features
+from datasets.building import keep_local
 from datasets.lits import cases as lits_cases
 from datasets.lits import splits as lits_splits
 from datasets.lits.cases import BadCasesError, Case, check_header, find_cases
@@ -97,6 +98,7 @@ class Builder(BlockBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager, pipeline: Any) -> dict[str, Any]:
         beam = tfds.core.lazy_imports.apache_beam
+        keep_local(pipeline)
         config = cast(LitsConfig, self.builder_config)
         found = find_cases(str(dl_manager.manual_dir))
         usable, bad = _checked(found, check_header)
