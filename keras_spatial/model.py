@@ -140,7 +140,9 @@ class Model(keras.Model):
             raise ValueError(f"Model '{self.name}' has no trainable variables to fit.")
         forward, objective = self._objective(x, y, sample_weight, training=True)
         scale = self.optimizer.scale_loss(tf.ones([]))
-        weight_gradients, _ = gradients(forward.trace, [objective.loss], [scale], variables)
+        weight_gradients, _ = gradients(
+            forward.trace, [objective.loss], [scale], variables, recompute=self._partition.recompute
+        )
         lowered = Lowered(forward.trace)
         regularization, extra = self._regularization(variables)
         self._track(lowered, objective, regularization, forward)
@@ -302,7 +304,9 @@ class Model(keras.Model):
 
             def gradient(*dys):
                 sources = tree.flatten(forward.inputs)
-                of_weights, of_inputs = gradients(forward.trace, forward.flat_outputs, dys, variables, sources)
+                of_weights, of_inputs = gradients(
+                    forward.trace, forward.flat_outputs, dys, variables, sources, self._partition.recompute
+                )
                 lowered.lower_rest()
                 shapes = [x.shape for x in sources] + [v.shape for v in variables]
                 return [
@@ -368,6 +372,7 @@ class _Partition:
     graphs: dict[bool, keras.Model] = field(default_factory=dict)
     blocks: dict[Any, dict[str, Blocks]] = field(default_factory=dict)
     functions: dict[bool, Any] = field(default_factory=dict)
+    recompute: dict[str, int] = field(default_factory=dict)  # See `ks.recompute`.
 
 
 def plain(model: keras.Model) -> keras.Model:

@@ -20,6 +20,7 @@ from keras_spatial.lowering.walk import lower_graph, uses_channels_first
 from keras_spatial.mtf.compatibility import mtf
 from keras_spatial.mtf.fusion import fuse
 from keras_spatial.mtf.local import Source
+from keras_spatial.mtf.recompute import gradients as recomputing_gradients
 
 # Each failed attempt makes the blocks of one axis longer; a network has a handful of scales at most.
 _MOST_ATTEMPTS = 100
@@ -231,7 +232,12 @@ def _times(factor: float) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def gradients(
-    trace: Trace, ys: Sequence[SpatialTensor], dys: Sequence[tf.Tensor], variables: Sequence[keras.Variable], inputs=()
+    trace: Trace,
+    ys: Sequence[SpatialTensor],
+    dys: Sequence[tf.Tensor],
+    variables: Sequence[keras.Variable],
+    inputs: Sequence[SpatialTensor] = (),
+    recompute: Mapping[str, int] | None = None,
 ) -> tuple[list[mtf.Tensor | None], list[mtf.Tensor | None]]:
     """Gradients by `mtf.gradients`, with respect to variables and to inputs; None for what takes no part.
 
@@ -241,6 +247,7 @@ def gradients(
         dys: what to differentiate them with, of the logical shapes of `ys`.
         variables: Keras variables.
         inputs: differentiable inputs of the trace.
+        recompute: names of layers that are computed again in the backward pass, each with the number of its block.
     """
     seeds = []
     for y, dy in zip(ys, dys, strict=True):
@@ -249,6 +256,16 @@ def gradients(
         seeds.append(Source(trace.mesh, dy, mesh_shape_of(y.axes), differentiable=False, name="seed").outputs[0])
     weights = [trace.known_weight(v) for v in variables]
     sources = [w for w in weights if w is not None] + [x.value for x in inputs]
-    found = iter(mtf.gradients([y.value for y in ys], sources, grad_ys=seeds))
+    found = iter(recomputing_gradients([y.value for y in ys], sources, seeds, _segments(trace, recompute or {})))
     of_weights = [None if w is None else next(found) for w in weights]
     return of_weights, list(found)
+
+
+def _segments(trace: Trace, recompute: Mapping[str, int]) -> dict[mtf.Operation, int]:
+    """The operations that are computed again, each with the number of its block."""
+    found = {}
+    for operation in trace.graph.operations:
+        blocks = [recompute[name] for name in trace.layers.get(operation, ()) if name in recompute]
+        if blocks and not isinstance(operation, Source):
+            found[operation] = blocks[0]
+    return found

@@ -28,6 +28,7 @@ class Trace:
         channels_first: whether the model's images have their channels before the image axes.
         updates: variables with their new values (batch-norm statistics), to be assigned when the step is done.
         losses: scalars that layers add to the loss, such as activity regularization.
+        layers: for each operation the names of the layers that it is part of, the outermost first.
     """
 
     distribution: Any
@@ -38,6 +39,7 @@ class Trace:
     channels_first: bool = False
     updates: list[tuple[keras.Variable, mtf.Tensor]] = field(default_factory=list)
     losses: list[SpatialTensor] = field(default_factory=list)
+    layers: dict[mtf.Operation, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self):
         self.graph = mtf.Graph()

@@ -62,8 +62,13 @@ def lower_graph(graph: keras.Model, trace: Trace, inputs: Any) -> Any:
 
 
 def _named(operation: keras.Operation, trace: Trace, *args: Any, **kwargs: Any) -> Any:
+    first = len(trace.graph.operations)
     try:
-        return lower_operation(operation, trace, *args, **kwargs)
+        outputs = lower_operation(operation, trace, *args, **kwargs)
+        for lowered in trace.graph.operations[first:]:
+            # Of nested layers the outermost stands first.
+            trace.layers[lowered] = (operation.name, *trace.layers.get(lowered, ()))
+        return outputs
     except (ValueError, NotImplementedError, TypeError) as error:
         if operation.name not in str(error):
             error.add_note(f"While partitioning layer '{operation.name}' ({type(operation).__name__}).")

@@ -63,6 +63,7 @@ class LocalOperation(mtf.Operation):
         # Applied to the result of `fn`; its derivative is taken at the operation's own output.
         self.tail: Callable[[tf.Tensor], tf.Tensor] | None = None
         self.arguments: list = []
+        self._on_slices = SharedFunction(self.on_slice)
         for output in self._outputs:
             leads_to_differentiable_source(output)  # Asked in forward order, so that it never recurses deeply.
 
@@ -105,7 +106,7 @@ class LocalOperation(mtf.Operation):
         inputs = [lowering.tensors[t].to_laid_out_tensor() for t in self.inputs]
         places = [mesh_impl.laid_out_pcoord(axis) for axis in self.coordinates]
         self.arguments = [*places, *exchange(mesh_impl, inputs[0], self.halos), *inputs]
-        results = mesh_impl.slicewise(SharedFunction(self.on_slice), *self.arguments)
+        results = mesh_impl.slicewise(self._on_slices, *self.arguments)
         own_axes = split_axes(mesh_impl, self.inputs)
         for output, result in zip(self.outputs, results, strict=True):
             missing = own_axes - split_axes(mesh_impl, [output])

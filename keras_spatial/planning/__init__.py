@@ -1,6 +1,6 @@
 """Will it fit? What a step costs each device, found by rehearsing it: traced for one device, and never run."""
 
-from keras_spatial.planning.plan import Plan, plan
+from keras_spatial.planning.plan import Plan, plan, readable
 from keras_spatial.planning.search import NothingFits, smallest_mesh
 
-__all__ = ["NothingFits", "Plan", "plan", "smallest_mesh"]
+__all__ = ["NothingFits", "Plan", "plan", "readable", "smallest_mesh"]

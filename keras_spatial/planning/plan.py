@@ -13,7 +13,7 @@ from keras import tree
 from keras_spatial import losses
 from keras_spatial.conversion import partition
 from keras_spatial.distribution import SpatialParallel
-from keras_spatial.model import check_distribution
+from keras_spatial.model import Model, check_distribution
 from keras_spatial.planning.costs import Costs, costs
 from keras_spatial.planning.rehearsal import Rehearsal
 
@@ -109,7 +109,7 @@ def plan(
 
     Args:
         model: any Keras model. Its optimizer, losses and metrics are those it was compiled with; otherwise Adam and
-            `ks.losses.DiceCrossentropy`.
+            `ks.losses.DiceCrossentropy`. What `ks.recompute` says of it holds.
         distribution: the mesh and layout. The devices need not exist:
             `ks.device_mesh("rows:16, columns:16", devices=["cpu:0"] * 256)`.
         batch_size: images per step, over all devices together.
@@ -136,6 +136,8 @@ def plan(
     rehearsal = Rehearsal(distribution)
     spatial = partition(model if dtype is None else _with_dtype(model, dtype), rehearsal, input_shape)
     spatial.compile(**_compilation(model, spatial))
+    if isinstance(model, Model):
+        spatial._partition.recompute = dict(model._partition.recompute)
     images = tree.map_structure(lambda x: _spec(x, batch_size, input_shape), spatial._inputs_struct)
     if training:
         labels = tree.map_structure(lambda x: _label(x, spatial.loss, batch_size, images), spatial._outputs_struct)
