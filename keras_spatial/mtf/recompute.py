@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 
 from keras_spatial.mtf.compatibility import mtf
-from keras_spatial.mtf.local import Source, leads_to_differentiable_source
+from keras_spatial.mtf.local import leads_to_differentiable_source
 
 
 class After(mtf.Operation):
@@ -72,9 +72,10 @@ def _repeat(segment: Sequence[mtf.Operation], condition: mtf.Tensor) -> dict[mtf
     mapping: dict[mtf.Tensor, mtf.Tensor] = {}
     repeated = {}
     for operation in segment:
-        for t in operation.inputs:
-            if t not in inside and t not in mapping and not isinstance(t.operation, Source):
-                mapping[t] = After(t, condition).outputs[0]
+        # One input that comes late makes the operation late; of the first input margins are exchanged besides.
+        first = operation.inputs[0]
+        if first not in inside and first not in mapping:
+            mapping[first] = After(first, condition).outputs[0]
         again = copy.copy(operation)
         again._inputs = [mapping.get(t, t) for t in operation.inputs]
         again._outputs = [mtf.Tensor(again, t.shape, t.dtype) for t in operation.outputs]

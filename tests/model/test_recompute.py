@@ -104,3 +104,22 @@ def test_a_plain_model_is_refused():
     model = keras.Model(inputs, keras.layers.Conv2D(1, 3)(inputs))
     with pytest.raises(ValueError, match="must be partitioned"):
         ks.recompute(model, [])
+
+
+def test_layers_are_not_computed_again_before_the_backward_pass():
+    """Those that read only the image could begin at once, and nothing would be saved."""
+    model = network(8)
+    ks.recompute(model, BLOCKS)
+    model.compile("sgd", ks.losses.DiceCrossentropy())
+    data = (tf.zeros([1, 8, 8, 8, 1]), tf.zeros([1, 8, 8, 8], tf.int32))
+    graph = tf.function(lambda *d: model.train_step(d), autograph=False).get_concrete_function(*data).graph
+    for name in ("down0_conv1_1/", "up0_conv1_1/"):
+        pending = [o for o in graph.get_operations() if o.name.startswith(name)]
+        assert pending
+        before: set[str] = set()
+        while pending:
+            operation = pending.pop()
+            if operation.name not in before:
+                before.add(operation.name)
+                pending += [*(t.op for t in operation.inputs), *operation.control_inputs]
+        assert any(n.startswith("dice_crossentropy") for n in before)
