@@ -5,9 +5,12 @@ inside the local function that needs it. The margins of the second axis include 
 neighbour's slice *with* the margins that it received along the first axis.
 """
 
+import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 from keras_spatial.mtf.compatibility import mtf
@@ -48,9 +51,9 @@ def exchange(mesh_impl: mtf.MeshImpl, x, halos: Sequence[Halo]) -> list:
     shape = x.to_laid_out_tensor().slice_shape
     margins: list = []
     for number, halo in enumerate(halos):
-        earlier = halos[:number]
+        earlier = tuple(halos[:number])
         length = shape[halo.axis]
-        cut = SharedFunction(_strips_to_send(earlier, halo, length))
+        cut = _strips_to_send(earlier, halo, length)
         strips = list(mesh_impl.slicewise(cut, x, *margins))
         below = [
             mesh_impl.shift_by_n_processors(strips.pop(0), halo.mesh_axis, hop, wrap=False)
@@ -95,7 +98,7 @@ def exchange_adjoint(mesh_impl: mtf.MeshImpl, dx, dmargins: Sequence, halos: Seq
             piece = _cut(mesh_impl, dabove, halo.axis, start, width, halo.after)
             pieces.append(mesh_impl.shift_by_n_processors(piece, halo.mesh_axis, hop, wrap=False))
             start += width
-        add = SharedFunction(_add_returned(halos[:number], halo, length))
+        add = _add_returned(tuple(halos[:number]), halo, length)
         dx, *dmargins = mesh_impl.slicewise(add, dx, *dmargins, *pieces)
     return dx
 
@@ -130,7 +133,11 @@ def _ranges(halo: Halo, length: int) -> list[tuple[int, int]]:
     return up + down
 
 
-def _strips_to_send(earlier: Sequence[Halo], halo: Halo, length: int):
+# Many layers of a network have the same halos: their functions are traced once for all of them.
+
+
+@functools.cache
+def _strips_to_send(earlier: tuple[Halo, ...], halo: Halo, length: int) -> SharedFunction:
     """A function of a slice and its earlier margins: the strips that its neighbours need, corners included."""
 
     def cut(x: tf.Tensor, *margins: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -143,10 +150,11 @@ def _strips_to_send(earlier: Sequence[Halo], halo: Halo, length: int):
             strips.append(whole)
         return tuple(strips)
 
-    return cut
+    return SharedFunction(cut)
 
 
-def _add_returned(earlier: Sequence[Halo], halo: Halo, length: int):
+@functools.cache
+def _add_returned(earlier: tuple[Halo, ...], halo: Halo, length: int) -> SharedFunction:
     """The adjoint of `_strips_to_send`: returned strips are added to the slice and its earlier margins."""
     ranges = _ranges(halo, length)
 
@@ -157,7 +165,7 @@ def _add_returned(earlier: Sequence[Halo], halo: Halo, length: int):
                 tensors[i] = add_rows(tensors[i], rows, halo.axis, start)
         return tuple(tensors)
 
-    return add
+    return SharedFunction(add)
 
 
 def _disassemble(strip: tf.Tensor, shapes: Sequence[list[int]], earlier: Sequence[Halo]) -> list[tf.Tensor]:
@@ -179,10 +187,10 @@ def add_rows(x: tf.Tensor, rows: tf.Tensor, axis: int, start: int) -> tf.Tensor:
     width = static_sizes(rows.shape)[axis]
     if width == x.shape[axis]:
         return x + rows
-    lead = x.shape[:axis].num_elements()
+    lead = math.prod(static_sizes(x.shape)[:axis])
     rest = x.shape[axis + 1 :].as_list()
     flat = tf.reshape(x, [lead, x.shape[axis], *rest])
-    index = tf.stack(tf.meshgrid(tf.range(lead), tf.range(start, start + width), indexing="ij"), -1)
+    index = np.stack(np.meshgrid(np.arange(lead), np.arange(start, start + width), indexing="ij"), -1)
     flat = tf.tensor_scatter_nd_add(flat, index, tf.reshape(rows, [lead, width, *rest]))
     return tf.reshape(flat, x.shape)
 

@@ -7,6 +7,7 @@ large mesh.
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.eager import context  # Not public; the only way to choose how one call is optimized.
@@ -44,7 +45,7 @@ def _without_optimizer(serialized: bytes) -> tf.compat.v1.ConfigProto:
 
 
 class SharedFunction:
-    """A stateless TensorFlow function, traced at its first call in a graph and called by one node from then on.
+    """A stateless TensorFlow function, traced once for arguments of some shapes and called by one node from then on.
 
     Args:
         function: from tensors of static shape to a tuple of tensors.
@@ -52,15 +53,16 @@ class SharedFunction:
 
     def __init__(self, function: Callable[..., Sequence[tf.Tensor]]):
         self._function = function
-        self._concrete = None
+        self._traced: dict[tuple, Any] = {}
 
     def __call__(self, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
         tensors = [tf.convert_to_tensor(a) for a in arguments]
         if tf.executing_eagerly():
             return tuple(self._function(*tensors))
-        if self._concrete is None:
-            self._concrete = trace(self._function, tensors)
-        return call(self._concrete, tensors)
+        signature = tuple((t.dtype, *static_sizes(t.shape)) for t in tensors)
+        if signature not in self._traced:
+            self._traced[signature] = trace(self._function, tensors)
+        return call(self._traced[signature], tensors)
 
 
 class DerivativeFunction(SharedFunction):
@@ -99,6 +101,7 @@ class DerivativeFunction(SharedFunction):
             )
 
         super().__init__(differentiate)
+        self._concrete = None
         self._used: list[int] = []
 
     def __call__(self, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
