@@ -1,0 +1,104 @@
+"""The U-Net's training step here, in plain Keras, in JAX and in PyTorch, on the same cores, in turns.
+
+    python -m benchmarks.peers --jax-python <python with jax> --torch-python <python with torch>
+
+Each peer runs in an environment of its own (`pip install jax`; `pip install torch`). All start from the same weights
+and must find the same loss before anything is reported. JAX and this package split x and y over a 2x2 mesh of CPU
+devices; PyTorch runs on one. NVIDIA PhysicsNeMo's ShardTensor is not among them: see docs/planning.md.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from benchmarks.peers.network import Case
+from benchmarks.results import row, save
+
+HERE = Path(__file__).parent
+
+
+def commands(jax: str | None, torch: str | None) -> dict[str, list[str]]:
+    """Command lines but for the case, by variant."""
+    found = {f"ours {mesh}": [sys.executable, "-m", "benchmarks.peers.ours", "{case}", mesh] for mesh in ("1x1", "2x2")}
+    found["keras"] = [sys.executable, "-m", "benchmarks.peers.ours", "{case}", "keras"]
+    if jax:
+        found |= {f"jax {mesh}": [jax, str(HERE / "jax_step.py"), "{case}", mesh] for mesh in ("1x1", "2x2")}
+    if torch:
+        found["torch"] = [torch, str(HERE / "torch_step.py"), "{case}"]
+    return found
+
+
+def run(command: list[str], case: Case) -> dict[str, float]:
+    line = [part.replace("{case}", json.dumps(asdict(case))) for part in command]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1]) if done.stdout.strip() else {}
+
+
+def rows_of(figures: dict[str, dict[str, float]]) -> list[dict]:
+    def compare(figure: str, name: str, ours: str, peer: str, target: float | None = None, note: str = "") -> dict:
+        return row(f"{name}, {ours} over {peer}", figures[ours][figure], figures[peer][figure], target, note=note)
+
+    time, first, memory = "CPU seconds of a step", "seconds to the first step", "peak MB above idle, whole process"
+    rows = [compare("cpu", time, "ours 1x1", "keras", 1.02), compare("cpu", time, "ours 2x2", "keras", 1.05)]
+    rows += [compare("memory", memory, "ours 1x1", "keras", 1.02), compare("memory", memory, "ours 2x2", "keras", 1.0)]
+    rows += [compare("first", first, "ours 2x2", "keras", 2.0)]
+    if "torch" in figures:
+        rows += [compare("cpu", time, "ours 2x2", "torch"), compare("memory", memory, "ours 2x2", "torch")]
+    if "jax 2x2" in figures:
+        rows += [compare("cpu", time, "ours 2x2", "jax 2x2", 1.0), compare("memory", memory, "ours 2x2", "jax 2x2")]
+        ours = figures["ours 2x2"]["cpu"] / figures["ours 1x1"]["cpu"]
+        peer = figures["jax 2x2"]["cpu"] / figures["jax 1x1"]["cpu"]
+        rows.append(row("overhead of partitioning: 2x2 over 1x1, ours over JAX's", ours, peer, 1.0))
+        rows.append(
+            compare(
+                "device_memory",
+                "MB per device that a step holds",
+                "ours 2x2",
+                "jax 2x2",
+                0.7,
+                note="ours as planned (benchmarks.planner checks that), JAX's by its memory_analysis",
+            )
+        )
+        rows.append(compare("first", first, "ours 2x2", "jax 2x2"))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=96, help="voxels along each axis")
+    parser.add_argument("--filters", type=int, default=8)
+    parser.add_argument("--levels", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=3, help="measured after the first")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each")
+    parser.add_argument("--jax-python", help="an interpreter with JAX")
+    parser.add_argument("--torch-python", help="an interpreter with PyTorch")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        case = Case(arguments.size, arguments.filters, arguments.levels, 3, arguments.steps, folder)
+        subprocess.run([sys.executable, "-m", "benchmarks.peers.ours", json.dumps(asdict(case)), "write"], check=True)
+        variants = commands(arguments.jax_python, arguments.torch_python)
+        runs: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
+        for _ in range(arguments.rounds):
+            for name, command in variants.items():
+                runs[name].append(run(command, case))
+        losses = {name: found[0]["loss"] for name, found in runs.items()}
+        if max(losses.values()) - min(losses.values()) > 1e-4:
+            raise SystemExit(f"The variants do not compute the same: losses {losses}")
+    figures = {
+        name: {key: statistics.median(run[key] for run in found) for key in found[0]} for name, found in runs.items()
+    }
+    settings = {**asdict(replace(case, folder="")), "rounds": arguments.rounds}
+    save("peers", rows_of(figures), settings, "python -m benchmarks.peers --jax-python ... --torch-python ...")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""What a first step costs as the mesh grows: seconds to trace and to run it, and the size of its graph.
+
+    python -m benchmarks.trace --jax-python <python with jax>
+
+Two networks: four 3³ convolutions, forward and backward, on meshes from 2x2 to 16x16 (in JAX on the largest, with as
+many devices); and the paper's U-Net (4 levels, two normalized convolutions each) on a 16x16x1 mesh and a 64³ image,
+whose first loss must be that of plain Keras. Each in a process of its own.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.results import row, save
+
+CONVOLUTIONS, PAPER = "convolutions", "paper"
+
+
+def build(network: str):
+    """The network, plain and compiled, an image and labels."""
+    import keras
+    import numpy as np
+
+    import keras_spatial as ks
+    from keras_spatial.model import plain
+
+    keras.utils.set_random_seed(0)
+    generator = np.random.default_rng(0)
+    if network == CONVOLUTIONS:
+        x = inputs = keras.Input((64, 64, 16, 1))
+        for _ in range(4):
+            x = keras.layers.Conv3D(4, 3, padding="same")(x)
+        model = keras.Model(inputs, x)
+        model.compile("sgd", "mse", jit_compile=False)
+        label = generator.normal(size=(1, 64, 64, 16, 4)).astype("float32")
+    else:
+        model = plain(ks.models.UNet3D((64, 64, 64, 1), classes=3, filters=8, levels=4, dropout=0.0))
+        model.compile("sgd", ks.losses.DiceCrossentropy(), jit_compile=False)
+        label = generator.integers(0, 3, size=(1, 64, 64, 64)).astype("int32")
+    image = generator.normal(size=(1, *model.input_shape[1:])).astype("float32")
+    return model, image, label
+
+
+def measure(network: str, rows: int, columns: int) -> dict[str, float]:
+    """Figures of the first step; 0x0 stands for plain Keras."""
+    import numpy as np
+
+    import keras_spatial as ks
+
+    partitioned = rows > 0
+    if partitioned:
+        mesh = ks.device_mesh(f"rows:{rows}, columns:{columns}")
+    model, image, label = build(network)
+    if partitioned:
+        model = ks.partition(model, ks.SpatialParallel(mesh, "x:rows, y:columns"))
+    started = time.perf_counter()
+    loss = float(np.ravel(model.train_on_batch(image, label))[0])
+    first = time.perf_counter() - started
+    started = time.perf_counter()
+    model.train_on_batch(image, label)
+    figures = {"first": first, "later": time.perf_counter() - started, "loss": loss}
+    if partitioned:
+        import tensorflow as tf
+
+        step = tf.function(lambda *data: model.train_step(data), autograph=False)
+        graph = step.get_concrete_function(tf.constant(image), tf.constant(label)).graph
+        figures["nodes"] = len(graph.get_operations())
+        figures["functions"] = len(graph._functions)
+    return figures
+
+
+def _run(network: str, rows: int, columns: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.trace", "--one", json.dumps([network, rows, columns])]
+    done = subprocess.run(command, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{network} on {rows}x{columns} ended with status {done.returncode}:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _jax(python: str, rows: int, columns: int) -> float:
+    command = [python, str(Path(__file__).parent / "peers" / "jax_trace.py"), f"{rows}x{columns}"]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--meshes", nargs="+", default=["2x2", "4x4", "8x8", "16x16"])
+    parser.add_argument("--paper-mesh", default="16x16", help="for the U-Net; '' leaves it out")
+    parser.add_argument("--jax-python", help="an interpreter with JAX")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(*json.loads(arguments.one))))
+        return
+    found = {mesh: _run(CONVOLUTIONS, *map(int, mesh.split("x"))) for mesh in arguments.meshes}
+    smallest, largest = arguments.meshes[0], arguments.meshes[-1]
+    rows = []
+    for mesh, figures in found.items():
+        target = 15 if mesh == "16x16" else None
+        rows.append(row(f"four convolutions, {mesh}: seconds to the first step", figures["first"], target=target))
+        rows.append(row(f"four convolutions, {mesh}: nodes of the graph", figures["nodes"]))
+    per_device = {mesh: f["nodes"] / math.prod(map(int, mesh.split("x"))) for mesh, f in found.items()}
+    second = arguments.meshes[min(1, len(arguments.meshes) - 1)]
+    for mesh in dict.fromkeys((smallest, second)):
+        name = f"nodes of the graph per device, {largest} over {mesh}"
+        rows.append(row(name, per_device[largest], per_device[mesh], 1.1))
+    if arguments.jax_python:
+        peer = _jax(arguments.jax_python, *map(int, largest.split("x")))
+        name = f"four convolutions, {largest}: seconds to the first step, ours over JAX's partitioner"
+        rows.append(row(name, found[largest]["first"], peer, 2.0))
+    if arguments.paper_mesh:
+        paper = _run(PAPER, *map(int, arguments.paper_mesh.split("x")))
+        keras = _run(PAPER, 0, 0)
+        if abs(paper["loss"] - keras["loss"]) > 1e-4 * abs(keras["loss"]):
+            raise SystemExit(f"The losses differ: {paper['loss']} on the mesh, {keras['loss']} in plain Keras")
+        name = f"the paper's U-Net, 64³, {arguments.paper_mesh}x1: seconds to the first step"
+        rows.append(row(name, paper["first"], target=180, note="its loss is that of plain Keras"))
+    settings = {"meshes": arguments.meshes, "paper_mesh": arguments.paper_mesh}
+    save("trace", rows, settings, "python -m benchmarks.trace --jax-python ...")
+
+
+if __name__ == "__main__":
+    main()
