@@ -16,6 +16,7 @@ from keras_spatial.mesh import device_mesh  # noqa: E402
 from keras_spatial.model import Model  # noqa: E402
 from keras_spatial.planning import plan  # noqa: E402
 from keras_spatial.processes import initialize  # noqa: E402
+from keras_spatial.profiling import Profile  # noqa: E402
 from keras_spatial.recomputation import recompute  # noqa: E402
 
 __version__ = "0.1.0"
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Backup",
     "Model",
+    "Profile",
     "SpatialParallel",
     "UnsupportedLayer",
     "device_mesh",

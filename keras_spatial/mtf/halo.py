@@ -7,7 +7,7 @@ neighbour's slice *with* the margins that it received along the first axis.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,18 @@ import tensorflow as tf
 
 from keras_spatial.mtf.compatibility import mtf
 from keras_spatial.mtf.shared import SharedFunction, static_sizes
+
+# By it a profile tells the exchange's own operations from the layers' (`keras_spatial.profiling`).
+SCOPE = "halo_exchange"
+
+
+def _scoped(function: Callable) -> Callable:
+    @functools.wraps(function)
+    def inside(*args):
+        with tf.name_scope(SCOPE):
+            return function(*args)
+
+    return inside
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,7 @@ def exchange_adjoint(mesh_impl: mtf.MeshImpl, dx, dmargins: Sequence, halos: Seq
     return dx
 
 
+@_scoped
 def assemble(x: tf.Tensor, margins: Sequence[tf.Tensor], halos: Sequence[Halo]) -> tf.Tensor:
     """A slice with its margins around it, on one device."""
     for number, halo in enumerate(halos):
@@ -140,6 +153,7 @@ def _ranges(halo: Halo, length: int) -> list[tuple[int, int]]:
 def _strips_to_send(earlier: tuple[Halo, ...], halo: Halo, length: int) -> SharedFunction:
     """A function of a slice and its earlier margins: the strips that its neighbours need, corners included."""
 
+    @_scoped
     def cut(x: tf.Tensor, *margins: tf.Tensor) -> tuple[tf.Tensor, ...]:
         strips = []
         for start, width in _ranges(halo, length):
@@ -158,6 +172,7 @@ def _add_returned(earlier: tuple[Halo, ...], halo: Halo, length: int) -> SharedF
     """The adjoint of `_strips_to_send`: returned strips are added to the slice and its earlier margins."""
     ranges = _ranges(halo, length)
 
+    @_scoped
     def add(dx: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
         tensors, strips = [dx, *others[: 2 * len(earlier)]], others[2 * len(earlier) :]
         for (start, _), strip in zip(ranges, strips, strict=True):

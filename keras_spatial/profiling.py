@@ -1,0 +1,141 @@
+"""Where a training step's time goes: local computation, halo exchange, all-reduce, input."""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tensorflow.tsl.profiler.protobuf import xplane_pb2  # The format of TensorFlow's traces.
+
+from keras_spatial import processes
+from keras_spatial.mtf import halo
+from keras_spatial.runtimes import placement
+
+# Operations of a trace are told apart by their types and by the name scopes in which this package makes them.
+_SCOPES = {halo.SCOPE: "halo", placement.REDUCE_SCOPE: "allreduce"}
+_MESSAGES = {
+    "CollectiveBcastSendV2": "halo",
+    "CollectiveBcastRecvV2": "halo",
+    "_Send": "copies between devices",
+    "_Recv": "copies between devices",
+    "_HostSend": "copies between devices",
+    "_HostRecv": "copies between devices",
+    "CollectiveReduceV2": "allreduce",
+    "CollectiveGatherV2": "allreduce",
+}
+
+
+class Profile(keras.callbacks.Callback):
+    """Traces a few steps of `fit`, and says what they spent their time on.
+
+    Written into `folder`: TensorFlow's trace, which TensorBoard's profile plugin shows, and `breakdown.json`. The
+    breakdown has, in seconds per step: `step`, from begin to end; `input`, waited for the next batch; and the time of
+    the kernels, summed over threads and devices, by kind: `local computation`, `halo`, `allreduce`, `copies between
+    devices`; and of the local computation the ten largest types of operation. A message's time is mostly waiting for
+    its other end.
+
+    Of many processes each traces itself, into `folder/process-<rank>`.
+
+    Args:
+        folder: where to write.
+        first: the first step to trace, counted from 0; by default after the first steps, which trace and allocate.
+        steps: how many.
+
+    Raises:
+        ValueError: if `first` is negative or `steps` is not positive.
+
+    Example:
+
+    ```python
+    profile = ks.Profile("runs/profile")
+    model.fit(dataset, callbacks=[profile])
+    print(profile.breakdown)
+    ```
+    """
+
+    def __init__(self, folder: str | os.PathLike, first: int = 3, steps: int = 3):
+        super().__init__()
+        if first < 0 or steps < 1:
+            raise ValueError(f"first must be at least 0 and steps at least 1. Received: first={first}, steps={steps}")
+        job = processes.current()
+        self.folder = Path(folder) / f"process-{job.rank}" if job.count > 1 else Path(folder)
+        self.first, self.steps = first, steps
+        self.breakdown: dict[str, Any] | None = None
+        self._count = 0
+        self._began = self._ended = 0.0
+        self._step_seconds: list[float] = []
+        self._input_seconds: list[float] = []
+        self._tracing = False
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._count == self.first and self.breakdown is None:
+            tf.profiler.experimental.start(str(self.folder))
+            self._tracing = True
+        elif self._tracing:
+            # Between two steps Keras does little but get the next batch.
+            self._input_seconds.append(time.perf_counter() - self._ended)
+        self._began = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._ended = time.perf_counter()
+        self._count += 1
+        if self._tracing:
+            self._step_seconds.append(self._ended - self._began)
+            if len(self._step_seconds) == self.steps:
+                self._finish()
+
+    def on_train_end(self, logs=None):
+        if self._tracing:
+            self._finish()
+        elif self.breakdown is None:
+            print(f"ks.Profile traced nothing: fit had {self._count} steps, and tracing begins with step {self.first}.")
+
+    def _finish(self) -> None:
+        tf.profiler.experimental.stop()
+        self._tracing = False
+        count = len(self._step_seconds)
+        traces = sorted(self.folder.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
+        space = xplane_pb2.XSpace()
+        space.ParseFromString(traces[-1].read_bytes())
+        kinds, types = kernel_seconds(space.planes)
+        self.breakdown = {
+            "steps": count,
+            "step": sum(self._step_seconds) / count,
+            "input": sum(self._input_seconds) / max(len(self._input_seconds), 1),
+            **{kind: seconds / count for kind, seconds in sorted(kinds.items())},
+            "largest": {name: seconds / count for name, seconds in types.most_common(10)},
+        }
+        (self.folder / "breakdown.json").write_text(json.dumps(self.breakdown, indent=2) + "\n", encoding="utf-8")
+
+
+def kernel_seconds(planes: Iterable[Any]) -> tuple[Counter[str], Counter[str]]:
+    """Seconds of the kernels in a trace: by kind, and for local computation by type of operation.
+
+    Args:
+        planes: of an `XSpace`. Kernels are events named `path:Type`.
+    """
+    kinds = Counter({"local computation": 0.0, "halo": 0.0, "allreduce": 0.0, "copies between devices": 0.0})
+    types: Counter[str] = Counter()
+    for plane in planes:
+        for line in plane.lines:
+            for event in line.events:
+                path, colon, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
+                if not colon or not kind.isidentifier() or " " in path:
+                    continue
+                seconds = event.duration_ps * 1e-12
+                name = _kind(path, kind)
+                kinds[name] += seconds
+                if name == "local computation":
+                    types[kind] += seconds
+    return kinds, types
+
+
+def _kind(path: str, operation: str) -> str:
+    if operation in _MESSAGES:
+        return _MESSAGES[operation]
+    return next((name for scope, name in _SCOPES.items() if scope in path), "local computation")
