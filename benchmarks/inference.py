@@ -1,0 +1,76 @@
+"""Whole-volume inference on a 2x2 mesh against sliding windows of patches, with the same weights and volume.
+
+    python -m benchmarks.inference --size 128 --patch 64
+
+Windows overlap by half, blended by a Gaussian, as `ks.inference.segment(..., patches=...)` and MONAI do it. Both run on
+the same cores, in turns, after a first run that traces. How much the results differ is given too: at a window's edge
+the network sees padding where the image goes on.
+"""
+
+import argparse
+import statistics
+import time
+
+import keras_spatial as ks
+
+# isort: split
+import keras
+import numpy as np
+
+from benchmarks.peers.network import cpu
+from benchmarks.results import row, save
+from keras_spatial.inference import sliding_window
+from keras_spatial.inference.probabilities import probabilities_of
+
+
+def network(size: int, filters: int, levels: int) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return ks.models.UNet3D((size, size, size, 1), classes=3, filters=filters, levels=levels, dropout=0.0)
+
+
+def compare(size: int, patch: int, filters: int, levels: int, rounds: int) -> list[dict]:
+    distribution = ks.SpatialParallel(ks.device_mesh("rows:2, columns:2"), "x:rows, y:columns")
+    whole = ks.partition(network(size, filters, levels), distribution)
+    small = network(patch, filters, levels)
+    small.set_weights(whole.get_weights())
+    image = np.random.default_rng(0).normal(size=(size, size, size, 1)).astype("float32")
+    predict_whole, predict_patch = probabilities_of(whole), probabilities_of(small)
+
+    def by_windows() -> np.ndarray:
+        return np.asarray(sliding_window(predict_patch, image, (patch,) * 3, overlap=0.5, blend="gaussian"))
+
+    def at_once() -> np.ndarray:
+        return np.asarray(predict_whole(image[None]))[0]
+
+    variants = {"whole": at_once, "windows": by_windows}
+    results = {name: run() for name, run in variants.items()}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, run in variants.items():
+            before, started = cpu(), time.perf_counter()
+            run()
+            times[name].append((cpu() - before, time.perf_counter() - started))
+    rows = []
+    for i, what in enumerate(("CPU seconds", "seconds")):
+        ours, peer = (statistics.median(t[i] for t in times[name]) for name in ("whole", "windows"))
+        target = 1 / 3 if what == "seconds" else None
+        rows.append(row(f"{what} per {size}³ volume: at once on 2x2, over windows of {patch}³", ours, peer, target))
+    inner = slice(patch // 4, -(patch // 4))
+    difference = np.abs(results["whole"] - results["windows"])[inner, inner, inner].mean()
+    rows.append(row("mean difference of the probabilities, away from the volume's edge", float(difference)))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=128, help="voxels along each axis of the volume")
+    parser.add_argument("--patch", type=int, default=64, help="voxels along each axis of a window")
+    parser.add_argument("--filters", type=int, default=8)
+    parser.add_argument("--levels", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    settings = vars(parser.parse_args())
+    save("inference", compare(**settings), settings, "python -m benchmarks.inference")
+
+
+if __name__ == "__main__":
+    main()
