@@ -1,21 +1,36 @@
-"""The data path in numbers: converting a case, reading one block, size on disk. `python -m benchmarks.input --help`.
+"""The data path in numbers: preparing a CT, reading one block, size on disk, lesions kept, waiting for input.
 
-Ratios are taken within one run, alternating the two sides, as medians: times of a shared machine are not comparable
-from run to run. Writes one JSON object.
+    python -m benchmarks.input
+
+Both sides of a ratio take turns in one run and medians are compared: times of a shared machine are not comparable from
+run to run. Writes `benchmarks/results/input.json` and prints the table. `--quick` tries the benchmark itself
+on tiny volumes, and writes nothing.
 """
 
 import argparse
 import gzip
-import json
-import resource
+import itertools
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
+import zstandard
+
+from benchmarks.results import row, save, table
+from datasets import phantom
+from datasets.phantom.phantom_dataset_builder import Builder, PhantomConfig
+from keras_spatial.data import PAPER, Box, Part, Store, load
+from keras_spatial.volumes import components, read_volume, resample_image, resample_labels
+
+Row = dict
+CASES = 6
 
 
 def main() -> None:
@@ -24,115 +39,212 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=3, default=(512, 512, 300), help="voxels of the scan to convert")
     parser.add_argument("--resolutions", type=int, nargs="+", default=(256, 128))
     parser.add_argument("--stored", type=int, default=256, help="voxels an axis of the data set in 4x4x1 blocks")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output", type=Path, help="JSON file to write")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=20, help="training steps in which to look for waiting")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        result = {
-            "size": list(options.size),
-            "convert": conversion(Path(folder), tuple(options.size), options.resolutions, options.repeats),
-            "lesions kept at 128": lesions(Path(folder)),
-            "blocks": blocks(Path(folder), options.stored, options.repeats),
-        }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.output:
-        options.output.write_text(text + "\n")
-
-
-def conversion(folder: Path, size: tuple[int, int, int], resolutions: list[int], repeats: int) -> dict:
-    """Seconds to bring HU and labels onto a grid, against SimpleITK's linear and nearest-neighbour resampler alone."""
-    import SimpleITK as sitk
-
-    from datasets import phantom
-    from keras_spatial.volumes import read_volume, resample_image, resample_labels
-
-    phantom.write_lits_folder(folder / "scan", 1, size=size)
-    hu = read_volume(folder / "scan/volume-0.nii.gz").array
-    labels = read_volume(folder / "scan/segmentation-0.nii.gz").array
-    result = {}
-    for resolution in resolutions:
-        ours, theirs = [], []
-        for _ in range(repeats):
-            start = time.process_time(), time.perf_counter()
-            resample_image(hu, (resolution,) * 3)
-            resample_labels(labels, (resolution,) * 3)
-            ours.append((time.process_time() - start[0], time.perf_counter() - start[1]))
-            images = [sitk.GetImageFromArray(a) for a in (hu, labels)]
-            start = time.process_time(), time.perf_counter()
-            for image, kind in zip(images, (sitk.sitkLinear, sitk.sitkNearestNeighbor), strict=True):
-                step = [n / resolution for n in image.GetSize()]
-                sitk.Resample(image, [resolution] * 3, sitk.Transform(), kind, (0.0,) * 3, step)
-            theirs.append((time.process_time() - start[0], time.perf_counter() - start[1]))
-        (cpu, wall), (itk_cpu, itk_wall) = (
-            [statistics.median(values) for values in zip(*side, strict=True)] for side in (ours, theirs)
+    if options.quick:
+        options.size, options.resolutions, options.stored, options.repeats, options.steps = (
+            (64, 64, 40),
+            (32,),
+            32,
+            2,
+            3,
         )
-        peak = _peak_of_conversion(folder / "scan", resolution)
-        result[str(resolution)] = {
-            "seconds": wall, "cpu seconds": cpu, "SimpleITK seconds": itk_wall, "SimpleITK cpu seconds": itk_cpu,
-            "cpu ratio": cpu / itk_cpu, "ratio": wall / itk_wall, "peak memory / raw volume": peak / hu.nbytes,
-        }  # fmt: skip
-    return result
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        phantom.write_lits_folder(folder / "scan", 1, size=tuple(options.size))
+        rows = [r for n in options.resolutions for r in conversion(folder / "scan", n, options.repeats)]
+        rows += lesions(2 * min(options.resolutions), min(options.resolutions))
+        rows += blocks(folder, options.stored, options.repeats)
+        rows += [waiting(folder, min(64, options.stored), options.steps), generated(2 * options.stored)]
+    if options.quick:
+        print(table(rows))
+    else:
+        save("input", rows, vars(options), "python -m benchmarks.input")
 
 
-def _peak_of_conversion(folder: Path, resolution: int) -> int:
-    """Bytes of peak resident memory that converting a case needs above the imports, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.input_memory", str(folder), str(resolution)]
+def conversion(folder: Path, resolution: int, repeats: int) -> list[Row]:
+    """Time and memory to bring HU and labels onto a grid, against SimpleITK's resampler (linear, nearest neighbour)."""
+    hu = read_volume(folder / "volume-0.nii.gz").array
+    labels = read_volume(folder / "segmentation-0.nii.gz").array
+    # The axes the other way round: SimpleITK's x is the last, and the first in memory.
+    images = [sitk.GetImageFromArray(array.T) for array in (hu, labels)]
+    target = (resolution,) * 3
+
+    def ours() -> None:
+        resample_image(hu, target)
+        resample_labels(labels, target)
+
+    def theirs() -> None:
+        for image, kind in zip(images, (sitk.sitkLinear, sitk.sitkNearestNeighbor), strict=True):
+            _itk(image, resolution, kind)
+
+    def smoothed() -> None:
+        sigma = [max(n / resolution / 2, 0.5) for n in images[0].GetSize()]
+        smooth = sitk.SmoothingRecursiveGaussian(sitk.Cast(images[0], sitk.sitkFloat32), sigma)
+        _itk(smooth, resolution, sitk.sitkLinear)
+        _itk(images[1], resolution, sitk.sitkNearestNeighbor)
+
+    cpu, wall = _rivals(repeats, ours, theirs, smoothed)
+    grid = f"{'x'.join(map(str, hu.shape))} to {resolution}³"
+    peak = _peak("convert", folder, resolution) / hu.nbytes
+    whole, read = _rivals(repeats, lambda: _convert(folder, resolution), lambda: _itk_files(folder, resolution))[1]
+    alias = "SimpleITK takes 8 voxels for each new one and leaves out the rest, we average all"
+    return [
+        row(f"{grid}: resampling, CPU seconds, SimpleITK's resampler", cpu[0], cpu[1], 1.3, note=alias),
+        row(f"{grid}: resampling, seconds, SimpleITK's resampler", wall[0], wall[1], 1.3),
+        row(f"{grid}: resampling, CPU seconds, SimpleITK with a Gaussian against aliasing", cpu[0], cpu[2], 1.3),
+        row(f"{grid}: .nii.gz to packed blocks, seconds, SimpleITK reading and resampling", whole, read),
+        row(f"{grid}: peak memory above the imports / raw volume", peak, None, 4.0),
+    ]
+
+
+def _itk(image: sitk.Image, resolution: int, kind: int) -> sitk.Image:
+    step = [n * s / resolution for n, s in zip(image.GetSize(), image.GetSpacing(), strict=True)]
+    return sitk.Resample(image, [resolution] * 3, sitk.Transform(), kind, image.GetOrigin(), step, image.GetDirection())
+
+
+def _itk_files(folder: Path, resolution: int) -> None:
+    for part, kind in (("volume", sitk.sitkLinear), ("segmentation", sitk.sitkNearestNeighbor)):
+        _itk(sitk.ReadImage(str(folder / f"{part}-0.nii.gz")), resolution, kind)
+
+
+def _convert(folder: Path, resolution: int) -> None:
+    from benchmarks.input_memory import convert_first
+
+    with tempfile.TemporaryDirectory() as store:
+        convert_first(folder, resolution, store)
+
+
+def _rivals(repeats: int, *sides: Callable[[], object]) -> tuple[list[float], list[float]]:
+    """Median CPU and wall seconds of each side, taking turns."""
+    cpu: list[list[float]] = [[] for _ in sides]
+    wall: list[list[float]] = [[] for _ in sides]
+    for _ in range(repeats):
+        for i, side in enumerate(sides):
+            start = time.process_time(), time.perf_counter()
+            side()
+            cpu[i].append(time.process_time() - start[0])
+            wall[i].append(time.perf_counter() - start[1])
+    return [statistics.median(c) for c in cpu], [statistics.median(w) for w in wall]
+
+
+def _peak(what: str, *arguments: object) -> int:
+    """Bytes of peak resident memory above the imports, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.input_memory", what, *map(str, arguments)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
-def lesions(folder: Path) -> dict:
-    """Lesions of hard phantoms at 256 that are there at 128: by our rule, and by nearest neighbour."""
-    from datasets.phantom import patient, render
-    from keras_spatial.volumes import components, resample_labels
-
-    total, ours, nearest = 0, 0, 0
-    for number in range(4):
-        labels = render(patient(number, 0, "hard"), (256, 256, 256))[1]
+def lesions(fine: int, coarse: int) -> list[Row]:
+    """Lesions of phantoms, which have LiTS's numbers and sizes, that are left on half the grid."""
+    total = ours = nearest = 0
+    for number in range(CASES):
+        labels = phantom.render(phantom.patient(number, 0, "hard"), (fine,) * 3)[1]
         numbered, count = components(labels == 2)
-        coarse = resample_labels(labels, (128, 128, 128))
-        fine = np.repeat(np.repeat(np.repeat(coarse, 2, 0), 2, 1), 2, 2)
+        kept = resample_labels(labels, (coarse,) * 3).repeat(2, 0).repeat(2, 1).repeat(2, 2)
         total += count
-        ours += len(np.unique(numbered[fine == 2])) - (0 in numbered[fine == 2])
+        ours += len(set(np.unique(numbered[kept == 2])) - {0})
         nearest += len(set(np.unique(numbered[::2, ::2, ::2])) - {0})
-    return {"lesions": total, "kept": ours, "kept by nearest neighbour": nearest}
+    figure = f"share of {total} lesions of {CASES} phantoms of {fine}³ that are there at {coarse}³"
+    return [
+        row(figure, ours / total, None, 1.0, smallest=True),
+        row(f"{figure}, by nearest neighbour", nearest / total),
+    ]
 
 
-def blocks(folder: Path, resolution: int, repeats: int) -> dict:
-    """Bytes and seconds to read one block of sixteen, and the size on disk against gzip."""
-    from datasets.phantom.phantom_dataset_builder import Builder, PhantomConfig
-    from keras_spatial.data import Box, Part, Store
-
-    config = PhantomConfig(resolution=resolution, cases=(2, 1, 1), blocks=(4, 4, 1))
-    builder = Builder(config=config, data_dir=str(folder / "data"))
-    start = time.perf_counter()
+def blocks(folder: Path, resolution: int, repeats: int) -> list[Row]:
+    """Bytes and seconds to read one block of sixteen, and the size on disk against general compressors."""
+    builder = Builder(
+        config=PhantomConfig(resolution=resolution, cases=(2, 1, 1), blocks=(4, 4, 1)), data_dir=str(folder / "data")
+    )
     builder.download_and_prepare()
-    build = time.perf_counter() - start
+    shape = (resolution,) * 3
     store = Store(builder, "train")
-    image, label = store.read(0, Box((0, 0, 0), (resolution,) * 3))
-    everything, part = store.bytes_read, Part((1, 1, 0), (4, 4, 1)).box((resolution,) * 3)
-    shares, seconds, raw = [], [], []
-    path = folder / "raw"
-    path.write_bytes(np.ascontiguousarray(image[: part.shape[0], : part.shape[1]]).tobytes())
-    for _ in range(repeats):
+    image, label = store.read(0, Box((0, 0, 0), shape))
+    raw, read = image.nbytes + label.nbytes, []
+    for index in itertools.product(range(4), range(4), range(1)):
         store.bytes_read = 0
-        start = time.perf_counter()
+        store.read(0, Part(index, (4, 4, 1)).box(shape))
+        read.append(store.bytes_read)
+    stored = sum(read)
+    part, files = Part((1, 1, 0), (4, 4, 1)).box(shape), builder.info.splits["train_1_1_0"].filepaths
+    path = folder / "raw"
+    block = np.ascontiguousarray(image[: part.shape[0], : part.shape[1]])
+    path.write_bytes(block.tobytes() + bytes(block.size))
+
+    def ours() -> None:
         store.read(0, part)
-        seconds.append(time.perf_counter() - start)
-        shares.append(store.bytes_read / everything)
-        start = time.perf_counter()
-        np.frombuffer(path.read_bytes(), np.float32)
-        raw.append(time.perf_counter() - start)
-    zipped = len(gzip.compress(image.tobytes(), 6)) + len(gzip.compress(label.tobytes(), 6))
-    return {
-        "resolution": resolution,
-        "build seconds": build,
-        "bytes read / all": statistics.mean(shares),
-        "seconds": statistics.median(seconds),
-        "raw seconds": statistics.median(raw),
-        "store / gzip": everything / zipped,
-        "peak memory of this process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }
+
+    def theirs() -> None:
+        np.frombuffer(path.read_bytes(), np.uint8)
+
+    _, warm = _rivals(repeats, ours, theirs)
+    cold = [
+        statistics.median(_seconds(action, [*map(str, files), str(path)]) for _ in range(repeats))
+        for action in (ours, theirs)
+    ]
+    half = image.astype(np.float16).tobytes(), label.tobytes()
+    gzipped = sum(len(gzip.compress(data, 6)) for data in half)
+    squeezed = sum(len(zstandard.compress(data, 3)) for data in half)
+    grid = f"one block of 16 of {resolution}³"
+    return [
+        row(f"{grid}: bytes read / bytes of the raw arrays, worst block", max(read) / raw, None, 1.05 / 16),
+        row(f"{grid}: bytes read / bytes of the store, mean", statistics.mean(read) / stored, None, 1.05 / 16),
+        row(f"{grid}: bytes read / bytes of the store, worst block", max(read) / stored, None, 1.05 / 16,
+            note="air around the body compresses to nothing, so the blocks in the middle hold more than their share"),
+        row(f"{grid}: seconds from disk, the raw bytes from disk", cold[0], cold[1], 2.0),
+        row(f"{grid}: seconds from the page cache, the raw bytes from there", warm[0], warm[1], 2.0,
+            note="the raw bytes are then a copy in memory; decompression takes its time"),
+        row("store, bytes; float16 image and label with gzip -6", stored, gzipped, 1.1),
+        row("store, bytes; float16 image and label with zstd -3", stored, squeezed, 1.1),
+        row("store, bytes; the float32 image and label uncompressed", stored, raw),
+    ]  # fmt: skip
+
+
+def _seconds(action: Callable[[], None], files: list[str]) -> float:
+    """Of an action whose files are not in the operating system's cache."""
+    for name in files:
+        descriptor = os.open(name, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def waiting(folder: Path, resolution: int, steps: int) -> Row:
+    """Share of the time of training that the demo's network waits for its next batch."""
+    import keras
+
+    import keras_spatial as ks
+
+    config = PhantomConfig(resolution=resolution, cases=(4, 1, 1), blocks=(2, 2, 1))
+    builder = Builder(config=config, data_dir=str(folder / "data"))
+    builder.download_and_prepare()
+    network = ks.models.UNet3D((resolution,) * 3 + (1,), classes=3, filters=8, levels=4)
+    network.compile(optimizer=keras.optimizers.Adam(1e-3), loss=ks.losses.DiceCrossentropy())
+    batches = iter(load(builder, "train", shuffle=True, epochs=None, augmentation=PAPER))
+    network.train_on_batch(*next(batches))
+    waited, start = 0.0, time.perf_counter()
+    for _ in range(steps):
+        before = time.perf_counter()
+        image, label = next(batches)
+        waited += time.perf_counter() - before
+        network.train_on_batch(image, label)
+    share = waited / (time.perf_counter() - start)
+    return row(f"share of {steps} training steps at {resolution}³ (8 filters, 4 levels) spent waiting for input", share,
+               None, 0.01)  # fmt: skip
+
+
+def generated(size: int) -> Row:
+    """Memory to generate a phantom block by block."""
+    peak = _peak("phantom", size) / 2**20
+    return row(f"phantom of {size}³ in 16x16 blocks: peak memory above the imports, MiB", peak, None, 512,
+               note=f"the whole HU and labels would be {3 * size**3 / 2**20:.0f} MiB")  # fmt: skip
 
 
 if __name__ == "__main__":
