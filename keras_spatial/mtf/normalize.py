@@ -9,13 +9,14 @@ write the gradient:
 (Ioffe and Szegedy, "Batch Normalization", arXiv 1502.03167, section 3).
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from keras_spatial.mtf.compatibility import mtf
 from keras_spatial.mtf.local import differentiable_inputs, leads_to_differentiable_source, split_axes
-from keras_spatial.mtf.shared import SharedFunction
+from keras_spatial.mtf.shared import SharedFunction, derivative, static_sizes
 
 Tail = Callable[[tf.Tensor], tf.Tensor]
 
@@ -82,15 +83,20 @@ class Normalization(mtf.Operation):
 
     def _squares(self, mean: tf.Tensor, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
         x, _, _, inside = self.named(arguments)
-        return (self._total(tf.math.squared_difference(tf.cast(x, mean.dtype), mean), inside) / self.count,)
+        squares = _by_channel(tf.math.squared_difference, tf.cast(x, mean.dtype), mean)
+        return (self._total(squares, inside) / self.count,)
 
     def _normalize(self, mean: tf.Tensor, variance: tf.Tensor, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return (self._tail(self._before_tail(mean, variance, arguments)),)
+
+    def _before_tail(self, mean: tf.Tensor, variance: tf.Tensor, arguments: Sequence[tf.Tensor]) -> tf.Tensor:
         x, gamma, beta, _ = self.named(arguments)
         scale = tf.math.rsqrt(variance + self.epsilon)
         scale = scale if gamma is None else scale * tf.cast(gamma, scale.dtype)
         shift = -mean * scale
         shift = shift if beta is None else shift + tf.cast(beta, shift.dtype)
-        return (self._tail(tf.cast(tf.cast(x, scale.dtype) * scale + shift, self.dtype)),)
+        y = _by_channel(lambda t, scale, shift: t * scale + shift, tf.cast(x, scale.dtype), scale, shift)
+        return tf.cast(y, self.dtype)
 
     def _tail(self, y: tf.Tensor) -> tf.Tensor:
         for tail in self.tails:
@@ -102,33 +108,33 @@ class Normalization(mtf.Operation):
         x = x if inside is None else tf.where(tf.cast(inside, tf.bool), x, tf.zeros_like(x))
         return tf.reduce_sum(x, list(range(x.shape.rank - 1)))
 
-    def _derivative_of_tail(self, normalized: tf.Tensor, gamma, beta, dy: tf.Tensor) -> tf.Tensor:
-        """The gradient with respect to what the operation would return without its tails."""
-        if not self.tails:
-            return tf.cast(dy, normalized.dtype)
-        y = normalized if gamma is None else normalized * tf.cast(gamma, normalized.dtype)
-        y = tf.cast(y if beta is None else y + tf.cast(beta, y.dtype), self.dtype)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(y)
-            result = self._tail(y)
-        return tf.cast(tape.gradient(result, y, output_gradients=dy), normalized.dtype)  # pyright: ignore
-
     def derivative_sums(self, mean, variance, dy, *arguments) -> tuple[tf.Tensor, ...]:
-        """This slice's part of `[sum(dn), sum(dn * n)]`, which are also the gradients of beta and gamma."""
-        x, gamma, beta, inside = self.named(arguments)
-        normalized = (tf.cast(x, mean.dtype) - mean) * tf.math.rsqrt(variance + self.epsilon)
-        dn = self._derivative_of_tail(normalized, gamma, beta, dy)
-        return (tf.stack([self._total(dn, inside), self._total(dn * normalized, inside)]),)
+        """This slice's part of `[sum(dn), sum(dn * n)]`, the gradients of beta and gamma; and `dn`.
 
-    def derivative(self, mean, variance, dy, sums, *arguments) -> tuple[tf.Tensor, ...]:
+        `dn` is the gradient with respect to what the operation would return without its tails.
+        """
+        x, _, _, inside = self.named(arguments)
+        if self.tails:
+            dy = derivative(self._tail, self._before_tail(mean, variance, arguments), dy)
+        dn = tf.cast(dy, mean.dtype)
+        centered = _by_channel(tf.subtract, tf.cast(x, mean.dtype), mean)
+        products = self._total(dn * centered, inside) * tf.math.rsqrt(variance + self.epsilon)
+        return tf.stack([self._total(dn, inside), products]), dy
+
+    def derivative(self, mean, variance, dn, sums, *arguments) -> tuple[tf.Tensor, ...]:
         """The gradient of `x`, given the sums over the whole image."""
-        x, gamma, beta, inside = self.named(arguments)
+        x, gamma, _, inside = self.named(arguments)
         inverse = tf.math.rsqrt(variance + self.epsilon)
-        normalized = (tf.cast(x, mean.dtype) - mean) * inverse
-        dn = self._derivative_of_tail(normalized, gamma, beta, dy)
         scale = inverse if gamma is None else inverse * tf.cast(gamma, inverse.dtype)
         means = sums / self.count
-        dx = scale * (dn - means[0] - normalized * means[1])
+        dx = _by_channel(
+            lambda t, mean, slope, offset: (t - mean) * slope + offset,
+            tf.cast(x, mean.dtype),
+            mean,
+            inverse * means[1],
+            means[0],
+        )
+        dx = _by_channel(tf.multiply, tf.cast(dn, dx.dtype) - dx, scale)
         dx = dx if inside is None else tf.where(tf.cast(inside, tf.bool), dx, tf.zeros_like(dx))
         return (tf.cast(dx, x.dtype),)
 
@@ -137,15 +143,17 @@ class Normalization(mtf.Operation):
     def lower(self, lowering: mtf.Lowering) -> None:
         mesh_impl = lowering.mesh_impl(self)
         inputs = [lowering.tensors[t].to_laid_out_tensor() for t in self.inputs]
-        mean = self._reduced(mesh_impl, self._sum, *inputs)
-        variance = self._reduced(mesh_impl, self._squares, mean, *inputs)
+        (mean,) = mesh_impl.slicewise(SharedFunction(self._sum), *inputs)
+        mean = self.reduce(mesh_impl, mean)
+        (variance,) = mesh_impl.slicewise(SharedFunction(self._squares), mean, *inputs)
+        variance = self.reduce(mesh_impl, variance)
         self.moments = [mean, variance]
         (y,) = mesh_impl.slicewise(SharedFunction(self._normalize), mean, variance, *inputs)
         for output, value in zip(self.outputs, (y, mean, variance), strict=True):
             lowering.set_tensor_lowering(output, value)
 
-    def _reduced(self, mesh_impl: mtf.MeshImpl, fn: Callable, *arguments):
-        (part,) = mesh_impl.slicewise(SharedFunction(fn), *arguments)
+    def reduce(self, mesh_impl: mtf.MeshImpl, part):
+        """The sum of the slices' parts."""
         axes = sorted(split_axes(mesh_impl, self.inputs[:1]))
         return mesh_impl.allreduce(part, axes, "SUM") if axes else part
 
@@ -167,12 +175,24 @@ class _NormalizationGradient(mtf.Operation):
         mesh_impl, forward = lowering.mesh_impl(self), self.forward
         dy = lowering.tensors[self.inputs[0]].to_laid_out_tensor()
         inputs = [lowering.tensors[t].to_laid_out_tensor() for t in forward.inputs]
-        sums = forward._reduced(mesh_impl, forward.derivative_sums, *forward.moments, dy, *inputs)
+        sums, dn = mesh_impl.slicewise(SharedFunction(forward.derivative_sums), *forward.moments, dy, *inputs)
+        sums = forward.reduce(mesh_impl, sums)
         for i, output in zip(self.wanted, self.outputs, strict=True):
             if i == 0:
                 derivative = SharedFunction(forward.derivative)
-                (value,) = mesh_impl.slicewise(derivative, *forward.moments, dy, sums, *inputs)
+                (value,) = mesh_impl.slicewise(derivative, *forward.moments, dn, sums, *inputs)
             else:
                 number = 0 if i == forward.place_of_beta else 1
                 value = mesh_impl.slicewise(lambda s, n=number, d=output.dtype: tf.cast(s[n], d), sums)
             lowering.set_tensor_lowering(output, value)
+
+
+def _by_channel(fn: Callable[..., tf.Tensor], x: tf.Tensor, *vectors: tf.Tensor) -> tf.Tensor:
+    """An elementwise function of a tensor and of one number per channel, its last axis.
+
+    TensorFlow broadcasts short vectors slowly on CPUs: several voxels are treated as one with as many more channels.
+    """
+    *voxels, channels = static_sizes(x.shape)
+    together = math.gcd(math.prod(voxels), 64)
+    wide = fn(tf.reshape(x, [-1, together * channels]), *(tf.tile(v, [together]) for v in vectors))
+    return tf.reshape(wide, x.shape)

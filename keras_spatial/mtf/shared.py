@@ -88,7 +88,7 @@ class DerivativeFunction(SharedFunction):
         def differentiate(*arguments: tf.Tensor) -> Sequence[tf.Tensor]:
             inputs, dys = arguments[:count], arguments[count:]
             if tail is not None:
-                dys = (_derivative(tail, *dys),)
+                dys = (derivative(tail, *dys),)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 watched = [inputs[i] for i in sources]
                 tape.watch(watched)
@@ -129,7 +129,8 @@ class DerivativeFunction(SharedFunction):
         self._concrete = trace(of_used, [arguments[i] for i in self._used])
 
 
-def _derivative(function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
+def derivative(function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
+    """The gradient with respect to `x`, given that of `function(x)`."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         y = function(x)
