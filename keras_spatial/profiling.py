@@ -125,7 +125,7 @@ def kernel_seconds(planes: Iterable[Any]) -> tuple[Counter[str], Counter[str]]:
         for line in plane.lines:
             for event in line.events:
                 path, colon, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
-                if not colon or not kind.isidentifier() or " " in path:
+                if not colon or not kind.isidentifier() or " " in path or path.endswith(":"):
                     continue
                 seconds = event.duration_ps * 1e-12
                 name = _kind(path, kind)

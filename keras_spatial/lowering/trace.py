@@ -283,9 +283,6 @@ class Trace:
             for coordinate, i in zip(place, edges, strict=True):
                 start = coordinate * x.axes[i].length - margins[i][0]
                 block = fill_outside(block, i, start, x.axes[i].size, fill)
-            if padding:
-                paddings = [padding.get(i, (0, 0)) for i in range(x.ndim)]
-                block = tf.pad(block, paddings, constant_values=tf.cast(fill, block.dtype))
             result = fn(block, *weights)
             for i, length in enumerate(shape):
                 result = take(result, i, 0, length)
@@ -296,6 +293,8 @@ class Trace:
             [x.value] + [self.weight(w) for w in weights],
             [(mesh_shape_of(axes), tf.as_dtype(dtype or x.dtype))],
             halos=halos,
+            paddings=padding,
+            fill=fill,
             coordinates=[self.mesh_axis(x.axes[i]) for i in edges],
             name=name,
         )

@@ -7,7 +7,7 @@ neighbour's slice *with* the margins that it received along the first axis.
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,6 +124,55 @@ def assemble(x: tf.Tensor, margins: Sequence[tf.Tensor], halos: Sequence[Halo]) 
     return x
 
 
+def neighbourhood(
+    x: tf.Tensor,
+    margins: Sequence[tf.Tensor],
+    halos: Sequence[Halo],
+    paddings: Mapping[int, tuple[int, int]] | None = None,
+    fill: float = 0.0,
+) -> tf.Tensor:
+    """As `assemble`, with other axes padded too, by one copy of the slice: margins are written into a padded copy.
+
+    Args:
+        x: the slice.
+        margins, halos: as for `assemble`.
+        paddings: elements below and above along axes without a halo.
+        fill: what they are.
+    """
+    around = {**(paddings or {}), **{halo.axis: (halo.before, halo.after) for halo in halos}}
+    around = {axis: widths for axis, widths in around.items() if any(widths)}
+    if not paddings and len(around) < 2:
+        return assemble(x, margins, halos)
+    widths = [around.get(axis, (0, 0)) for axis in range(x.shape.rank)]
+    core = [before for before, _ in widths]
+
+    @tf.custom_gradient
+    def put_together(x: tf.Tensor, *margins: tf.Tensor):
+        y = tf.pad(x, widths, constant_values=tf.cast(fill, x.dtype))
+        places = []
+        for number, halo in enumerate(halos):
+            # A margin spans those of the halos before it, and of the axes after it only the slice.
+            done = {h.axis for h in halos[: number + 1]}
+            beside = [(0, 0) if axis in done else widths[axis] for axis in range(x.shape.rank)]
+            begin = [0 if axis in done else core[axis] for axis in range(x.shape.rank)]
+            length = static_sizes(x.shape)[halo.axis]
+            for margin, start in zip(margins[2 * number :][:2], (0, halo.before + length), strict=True):
+                places.append([start if axis == halo.axis else b for axis, b in enumerate(begin)])
+                if 0 not in static_sizes(margin.shape):
+                    rows = tf.pad(margin, beside, constant_values=tf.cast(fill, x.dtype))
+                    y = _write_rows(y, rows, halo.axis, start, tf.tensor_scatter_nd_update)
+
+        def gradient(dy: tf.Tensor):
+            dx = tf.slice(dy, core, static_sizes(x.shape))
+            # The first halo's margins lie below the second's: what was written over has no gradient.
+            dmargins = [tf.slice(dy, place, static_sizes(m.shape)) for place, m in zip(places, margins, strict=True)]
+            return [dx, *dmargins]
+
+        return y, gradient
+
+    return put_together(x, *margins)
+
+
 def take(x: tf.Tensor, axis: int, start: int, width: int) -> tf.Tensor:
     """`width` elements of `x` from `start` on along one axis; `x` itself where that is all of it."""
     if start == 0 and x.shape[axis] == width:
@@ -199,15 +248,17 @@ def add_rows(x: tf.Tensor, rows: tf.Tensor, axis: int, start: int) -> tf.Tensor:
     """`x` with `rows` added at `start` along one axis. Adds in place where nothing else uses `x`."""
     if 0 in rows.shape.as_list():
         return x
-    width = static_sizes(rows.shape)[axis]
-    if width == x.shape[axis]:
+    if rows.shape[axis] == x.shape[axis]:
         return x + rows
-    lead = math.prod(static_sizes(x.shape)[:axis])
-    rest = x.shape[axis + 1 :].as_list()
-    flat = tf.reshape(x, [lead, x.shape[axis], *rest])
+    return _write_rows(x, rows, axis, start, tf.tensor_scatter_nd_add)
+
+
+def _write_rows(x: tf.Tensor, rows: tf.Tensor, axis: int, start: int, scatter: Callable[..., tf.Tensor]) -> tf.Tensor:
+    width = static_sizes(rows.shape)[axis]
+    lead, rest = math.prod(static_sizes(x.shape)[:axis]), static_sizes(x.shape)[axis:][1:]
     index = np.stack(np.meshgrid(np.arange(lead), np.arange(start, start + width), indexing="ij"), -1)
-    flat = tf.tensor_scatter_nd_add(flat, index, tf.reshape(rows, [lead, width, *rest]))
-    return tf.reshape(flat, x.shape)
+    flat = tf.reshape(x, [lead, x.shape[axis], *rest])
+    return tf.reshape(scatter(flat, index, tf.reshape(rows, [lead, width, *rest])), x.shape)
 
 
 def _joined(mesh_impl: mtf.MeshImpl, parts: list, axis: int, empty):

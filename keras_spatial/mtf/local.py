@@ -1,11 +1,11 @@
 """A differentiable local operation: any TensorFlow function, run on every slice."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
 from keras_spatial.mtf.compatibility import mtf
-from keras_spatial.mtf.halo import Halo, assemble, exchange, exchange_adjoint
+from keras_spatial.mtf.halo import Halo, exchange, exchange_adjoint, neighbourhood
 from keras_spatial.mtf.shared import DerivativeFunction, SharedFunction
 
 
@@ -26,6 +26,8 @@ class LocalOperation(mtf.Operation):
         outputs: shape and dtype of every output.
         halos: margins of the first input that `fn` sees around it. They are kept for the backward pass; the input with
             its margins put together is not.
+        paddings: elements below and above the first input that `fn` sees along axes without a halo.
+        fill: what they are.
         coordinates: mesh axes whose coordinates `fn` gets.
         reduction: `"SUM"`, or `"MAX"` for partial maxima; those have no gradient.
         elementwise: whether the output is a function of the first input's elements, one by one, and of weights.
@@ -43,6 +45,8 @@ class LocalOperation(mtf.Operation):
         outputs: Sequence[tuple[mtf.Shape, tf.DType]],
         *,
         halos: Sequence[Halo] = (),
+        paddings: Mapping[int, tuple[int, int]] | None = None,
+        fill: float = 0.0,
         coordinates: Sequence[int] = (),
         reduction: str = "SUM",
         elementwise: bool = False,
@@ -55,6 +59,7 @@ class LocalOperation(mtf.Operation):
         self._splittable_dims, self._unsplittable_dims = self._initialize_all_dimensions_as_splittable()
         self.fn = fn
         self.halos = [halo for halo in halos if halo.before or halo.after]
+        self.paddings, self.fill = dict(paddings or {}), fill
         self.coordinates = list(coordinates)
         self.reduction = reduction
         self.elementwise = elementwise or linear or derivative_at_output
@@ -93,7 +98,7 @@ class LocalOperation(mtf.Operation):
 
     def before_tail(self, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
         places, margins, (x, *others) = self.sorted(arguments)
-        x = assemble(x, margins, self.halos)
+        x = neighbourhood(x, margins, self.halos, self.paddings, self.fill)
         return self.fn(list(places), x, *others) if places else self.fn(x, *others)
 
     def sorted(self, arguments: Sequence) -> tuple[Sequence, Sequence, Sequence]:

@@ -17,7 +17,7 @@ _IN_PLACE = {
     *("Add", "AddN", "AddV2", "BiasAdd", "Div", "DivNoNan", "Elu", "EluGrad", "Exp", "LeakyRelu", "LeakyReluGrad"),
     *("Log", "Maximum", "Minimum", "Mul", "Neg", "Pow", "RealDiv", "Reciprocal", "Relu", "Relu6", "ReluGrad"),
     *("Rsqrt", "RsqrtGrad", "Select", "SelectV2", "Selu", "Sigmoid", "SigmoidGrad", "Softmax", "Softplus"),
-    *("Sqrt", "Square", "SquaredDifference", "Sub", "Tanh", "TanhGrad", "TensorScatterAdd"),
+    *("Sqrt", "Square", "SquaredDifference", "Sub", "Tanh", "TanhGrad", "TensorScatterAdd", "TensorScatterUpdate"),
 }
 _CONVOLUTIONS = {
     # Type: the inputs that are the image side and the kernel; None stands for the output.
