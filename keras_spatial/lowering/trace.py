@@ -274,13 +274,30 @@ class Trace:
         split = [i for i in margins if x.axes[i].split]
         if native is not None and not split:
             return self.reduced(native, [x], axes, weights=weights, dtype=dtype, name=name)
-        halos = [Halo(i, self.mesh_axis(x.axes[i]), *margins[i]) for i in split]
+        halos = [Halo(i, self.mesh_axis(x.axes[i]), *margins[i]) for i in split if any(margins[i])]
         padding = {i: margins[i] for i in margins if i not in split and any(margins[i])}
-        edges = [i for i in split if x.axes[i].padded or (fill and any(margins[i]))]
+        # Where blocks reach beyond the image it is the blocks that are filled; else only what comes from outside it.
+        beyond = [i for i in split if x.axes[i].padded]
+        outside = [halo.axis for halo in halos if fill and halo.axis not in beyond]
+        edges = [*beyond, *outside]
         shape = [axis.length for axis in axes]
 
+        def on_margins(places: list, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+            found = dict(zip(edges, places, strict=True))
+            filled = []
+            for number, halo in enumerate(halos):
+                for value, above in zip(values[2 * number :][:2], (False, True), strict=True):
+                    # A margin holds those of the axes before its own, and so corners.
+                    for i in [h.axis for h in halos[: number + 1] if h.axis in outside]:
+                        start = found[i] * x.axes[i].length - margins[i][0]
+                        if above and i == halo.axis:
+                            start += margins[i][0] + x.axes[i].length
+                        value = fill_outside(value, i, start, x.axes[i].size, fill)
+                    filled.append(value)
+            return filled
+
         def on_slice(place: list, block: tf.Tensor, *weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            for coordinate, i in zip(place, edges, strict=True):
+            for coordinate, i in zip(place, beyond, strict=False):
                 start = coordinate * x.axes[i].length - margins[i][0]
                 block = fill_outside(block, i, start, x.axes[i].size, fill)
             result = fn(block, *weights)
@@ -295,6 +312,7 @@ class Trace:
             halos=halos,
             paddings=padding,
             fill=fill,
+            on_margins=on_margins if outside else None,
             coordinates=[self.mesh_axis(x.axes[i]) for i in edges],
             name=name,
         )

@@ -28,6 +28,8 @@ class LocalOperation(mtf.Operation):
             its margins put together is not.
         paddings: elements below and above the first input that `fn` sees along axes without a halo.
         fill: what they are.
+        on_margins: from the coordinates and the margins to the margins that `fn` sees in their place, such as some with
+            another value beyond the image.
         coordinates: mesh axes whose coordinates `fn` gets.
         reduction: `"SUM"`, or `"MAX"` for partial maxima; those have no gradient.
         elementwise: whether the output is a function of the first input's elements, one by one, and of weights.
@@ -47,6 +49,7 @@ class LocalOperation(mtf.Operation):
         halos: Sequence[Halo] = (),
         paddings: Mapping[int, tuple[int, int]] | None = None,
         fill: float = 0.0,
+        on_margins: Callable[[list, Sequence[tf.Tensor]], Sequence[tf.Tensor]] | None = None,
         coordinates: Sequence[int] = (),
         reduction: str = "SUM",
         elementwise: bool = False,
@@ -60,6 +63,7 @@ class LocalOperation(mtf.Operation):
         self.fn = fn
         self.halos = [halo for halo in halos if halo.before or halo.after]
         self.paddings, self.fill = dict(paddings or {}), fill
+        self.on_margins = on_margins
         self.coordinates = list(coordinates)
         self.reduction = reduction
         self.elementwise = elementwise or linear or derivative_at_output
@@ -98,6 +102,8 @@ class LocalOperation(mtf.Operation):
 
     def before_tail(self, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
         places, margins, (x, *others) = self.sorted(arguments)
+        if self.on_margins is not None:
+            margins = self.on_margins(list(places), margins)
         x = neighbourhood(x, margins, self.halos, self.paddings, self.fill)
         return self.fn(list(places), x, *others) if places else self.fn(x, *others)
 
