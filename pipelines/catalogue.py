@@ -55,6 +55,7 @@ def _segmentation(folder: Path, steps: Mapping[str, Step]) -> list[str]:
     _copy(steps["report"].path("page"), folder / "report.html")
     _copy(steps["report"].path("summary"), folder / "report.md")
     _copy(steps["train"].path("model") / "model.keras", folder / "model.keras")
+    _copy_folder(steps["train"].path("model") / "logs", folder / "tensorboard")
     _copy(evaluation / "cases.csv", folder / "cases.csv")
     _copy(steps["ingest"].path("quarantine"), folder / "quarantine.html")
     _copy(evaluation / "cases.json", folder / "cases.json")
@@ -82,12 +83,8 @@ def _study(folder: Path, steps: Mapping[str, Step]) -> list[str]:
 
 
 def _inference(folder: Path, steps: Mapping[str, Step]) -> list[str]:
-    source, target = steps["segment"].path("predictions"), folder / "segmentations"
-    part = folder / ".part-segmentations"
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source, part)
-    shutil.rmtree(target, ignore_errors=True)
-    part.rename(target)
+    target = folder / "segmentations"
+    _copy_folder(steps["segment"].path("predictions"), target)
     facts = steps["segment"].outputs["predictions"]["metadata"]
     return [f"Segmented {facts['segmented']:.0f} volumes, {facts['failed']:.0f} could not be used: {target}"]
 
@@ -96,6 +93,14 @@ def _copy(source: Path, target: Path) -> None:
     part = target.with_name(f".part-{target.name}")
     shutil.copyfile(source, part)
     part.replace(target)
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    part = target.with_name(f".part-{target.name}")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part)
+    shutil.rmtree(target, ignore_errors=True)
+    part.rename(target)
 
 
 def _dice(values: Mapping[str, float]) -> str:

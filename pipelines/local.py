@@ -25,6 +25,9 @@ LOG = "log.txt"
 _LEAST_FREE = 1 << 30
 _ERROR = re.compile(r"^\s*([A-Za-z_][\w.]*(?:Error|Exception|UnsupportedLayer|Exhausted)): ")
 
+_FAILED = re.compile(r"Task .*finished with status.*FAILURE")
+_REMEMBERED = 2000
+
 # What a user follows on the terminal: the begin and end of steps, and the steps' own progress. The rest is in the log.
 _PROGRESS = re.compile(
     r"^\s*(?:[\d:.]+ - (?:INFO|WARNING|ERROR) - .*(?:Executing|finished with status)"
@@ -183,7 +186,7 @@ class _Tee:
             if _PROGRESS.match(line):
                 self._stream.write(line.strip() + "\n")
         self._stream.flush()
-        del self._lines[:-400]
+        del self._lines[:-_REMEMBERED]
         return len(text)
 
     def flush(self) -> None:
@@ -193,16 +196,24 @@ class _Tee:
         return False
 
     def error(self) -> str:
-        """The last error that a step printed, with the lines that belong to it."""
-        starts = [i for i, line in enumerate(self._lines) if _ERROR.match(line)]
+        """The last error that the failed step printed, with its further lines; without one, the step's last lines."""
+        lines = self._of_failed_step()
+        starts = [i for i, line in enumerate(lines) if _ERROR.match(line)]
         if not starts:
-            return "\n".join(line.strip() for line in self._lines[-15:] if line.strip())
+            return "\n".join(line.strip() for line in lines[-15:] if line.strip())
         found = []
-        for line in self._lines[starts[-1] : starts[-1] + 30]:
-            if not line.strip() or "finished with status" in line:
+        for line in lines[starts[-1] : starts[-1] + 40]:
+            if not line.strip():
                 break
             found.append(line.strip())
         return "\n".join(found)
+
+    def _of_failed_step(self) -> list[str]:
+        """The lines of the first step that failed: after it only the exit handler runs."""
+        ends = [i for i, line in enumerate(self._lines) if _FAILED.search(line)]
+        end = ends[0] if ends else len(self._lines)
+        begins = [i for i, line in enumerate(self._lines[:end]) if "Executing task" in line]
+        return self._lines[begins[-1] + 1 if begins else 0 : end]
 
 
 @contextmanager

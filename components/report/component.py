@@ -14,6 +14,7 @@ def report(
     page: dsl.Output[dsl.HTML],
     summary: dsl.Output[dsl.Markdown],
     title: str = "Liver and lesion segmentation",
+    baseline: str = "",
 ):
     """Write the report: Dice per case and class, curves, slices with outlines, mesh and timing.
 
@@ -25,6 +26,7 @@ def report(
         page: The report, one self-contained HTML page.
         summary: Its figures in Markdown.
         title: Heading of the page.
+        baseline: Path of an earlier run's metrics.json, to be compared with.
     """
     from components.resume import step
 
@@ -37,5 +39,5 @@ def report(
         "components.report.report:report_run",
         inputs=inputs,
         outputs=outputs,
-        settings={"title": title, "seconds": seconds},
+        settings={"title": title, "seconds": seconds, "baseline": baseline},
     )

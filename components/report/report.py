@@ -1,12 +1,13 @@
 """From the results of the steps to the report page and its short Markdown form."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from components.evaluate.evaluate import load_metrics, load_scores
+from components.evaluate.evaluate import CASES, load_metrics, load_scores
 from components.files import read_json
 from components.report.page import CaseVolumes, RunReport, write_report
 from components.train.settings import TRAINING
@@ -28,6 +29,7 @@ def report_run(
     *,
     title: str,
     seconds: Mapping[str, float],
+    baseline: str = "",
 ) -> Mapping[str, Mapping[str, Any]]:
     """Write the report of one run.
 
@@ -37,9 +39,12 @@ def report_run(
         summary: Markdown file to write.
         title: heading.
         seconds: time of each step.
+        baseline: `metrics.json` of an earlier run, which the page shows beside this one; empty for none.
     """
     run = collect(cases, dataset, model, evaluation, title, seconds)
-    write_report(page, run)
+    earlier, notes = earlier_run(baseline)
+    run = replace(run, notes=[*run.notes, *notes])
+    write_report(page, run, compared=earlier)
     scores = load_scores(evaluation)
     Path(summary).parent.mkdir(parents=True, exist_ok=True)
     Path(summary).write_text(markdown(title, scores, run.notes), encoding="utf-8")
@@ -63,10 +68,25 @@ def collect(
         validation_every=training["validation_every"],
         mesh=f"{training['mesh']}; {training['layout']}",
         timings=dict(seconds),
+        memory=training["peak_bytes"],
         model_summary=training["summary"],
         parameters={name: training[name] for name in ("resolution", "epochs", "parameters")},
         notes=warnings + _threshold_note(load_scores(evaluation)),
     )
+
+
+def earlier_run(baseline: str) -> tuple[list[RunReport], list[str]]:
+    """The earlier run that a report compares with, and what is to be said of it.
+
+    A run's folder holds `cases.json`, the metrics of each case, beside `metrics.json`. Where only the means are there,
+    a note says so.
+    """
+    if not baseline:
+        return [], []
+    folder = Path(baseline).parent
+    if not (folder / CASES).is_file():
+        return [], [f"The earlier run {baseline} is compared by its means only: {CASES} does not lie beside it."]
+    return [RunReport(title=f"baseline: {folder.name}", metrics=load_metrics(folder))], []
 
 
 def markdown(title: str, scores: Mapping[str, Any], notes: Sequence[str]) -> str:

@@ -30,6 +30,7 @@ def report_study(
             history=training["history"],
             mesh=f"{training['mesh']}; {training['layout']}",
             timings={"train": training["seconds"]},
+            memory=training["peak_bytes"],
             parameters={"resolution": training["resolution"], "epochs": training["epochs"]},
         )
         for place, (training, evaluation) in enumerate(runs)

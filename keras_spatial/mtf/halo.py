@@ -170,7 +170,7 @@ def neighbourhood(
 
         return y, gradient
 
-    return put_together(x, *margins)
+    return put_together(x, *margins)  # pyright: ignore[reportReturnType]
 
 
 def take(x: tf.Tensor, axis: int, start: int, width: int) -> tf.Tensor:

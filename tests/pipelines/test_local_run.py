@@ -1,18 +1,48 @@
-"""The pipelines, really run: phantoms to report, with failures in steps, and resumed."""
+"""The pipelines, really run: phantoms and a real CT to report, each step failing once, and resumed."""
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from datasets.phantom import write_lits_folder
 from pipelines.__main__ import cli
 
 FAULTS = Path(__file__).parent / "faults"
 REAL_CT = Path(os.environ.get("KERAS_SPATIAL_REAL_CT", Path(__file__).parents[3] / "shared" / "data" / "real_ct"))
 SMALL = ["resolution=16", "resolutions=8,16", "filters=2", "levels=2", "epochs=1", "phantoms=3", "phantom_size=16"]
+real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason=f"no real CT at {REAL_CT}; set KERAS_SPATIAL_REAL_CT")
+
+# What goes wrong in one command after the other: a step, and how. A step that none depends on does not keep the others
+# from finishing, so two of them fail at once.
+SEGMENTATION = (
+    {"ingest": "killed"},
+    {"preprocess": "limit"},
+    {"train": "killed"},
+    {"evaluate": "disk"},
+    {"report": "disk", "compare": "killed"},
+    {"export": "disk"},
+)
+STUDY = ({"phantom": "limit"}, {"study": "disk"})
+INFERENCE = ({"segment": "killed"},)
+SAID = {"disk": "No space left on device", "limit": "File too large", "killed": "Killed"}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One command: its exit status, what it said, and the steps that finished, with whether earlier results served."""
+
+    status: int
+    error: str
+    steps: tuple[tuple[str, bool], ...]
+
+    @property
+    def done(self):
+        return [name for name, reused in self.steps if not reused]
 
 
 def run(name, folder, *extra):
@@ -21,61 +51,149 @@ def run(name, folder, *extra):
 
 
 def journal(folder):
-    lines = (folder / "steps" / "journal.jsonl").read_text().splitlines()
-    return [(entry["step"], entry["reused"]) for entry in map(json.loads, lines)]
+    path = folder / "steps" / "journal.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return tuple((entry["step"], entry["reused"]) for entry in map(json.loads, lines))
+
+
+def attempts(name, folder, faults, capture, *extra):
+    """Run a pipeline until it succeeds: every command but the last has its faults, and goes on after the one before."""
+    result = []
+    for fault in [*faults, {}]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(FAULTS))
+            patch.setenv("TEST_FAULT", ",".join(f"{step}={kind}" for step, kind in fault.items()))
+            with capture() as said:
+                status = run(name, folder, *extra)
+        result.append(Attempt(status, said.err, journal(folder)))
+    return result
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run whose evaluation failed at first, and then was resumed: its folder and what the two commands printed."""
-    folder = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(FAULTS))
-        patch.setenv("TEST_FAULT", "evaluate")
-        first = run("lits_segmentation", folder)
-        after_first = journal(folder)
-        patch.delenv("TEST_FAULT")
-        second = run("lits_segmentation", folder)
-    return folder, first, after_first, second
+def capture(request):
+    """What commands say on standard error, for fixtures of the whole module."""
+    import contextlib
+    import io
+
+    @dataclass
+    class Said:
+        err: str = ""
+
+    @contextlib.contextmanager
+    def captured():
+        said, stream = Said(), io.StringIO()
+        with contextlib.redirect_stderr(stream):
+            yield said
+        said.err = stream.getvalue()
+
+    return captured
 
 
-def test_a_failed_step_fails_the_run_and_keeps_the_finished_ones(finished):
-    folder, first, after_first, _ = finished
-    assert first == 1
-    assert [step for step, _ in after_first] == ["phantom", "ingest", "preprocess", "train"]
-    assert "No space left on device" in (folder / "log.txt").read_text()
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Phantoms, and the real CT as the case that is held out, where it is there."""
+    folder = tmp_path_factory.mktemp("data")
+    write_lits_folder(folder, cases=3, size=16)
+    if REAL_CT.is_dir():
+        for part in ("volume", "segmentation"):
+            (folder / f"{part}-2.nii.gz").unlink()
+            (folder / f"{part}-2.nii.gz").symlink_to(REAL_CT / f"{part}-0.nii.gz")
+    return folder
 
 
-def test_a_resumed_run_repeats_no_finished_step(finished):
-    folder, _, _, second = finished
-    assert second == 0
-    reused = dict(journal(folder))
-    done = {"phantom", "ingest", "preprocess", "train"}
-    assert {step for step, again in reused.items() if again} == done
-    assert {step for step, again in reused.items() if not again} == {"evaluate", "report", "compare", "export"}
+@pytest.fixture(scope="module")
+def segmentation(tmp_path_factory, data, capture):
+    """`lits_segmentation` with training in two processes: its folder, and the attempts by the step that failed."""
+    folder = tmp_path_factory.mktemp("segmentation")
+    return folder, attempts("lits_segmentation", folder, SEGMENTATION, capture, f"data={data}", "processes=2")
 
 
-def test_a_run_leaves_its_results_in_its_folder(finished):
-    folder = finished[0]
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, capture):
+    folder = tmp_path_factory.mktemp("study")
+    return folder, attempts("resolution_study", folder, STUDY, capture)
+
+
+def check_attempts(faults, made, order):
+    """Every attempt failed at its step, named it and its error, and repeated nothing."""
+    *failed, last = made
+    for fault, attempt in zip(faults, failed, strict=True):
+        assert attempt.status == 1
+        # Of two that failed at once the message is about one.
+        [named] = [step for step in fault if f"Inner task failed: '{step}" in attempt.error]
+        assert f"{named}: started" in attempt.error or SAID[fault[named]] in attempt.error
+        assert not {name for name, _ in attempt.steps} & set(fault)
+        assert "The same command goes on" in attempt.error
+    assert last.status == 0
+    assert sorted(name for name, _ in last.steps) == sorted(order)
+    # Every step was done once over all attempts; those of a loop once per turn.
+    assert sorted(step for attempt in made for step in attempt.done) == sorted(order)
+
+
+def test_each_step_of_the_chain_may_fail_and_nothing_is_done_twice(segmentation):
+    order = ["ingest", "preprocess", "train", "evaluate", "report", "compare", "export"]
+    check_attempts(SEGMENTATION, segmentation[1], order)
+
+
+def test_a_run_leaves_its_results_in_its_folder(segmentation):
+    folder = segmentation[0]
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics["dice"]) == {"liver", "lesion"}
     assert all(0 <= value <= 1 for value in metrics["dice"].values())
     assert metrics["mesh"] == "rows:2, columns:2"
-    assert {"phantom", "train", "evaluate", "this_run"} <= set(metrics["seconds"])
+    assert metrics["cases"] == ["volume-2"]
+    assert {"train", "evaluate", "this_run"} <= set(metrics["seconds"])
     assert metrics["accepted"] is True
     assert "<html" in (folder / "report.html").read_text()
+    assert "training, process 0 of 2" in (folder / "report.html").read_text()
     assert (folder / "model.keras").stat().st_size > 0
+    assert list((folder / "tensorboard").rglob("events.out.tfevents.*"))
+    assert list((folder / "scratch").iterdir()) == []
 
 
-@pytest.mark.skipif(not REAL_CT.is_dir(), reason=f"no real CT at {REAL_CT}; set KERAS_SPATIAL_REAL_CT")
-def test_batch_inference_keeps_affine_and_spacing_of_a_real_ct(finished, tmp_path, capsys):
-    model = finished[0] / "model.keras"
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "volume-0.nii.gz").symlink_to(REAL_CT / "volume-0.nii.gz")
-    (tmp_path / "in" / "volume-1.nii.gz").write_bytes(b"no NIfTI")
-    folder = tmp_path / "run"
-    assert run("batch_inference", folder, f"data={tmp_path / 'in'}", f"model={model}") == 0
-    assert "Segmented 1 volumes, 1 could not be used" in capsys.readouterr().out.splitlines()[-1]
+def test_the_exit_handler_says_how_the_last_attempts_ended(segmentation):
+    records = [json.loads(p.read_text()) for p in sorted(segmentation[0].glob("artifacts/*/finish/record/run.json"))]
+    assert [record["state"] for record in records] == ["FAILED"] * len(SEGMENTATION) + ["SUCCEEDED"]
+    assert records[2]["finished_steps"] == ["ingest", "preprocess"]
+    assert set(records[4]["finished_steps"]) == {"ingest", "preprocess", "train", "evaluate"}
+
+
+@real_ct
+def test_the_held_out_case_is_the_real_ct_on_its_own_grid(segmentation):
+    predictions = list(segmentation[0].glob("artifacts/*/evaluate/evaluation/prediction-2.nii.gz"))
+    assert predictions
+    assert nib.load(predictions[-1]).shape == nib.load(REAL_CT / "volume-0.nii.gz").shape
+
+
+def test_a_model_that_is_worse_than_the_baseline_is_not_exported(segmentation, data, tmp_path, capsys):
+    baseline = tmp_path / "metrics.json"
+    baseline.write_text(json.dumps({"dice": {"liver": 1.0, "lesion": 1.0}, "cases": ["volume-2"]}))
+    folder = segmentation[0]
+    assert run("lits_segmentation", folder, f"data={data}", "processes=2", f"baseline={baseline}") == 0
+    assert "Not exported: worse than the baseline." in capsys.readouterr().out
+    done = [name for name, reused in journal(folder) if not reused]
+    assert "compare" in done
+    assert "export" not in dict(journal(folder))
+
+
+@pytest.fixture(scope="module")
+def inference(tmp_path_factory, segmentation, capture):
+    """A real CT and a file that is none, segmented; the first attempt is killed."""
+    if not REAL_CT.is_dir():
+        pytest.skip(f"no real CT at {REAL_CT}; set KERAS_SPATIAL_REAL_CT")
+    source, folder = tmp_path_factory.mktemp("volumes"), tmp_path_factory.mktemp("inference")
+    (source / "volume-0.nii.gz").symlink_to(REAL_CT / "volume-0.nii.gz")
+    (source / "volume-1.nii.gz").write_bytes(b"no NIfTI")
+    model = segmentation[0] / "model.keras"
+    return folder, attempts("batch_inference", folder, INFERENCE, capture, f"data={source}", f"model={model}")
+
+
+def test_batch_inference_may_fail_and_is_resumed(inference):
+    check_attempts(INFERENCE, inference[1], ["segment"])
+
+
+def test_batch_inference_keeps_affine_and_spacing_of_a_real_ct(inference):
+    folder = inference[0]
     result = nib.load(folder / "segmentations" / "segmentation-0.nii.gz")
     source = nib.load(REAL_CT / "volume-0.nii.gz")
     assert result.shape == source.shape
@@ -84,11 +202,15 @@ def test_batch_inference_keeps_affine_and_spacing_of_a_real_ct(finished, tmp_pat
     assert "volume-1.nii.gz" in (folder / "segmentations" / "failed.csv").read_text()
 
 
-def test_resolution_study_compares_its_runs(tmp_path):
-    assert run("resolution_study", tmp_path) == 0
-    runs = json.loads((tmp_path / "metrics.json").read_text())["runs"]
+def test_each_end_of_the_study_may_fail_and_nothing_is_done_twice(study):
+    order = ["phantom", "ingest", *["preprocess", "train", "evaluate"] * 2, "study"]
+    check_attempts(STUDY, study[1], order)
+
+
+def test_resolution_study_compares_its_runs(study):
+    runs = json.loads((study[0] / "metrics.json").read_text())["runs"]
     assert [row["resolution"] for row in runs] == [8, 16]
-    assert (tmp_path / "report.html").is_file()
+    assert (study[0] / "report.html").is_file()
 
 
 @pytest.mark.parametrize(
