@@ -2,8 +2,8 @@
 
     python .ci/image_steps.py FOLDER
 
-What `RUN` says is run as it stands, but for paths of the image (`/src`, `/wheels`, `/app`), which lie in FOLDER, and the
-making of a user. Then a step's code is loaded from what was copied, by what was installed.
+What `RUN` says is run as it stands, but for paths of the image (`/src`, `/wheels`, `/app`), which lie in FOLDER, and
+the making of a user. Then a step's code is loaded from what was copied, by what was installed.
 """
 
 import os
