@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import tree
 
 import keras_spatial as ks
-from keras_spatial.step import Forward, Lowered, gradients, plan_blocks
+from keras_spatial.step import Forward, Lowered, fuse_for_outputs, gradients, plan_blocks
 
 FORWARD = 1e-5
 GRADIENT = 1e-4
@@ -73,6 +73,7 @@ def partitioned_results(
     structured = tree.pack_sequence_as(model._inputs_struct, list(inputs))
     blocks = plan_blocks(model, distribution, structured, training)
     forward = Forward(model, distribution, structured, training=training, blocks=blocks, differentiable_inputs=True)
+    fuse_for_outputs(forward)
     lowered = Lowered(forward.trace)
     lowered.apply_updates()
     outputs = [lowered.whole(o) for o in forward.flat_outputs]

@@ -135,6 +135,7 @@ def transposed_convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTens
         strict=True,
     )
     windows = [TransposedWindow(*n) for n in numbers]
+    strides = per_axis(layer.strides, rank)
     surplus = layer.output_padding
     surplus = (None,) * rank if surplus is None else per_axis(surplus, rank)
 
@@ -147,9 +148,8 @@ def transposed_convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTens
     axes = (x.axes[0], *image_axes, Axis("channels", layer.filters))
 
     def spread(block: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        y = ops.conv_transpose(
-            block, _cast(kernel, block), layer.strides, "valid", None, "channels_last", layer.dilation_rate
-        )
+        kernel = _at_least(strides, _cast(kernel, block))
+        y = ops.conv_transpose(block, kernel, layer.strides, "valid", None, "channels_last", layer.dilation_rate)
         for i, start in starts.items():
             missing = max(start + axes[i].length - y.shape[i], 0)
             if missing:
@@ -160,7 +160,7 @@ def transposed_convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTens
     def native(block: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         return ops.conv_transpose(
             block,
-            _cast(kernel, block),
+            _at_least(strides, _cast(kernel, block)),
             list(layer.strides),
             layer.padding,
             layer.output_padding,
@@ -190,6 +190,15 @@ def _bias_and_activation(layer, trace: Trace, y: SpatialTensor) -> SpatialTensor
             name=f"{layer.name}_bias",
         )
     return apply_activation(trace, layer.activation, y)
+
+
+def _at_least(sizes: Sequence[int], kernel: tf.Tensor) -> tf.Tensor:
+    """A transposed convolution's kernel, with zeros up to some sizes: what it computes stays the same.
+
+    TensorFlow 2.21 with oneDNN corrupts memory where a kernel is smaller than its stride.
+    """
+    lacking = [max(size - n, 0) for size, n in zip(sizes, kernel.shape.as_list(), strict=False)]
+    return tf.pad(kernel, [*((0, n) for n in lacking), (0, 0), (0, 0)]) if any(lacking) else kernel
 
 
 def _cast(weight: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
