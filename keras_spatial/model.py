@@ -127,7 +127,19 @@ class Model(keras.Model):
         job = processes.current()
         if job.count > 1 and not self._partition.synchronized:
             synchronize(self, job)
-            self._partition.synchronized = True
+        self._partition.synchronized = True
+
+    def _synchronize_early(self) -> None:
+        """As `_synchronize`, before there are data; not for a model that its first data will build."""
+        if all(layer.built for layer in self._flatten_layers()):
+            self._synchronize()
+
+    def _prepare(self, data, training: bool) -> None:
+        """Before the first step: a model that is built by its data is built, and then all processes' alike."""
+        if not self._partition.synchronized:
+            x, _, _ = unpack_x_y_sample_weight(data)
+            self._graph(self._as_inputs(x), training)
+            self._synchronize()
 
     # Steps. Keras calls them while it traces `train_function` and the like.
 
@@ -135,10 +147,10 @@ class Model(keras.Model):
         if self.distribution is None:
             return super().train_step(data)
         x, y, sample_weight = unpack_x_y_sample_weight(data)
+        forward, objective = self._objective(x, y, sample_weight, training=True)
         variables = self.trainable_variables
         if not variables:
             raise ValueError(f"Model '{self.name}' has no trainable variables to fit.")
-        forward, objective = self._objective(x, y, sample_weight, training=True)
         scale = self.optimizer.scale_loss(tf.ones([]))
         weight_gradients, _ = gradients(
             forward.trace, [objective.loss], [scale], variables, recompute=self._partition.recompute
@@ -178,7 +190,7 @@ class Model(keras.Model):
     def _make_function(self, step_function):
         if self.distribution is None:
             return super()._make_function(step_function)
-        self._synchronize()
+        self._synchronize_early()
         # Keras traces one function over an iterator, where a last, smaller batch makes the batch size unknown. Blocks
         # have static sizes: one trace per batch size.
         step = self._autoconvert_optionals(tf.function(step_function, autograph=False))
@@ -195,6 +207,7 @@ class Model(keras.Model):
                     self._partition.skip -= 1
                     logs = {}
                 else:
+                    self._prepare(data, training)
                     with unoptimized():
                         logs = step(data)
             if logs is None:
@@ -207,10 +220,11 @@ class Model(keras.Model):
         if self.distribution is None:
             return super().make_predict_function(force)
         if self.predict_function is None or force:
-            self._synchronize()
+            self._synchronize_early()
             step = self._autoconvert_optionals(tf.function(self.predict_step, autograph=False))
 
             def run(batches):
+                self._prepare(batches[0], training=False)
                 with unoptimized():
                     outputs = [step(batch) for batch in batches]
                 return tree.map_structure(lambda *parts: tf.concat(parts, 0), *outputs) if outputs[1:] else outputs[0]

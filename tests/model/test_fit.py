@@ -1,5 +1,7 @@
 """`fit` and its relatives on a mesh: the same trajectory, state, losses and metrics as plain Keras."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -320,3 +322,23 @@ def test_unet_of_the_paper_has_its_number_of_parameters():
     model = ks.models.UNet3D((32, 32, 32, 1), classes=3)
     trainable = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
     assert trainable == 5_600_960
+
+
+def test_a_subclassed_model_is_built_by_its_first_batch():
+    class Small(ks.Model):
+        def __init__(self):
+            super().__init__()
+            self.convolution = keras.layers.Conv2D(2, 3, padding="same")
+
+        def call(self, x):
+            return self.convolution(x) + 1.0
+
+    image = np.random.default_rng(0).normal(size=(1, 9, 8, 1)).astype("float32")
+    losses = []
+    for scope in (split("2x2").scope, contextlib.nullcontext):
+        keras.utils.set_random_seed(0)
+        with scope():
+            model = Small()
+        model.compile("sgd", "mse")
+        losses.append(model.fit(image, np.tanh(image), epochs=2, verbose=0).history["loss"])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
