@@ -7,7 +7,8 @@ RUN ?= runs/demo
 export TF_ENABLE_ONEDNN_OPTS ?= 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help install demo lint test constraints clean
+.PHONY: help install demo lint quick test docs bench package constraints clean
+.DEFAULT_GOAL := help
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -28,11 +29,28 @@ lint: install ## Style and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
-test: install lint ## Lint, types and the test suite
+quick: install ## The quick tests: the core on meshes, without processes, pipelines and examples
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile tests/mtf tests/lowering tests/model tests/planning tests/evaluation tests/test_volumes.py
+
+test: install lint ## Lint, types and the whole test suite: what CI runs
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+
+docs: install ## The documentation site, warnings as errors, in site/
+	$(VENV)/bin/python docs/generate_errors.py
+	$(VENV)/bin/python docs/generate_benchmarks.py
+	$(VENV)/bin/python -m mkdocs build --strict
+
+bench: install ## All benchmarks, one after the other; JAX=<python> and TORCH=<python> add these peers
+	for name in step layers inference planner input; do $(VENV)/bin/python -m benchmarks.$$name || exit 1; done
+	$(VENV)/bin/python -m benchmarks.trace $(if $(JAX),--jax-python $(JAX))
+	$(VENV)/bin/python -m benchmarks.peers $(if $(JAX),--jax-python $(JAX)) $(if $(TORCH),--torch-python $(TORCH))
+	$(VENV)/bin/python benchmarks/scaling.py --output benchmarks/results/scaling.raw.json
+
+package: install ## The wheel and the source distribution, in dist/
+	$(VENV)/bin/python -m build
 
 constraints: install ## Pin the packages of the container image anew
 	$(VENV)/bin/uv pip compile --quiet --python-version 3.11 --extra app --no-emit-package keras-spatial --no-annotate --no-header --output-file constraints.txt pyproject.toml
 
 clean: ## Remove the virtual environment and the runs
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site dist build

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("tensorflow", "keras", "mesh-tensorflow", "numpy", "SimpleITK", "apache-beam", "tensorflow-datasets")
+_PACKAGES = (
+    "tensorflow",
+    "tensorflow-cpu",
+    "keras",
+    "mesh-tensorflow",
+    "numpy",
+    "SimpleITK",
+    "apache-beam",
+    "tensorflow-datasets",
+)
 
 
 def row(

@@ -42,9 +42,7 @@ def test_script(name):
 
 
 def test_many_processes_find_the_same_losses():
-    output = run(
-        "-m", "keras_spatial.launch", "--processes", "2", "examples/many_processes.py", "--", "--size", "16"
-    )
+    output = run("-m", "keras_spatial.launch", "--processes", "2", "examples/many_processes.py", "--", "--size", "16")
     losses = [line.split("losses")[1] for line in output.splitlines() if "losses" in line]
     assert len(losses) == 2
     assert losses[0] == losses[1]
@@ -53,6 +51,8 @@ def test_many_processes_find_the_same_losses():
 def test_notebook(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(EXAMPLES / "plan_and_train.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(EXAMPLES)}}).execute()
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(EXAMPLES)}}
+    ).execute()
     pictures = [output for cell in notebook.cells for output in cell.get("outputs", ()) if "data" in output]
     assert sum("image/png" in output["data"] for output in pictures) >= 2
