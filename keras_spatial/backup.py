@@ -46,7 +46,7 @@ class Backup(keras.callbacks.Callback):
         super().__init__()
         if steps < 1:
             raise ValueError(f"steps must be at least 1. Received: {steps!r}")
-        self.path = Path(folder) / "backup.npz"
+        self.path: Path = Path(folder) / "backup.npz"
         self.steps = steps
         self.keep = keep
         self._epoch = 0
@@ -54,7 +54,7 @@ class Backup(keras.callbacks.Callback):
         self._skipping = False
         self._metrics: list[np.ndarray] | None = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if getattr(self.model, "distribution", None) is None:
             raise ValueError("ks.Backup is for models on a mesh; keras.callbacks.BackupAndRestore is for others.")
         job = processes.current()
@@ -71,7 +71,7 @@ class Backup(keras.callbacks.Callback):
             self.model._partition.skip = step
             self._metrics = [m.numpy() for m in metrics]
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch
         if self._metrics is not None:
             for variable, value in zip(self.model.metrics_variables, self._metrics, strict=False):
@@ -79,7 +79,7 @@ class Backup(keras.callbacks.Callback):
             self._metrics = None
         self._skipping = self.model._partition.skip > 0
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._skipping:
             self._skipping = self.model._partition.skip > 0
             return
@@ -89,10 +89,10 @@ class Backup(keras.callbacks.Callback):
         ):  # An epoch's last step waits for its end.
             self._write(self._epoch, batch + 1)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._write(epoch + 1, 0)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.model._initial_epoch = None
         if processes.current().is_first and not self.keep:
             self.path.unlink(missing_ok=True)

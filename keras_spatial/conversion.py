@@ -47,7 +47,7 @@ def partition(model: keras.Model, distribution: SpatialParallel, input_shape: An
     return result
 
 
-def load_model(filepath: Any, distribution: SpatialParallel | None = None, **kwargs) -> keras.Model:
+def load_model(filepath: Any, distribution: SpatialParallel | None = None, **kwargs: Any) -> keras.Model:
     """As `keras.saving.load_model`, onto a mesh.
 
     Args:

@@ -1,6 +1,7 @@
 """Which axis of the image is split over which axis of the mesh."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 from keras.src.distribution.distribution_lib import Distribution  # Not exported; the base of ModelParallel.
@@ -89,16 +90,16 @@ class SpatialParallel(Distribution):
 
     # Keras asks these for layouts of its own; the variables stay whole, and the images are split by `ks.Model`.
 
-    def get_data_layout(self, data_shape):
+    def get_data_layout(self, data_shape: Any) -> None:
         return None
 
-    def get_variable_layout(self, variable):
+    def get_variable_layout(self, variable: Any) -> None:
         return None
 
-    def get_tensor_layout(self, path):
+    def get_tensor_layout(self, path: str) -> None:
         return None
 
-    def distribute_dataset(self, dataset):
+    def distribute_dataset(self, dataset: Any) -> Any:
         return dataset
 
     def __repr__(self) -> str:

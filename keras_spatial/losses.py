@@ -1,6 +1,7 @@
 """Segmentation losses that are sums over the image, so that every device adds up its own part."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -14,10 +15,10 @@ class SumsLoss(keras.losses.Loss):
     `from_sums` follows, so that predictions are never gathered.
     """
 
-    def __init__(self, name: str | None = None, dtype=None):
+    def __init__(self, name: str | None = None, dtype: Any = None):
         super().__init__(name=name, reduction="sum", dtype=dtype)
 
-    def sums(self, y_true, y_pred, sample_weight):
+    def sums(self, y_true: Any, y_pred: Any, sample_weight: Any) -> Any:
         """Sums over the image axes.
 
         Args:
@@ -30,11 +31,11 @@ class SumsLoss(keras.losses.Loss):
         """
         raise NotImplementedError
 
-    def from_sums(self, sums, voxels: int):
+    def from_sums(self, sums: Any, voxels: int) -> Any:
         """The loss, a scalar, from the sums of all cases and the number of voxels of one case."""
         raise NotImplementedError
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         voxels = 1
         for size in y_pred.shape[1:-1]:
             voxels *= size
@@ -43,7 +44,7 @@ class SumsLoss(keras.losses.Loss):
             sample_weight = voxel_weights(ops.convert_to_tensor(sample_weight), y_pred)
         return self.from_sums(self.sums(ops.convert_to_tensor(y_true), y_pred, sample_weight), voxels)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"name": self.name}
 
 
@@ -68,7 +69,7 @@ class Crossentropy(SumsLoss):
         self.class_weights = check_class_weights(class_weights)
         self.from_logits = from_logits
 
-    def sums(self, y_true, y_pred, sample_weight):
+    def sums(self, y_true: Any, y_pred: Any, sample_weight: Any) -> Any:
         classes = y_pred.shape[-1]
         if self.class_weights is not None and len(self.class_weights) != classes:
             raise ValueError(
@@ -88,10 +89,10 @@ class Crossentropy(SumsLoss):
             entropy = entropy * sample_weight
         return ops.sum(entropy, axis=image_axes(entropy))[:, None]
 
-    def from_sums(self, sums, voxels: int):
+    def from_sums(self, sums: Any, voxels: int) -> Any:
         return ops.mean(sums[:, 0]) / voxels
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "class_weights": self.class_weights, "from_logits": self.from_logits}
 
 
@@ -135,7 +136,7 @@ class SoftDice(SumsLoss):
         self.epsilon = epsilon
         self.from_logits = from_logits
 
-    def sums(self, y_true, y_pred, sample_weight):
+    def sums(self, y_true: Any, y_pred: Any, sample_weight: Any) -> Any:
         labels = one_hot_labels(y_true, y_pred)
         classes = y_pred.shape[-1]
         probabilities = y_pred
@@ -153,7 +154,7 @@ class SoftDice(SumsLoss):
         ]
         return ops.concatenate(parts, axis=-1)
 
-    def from_sums(self, sums, voxels: int):
+    def from_sums(self, sums: Any, voxels: int) -> Any:
         classes = sums.shape[-1] // 2
         chosen = self.classes or (tuple(range(1, classes)) if classes > 1 else (0,))
         if max(chosen) >= classes:
@@ -165,7 +166,7 @@ class SoftDice(SumsLoss):
         coefficient = {"case": per_case, "batch": whole_batch, "both": (per_case + whole_batch) / 2.0}[self.over]
         return 1.0 - coefficient
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "classes": self.classes,
@@ -212,16 +213,16 @@ class DiceCrossentropy(SumsLoss):
         self.crossentropy_weight = crossentropy_weight
         self.dice_weight = dice_weight
 
-    def sums(self, y_true, y_pred, sample_weight):
+    def sums(self, y_true: Any, y_pred: Any, sample_weight: Any) -> Any:
         parts = [loss.sums(y_true, y_pred, sample_weight) for loss in (self.crossentropy, self.dice)]
         return ops.concatenate(parts, axis=-1)
 
-    def from_sums(self, sums, voxels: int):
+    def from_sums(self, sums: Any, voxels: int) -> Any:
         crossentropy = self.crossentropy.from_sums(sums[:, :1], voxels)
         dice = self.dice.from_sums(sums[:, 1:], voxels)
         return self.crossentropy_weight * crossentropy + self.dice_weight * dice
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "class_weights": self.crossentropy.class_weights,
@@ -243,7 +244,7 @@ def check_class_weights(weights: Sequence[float] | None) -> tuple[float, ...] | 
     return weights
 
 
-def one_hot_labels(y_true, y_pred):
+def one_hot_labels(y_true: Any, y_pred: Any) -> Any:
     """Labels as floats of the predictions' shape, from integers with or without a last axis of 1, or one-hot.
 
     Raises:
@@ -264,12 +265,12 @@ def one_hot_labels(y_true, y_pred):
     return ops.one_hot(ops.cast(y_true, "int32"), classes, dtype=y_pred.dtype)
 
 
-def image_axes(x, channels: bool = False) -> list[int]:
+def image_axes(x: Any, channels: bool = False) -> list[int]:
     """All axes but the first and, with `channels`, the last."""
     return list(range(1, len(x.shape) - (1 if channels else 0)))
 
 
-def voxel_weights(sample_weight, y_pred):
+def voxel_weights(sample_weight: Any, y_pred: Any) -> Any:
     """Weights per case or per voxel, as one per voxel that broadcasts: `(batch, 1, 1, 1)` or `(batch, x, y, z)`."""
     sample_weight = ops.cast(sample_weight, y_pred.dtype)
     rank = len(y_pred.shape) - 1

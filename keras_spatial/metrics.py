@@ -1,5 +1,7 @@
 """Segmentation metrics that are sums over the image, so that every device adds up its own part."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -9,15 +11,15 @@ from keras_spatial.losses import image_axes, one_hot_labels, voxel_weights
 class SumsMetric(keras.metrics.Metric):
     """A metric that is a function of sums over each case's image; see `keras_spatial.losses.SumsLoss`."""
 
-    def sums(self, y_true, y_pred, sample_weight):
+    def sums(self, y_true: Any, y_pred: Any, sample_weight: Any) -> Any:
         """Sums over the image axes, of shape `(batch, number of sums)`; arguments as in `SumsLoss.sums`."""
         raise NotImplementedError
 
-    def update_from_sums(self, sums) -> None:
+    def update_from_sums(self, sums: Any) -> None:
         """Add a batch of cases to the metric's state, given their sums."""
         raise NotImplementedError
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         y_pred = ops.cast(ops.convert_to_tensor(y_pred), self.dtype)
         if sample_weight is not None:
             sample_weight = voxel_weights(ops.convert_to_tensor(sample_weight), y_pred)
@@ -44,7 +46,9 @@ class Dice(SumsMetric):
     With predictions of one channel, a voxel belongs to class 1 if its value is above 0.5.
     """
 
-    def __init__(self, class_id: int = 1, or_above: bool = False, over: str = "case", name=None, dtype=None):
+    def __init__(
+        self, class_id: int = 1, or_above: bool = False, over: str = "case", name: str | None = None, dtype: Any = None
+    ):
         if over not in ("case", "all"):
             raise ValueError(f"over must be 'case' or 'all'. Received: over={over!r}")
         if class_id < 0:
@@ -56,7 +60,7 @@ class Dice(SumsMetric):
         self.numerator = self.add_variable(shape=(), initializer="zeros", name="numerator")
         self.denominator = self.add_variable(shape=(), initializer="zeros", name="denominator")
 
-    def sums(self, y_true, y_pred, sample_weight):
+    def sums(self, y_true: Any, y_pred: Any, sample_weight: Any) -> Any:
         classes = y_pred.shape[-1]
         if classes > 1:
             predicted = ops.argmax(y_pred, axis=-1)
@@ -80,7 +84,7 @@ class Dice(SumsMetric):
         size = ops.sum(predicted_counted, axis=axes) + ops.sum(labels_counted, axis=axes)
         return ops.stack([both, size], axis=-1)
 
-    def update_from_sums(self, sums) -> None:
+    def update_from_sums(self, sums: Any) -> None:
         both, size = sums[:, 0], sums[:, 1]
         if self.over == "all":
             self.numerator.assign_add(2.0 * ops.sum(both))
@@ -96,6 +100,6 @@ class Dice(SumsMetric):
         known = self.denominator > 0
         return ops.where(known, self.numerator / ops.where(known, self.denominator, 1.0), empty)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"class_id": self.class_id, "or_above": self.or_above, "over": self.over}
         return {**super().get_config(), **config}

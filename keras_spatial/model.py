@@ -59,12 +59,12 @@ class Model(keras.Model):
     ```
     """
 
-    def __new__(cls, *args, **kwargs):
+    def __new__(cls, *args: Any, **kwargs: Any):
         if cls is Model and _is_functional(args, kwargs):
             return super().__new__(FunctionalModel)
         return super().__new__(cls)
 
-    def __init__(self, *args, distribution: SpatialParallel | None = None, **kwargs):
+    def __init__(self, *args: Any, distribution: SpatialParallel | None = None, **kwargs: Any):
         distribution = current_distribution() if distribution is None else check_distribution(distribution)
         self._partition = _Partition(distribution)
         super().__init__(*args, **kwargs)
@@ -76,7 +76,7 @@ class Model(keras.Model):
         """The mesh and layout over which images are split, or None."""
         return self._partition.distribution
 
-    def compile(self, *args, **kwargs):
+    def compile(self, *args: Any, **kwargs: Any) -> None:
         """As `keras.Model.compile`. `jit_compile` stays off: XLA compiles no function that spans devices."""
         if self.distribution is not None:
             bound = inspect.signature(keras.Model.compile).bind(self, *args, **kwargs)
@@ -88,7 +88,7 @@ class Model(keras.Model):
             args = ()
         super().compile(*args, **kwargs)
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         inputs = args[0] if args else None
         if self.distribution is None or inputs is None or not is_concrete(inputs):
             return super().__call__(*args, **kwargs)
@@ -97,15 +97,15 @@ class Model(keras.Model):
 
     # Many processes: see `keras_spatial.processes`.
 
-    def fit(self, *args, **kwargs):
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """As `keras.Model.fit`. Of many processes all call it alike; the first one writes progress and files."""
         return super().fit(**self._in_step(keras.Model.fit, args, kwargs))
 
-    def evaluate(self, *args, **kwargs):
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.evaluate`, in all processes alike."""
         return super().evaluate(**self._in_step(keras.Model.evaluate, args, kwargs))
 
-    def predict(self, *args, **kwargs):
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.predict`, in all processes alike: each gets the whole outputs."""
         return super().predict(**self._in_step(keras.Model.predict, args, kwargs))
 
@@ -143,7 +143,7 @@ class Model(keras.Model):
 
     # Steps. Keras calls them while it traces `train_function` and the like.
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, Any]:
         if self.distribution is None:
             return super().train_step(data)
         x, y, sample_weight = unpack_x_y_sample_weight(data)
@@ -169,7 +169,7 @@ class Model(keras.Model):
         lowered.apply_updates()
         return self.get_metrics_result()
 
-    def test_step(self, data):
+    def test_step(self, data: Any) -> dict[str, Any]:
         if self.distribution is None:
             return super().test_step(data)
         x, y, sample_weight = unpack_x_y_sample_weight(data)
@@ -179,7 +179,7 @@ class Model(keras.Model):
         self._track(lowered, objective, regularization, forward)
         return self.get_metrics_result()
 
-    def predict_step(self, data):
+    def predict_step(self, data: Any) -> Any:
         if self.distribution is None:
             return super().predict_step(data)
         x, _, _ = unpack_x_y_sample_weight(data)
@@ -216,7 +216,7 @@ class Model(keras.Model):
 
         return run
 
-    def make_predict_function(self, force=False):
+    def make_predict_function(self, force: bool = False) -> Any:
         if self.distribution is None:
             return super().make_predict_function(force)
         if self.predict_function is None or force:
@@ -349,14 +349,14 @@ class Model(keras.Model):
 
     # Saving.
 
-    def save(self, filepath, overwrite=True, **kwargs):
+    def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
         """As `keras.Model.save`. The file is that of a plain Keras model, and loads with and without a mesh."""
         if isinstance(self, Functional):
             plain(self).save(filepath, overwrite=overwrite, **kwargs)
         else:
             super().save(filepath, overwrite=overwrite, **kwargs)
 
-    def export(self, filepath, *args, **kwargs):
+    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """As `keras.Model.export`: a model for serving on one device, without a mesh.
 
         Raises:

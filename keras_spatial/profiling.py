@@ -72,7 +72,7 @@ class Profile(keras.callbacks.Callback):
         self._input_seconds: list[float] = []
         self._tracing = False
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._count == self.first and self.breakdown is None:
             tf.profiler.experimental.start(str(self.folder))
             self._tracing = True
@@ -81,7 +81,7 @@ class Profile(keras.callbacks.Callback):
             self._input_seconds.append(time.perf_counter() - self._ended)
         self._began = time.perf_counter()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._ended = time.perf_counter()
         self._count += 1
         if self._tracing:
@@ -89,7 +89,7 @@ class Profile(keras.callbacks.Callback):
             if len(self._step_seconds) == self.steps:
                 self._finish()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._tracing:
             self._finish()
         elif self.breakdown is None:

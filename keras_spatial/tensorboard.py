@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -56,12 +57,12 @@ class SliceImages(keras.callbacks.Callback):
         self._every, self._spacing = every, tuple(spacing)
         self._written = self._epoch = -1
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch
         if (epoch + 1) % self._every == 0:
             self._write(epoch)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._epoch > self._written:
             self._write(self._epoch)
 

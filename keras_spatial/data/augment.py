@@ -44,7 +44,7 @@ class Augmentation:
     corruption: float = 0.0
     classes: int = 3
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in ("translation", "shear", "intensity_scale", "intensity_shift", "noise", "corruption"):
             value = getattr(self, field)
             if not 0 <= value <= 1:

@@ -49,7 +49,7 @@ class Part:
     batch_index: int = 0
     batch_of: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         inside = all(0 <= i < n for i, n in zip(self.index, self.of, strict=True))
         if not inside or not 0 <= self.batch_index < self.batch_of:
             raise ValueError(

@@ -1,6 +1,7 @@
 """The U-Net of Hou et al., arXiv 1909.03108, in two and three dimensions."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import layers
@@ -8,7 +9,7 @@ from keras import layers
 from keras_spatial.model import Model
 
 
-def UNet2D(input_shape: Sequence[int | None], classes: int, **options) -> Model:
+def UNet2D(input_shape: Sequence[int | None], classes: int, **options: Any) -> Model:
     """A 2D U-Net; see `UNet3D` for its options.
 
     Args:
@@ -19,7 +20,7 @@ def UNet2D(input_shape: Sequence[int | None], classes: int, **options) -> Model:
     return _unet(2, input_shape, classes, **options)
 
 
-def UNet3D(input_shape: Sequence[int | None], classes: int, **options) -> Model:
+def UNet3D(input_shape: Sequence[int | None], classes: int, **options: Any) -> Model:
     """A 3D U-Net: levels of convolutions, joined by max pooling downwards and transposed convolutions upwards.
 
     The defaults are those of the paper's released code (`tensorflow/mesh`, `experimental/unet.py`); with them the
