@@ -18,11 +18,13 @@ from keras_spatial.planning import plan  # noqa: E402
 from keras_spatial.processes import initialize  # noqa: E402
 from keras_spatial.profiling import Profile  # noqa: E402
 from keras_spatial.recomputation import recompute  # noqa: E402
+from keras_spatial.runtimes.blocks import LocalBlocks  # noqa: E402
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Backup",
+    "LocalBlocks",
     "Model",
     "Profile",
     "SpatialParallel",

@@ -7,18 +7,20 @@ import tensorflow as tf
 from keras import tree
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
+from keras_spatial.runtimes.blocks import LocalBlocks
+
 
 def is_concrete(inputs: Any) -> bool:
     """Whether a model is called with values, rather than to find out its structure."""
     return not in_symbolic_scope() and not any(isinstance(x, keras.KerasTensor) for x in tree.flatten(inputs))
 
 
-def fit_input(value: tf.Tensor, reference: keras.KerasTensor, name: str) -> tf.Tensor:
+def fit_input(value: tf.Tensor | LocalBlocks, reference: keras.KerasTensor, name: str) -> tf.Tensor | LocalBlocks:
     """A value in the dtype and rank of the model's input."""
     if value.dtype.name != reference.dtype:
-        value = tf.cast(value, reference.dtype)
+        value = cast(value, reference.dtype)
     if value.shape.rank == len(reference.shape) - 1 and reference.shape[-1] == 1:
-        value = tf.expand_dims(value, -1)
+        value = value.with_channels() if isinstance(value, LocalBlocks) else tf.expand_dims(value, -1)
     shape = value.shape
     fits = shape.rank == len(reference.shape) and all(
         b is None or a == b for a, b in zip(shape[1:], reference.shape[1:], strict=True)
@@ -26,6 +28,10 @@ def fit_input(value: tf.Tensor, reference: keras.KerasTensor, name: str) -> tf.T
     if not fits:
         raise ValueError(f"Model '{name}' takes inputs of shape {reference.shape}. Received: {tuple(shape)}")
     return value
+
+
+def cast(value: tf.Tensor | LocalBlocks, dtype: str) -> tf.Tensor | LocalBlocks:
+    return value.cast(dtype) if isinstance(value, LocalBlocks) else tf.cast(value, dtype)
 
 
 def per_output(value: Any, outputs: Any, repeat: bool = False) -> list:

@@ -88,6 +88,12 @@ class SpatialParallel(Distribution):
             return CollectiveMesh(shape, layout, devices, job)
         return Placement(shape, layout, devices)
 
+    def local_coordinates(self) -> list[dict[str, int]]:
+        """Of each device of this process, in the order of the mesh: its index along each mesh axis."""
+        impl, names = self.mesh_impl(), self.device_mesh.axis_names
+        along = [impl.laid_out_pcoord(axis).tensor_list for axis in range(len(names))]
+        return [dict(zip(names, place, strict=True)) for place in zip(*along, strict=True)]
+
     # Keras asks these for layouts of its own; the variables stay whole, and the images are split by `ks.Model`.
 
     def get_data_layout(self, data_shape: Any) -> None:

@@ -11,7 +11,7 @@ from keras.src.models.functional import Functional  # Not public; the one class 
 from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 
 from keras_spatial import processes
-from keras_spatial.arguments import fit_input, is_concrete, per_output
+from keras_spatial.arguments import cast, fit_input, is_concrete, per_output
 from keras_spatial.compiled import copy_compilation, targets
 from keras_spatial.distribution import SpatialParallel
 from keras_spatial.lowering.objective import update_metric
@@ -19,6 +19,7 @@ from keras_spatial.lowering.table import UnsupportedLayer
 from keras_spatial.lowering.tensors import Blocks
 from keras_spatial.lowering.walk import explain, trace_call, unsupported_operations
 from keras_spatial.mtf.shared import unoptimized
+from keras_spatial.runtimes.blocks import as_tensor
 from keras_spatial.runtimes.synchronize import callbacks_without_files, synchronize
 from keras_spatial.step import (
     Forward,
@@ -335,7 +336,7 @@ class Model(keras.Model):
 
     def _as_inputs(self, x):
         """Inputs as tensors of static shape and the model's dtype, in the structure of the model's inputs."""
-        tensors = tree.map_structure(tf.convert_to_tensor, x)
+        tensors = tree.map_structure(as_tensor, x)
         if isinstance(self, Functional):
             flat = tree.flatten(tensors)
             references = tree.flatten(self._inputs_struct)
@@ -345,7 +346,7 @@ class Model(keras.Model):
                 raise ValueError(f"Model '{self.name}' takes {len(references)} inputs. Received: {len(flat)} tensors")
             flat = [fit_input(value, reference, self.name) for value, reference in zip(flat, references, strict=True)]
             return tree.pack_sequence_as(self._inputs_struct, flat)
-        return tree.map_structure(lambda t: tf.cast(t, self.input_dtype) if t.dtype.is_floating else t, tensors)
+        return tree.map_structure(lambda t: cast(t, self.input_dtype) if t.dtype.is_floating else t, tensors)
 
     # Saving.
 

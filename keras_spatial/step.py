@@ -21,6 +21,7 @@ from keras_spatial.mtf.compatibility import mtf
 from keras_spatial.mtf.fusion import fuse
 from keras_spatial.mtf.local import Source
 from keras_spatial.mtf.recompute import gradients as recomputing_gradients
+from keras_spatial.runtimes.blocks import as_tensor
 
 # Each failed attempt makes the blocks of one axis longer; a network has a handful of scales at most.
 _MOST_ATTEMPTS = 100
@@ -210,9 +211,9 @@ def lower_objective(
         y_pred = forward.flat_outputs[target.output]
         if labels[target.output] is None:
             raise ValueError(f"Output {target.output} has a loss or metrics, but no labels were given for it.")
-        y_true = trace.input(tf.convert_to_tensor(labels[target.output]), like=y_pred)
+        y_true = trace.input(as_tensor(labels[target.output]), like=y_pred)
         weight = weights[target.output]
-        weight = None if weight is None else trace.input(tf.convert_to_tensor(weight), like=y_pred)
+        weight = None if weight is None else trace.input(as_tensor(weight), like=y_pred)
         if target.loss is not None:
             loss = trace.cast(lower_loss(trace, target.loss, y_true, y_pred, weight), tf.float32)
             losses.append(loss)

@@ -1,6 +1,7 @@
 """A `tf.data` pipeline for `model.fit` from a block-wise data set, in step across processes."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from keras_spatial.data.augment import Augmentation
 from keras_spatial.data.hashing import hashed
 from keras_spatial.data.store import Part, Store, StoreError
 from keras_spatial.distribution import SpatialParallel
+from keras_spatial.runtimes.blocks import LocalBlocks
 
 
 def part_of(distribution: SpatialParallel, coordinates: Mapping[str, int]) -> Part:
@@ -62,6 +64,7 @@ def load(
     augmentation: Augmentation | None = None,
     drop_remainder: bool = False,
     parallel: int = 2,
+    distribution: SpatialParallel | None = None,
 ) -> tf.data.Dataset:
     """Batches of (image, label) of one part of a data set.
 
@@ -81,9 +84,11 @@ def load(
         augmentation: drawn anew for each case in each epoch.
         drop_remainder: leave out the last batch of an epoch where it is short.
         parallel: cases read at a time.
+        distribution: of the model that is fed: each process reads only the blocks that its devices hold.
 
     Returns:
-        A data set of image float32 `[batch, x, y, z, 1]` and label uint8 `[batch, x, y, z]`.
+        A data set of image float32 `[batch, x, y, z, 1]` and label uint8 `[batch, x, y, z]`; with a distribution both
+        are `ks.LocalBlocks` of these shapes.
 
     Raises:
         StoreError: if the data set is not stored in blocks that make up the part, or its images differ in size and do
@@ -91,6 +96,16 @@ def load(
         ValueError: if the batch size is not a multiple of the parts of the batch axis, or an argument is out of range.
     """
     store = builder if isinstance(builder, Store) else Store(builder, split)
+    if distribution is not None:
+        if part != Part():
+            raise ValueError(f"The distribution says which part is read: leave part out. Received: part={part}")
+        load_part = functools.partial(
+            load, store, split, batch_size, shuffle=shuffle, seed=seed, epochs=epochs, first_step=first_step
+        )
+        load_part = functools.partial(
+            load_part, augmentation=augmentation, drop_remainder=drop_remainder, parallel=parallel
+        )
+        return _blocks(distribution, load_part)
     store.check(part)
     if batch_size < 1 or batch_size % part.batch_of:
         raise ValueError(f"batch_size: expected a multiple of {part.batch_of}. Received: {batch_size}")
@@ -139,6 +154,20 @@ def load(
     if epochs is not None:
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(max(0, last - first_step)))
     return dataset.prefetch(parallel)
+
+
+def _blocks(distribution: SpatialParallel, load_part: Callable[..., tf.data.Dataset]) -> tf.data.Dataset:
+    """Image and label as the blocks of this process's devices; what several of them hold is read once."""
+    held = [part_of(distribution, place) for place in distribution.local_coordinates()]
+    parts = list(dict.fromkeys(held))
+    places = [parts.index(part) for part in held]
+    counts = tuple(distribution.blocks(axis) for axis in ("batch", "x", "y", "z"))
+
+    def join(*pairs: tuple[tf.Tensor, tf.Tensor]) -> tuple[LocalBlocks, LocalBlocks]:
+        images, labels = (tuple(pairs[place][i] for place in places) for i in (0, 1))
+        return LocalBlocks(images, (*counts, 1)), LocalBlocks(labels, counts)
+
+    return tf.data.Dataset.zip(tuple(load_part(part=part) for part in parts)).map(join)
 
 
 def _example(

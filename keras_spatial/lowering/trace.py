@@ -13,6 +13,7 @@ from keras_spatial.mtf.compatibility import mtf
 from keras_spatial.mtf.halo import Halo, take
 from keras_spatial.mtf.local import LocalOperation, Source
 from keras_spatial.mtf.shared import static_sizes
+from keras_spatial.runtimes.blocks import LocalBlocks
 
 
 @dataclass
@@ -51,19 +52,23 @@ class Trace:
     # Bringing tensors onto the mesh.
 
     def input(
-        self, value: tf.Tensor, *, like: SpatialTensor | None = None, differentiable: bool = False
+        self, value: tf.Tensor | LocalBlocks, *, like: SpatialTensor | None = None, differentiable: bool = False
     ) -> SpatialTensor:
         """An image or label tensor of static shape, cut into blocks and spread over the mesh.
 
         Args:
-            value: a tensor whose first axis is the batch; channels last.
+            value: a tensor whose first axis is the batch; channels last. Or the blocks that this process holds of it.
             like: a tensor whose axes it shares wherever the sizes agree, as labels do with logits. Without it the
                 axes are those of an input image.
             differentiable: whether a gradient with respect to it will be asked for.
         """
         axes = self._axes_like(value.shape, like) if like is not None else self._input_axes(value.shape)
         padding = [(0, axis.blocks * axis.length - axis.size) for axis in axes]
-        if any(after for _, after in padding):
+        if isinstance(value, LocalBlocks):
+            if not self.planning:  # While blocks are planned, their lengths are not known yet.
+                lengths, counts = tuple(axis.length for axis in axes), tuple(axis.blocks for axis in axes)
+                value.check(lengths, counts, len(self.impl.devices))
+        elif any(after for _, after in padding):
             value = tf.pad(value, padding)
         source = Source(self.mesh, value, mesh_shape_of(axes), differentiable=differentiable, name="input")
         return SpatialTensor(source.outputs[0], axes)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras_spatial.mtf.compatibility import mtf
 from keras_spatial.mtf.halo import Halo, exchange, exchange_adjoint, neighbourhood
 from keras_spatial.mtf.shared import DerivativeFunction, SharedFunction
+from keras_spatial.runtimes.blocks import LocalBlocks
 
 
 class LocalOperation(mtf.Operation):
@@ -184,21 +185,27 @@ class Source(mtf.Operation):
 
     Args:
         mesh: the Mesh-TF mesh.
-        value: the tensor, of the whole shape.
+        value: the tensor, of the whole shape; or the blocks that this process holds of it.
         shape: its Mesh-TF shape.
         differentiable: whether a gradient with respect to it will be asked for; backward operations that lead to no
             such source are never built.
         name: a name for the graph.
     """
 
-    def __init__(self, mesh: mtf.Mesh, value: tf.Tensor, shape: mtf.Shape, *, differentiable: bool, name: str):
+    def __init__(
+        self, mesh: mtf.Mesh, value: tf.Tensor | LocalBlocks, shape: mtf.Shape, *, differentiable: bool, name: str
+    ):
         super().__init__([], mesh=mesh, name=name)
         self.value = value
         self.differentiable = differentiable
         self._outputs = [mtf.Tensor(self, shape, value.dtype)]
 
     def lower(self, lowering: mtf.Lowering) -> None:
-        lowered = lowering.mesh_impl(self).import_tf_tensor(self.outputs[0], self.value)
+        mesh_impl = lowering.mesh_impl(self)
+        if isinstance(self.value, LocalBlocks):
+            lowered = mesh_impl.slicewise(tf.identity, mesh_impl.LaidOutTensor(list(self.value.slices)))
+        else:
+            lowered = mesh_impl.import_tf_tensor(self.outputs[0], self.value)
         lowering.set_tensor_lowering(self.outputs[0], lowered)
 
 

@@ -165,3 +165,31 @@ def test_fit_takes_it(builder):
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     history = model.fit(load(builder, "train", batch_size=3, epochs=2), epochs=2, steps_per_epoch=2, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
+
+
+@pytest.mark.parametrize("batch_size", [2, 4])  # Four of six cases leave a last batch of two.
+@pytest.mark.parametrize("layout", ["x:rows, y:columns", "batch:columns, x:rows"])
+def test_a_model_fed_block_by_block_trains_as_one_fed_with_whole_images(builder, layout, batch_size):
+    losses = []
+    for blocks in (False, True):
+        keras.utils.set_random_seed(3)
+        distribution = ks.SpatialParallel(ks.device_mesh("rows:2, columns:2"), layout)
+        with distribution.scope():
+            model = ks.models.UNet3D((*SIZE, 1), classes=3, filters=4, levels=2, convolutions=1, dropout=0.0)
+        model.compile(keras.optimizers.SGD(0.05), ks.losses.DiceCrossentropy(), metrics=[ks.metrics.Dice(1)])
+        options = {"distribution": distribution} if blocks else {}
+        data = load(builder, "train", batch_size, shuffle=True, augmentation=STRONG, **options)
+        history = model.fit(data, verbose=0).history
+        losses.append([*history["loss"], *model.evaluate(data, verbose=0)])
+    np.testing.assert_array_equal(*losses)
+
+
+def test_blocks_that_are_not_those_of_the_model_are_named(builder):
+    model = ks.models.UNet3D((*SIZE, 1), classes=3, filters=4, levels=2, convolutions=1)
+    model = ks.partition(model, ks.SpatialParallel(ks.device_mesh("rows:2"), "x:rows"))
+    model.compile(loss=ks.losses.DiceCrossentropy())
+    other = ks.SpatialParallel(ks.device_mesh("rows:2"), "y:rows")
+    with pytest.raises(ValueError, match=r"blocks of \(2, 8, 16, 16, 1\).*Received: 2 blocks of \(2, 16, 8, 16, 1\)"):
+        model.evaluate(load(builder, "train", 2, distribution=other), verbose=0)
+    with pytest.raises(ValueError, match="leave part out"):
+        load(builder, "train", 2, Part((0, 0, 0), (2, 1, 1)), distribution=other)

@@ -43,6 +43,16 @@ def test_fit_evaluate_and_predict_equal_plain_keras(tmp_path, plain, processes, 
             np.testing.assert_array_equal(result[name], results[0][name], err_msg=f"{name} differs between processes")
 
 
+@pytest.mark.parametrize(
+    ("processes", "mesh", "layout"),
+    [(2, "rows:2", "x:rows"), (2, "rows:2, columns:2", "y:rows, x:columns")],
+)
+def test_processes_that_are_fed_their_own_blocks_alone_train_as_plain_keras(tmp_path, plain, processes, mesh, layout):
+    for result in train(tmp_path, "blocks", processes, "--mesh", mesh, "--layout", layout, "--blocks"):
+        for name, expected in plain.items():
+            np.testing.assert_allclose(result[name], expected, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
 def run_each(programs: list[str], limit: float) -> str:
     """Run a different program in each process; return the output. All must end within `limit` seconds."""
     dispatch = f"import json, os\nexec({programs!r}[json.loads(os.environ['TF_CONFIG'])['task']['index']])"

@@ -25,11 +25,25 @@ class Killed(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def own_blocks(distribution: ks.SpatialParallel, whole: np.ndarray, axes: str) -> tf.data.Dataset:
+    """Cases of one part for each device of this process, read as a pipeline that never sees the others."""
+    parts = []
+    counts = tuple(distribution.blocks(axis) for axis in axes.split())
+    for place in distribution.local_coordinates():
+        part = whole
+        for i, axis in enumerate(axes.split()):
+            if counts[i] > 1:
+                part = np.split(part, counts[i], axis=i)[place[distribution.layout[axis]]]
+        parts.append(tf.data.Dataset.from_tensor_slices(part).batch(2))
+    return tf.data.Dataset.zip(tuple(parts)).map(lambda *slices: ks.LocalBlocks(slices, counts))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--mesh", default="rows:2")
     parser.add_argument("--layout", default="x:rows")
     parser.add_argument("--output", required=True)
+    parser.add_argument("--blocks", action="store_true", help="feed each process with its own blocks only")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--backup", help="a folder for ks.Backup")
@@ -52,6 +66,10 @@ def main() -> None:
     images = generator.normal(size=(4, 16, 16, 8, 1)).astype("float32")
     labels = generator.integers(0, 3, size=(4, 16, 16, 8)).astype("int32")
     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(2)
+    if arguments.blocks:
+        dataset = tf.data.Dataset.zip(
+            own_blocks(distribution, images, "batch x y z channels"), own_blocks(distribution, labels, "batch x y z")
+        )
     callbacks = [ks.Backup(arguments.backup, steps=1, keep=True)] if arguments.backup else []
     if arguments.die:
         rank, step = map(int, arguments.die.split(":"))

@@ -1,0 +1,71 @@
+"""Images and labels of which a process holds only its own blocks."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+
+class LocalBlocks(tf.experimental.ExtensionType):
+    """A batch of images or labels, as the blocks that the devices of this process hold.
+
+    `fit` and `evaluate` of a `ks.Model` take it wherever they take a whole tensor, alone or as an element of a
+    `tf.data.Dataset`, so that no process ever holds a whole image. `ks.data.load(..., distribution=...)` makes them.
+
+    Attributes:
+        slices: one block for each device of this process, in the order of the mesh; all of the same shape.
+        counts: for each axis of the tensor, into how many equal blocks it is split, 1 for an axis that is whole.
+    """
+
+    slices: tuple[tf.Tensor, ...]
+    counts: tuple[int, ...]
+
+    def __validate__(self):
+        if not self.slices or any(s.shape.rank not in (None, len(self.counts)) for s in self.slices):
+            raise ValueError(
+                f"Each block needs one axis for each of counts={self.counts}. Received blocks of shapes "
+                f"{[s.shape for s in self.slices]}"
+            )
+
+    @property
+    def shape(self) -> tf.TensorShape:
+        """The shape of the whole."""
+        sizes = self.slices[0].shape.as_list()
+        return tf.TensorShape([None if n is None else n * count for n, count in zip(sizes, self.counts, strict=True)])
+
+    @property
+    def dtype(self) -> tf.DType:
+        return self.slices[0].dtype
+
+    def cast(self, dtype) -> "LocalBlocks":
+        return self._each(lambda s: tf.cast(s, dtype), self.counts)
+
+    def with_channels(self) -> "LocalBlocks":
+        """With a last axis of one element."""
+        return self._each(lambda s: tf.expand_dims(s, -1), (*self.counts, 1))
+
+    def _each(self, function: Callable[[tf.Tensor], tf.Tensor], counts: tuple[int, ...]) -> "LocalBlocks":
+        return LocalBlocks(tuple(function(s) for s in self.slices), counts)
+
+    def check(self, lengths: tuple[int, ...], counts: tuple[int, ...], devices: int) -> None:
+        """Check that the blocks are those that a model needs.
+
+        Args:
+            lengths: elements of a block along each axis.
+            counts: blocks along each axis.
+            devices: of this process.
+
+        Raises:
+            ValueError: if they are not.
+        """
+        found = self.slices[0].shape.as_list()
+        if (tuple(found), self.counts, len(self.slices)) != (lengths, counts, devices):
+            raise ValueError(
+                f"The model takes blocks of {lengths} elements, {counts} of them along the axes, "
+                f"{devices} in this process; block-wise data are not padded, so choose an image size that these "
+                f"divide. Received: {len(self.slices)} blocks of {tuple(found)} elements, {self.counts} along the axes"
+            )
+
+
+def as_tensor(value) -> tf.Tensor | LocalBlocks:
+    """What a user passed, as a tensor; blocks as they are."""
+    return value if isinstance(value, LocalBlocks) else tf.convert_to_tensor(value)
