@@ -6,6 +6,7 @@ What stands between braces in a message depends on the case.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,13 +38,41 @@ def page() -> str:
 
 
 def messages(tree: ast.AST) -> Iterator[tuple[str, str]]:
-    """The class and the message of every `raise Class("...")`."""
+    """The class and the message of every error that is made, and of warnings and refused command lines."""
+    returned = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     for node in ast.walk(tree):
-        call = node.exc if isinstance(node, ast.Raise) else None
-        if isinstance(call, ast.Call) and call.args:
-            text = _text(call.args[0])
-            if text.strip("{}. "):
-                yield ast.unparse(call.func), " ".join(text.split())
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        kind = ast.unparse(node.func)
+        if kind not in _OTHERS and not kind.rpartition(".")[2].startswith(_raised(tree)):
+            continue
+        argument = node.args[1] if kind == "Unsupported" and len(node.args) > 1 else node.args[0]
+        for text in _texts(argument, returned):
+            if _LITERAL.sub("", text).strip(". "):
+                yield _OTHERS.get(kind, kind), " ".join(text.split())
+
+
+# What tells a user something without a `raise` around it.
+_OTHERS = {"warnings.warn": "warning", "parser.error": "command line", "Unsupported": "UnsupportedLayer"}
+_LITERAL = re.compile(r"\{.*?\}")
+
+
+def _raised(tree: ast.AST) -> tuple[str, ...]:
+    """The names of the classes that a module raises, and of what it makes for others to raise."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    errors = {ast.unparse(call.func).rpartition(".")[2] for call in calls}
+    raised = {
+        ast.unparse(n.exc.func) for n in ast.walk(tree) if isinstance(n, ast.Raise) and isinstance(n.exc, ast.Call)
+    }
+    return tuple({name for name in errors if name.endswith("Error")} | {n for n in raised if n[:1].isupper()})
+
+
+def _texts(argument: ast.expr, returned: dict[str, ast.FunctionDef]) -> list[str]:
+    """An argument's text; of a function of the same file that makes it, what that returns."""
+    if isinstance(argument, ast.Call) and isinstance(argument.func, ast.Name) and argument.func.id in returned:
+        values = [n.value for n in ast.walk(returned[argument.func.id]) if isinstance(n, ast.Return) and n.value]
+        return [_text(value) for value in values]
+    return [_text(argument)]
 
 
 def _text(node: ast.expr) -> str:

@@ -1,6 +1,7 @@
 """Convolutions of every kind: halo exchange, then Keras's own convolution without padding."""
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import keras
 import tensorflow as tf
@@ -197,7 +198,7 @@ def _at_least(sizes: Sequence[int], kernel: tf.Tensor) -> tf.Tensor:
 
     TensorFlow 2.21 with oneDNN corrupts memory where a kernel is smaller than its stride.
     """
-    lacking = [max(size - n, 0) for size, n in zip(sizes, kernel.shape.as_list(), strict=False)]
+    lacking = [max(size - n, 0) for size, n in zip(sizes, cast(list[int], kernel.shape.as_list()), strict=False)]
     return tf.pad(kernel, [*((0, n) for n in lacking), (0, 0), (0, 0)]) if any(lacking) else kernel
 
 

@@ -30,6 +30,16 @@ class Placement(PlacementMeshImpl):
             return x.to_laid_out_tensor()
         return self._collective_with_groups(x, list(mesh_axes), sum_and_copy)
 
+    def receive(self, x, mesh_axis: int, source_pcoord: Sequence[int | None]):
+        """Each slice from one neighbour, or zeros. TensorFlow copies what the operation that reads it has elsewhere."""
+        slices = x.to_laid_out_tensor().tensor_list
+        received = [None] * len(slices)
+        for group in mtf.processor_groups(self.shape, [mesh_axis]):
+            for pnum, source in zip(group, source_pcoord, strict=True):
+                with tf.device(self.devices[pnum]):
+                    received[pnum] = tf.zeros_like(slices[pnum]) if source is None else slices[group[source]]
+        return self.LaidOutTensor(received)
+
     def laid_out_pcoord(self, mesh_axis: int):
         coordinates = [mtf.pnum_to_processor_coordinates(self.shape, pnum) for pnum in range(self.size)]
         return self.LaidOutTensor([coordinate[mesh_axis] for coordinate in coordinates])
