@@ -1,4 +1,4 @@
-"""Models whose own inputs, outputs and labels are channels-first: the image axes that are split are still the image's."""
+"""Models whose own inputs, outputs and labels are channels-first: what is split is still the image."""
 
 import keras
 import numpy as np
