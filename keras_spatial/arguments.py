@@ -1,5 +1,7 @@
 """What users pass to a model, in the form in which it is computed."""
 
+import operator
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -32,6 +34,24 @@ def fit_input(value: tf.Tensor | LocalBlocks, reference: keras.KerasTensor, name
 
 def cast(value: tf.Tensor | LocalBlocks, dtype: str) -> tf.Tensor | LocalBlocks:
     return value.cast(dtype) if isinstance(value, LocalBlocks) else tf.cast(value, dtype)
+
+
+def batches_of(x: Any, batch_size: int) -> Iterable:
+    """What users pass to `predict`, as batches.
+
+    Raises:
+        ValueError: if the arrays are not equally long.
+    """
+    if isinstance(x, tf.data.Dataset):
+        return x
+    flat = tree.flatten(x)
+    if any(isinstance(value, LocalBlocks) for value in flat):
+        return [(x,)]
+    lengths = {len(value) for value in flat}
+    if len(lengths) != 1 or batch_size < 1:
+        raise ValueError(f"Expected arrays of one length and batch_size >= 1. Received: {lengths}, {batch_size}")
+    starts = range(0, lengths.pop(), batch_size)
+    return [(tree.map_structure(operator.itemgetter(slice(i, i + batch_size)), x),) for i in starts]
 
 
 def per_output(value: Any, outputs: Any, repeat: bool = False) -> list:

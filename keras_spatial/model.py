@@ -1,6 +1,7 @@
 """`Model`: Keras's `fit`, `evaluate` and `predict` over a mesh of devices."""
 
 import inspect
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from keras.src.models.functional import Functional  # Not public; the one class 
 from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 
 from keras_spatial import processes
-from keras_spatial.arguments import cast, fit_input, is_concrete, per_output
+from keras_spatial.arguments import batches_of, cast, fit_input, is_concrete, per_output
 from keras_spatial.compiled import copy_compilation, targets
 from keras_spatial.distribution import SpatialParallel
 from keras_spatial.lowering.objective import update_metric
@@ -19,7 +20,7 @@ from keras_spatial.lowering.table import UnsupportedLayer
 from keras_spatial.lowering.tensors import Blocks
 from keras_spatial.lowering.walk import explain, trace_call, unsupported_operations
 from keras_spatial.mtf.shared import unoptimized
-from keras_spatial.runtimes.blocks import as_tensor
+from keras_spatial.runtimes.blocks import Block, as_tensor
 from keras_spatial.runtimes.synchronize import callbacks_without_files, synchronize
 from keras_spatial.step import (
     Forward,
@@ -109,6 +110,51 @@ class Model(keras.Model):
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.predict`, in all processes alike: each gets the whole outputs."""
         return super().predict(**self._in_step(keras.Model.predict, args, kwargs))
+
+    def predict_blocks(self, x: Any, batch_size: int = 32) -> Iterator[Any]:
+        """As `predict`, but no output is put together: each process gets what its own devices hold.
+
+        All processes call it alike, and take as many batches from it.
+
+        Args:
+            x: arrays, `ks.LocalBlocks` of one batch, or a `tf.data.Dataset` of batches, as for `predict`.
+            batch_size: for arrays.
+
+        Yields:
+            For each batch, in the structure of the model's outputs, a list of `Block`s: `index`, where it lies in the
+            batch's output, and `values`. Together the lists of all processes cover the output once.
+
+        Raises:
+            ValueError: if the model has no mesh.
+        """
+        if self.distribution is None:
+            raise ValueError(f"Model '{self.name}' has no mesh, so its outputs have no blocks: use predict.")
+        return self._predicted_blocks(batches_of(x, batch_size))
+
+    def _predicted_blocks(self, batches: Iterable) -> Iterator[Any]:
+        structures: dict[tuple, Any] = {}
+        places: dict[tuple, list] = {}
+
+        def step(inputs):
+            forward = self._forward(inputs, training=False)
+            fuse_for_outputs(forward)
+            lowered = Lowered(forward.trace)
+            found = [lowered.own_blocks(output) for output in forward.flat_outputs]
+            structures[_shapes(inputs)] = tree.map_structure(lambda _: 0, forward.outputs)
+            places[_shapes(inputs)] = [indices for indices, _ in found]
+            return [values for _, values in found]
+
+        step = tf.function(step, autograph=False)
+        for batch in batches:
+            self._prepare(batch, training=False)
+            inputs = self._as_inputs(unpack_x_y_sample_weight(batch)[0])
+            with unoptimized():
+                outputs = step(inputs)
+            blocks = [
+                [Block(index, value.numpy()) for index, value in zip(indices, values, strict=True)]
+                for indices, values in zip(places[_shapes(inputs)], outputs, strict=True)
+            ]
+            yield tree.pack_sequence_as(structures[_shapes(inputs)], blocks)
 
     def _in_step(self, method, args: tuple, kwargs: dict) -> dict:
         """The arguments of `fit` and the like in this process."""
@@ -269,7 +315,7 @@ class Model(keras.Model):
 
     def _plan(self, inputs, training: bool) -> dict[str, Blocks]:
         known = self._partition.blocks
-        key = (training, tuple(tuple(x.shape) for x in tree.flatten(inputs)))
+        key = (training, _shapes(inputs))
         if key not in known:
             known[key] = plan_blocks(self._graph(inputs, training), self.distribution, inputs, training)
         return known[key]
@@ -413,6 +459,10 @@ def check_distribution(distribution: Any) -> SpatialParallel:
 def current_distribution() -> SpatialParallel | None:
     current = keras.distribution.distribution()
     return current if isinstance(current, SpatialParallel) else None
+
+
+def _shapes(inputs: Any) -> tuple:
+    return tuple(tuple(x.shape) for x in tree.flatten(inputs))
 
 
 def _is_functional(args: tuple, kwargs: dict) -> bool:

@@ -75,24 +75,8 @@ class Processes:
         Raises:
             RuntimeError: in every process, naming what differs from process 0; or the process that did not answer.
         """
-        if self.count == 1:
-            return
-        key = f"keras_spatial/{len(self._agreements)}"
-        self._agreements.append(what)
         mine = {"what": what, **{name: str(value) for name, value in facts.items()}}
-        runtime = context.context()
-        runtime.set_config_key_value(f"{key}/{self.rank}", json.dumps(mine))
-        found = []
-        for rank in range(self.count):
-            try:
-                text = runtime.get_config_key_value(f"{key}/{rank}", timeout_in_ms=int(1000 * self.timeout))
-            except tf.errors.OpError as error:
-                raise RuntimeError(
-                    f"Process {rank} of {self.count} did not come to the same point as process {self.rank} (comparing "
-                    f"the {what}) within {self.timeout:.0f} s. It has ended, or runs another program. "
-                    f"Received: {error.message}"
-                ) from error
-            found.append(json.loads(text))
+        found = [json.loads(text) for text in self.exchange(what, json.dumps(mine))]
         differences = [
             f"  - {name}: process 0 has {_short(first)}, process {rank} has {_short(theirs.get(name))}"
             for rank, theirs in enumerate(found)
@@ -102,6 +86,34 @@ class Processes:
         if differences:
             lines = "\n".join(differences)
             raise RuntimeError(f"The processes do not agree on the {what}; start all with the same program:\n{lines}")
+
+    def exchange(self, what: str, text: str) -> list[str]:
+        """Get a short text from every process, this one's among them, in the order of processes. All call it.
+
+        Args:
+            what: what is exchanged, for the message if a process does not answer.
+            text: this process's.
+
+        Raises:
+            RuntimeError: if a process does not come to the same point within the timeout.
+        """
+        if self.count == 1:
+            return [text]
+        key = f"keras_spatial/{len(self._agreements)}"
+        self._agreements.append(what)
+        runtime = context.context()
+        runtime.set_config_key_value(f"{key}/{self.rank}", text)
+        found = []
+        for rank in range(self.count):
+            try:
+                found.append(runtime.get_config_key_value(f"{key}/{rank}", timeout_in_ms=int(1000 * self.timeout)))
+            except tf.errors.OpError as error:
+                raise RuntimeError(
+                    f"Process {rank} of {self.count} did not come to the same point as process {self.rank} (comparing "
+                    f"the {what}) within {self.timeout:.0f} s. It has ended, or runs another program. "
+                    f"Received: {error.message}"
+                ) from error
+        return found
 
 
 def _short(value: str | None, limit: int = 300) -> str:

@@ -147,6 +147,26 @@ class Lowered:
             whole = tf.slice(whole, [0] * len(shape), list(shape))
         return whole
 
+    def own_blocks(self, x: SpatialTensor) -> tuple[list[tuple[slice, ...]], list[tf.Tensor]]:
+        """What the devices of this process hold of a tensor: where it lies, and the values.
+
+        Elements beyond the logical size are left out, and what several devices of the mesh hold is given by the first.
+        """
+        impl = self.trace.impl
+        shape = x.value.shape
+        lengths = impl.slice_shape(shape)
+        begins = [tuple(impl.slice_begin(shape, pnum)) for pnum in range(impl.shape.size)]
+        numbers = impl.laid_out_pnum().tensor_list
+        indices, values = [], []
+        for pnum, value in zip(numbers, self.lowering.tensors[x.value].to_laid_out_tensor().tensor_list, strict=True):
+            begin = begins[pnum]
+            ends = [min(b + n, size) for b, n, size in zip(begin, lengths, x.shape, strict=True)]
+            if begins.index(begin) == pnum and all(b < end for b, end in zip(begin, ends, strict=True)):
+                indices.append(tuple(slice(b, end) for b, end in zip(begin, ends, strict=True)))
+                with tf.device(value.device):
+                    values.append(tf.slice(value, [0] * len(ends), [i.stop - i.start for i in indices[-1]]))
+        return indices, values
+
     def export_all(self, values: Sequence[mtf.Tensor], shapes: Sequence[Sequence[int]]) -> list[tf.Tensor]:
         """As `export`, of many small tensors such as weight gradients: between processes they travel together."""
         impl = self.trace.impl

@@ -1,7 +1,9 @@
 """Images and labels of which a process holds only its own blocks."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -64,6 +66,19 @@ class LocalBlocks(tf.experimental.ExtensionType):
                 f"{devices} in this process; block-wise data are not padded, so choose an image size that these "
                 f"divide. Received: {len(self.slices)} blocks of {tuple(found)} elements, {self.counts} along the axes"
             )
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of an array that a device of this process holds.
+
+    Attributes:
+        index: where it lies in the array, one slice for each axis.
+        values: the part.
+    """
+
+    index: tuple[slice, ...]
+    values: np.ndarray
 
 
 def as_tensor(value) -> tf.Tensor | LocalBlocks:

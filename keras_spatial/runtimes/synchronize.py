@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+from keras.src.saving.keras_saveable import KerasSaveable  # Not public; what all that has a configuration derives from.
 
 from keras_spatial.processes import Processes
 from keras_spatial.runtimes.collective import broadcast_variables
@@ -18,6 +19,8 @@ _WRITERS = (
     keras.callbacks.RemoteMonitor,
     keras.callbacks.ProgbarLogger,
 )
+# What processes must compile their models with alike, beside the optimizer.
+_COMPARED = ("loss", "loss_weights", "metrics", "weighted_metrics", "steps_per_execution")
 
 
 def callbacks_without_files(callbacks: Any) -> Any:
@@ -59,21 +62,37 @@ def facts_of(model: keras.Model, variables: Sequence[keras.Variable]) -> dict[st
     shapes = json.dumps([(list(v.shape), str(v.dtype)) for v in variables])
     operations = [f"{type(o).__name__}{_configuration(o)}" for o in getattr(model, "operations", [])]
     optimizer = getattr(model, "optimizer", None)
+    compiled = getattr(getattr(model, "_compile_config", None), "config", {})
     return {
         "mesh and layout": repr(model.distribution),
         "devices": ", ".join(mesh.devices.flatten()),
         "number of parameters": str(model.count_params() if model.built else "not built"),
         "layers": hashlib.sha256("\n".join(operations).encode()).hexdigest()[:16],
         "shapes of variables": hashlib.sha256(shapes.encode()).hexdigest()[:16],
-        "optimizer": "none" if optimizer is None else json.dumps(optimizer.get_config(), sort_keys=True, default=str),
+        "optimizer": "none" if optimizer is None else _described(optimizer),
+        "loss, metrics": _described([compiled.get(name) for name in _COMPARED]),
     }
+
+
+def _described(value: Any) -> str:
+    """A text that is the same in all processes that were told the same."""
+    return json.dumps(value, sort_keys=True, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, KerasSaveable):
+        # Keras leaves out of a loss's configuration what its function is called with.
+        return {type(value).__name__: [_without_chance(value.get_config()), getattr(value, "_fn_kwargs", {})]}
+    return getattr(value, "__qualname__", type(value).__name__)
 
 
 def _configuration(operation: keras.Operation) -> str:
     try:
-        configuration = operation.get_config()
+        return _described(_without_chance(operation.get_config()))
     except (NotImplementedError, TypeError):
         return ""
-    # Seeds that nobody set are drawn anew in every process, and the seeds' state comes from the first one.
-    configuration = {k: v for k, v in configuration.items() if k not in ("name", "seed") and "initializer" not in k}
-    return json.dumps(configuration, sort_keys=True, default=lambda value: type(value).__name__)
+
+
+def _without_chance(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Without seeds that nobody set, which are drawn anew in every process; their state comes from the first one."""
+    return {k: v for k, v in configuration.items() if k not in ("name", "seed") and "initializer" not in k}

@@ -42,6 +42,26 @@ def test_no_tensor_of_a_step_has_as_many_elements_as_the_image_has_voxels(step):
     assert not activations
 
 
+def test_predicting_blocks_holds_no_whole_output():
+    model = ks.models.UNet3D((*SHAPE, 1), classes=4, filters=4, levels=2, convolutions=1, dropout=0.0)
+    model = ks.partition(model, split("4x4"))
+    steps = []
+    make = tf.function
+
+    def recorded(function=None, **options):
+        made = make(function, **options)
+        if getattr(function, "__name__", "") == "step":
+            steps.append(made)
+        return made
+
+    images = tf.zeros((1, *SHAPE, 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf, "function", recorded)
+        blocks = next(model.predict_blocks(images))
+    assert len(blocks) == 16 and {b.values.size for b in blocks} == {4 * VOXELS // 16}
+    assert max(largest_tensors(steps[0], images).values()) == VOXELS  # The image that was passed.
+
+
 def test_the_same_step_of_plain_keras_does_hold_them():
     """So the test above can fail."""
     model = ks.models.UNet3D((*SHAPE, 1), classes=4, filters=4, levels=2, convolutions=1, dropout=0.0)

@@ -6,8 +6,10 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+import zarr
 
 from keras_spatial.launch import free_ports, launch
 
@@ -48,9 +50,17 @@ def test_fit_evaluate_and_predict_equal_plain_keras(tmp_path, plain, processes, 
     [(2, "rows:2", "x:rows"), (2, "rows:2, columns:2", "y:rows, x:columns")],
 )
 def test_processes_that_are_fed_their_own_blocks_alone_train_as_plain_keras(tmp_path, plain, processes, mesh, layout):
-    for result in train(tmp_path, "blocks", processes, "--mesh", mesh, "--layout", layout, "--blocks"):
+    written = tmp_path / "written"
+    options = ("--mesh", mesh, "--layout", layout, "--blocks", "--write", str(written))
+    for result in train(tmp_path, "blocks", processes, *options):
         for name, expected in plain.items():
             np.testing.assert_allclose(result[name], expected, rtol=1e-4, atol=1e-4, err_msg=name)
+    # And each writes its own blocks of the predictions.
+    assert len(list(written.iterdir())) == 2 * len(result["prediction"])
+    for case, scores in enumerate(result["prediction"]):
+        np.testing.assert_allclose(zarr.open_array(written / f"{case}.zarr", mode="r")[:], scores, rtol=1e-5, atol=1e-5)
+        classes = np.asarray(nib.load(written / f"{case}.nii").dataobj)
+        np.testing.assert_array_equal(classes, scores.argmax(-1))
 
 
 def run_each(programs: list[str], limit: float) -> str:
@@ -76,6 +86,22 @@ model.predict(np.zeros((1, 8, 8, 1), "float32"))
     text = run_each([program.format(mesh="rows:2"), program.format(mesh="rows:4")], 180)
     assert "The processes do not agree on the model" in text
     assert "mesh and layout" in text and "rows:4" in text
+
+
+def test_processes_with_different_losses_say_so():
+    program = """
+import numpy as np, keras, keras_spatial as ks
+ks.initialize(timeout=60)
+with ks.SpatialParallel(ks.device_mesh("rows:2"), "x:rows").scope():
+    inputs = keras.Input((8, 8, 1))
+    model = ks.Model(inputs, ks.layers.Conv2D(1, 3, padding="same")(inputs))
+model.compile("sgd", {loss})
+model.fit(np.zeros((1, 8, 8, 1), "float32"), np.zeros((1, 8, 8, 1), "float32"), verbose=0)
+"""
+    losses = ["keras.losses.Huber(delta=2.0)", "keras.losses.Huber(delta=1.0)"]
+    text = run_each([program.format(loss=loss) for loss in losses], 180)
+    assert "The processes do not agree on the model" in text
+    assert "loss, metrics" in text and "2.0" in text
 
 
 def test_a_missing_process_is_an_error_in_bounded_time():

@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--blocks", action="store_true", help="feed each process with its own blocks only")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--write", help="a folder for predictions, written by all processes")
     parser.add_argument("--backup", help="a folder for ks.Backup")
     parser.add_argument("--die", help="'rank:step': that process is killed after so many steps")
     arguments = parser.parse_args()
@@ -78,6 +79,10 @@ def main() -> None:
     results = {name: np.array(values) for name, values in history.history.items()}
     results["evaluation"] = np.array(model.evaluate(dataset, verbose=0, return_dict=True)["loss"])
     results["prediction"] = model.predict(images, batch_size=2, verbose=0)
+    if arguments.write:
+        fed = dataset if arguments.blocks else images
+        ks.inference.predict_to_files(model, fed, f"{arguments.write}/{{case}}.nii")
+        ks.inference.predict_to_files(model, fed, f"{arguments.write}/{{case}}.zarr", scores=True)
     results |= {f"weight{i}": value for i, value in enumerate(model.get_weights())}
     np.savez(arguments.output.format(rank=processes.rank), **dict(results))
 
