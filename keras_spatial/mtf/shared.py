@@ -12,12 +12,10 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.eager import context  # Not public; the only way to choose how one call is optimized.
 
-# A local function is called on every device, and TensorFlow prepares it for each of them. Of its graph optimizers only
-# the one that drops dead operations earns its time there: the others would take most of a first step.
+# A local function is called on every device, and TensorFlow prepares it for each of them: without its graph optimizers,
+# which would take most of a first step. What they would drop, `trace` leaves out.
 _PROTO = tf.compat.v1.ConfigProto()
-_PROTO.graph_options.rewrite_options.optimizers.append("pruning")
-_PROTO.graph_options.rewrite_options.meta_optimizer_iterations = 1
-_PROTO.graph_options.rewrite_options.min_graph_nodes = -1
+_PROTO.graph_options.rewrite_options.disable_meta_optimizer = True
 _CONFIG = _PROTO.SerializeToString()
 
 
@@ -158,12 +156,33 @@ def _ancestors(tensors: Sequence[tf.Tensor]) -> set[tf.Operation]:
 
 
 def trace(function: Callable, arguments: Sequence[tf.Tensor]):
-    """A concrete function for arguments of these shapes and dtypes, with a flat tuple of results."""
+    """A concrete function for arguments of these shapes and dtypes, with a flat tuple of results.
+
+    Operations that its results do not depend on, such as those of a forward pass that only its gradient was wanted of,
+    are left out.
+    """
     specs = [tf.TensorSpec(a.shape, a.dtype) for a in arguments]
+    traced = _get_concrete(lambda *args: tuple(function(*args)), specs)
+    needed = {operation.name for operation in _ancestors(traced.outputs)}
+    names = [placeholder.op.name for placeholder in traced.inputs]
+    if all(operation.name in needed for operation in traced.graph.get_operations() if operation.name not in names):
+        return traced
+    definition = traced.graph.as_graph_def()
+    kept = [node for node in definition.node if node.name in needed or node.name in names]
+    del definition.node[:]
+    definition.node.extend(kept)
+    results = [output.name for output in traced.outputs]
+
+    def of_needed(*args: tf.Tensor):
+        given = {f"{name}:0": argument for name, argument in zip(names, args, strict=True)}
+        return tuple(tf.graph_util.import_graph_def(definition, given, results, name=""))
+
+    return _get_concrete(of_needed, specs)
+
+
+def _get_concrete(function: Callable, specs: Sequence[tf.TensorSpec]):
     # Inlined, the bodies would make the graph as large as if nothing were shared.
-    traced = tf.function(
-        lambda *args: tuple(function(*args)), autograph=False, experimental_attributes={"_noinline": True}
-    )
+    traced = tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
     return traced.get_concrete_function(*specs)
 
 
