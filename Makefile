@@ -44,7 +44,7 @@ bench: install ## All benchmarks, one after the other; JAX=<python> and TORCH=<p
 	for name in step layers inference planner input; do $(VENV)/bin/python -m benchmarks.$$name || exit 1; done
 	$(VENV)/bin/python -m benchmarks.trace $(if $(JAX),--jax-python $(JAX))
 	$(VENV)/bin/python -m benchmarks.peers $(if $(JAX),--jax-python $(JAX)) $(if $(TORCH),--torch-python $(TORCH))
-	$(VENV)/bin/python benchmarks/scaling.py --output benchmarks/results/scaling.raw.json
+	$(VENV)/bin/python -m benchmarks.scaling
 
 package: install ## The wheel and the source distribution, in dist/
 	$(VENV)/bin/python -m build

@@ -29,7 +29,7 @@ class Rehearsal(SpatialParallel):
         distribution: the mesh and layout to rehearse. Its devices need not exist.
 
     Attributes:
-        traffic: bytes that the device sends in all graphs lowered so far: `"halo"`, and `"allreduce"` (what it puts
+        traffic: bytes that the device sends in the graph that was lowered last: `"halo"`, and `"allreduce"` (what it puts
             into sums over other devices).
     """
 
@@ -38,6 +38,8 @@ class Rehearsal(SpatialParallel):
         self.traffic: Counter[str] = Counter()
 
     def mesh_impl(self) -> mtf.MeshImpl:
+        # TensorFlow traces a step that makes variables twice, and each time for a mesh of its own.
+        self.traffic.clear()
         mesh = self.device_mesh
         shape = mtf.Shape([mtf.Dimension(n, s) for n, s in zip(mesh.axis_names, mesh.shape, strict=True)])
         return RehearsalMesh(shape, mtf.LayoutRules(self.layout.items()), self.traffic)

@@ -43,6 +43,17 @@ def test_halo_bytes_grow_with_the_batch_and_shrink_with_the_dtype():
     assert ks.plan(convolution(30), distribution, dtype="mixed_float16", training=False).halo == one / 2
 
 
+def test_training_sends_margins_forward_and_their_gradients_back():
+    inputs = keras.Input((30, 30, 2))
+    x = keras.layers.Conv2D(3, 3, padding="same")(inputs)
+    model = keras.Model(inputs, keras.layers.Conv2D(1, 3, padding="same")(x))
+    for optimizer in ("sgd", "adam"):
+        model.compile(optimizer, "mse")
+        planned = ks.plan(model, mesh("rows:3", "x:rows"))
+        # The image of 2 channels has no gradient; what lies between the convolutions has 3, and goes both ways.
+        assert planned.halo == 2 * 30 * (2 + 3 + 3) * FLOAT
+
+
 def test_training_sums_the_gradients_of_all_weights_and_the_loss():
     model = convolution(30)
     model.compile("sgd", "mse")
