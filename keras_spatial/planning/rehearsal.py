@@ -29,8 +29,8 @@ class Rehearsal(SpatialParallel):
         distribution: the mesh and layout to rehearse. Its devices need not exist.
 
     Attributes:
-        traffic: bytes that the device sends in the graph that was lowered last: `"halo"`, and `"allreduce"` (what it puts
-            into sums over other devices).
+        traffic: bytes that the device sends in the graph that was lowered last: `"halo"`, and `"allreduce"` (what it
+            puts into sums over other devices).
     """
 
     def __init__(self, distribution: SpatialParallel):
