@@ -17,7 +17,7 @@ import keras_spatial as ks
 import keras
 import numpy as np
 
-from benchmarks.peers.network import cpu
+from benchmarks.step.network import cpu
 from benchmarks.results import row, save
 from keras_spatial.inference import sliding_window
 from keras_spatial.inference.probabilities import probabilities_of

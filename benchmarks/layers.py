@@ -18,7 +18,7 @@ import keras_spatial as ks
 import keras
 import numpy as np
 
-from benchmarks.peers.network import cpu
+from benchmarks.step.network import cpu
 from benchmarks.results import row, save
 
 L = keras.layers

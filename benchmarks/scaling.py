@@ -156,10 +156,10 @@ def rows_of(arguments: argparse.Namespace) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=160, help="voxels along each axis")
-    parser.add_argument("--filters", type=int, default=8)
+    parser.add_argument("--size", type=int, default=192, help="voxels along each axis")
+    parser.add_argument("--filters", type=int, default=16)
     parser.add_argument("--levels", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4, 8], help="the first one is 1")
     parser.add_argument("--repeats", type=int, default=3, help="of the comparison of times")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)

@@ -8,7 +8,7 @@ import keras_spatial as ks
 import keras
 import numpy as np
 
-from benchmarks.peers.network import Case, case_from_arguments, report
+from benchmarks.step.network import Case, case_from_arguments, report
 from keras_spatial.model import plain
 
 

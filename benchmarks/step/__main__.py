@@ -1,6 +1,6 @@
 """The U-Net's training step here, in plain Keras, in JAX and in PyTorch, on the same cores, in turns.
 
-    python -m benchmarks.peers --jax-python <python with jax> --torch-python <python with torch>
+    python -m benchmarks.step --jax-python <python with jax> --torch-python <python with torch>
 
 Each peer runs in an environment of its own (`pip install jax`; `pip install torch`). All start from the same weights
 and must find the same loss before anything is reported. JAX and this package split x and y over a 2x2 mesh of CPU
@@ -17,7 +17,7 @@ import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from benchmarks.peers.network import Case
+from benchmarks.step.network import Case
 from benchmarks.results import row, save
 
 HERE = Path(__file__).parent
@@ -25,8 +25,8 @@ HERE = Path(__file__).parent
 
 def commands(jax: str | None, torch: str | None) -> dict[str, list[str]]:
     """Command lines but for the case, by variant."""
-    found = {f"ours {mesh}": [sys.executable, "-m", "benchmarks.peers.ours", "{case}", mesh] for mesh in ("1x1", "2x2")}
-    found["keras"] = [sys.executable, "-m", "benchmarks.peers.ours", "{case}", "keras"]
+    found = {f"ours {mesh}": [sys.executable, "-m", "benchmarks.step.ours", "{case}", mesh] for mesh in ("1x1", "2x2")}
+    found["keras"] = [sys.executable, "-m", "benchmarks.step.ours", "{case}", "keras"]
     if jax:
         found |= {f"jax {mesh}": [jax, str(HERE / "jax_step.py"), "{case}", mesh] for mesh in ("1x1", "2x2")}
     if torch:
@@ -84,7 +84,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         case = Case(arguments.size, arguments.filters, arguments.levels, 3, arguments.steps, folder)
-        subprocess.run([sys.executable, "-m", "benchmarks.peers.ours", json.dumps(asdict(case)), "write"], check=True)
+        subprocess.run([sys.executable, "-m", "benchmarks.step.ours", json.dumps(asdict(case)), "write"], check=True)
         variants = commands(arguments.jax_python, arguments.torch_python)
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
         for _ in range(arguments.rounds):
@@ -97,7 +97,7 @@ def main() -> None:
         name: {key: statistics.median(run[key] for run in found) for key in found[0]} for name, found in runs.items()
     }
     settings = {**asdict(replace(case, folder="")), "rounds": arguments.rounds}
-    save("peers", rows_of(figures), settings, "python -m benchmarks.peers --jax-python ... --torch-python ...")
+    save("step", rows_of(figures), settings, "python -m benchmarks.step --jax-python ... --torch-python ...")
 
 
 if __name__ == "__main__":
