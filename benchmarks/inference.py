@@ -17,8 +17,8 @@ import keras_spatial as ks
 import keras
 import numpy as np
 
-from benchmarks.step.network import cpu
 from benchmarks.results import row, save
+from benchmarks.step.network import cpu
 from keras_spatial.inference import sliding_window
 from keras_spatial.inference.probabilities import probabilities_of
 

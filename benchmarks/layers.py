@@ -18,8 +18,8 @@ import keras_spatial as ks
 import keras
 import numpy as np
 
-from benchmarks.step.network import cpu
 from benchmarks.results import row, save
+from benchmarks.step.network import cpu
 
 L = keras.layers
 CHANNELS = 16

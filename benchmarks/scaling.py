@@ -10,6 +10,7 @@ the model was built: what one process cannot train within it, more processes tra
 """
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -90,7 +91,9 @@ def run(processes: int, arguments: argparse.Namespace, *, threads: int = 1, limi
         command += [f"--{name}", str(getattr(arguments, name))]
     command += ["--threads", str(threads), "--limit", str(limit)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TF_CPP_MIN_LOG_LEVEL": "2"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    # The limit counts the whole of every thread's stack; with small stacks it is about the step's memory.
+    stack = functools.partial(resource.setrlimit, resource.RLIMIT_STACK, (MIB, MIB)) if limit else None
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, preexec_fn=stack)
     found = [json.loads(line.split("RESULT ")[1]) for line in done.stdout.splitlines() if "RESULT " in line]
     if done.returncode or len(found) != processes:
         if limit:

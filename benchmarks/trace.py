@@ -83,7 +83,7 @@ def _run(network: str, rows: int, columns: int) -> dict[str, float]:
 
 
 def _jax(python: str, rows: int, columns: int) -> float:
-    command = [python, str(Path(__file__).parent / "peers" / "jax_trace.py"), f"{rows}x{columns}"]
+    command = [python, str(Path(__file__).parent / "step" / "jax_trace.py"), f"{rows}x{columns}"]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 

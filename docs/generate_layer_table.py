@@ -38,12 +38,14 @@ def table() -> str:
 
 
 def _layers(model, keras) -> list[str]:
-    """The classes of Keras's layers in a case, but for the pointwise layer before it."""
+    """The classes of layers in a case, but for the pointwise layer before it."""
+    import keras_spatial as ks
+
     first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dense))
     nested = [inner for layer in model.layers if layer is not first for inner in layer._flatten_layers()]
     names = [type(layer).__name__ for layer in nested if isinstance(layer, keras.layers.Layer)]
     names = [name for name in names if name not in ("InputLayer", "Sequential", "Functional")]
-    return sorted({name for name in names if hasattr(keras.layers, name)})
+    return sorted({name for name in names if hasattr(ks.layers, name) or hasattr(keras.layers, name)})
 
 
 def updated(page: str) -> str:

@@ -60,6 +60,10 @@ class Backup(keras.callbacks.Callback):
         job = processes.current()
         position = tf.Variable(tf.zeros([2], tf.int64))
         metrics = [tf.Variable(v) for v in self.model.metrics_variables]
+        if job.is_first:
+            # What a run that was killed in the middle of writing has left.
+            for part in self.path.parent.glob(f"{self.path.name}.*.part"):
+                part.unlink(missing_ok=True)
         if job.is_first and self.path.exists():
             epoch, step = _read(self.path, state_of(self.model), metrics)
             position.assign([epoch, step])

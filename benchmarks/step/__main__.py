@@ -17,8 +17,8 @@ import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from benchmarks.step.network import Case
 from benchmarks.results import row, save
+from benchmarks.step.network import Case
 
 HERE = Path(__file__).parent
 

@@ -1,8 +1,9 @@
 """The layers of a partitioned model.
 
-They are Keras's own classes: partitioning changes how a model is computed, never what it is. So a model of these layers
-has Keras's names, weights and configurations, its file is a plain Keras file, and without a distribution it simply is
-a Keras model. How each of them is computed on a mesh stands in `keras_spatial.lowering`.
+They are Keras's own classes, but for augmentation of volumes, which Keras lacks: partitioning changes how a model is
+computed, never what it is. So a model of these layers has Keras's names, weights and configurations, its file is a
+plain Keras file, and without a distribution it simply is a Keras model. How each of them is computed on a mesh stands
+in `keras_spatial.lowering`.
 """
 
 from keras.layers import (
@@ -94,6 +95,8 @@ from keras.layers import (
     ZeroPadding3D,
 )
 
+from keras_spatial.layers.augmentation import RandomBrightness3D, RandomContrast3D, RandomFlip3D
+
 __all__ = [
     "ELU",
     "Activation",
@@ -154,9 +157,12 @@ __all__ = [
     "Permute",
     "RMSNormalization",
     "RandomBrightness",
+    "RandomBrightness3D",
     "RandomContrast",
+    "RandomContrast3D",
     "RandomCrop",
     "RandomFlip",
+    "RandomFlip3D",
     "RandomRotation",
     "RandomTranslation",
     "RandomZoom",

@@ -7,6 +7,7 @@ nothing is ever put together.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ import tensorflow as tf
 from keras_spatial.lowering.tensors import Axis, SpatialTensor, mesh_shape_of
 from keras_spatial.mtf.halo import Halo
 from keras_spatial.mtf.local import LocalOperation, Source
+from keras_spatial.mtf.mirror import Mirror
 
 if TYPE_CHECKING:
     from keras_spatial.lowering.trace import Trace
@@ -195,6 +197,19 @@ def _shifted_whole(
 def _filled(t: tf.Tensor, i: int, inside: tf.Tensor, fill: float | bool) -> tf.Tensor:
     inside = tf.reshape(inside, [-1 if j == i else 1 for j in range(t.shape.rank)])
     return tf.where(inside, t, tf.cast(fill, t.dtype))
+
+
+def mirrored(trace: "Trace", x: SpatialTensor, i: int) -> SpatialTensor:
+    """The elements along one axis in reverse order."""
+    axis = x.axes[i]
+    if not axis.split:
+        return trace.reduced(lambda t: tf.reverse(t, [i]), [x], x.axes, name="mirrored")
+    value = Mirror(x.value, i, trace.mesh_axis(axis)).outputs[0]
+    # What lay beyond the image now lies before it.
+    surplus = axis.blocks * axis.length - axis.size
+    filled = replace(axis, size=axis.size + surplus)
+    y = SpatialTensor(value, tuple(filled if j == i else a for j, a in enumerate(x.axes)))
+    return shifted(trace, y, i, axis, -surplus) if surplus else y
 
 
 def mapped(trace: "Trace", x: SpatialTensor, i: int, axis: Axis, matrix: np.ndarray) -> SpatialTensor:

@@ -48,6 +48,10 @@ BATCHED = [
     "time-distributed",
     "resizing",
     "random-rotation",
+    "random-flip",
+    "random-contrast",
+    "random-sharpness",
+    "random-invert",
 ]
 
 

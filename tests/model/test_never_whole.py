@@ -42,6 +42,19 @@ def test_no_tensor_of_a_step_has_as_many_elements_as_the_image_has_voxels(step):
     assert not activations
 
 
+def test_augmentation_of_a_volume_holds_no_whole_image():
+    inputs = keras.Input((*SHAPE, 1))
+    x = keras.layers.Conv3D(4, 3, padding="same")(inputs)
+    for layer in (ks.layers.RandomFlip3D(), ks.layers.RandomContrast3D(0.2, (-9, 9))):
+        x = layer(x)
+    model = ks.partition(keras.Model(inputs, x), split("4x4"))
+    model.compile("sgd", "mse")
+    data = (tf.zeros((1, *SHAPE, 1)), tf.zeros((1, *SHAPE, 1)))
+    model.evaluate(*data, verbose=0)
+    sizes = largest_tensors(tf.function(model.train_step, autograph=False), data)
+    assert max(sizes.values()) == VOXELS
+
+
 def test_predicting_blocks_holds_no_whole_output():
     model = ks.models.UNet3D((*SHAPE, 1), classes=4, filters=4, levels=2, convolutions=1, dropout=0.0)
     model = ks.partition(model, split("4x4"))

@@ -147,9 +147,23 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path):
     backup = ("--backup", str(tmp_path / "backup"))
     output = io.StringIO()
     command = [sys.executable, str(TRAIN), "--output", str(tmp_path / "killed{rank}.npz"), *dropout, *backup]
-    assert launch([*command, "--die", "1:3"], 2, output) == 137, output.getvalue()
+    assert launch([*command, "--die", "1:3:0"], 2, output) == 137, output.getvalue()
     assert [p.name for p in (tmp_path / "backup").iterdir() if p.suffix == ".npz"] == ["backup.npz"]
+    (tmp_path / "backup" / "backup.npz.1.part").touch()  # As a kill in the middle of a backup leaves it.
     resumed = train(tmp_path, "resumed", 2, *dropout, *backup)[0]
     for name in whole:
         if name.startswith(("weight", "prediction")):
             np.testing.assert_array_equal(resumed[name], whole[name], err_msg=name)
+    assert [p.name for p in (tmp_path / "backup").iterdir()] == ["backup.npz"]
+
+
+@pytest.mark.parametrize(("processes", "mesh", "layout"), [(1, "rows:2, columns:2", "x:columns, y:rows")])
+def test_a_killed_run_goes_on_on_another_mesh(tmp_path, plain, processes, mesh, layout):
+    backup = ("--backup", str(tmp_path / "backup"))
+    output = io.StringIO()
+    command = [sys.executable, str(TRAIN), "--output", str(tmp_path / "killed{rank}.npz"), *backup, "--die", "0:2:0"]
+    assert launch(command, 2, output) == 137, output.getvalue()
+    resumed = train(tmp_path, "resumed", processes, "--mesh", mesh, "--layout", layout, *backup)[0]
+    for name in plain:
+        if name.startswith(("weight", "prediction")):
+            np.testing.assert_allclose(resumed[name], plain[name], rtol=1e-4, atol=1e-4, err_msg=name)

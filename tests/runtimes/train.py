@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import os
 import signal
+import threading
 
 import keras
 import numpy as np
@@ -13,15 +14,18 @@ import keras_spatial as ks
 
 
 class Killed(keras.callbacks.Callback):
-    """Ends the process as `kill -9` does, after a number of steps."""
+    """Ends the process as `kill -9` does: after a number of steps, or some seconds after that, in whatever it does."""
 
-    def __init__(self, step: int):
+    def __init__(self, step: int, seconds: float):
         super().__init__()
         self.left = step
+        self.seconds = seconds
 
     def on_train_batch_end(self, batch, logs=None):
         self.left -= 1
-        if not self.left:
+        if not self.left and self.seconds:
+            threading.Timer(self.seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        elif not self.left:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -48,7 +52,7 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--write", help="a folder for predictions, written by all processes")
     parser.add_argument("--backup", help="a folder for ks.Backup")
-    parser.add_argument("--die", help="'rank:step': that process is killed after so many steps")
+    parser.add_argument("--die", help="'rank:step:seconds': that process is killed so long after a step")
     arguments = parser.parse_args()
 
     processes = ks.initialize(timeout=30)
@@ -73,8 +77,8 @@ def main() -> None:
         )
     callbacks = [ks.Backup(arguments.backup, steps=1, keep=True)] if arguments.backup else []
     if arguments.die:
-        rank, step = map(int, arguments.die.split(":"))
-        callbacks += [Killed(step)] if rank == processes.rank else []
+        rank, step, seconds = arguments.die.split(":")
+        callbacks += [Killed(int(step), float(seconds))] if int(rank) == processes.rank else []
     history = model.fit(dataset, validation_data=dataset, epochs=2, verbose=0, callbacks=callbacks)
     results = {name: np.array(values) for name, values in history.history.items()}
     results["evaluation"] = np.array(model.evaluate(dataset, verbose=0, return_dict=True)["loss"])

@@ -1,0 +1,32 @@
+"""`ks.layers` are Keras's own classes: its expected values hold for them, with this package and oneDNN loaded."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+import keras_spatial as ks
+
+CASES = Path(keras.__file__).parent / "src" / "layers"
+
+
+def test_every_spatial_layer_is_the_keras_class_of_that_name():
+    own = {name for name in ks.layers.__all__ if getattr(ks.layers, name).__module__.startswith("keras_spatial")}
+    for name in set(ks.layers.__all__) - own:
+        assert getattr(ks.layers, name) is getattr(keras.layers, name)
+
+
+@pytest.mark.skipif(
+    not CASES.joinpath("pooling", "max_pooling_test.py").exists(), reason="Keras came without its tests"
+)
+@pytest.mark.parametrize("kind", ["convolutional", "merging", "normalization", "pooling", "reshaping"])
+def test_the_installed_keras_passes_its_own_cases(kind, tmp_path):
+    # In a process and folder of their own: this project's pytest settings are not meant for them.
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "keras_spatial", "-p", "no:cacheprovider", "--rootdir", "."]
+    # One file needs the conftest.py of Keras's repository, which is not installed.
+    command += [f"--ignore={CASES}/reshaping/flatten_test.py", str(CASES / kind)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout
