@@ -19,6 +19,7 @@ from keras_spatial.processes import initialize  # noqa: E402
 from keras_spatial.profiling import Profile  # noqa: E402
 from keras_spatial.recomputation import recompute  # noqa: E402
 from keras_spatial.runtimes.blocks import LocalBlocks  # noqa: E402
+from keras_spatial.runtimes.tpu import tpu_strategy  # noqa: E402
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ __all__ = [
     "plan",
     "recompute",
     "register_lowering",
+    "tpu_strategy",
 ]
 
 # Parts that need the optional packages of `keras-spatial[medical]`, or time to import: loaded when first used.

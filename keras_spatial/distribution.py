@@ -1,14 +1,17 @@
 """Which axis of the image is split over which axis of the mesh."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras.src.distribution.distribution_lib import Distribution  # Not exported; the base of ModelParallel.
 
 from keras_spatial import processes
 from keras_spatial.mesh import parse_pairs
 from keras_spatial.mtf.compatibility import mtf
+from keras_spatial.runtimes import tpu
 from keras_spatial.runtimes.collective import CollectiveMesh
 from keras_spatial.runtimes.placement import Placement
 
@@ -24,9 +27,12 @@ class SpatialParallel(Distribution):
     Args:
         device_mesh: a `keras.distribution.DeviceMesh`, see `ks.device_mesh`.
         layout: which axis goes to which mesh axis, such as `"batch:cores, x:rows, y:columns"`, or a dict.
+        strategy: for a mesh of TPU cores, from `ks.tpu_strategy`. Make and compile models inside `scope()` then. Not
+            run on hardware.
 
     Raises:
-        ValueError: if the layout names an unknown image axis or mesh axis, or uses a mesh axis twice.
+        ValueError: if the layout names an unknown image axis or mesh axis, or uses a mesh axis twice; or if a mesh of
+            TPU cores lacks its strategy.
 
     Example:
 
@@ -41,6 +47,7 @@ class SpatialParallel(Distribution):
         self,
         device_mesh: keras.distribution.DeviceMesh,
         layout: str | Mapping[str, str] | Sequence[tuple[str, str]],
+        strategy: tf.distribute.Strategy | None = None,
     ):
         if not isinstance(device_mesh, keras.distribution.DeviceMesh):
             raise ValueError(
@@ -60,6 +67,17 @@ class SpatialParallel(Distribution):
             raise ValueError(f"A layout may use every mesh axis only once. Received: {layout!r}")
         super().__init__(device_mesh, batch_dim_name=dict(pairs).get("batch"), auto_shard_dataset=False)
         self._layout = dict(pairs)
+        self.strategy: tf.distribute.Strategy | None = strategy
+        if strategy is not None:
+            tpu.check_strategy(strategy, device_mesh.devices.size)
+        elif any("tpu" in str(device).lower() for device in device_mesh.devices.flatten()):
+            raise ValueError("A mesh of TPU cores needs strategy=ks.tpu_strategy(...). Received: strategy=None")
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """Make the distribution current; on TPUs also the strategy, whose variables all replicas share."""
+        with self.strategy.scope() if self.strategy is not None else contextlib.nullcontext(), super().scope():
+            yield
 
     @property
     def layout(self) -> dict[str, str]:
@@ -83,6 +101,8 @@ class SpatialParallel(Distribution):
             [mtf.Dimension(n, s) for n, s in zip(self.device_mesh.axis_names, self.device_mesh.shape, strict=True)]
         )
         layout, devices = mtf.LayoutRules(self._layout.items()), list(self.device_mesh.devices.flatten())
+        if self.strategy is not None:
+            return tpu.TpuMesh(shape, layout)
         job = processes.current()
         if job.count > 1:
             return CollectiveMesh(shape, layout, devices, job)

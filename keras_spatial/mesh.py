@@ -44,8 +44,8 @@ def device_mesh(shape: str | Mapping[str, int], devices: Sequence[str] | None = 
     Args:
         shape: the mesh's axes and their sizes in Mesh-TensorFlow's notation, such as `"rows:2, columns:2"`, or a dict.
         devices: TensorFlow device names such as `"gpu:0"`, as many as the product of the sizes. By default the
-            machine's GPUs, or logical CPU devices where it has none; after `ks.initialize()` equally many of
-            each process.
+            cores of the TPU slice that `ks.tpu_strategy` has started, the machine's GPUs, or logical CPU devices where
+            it has neither; after `ks.initialize()` equally many of each process.
 
     Returns:
         A `keras.distribution.DeviceMesh`.
@@ -90,6 +90,8 @@ def _default_devices(count: int, shape: object) -> list[str]:
 
 
 def _devices_of_process(count: int, shape: object) -> list[str]:
+    if tf.config.list_physical_devices("TPU"):
+        return [f"tpu:{i}" for i in range(count)]
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         if len(gpus) < count:

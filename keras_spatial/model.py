@@ -1,5 +1,6 @@
 """`Model`: Keras's `fit`, `evaluate` and `predict` over a mesh of devices."""
 
+import contextlib
 import inspect
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from keras_spatial.lowering.walk import explain, trace_call, unsupported_operati
 from keras_spatial.mtf.shared import unoptimized
 from keras_spatial.runtimes.blocks import Block, as_tensor
 from keras_spatial.runtimes.synchronize import callbacks_without_files, synchronize
+from keras_spatial.runtimes.tpu import run_on_replicas
 from keras_spatial.step import (
     Forward,
     Lowered,
@@ -88,7 +90,55 @@ class Model(keras.Model):
                 raise ValueError("A partitioned model does not run eagerly. Received: run_eagerly=True")
             kwargs = {**{k: v for k, v in bound.arguments.items() if k != "self"}, "jit_compile": False}
             args = ()
-        super().compile(*args, **kwargs)
+        with self._strategy_scope():
+            super().compile(*args, **kwargs)
+        made_under = getattr(self.optimizer, "_distribution_strategy", None)
+        if self._strategy is not None and made_under is not self._strategy:
+            raise ValueError(
+                "The optimizer of a model on TPUs is made inside distribution.scope(), or by its name. "
+                f"Received: {self.optimizer!r}"
+            )
+
+    # TPUs: see `keras_spatial.runtimes.tpu`.
+
+    @property
+    def _strategy(self) -> tf.distribute.Strategy | None:
+        return None if self.distribution is None else self.distribution.strategy
+
+    def _strategy_scope(self):
+        return contextlib.nullcontext() if self._strategy is None else self._strategy.scope()
+
+    @property
+    def distribute_strategy(self) -> tf.distribute.Strategy:
+        """What Keras hands data out by. A mesh's replicas share each batch, so Keras must leave it whole."""
+        return super().distribute_strategy if self.distribution is None else tf.distribute.get_strategy()
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        if self.distribution is None:
+            super()._maybe_symbolic_build(iterator, data_batch)
+
+    def _build_under_strategy(self, data: Any, training: bool) -> None:
+        """Make the variables of the optimizer and the metrics, which a step on TPUs cannot make."""
+        x, y, _ = unpack_x_y_sample_weight(data)
+        inputs = self._as_inputs(x)
+        batch = tree.flatten(inputs)[0].shape[0]
+        graph = self._graph(inputs, training)
+        outputs = tree.map_structure(lambda o: keras.KerasTensor((batch, *o.shape[1:]), o.dtype), graph.output)
+        with self._strategy_scope():
+            if training and not self.optimizer.built:
+                self.optimizer.build(self.trainable_variables)
+            targets(self, per_output(y, outputs), outputs)
+
+    def _compiled_step(self, step_function):
+        """A step as one TensorFlow function; on TPUs, of all replicas."""
+        if self._strategy is None:
+            function = step_function
+        else:
+
+            def function(data):
+                return run_on_replicas(self._strategy, step_function, data)
+
+        return self._autoconvert_optionals(tf.function(function, autograph=False))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         inputs = args[0] if args else None
@@ -127,8 +177,10 @@ class Model(keras.Model):
         Raises:
             ValueError: if the model has no mesh.
         """
-        if self.distribution is None:
-            raise ValueError(f"Model '{self.name}' has no mesh, so its outputs have no blocks: use predict.")
+        if self.distribution is None or self._strategy is not None:
+            raise ValueError(
+                f"Model '{self.name}' has no mesh of CPUs or GPUs, whose blocks it could give: use predict."
+            )
         return self._predicted_blocks(batches_of(x, batch_size))
 
     def _predicted_blocks(self, batches: Iterable) -> Iterator[Any]:
@@ -187,6 +239,8 @@ class Model(keras.Model):
             x, _, _ = unpack_x_y_sample_weight(data)
             self._graph(self._as_inputs(x), training)
             self._synchronize()
+        if self._strategy is not None and self.compiled and unpack_x_y_sample_weight(data)[1] is not None:
+            self._build_under_strategy(data, training)
 
     # Steps. Keras calls them while it traces `train_function` and the like.
 
@@ -212,6 +266,9 @@ class Model(keras.Model):
             terms = [] if gradient is None else [next(exported)]
             terms += [] if more is None else [tf.cast(scale, more.dtype) * more]
             values.append(tf.add_n(terms) if terms else None)
+        if self._strategy is not None:
+            # The mesh has summed the gradients already, and Keras sums them over the replicas once more.
+            values = [None if v is None else v / self._strategy.num_replicas_in_sync for v in values]
         self.optimizer.apply_gradients(zip(values, variables, strict=True))
         lowered.apply_updates()
         return self.get_metrics_result()
@@ -240,7 +297,7 @@ class Model(keras.Model):
         self._synchronize_early()
         # Keras traces one function over an iterator, where a last, smaller batch makes the batch size unknown. Blocks
         # have static sizes: one trace per batch size.
-        step = self._autoconvert_optionals(tf.function(step_function, autograph=False))
+        step = self._compiled_step(step_function)
         training = step_function == self.train_step
 
         def run(iterator):
@@ -268,7 +325,7 @@ class Model(keras.Model):
             return super().make_predict_function(force)
         if self.predict_function is None or force:
             self._synchronize_early()
-            step = self._autoconvert_optionals(tf.function(self.predict_step, autograph=False))
+            step = self._compiled_step(self.predict_step)
 
             def run(batches):
                 self._prepare(batches[0], training=False)

@@ -22,6 +22,7 @@ from keras_spatial.mtf.fusion import fuse
 from keras_spatial.mtf.local import Source
 from keras_spatial.mtf.recompute import gradients as recomputing_gradients
 from keras_spatial.runtimes.blocks import as_tensor
+from keras_spatial.runtimes.reduction import reduce_together
 
 # Each failed attempt makes the blocks of one axis longer; a network has a handful of scales at most.
 _MOST_ATTEMPTS = 100
@@ -171,7 +172,7 @@ class Lowered:
         """As `export`, of many small tensors such as weight gradients: between processes they travel together."""
         impl = self.trace.impl
         if getattr(impl, "fuses_allreduces", False):
-            impl.reduce_together([self.lowering.tensors[value] for value in values])
+            reduce_together(impl, [self.lowering.tensors[value] for value in values])
         return [self.export(value, shape) for value, shape in zip(values, shapes, strict=True)]
 
     def apply_updates(self) -> None:

@@ -5,7 +5,6 @@ order and need no negotiation. Whatever stays between devices of one process is 
 """
 
 import itertools
-import math
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -98,29 +97,6 @@ class CollectiveMesh(Placement):
                 with tf.device(self.all_devices[pnum]):
                     results[pnum] = tf.identity(total)
         return self.LaidOutTensor([results[pnum] for pnum in self.local])
-
-    def reduce_together(self, tensors: Sequence) -> None:
-        """Carry out pending all-reduces of replicated tensors, such as weight gradients, with one message per dtype."""
-        pending: dict[tuple, list[mtf.LazyAllreduceSum]] = {}
-        for tensor in tensors:
-            if isinstance(tensor, mtf.LazyAllreduceSum) and tensor._reduced is None:
-                kind = (tuple(tensor.mesh_axes), tensor.laid_out_input.tensor_list[0].dtype)
-                if tensor not in pending.setdefault(kind, []):
-                    pending[kind].append(tensor)
-        for (mesh_axes, _), lazy in pending.items():
-            shapes = [tensor.slice_shape for tensor in lazy]
-            sizes = [math.prod(shape) for shape in shapes]
-            flat = self.slicewise(
-                lambda *parts: tf.concat([tf.reshape(part, [-1]) for part in parts], 0),
-                *[tensor.laid_out_input for tensor in lazy],
-            )
-            total = self.allreduce(flat, mesh_axes, "SUM")
-
-            def apart(t: tf.Tensor, sizes=sizes, shapes=shapes) -> tuple[tf.Tensor, ...]:
-                return tuple(tf.reshape(part, s) for part, s in zip(tf.split(t, sizes), shapes, strict=True))
-
-            for tensor, result in zip(lazy, self.slicewise(apart, total), strict=True):
-                tensor._reduced = result
 
     def receive(self, x, mesh_axis: int, source_pcoord: Sequence[int | None]):
         """Each slice from one neighbour, or zeros: copies within a process, messages between processes."""

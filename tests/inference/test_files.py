@@ -100,5 +100,5 @@ def test_bad_arguments_are_named_before_anything_is_written(tmp_path, arguments,
 def test_a_model_without_a_mesh_has_no_blocks():
     inputs = keras.Input((8, 8, 1))
     model = ks.Model(inputs, keras.layers.Conv2D(1, 3)(inputs))
-    with pytest.raises(ValueError, match="has no mesh"):
+    with pytest.raises(ValueError, match="has no mesh of CPUs"):
         model.predict_blocks(np.zeros((1, 8, 8, 1), "float32"))

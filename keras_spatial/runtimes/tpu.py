@@ -1,0 +1,150 @@
+"""TPUs: one program that every core runs on its own slice, with the TPU's own collectives. Not run on hardware.
+
+A slice's place on the mesh is not known while the program is traced: it follows from the number of the replica that
+runs it. Margins are `CollectivePermute`s between neighbours, sums are `CrossReplicaSum`s over groups of the mesh.
+Weights, moving averages and the optimizer's state are the mirrored variables of `tf.distribute.TPUStrategy`, so that
+Keras's optimizers, metrics and checkpoints work as they do under it.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from mesh_tensorflow.simd_mesh_impl import SimdMeshImpl
+
+from keras_spatial.mesh import parse_pairs
+from keras_spatial.mtf.compatibility import mtf
+
+
+class TpuMesh(SimdMeshImpl):
+    """One slice of every tensor in each replica of a strategy; replica `i` is processor `i` of the mesh.
+
+    Args:
+        shape: the mesh's shape.
+        layout: Mesh-TF layout rules.
+    """
+
+    fuses_allreduces = True
+    devices = ("",)  # The program places nothing: it is compiled for one core.
+
+    @property
+    def pnum_tensor(self) -> tf.Tensor:
+        """The number of the processor that runs the program."""
+        replica = tf.distribute.get_replica_context()
+        if replica is None:
+            raise RuntimeError("A step on TPUs is traced inside strategy.run: call fit, evaluate or predict.")
+        return tf.reshape(tf.convert_to_tensor(replica.replica_id_in_sync_group, tf.int32), [])
+
+    def allreduce(self, x, mesh_axes: Sequence[int], reduction_fn_string: str):
+        mesh_axes = [axis for axis in mesh_axes if self.shape[axis].size > 1]
+        return super().allreduce(x, mesh_axes, reduction_fn_string) if mesh_axes else x.to_laid_out_tensor()
+
+    def export_to_tf_tensor(self, x: mtf.Tensor, laid_out_x) -> tf.Tensor:
+        """The whole tensor, in every replica: for small tensors, and for outputs that were asked for."""
+        laid_out_x = laid_out_x.to_laid_out_tensor()
+        dtype = laid_out_x.one_slice.dtype
+        if dtype == tf.bool:
+            laid_out_x = self.slicewise(lambda t: tf.cast(t, tf.int32), laid_out_x)
+        for axis, mesh_axis in enumerate(self.tensor_layout(x.shape).tensor_axis_to_mesh_axis):
+            if mesh_axis is not None:
+                laid_out_x = self.allconcat(laid_out_x, mesh_axis, axis)
+        return tf.cast(laid_out_x.one_slice, dtype)
+
+
+def tpu_strategy(shape: str, tpu: str | None = None) -> tf.distribute.TPUStrategy:
+    """Start a TPU slice and arrange its cores so that neighbours on the mesh are neighbours in the slice.
+
+    Args:
+        shape: of the mesh, as for `ks.device_mesh`, as large as the slice has cores.
+        tpu: the slice's name or address, as for `tf.distribute.cluster_resolver.TPUClusterResolver`; by default the
+            one that the environment names, as on Cloud TPU virtual machines (`"local"`).
+
+    Returns:
+        A strategy for `ks.SpatialParallel(..., strategy=...)`.
+
+    Raises:
+        ValueError: if the mesh has another number of cores than the slice; or TensorFlow's own, if there is no TPU.
+    """
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu)
+    tf.config.experimental_connect_to_cluster(resolver)
+    topology = tf.tpu.experimental.initialize_tpu_system(resolver)
+    sizes = [int(size) for _, size in parse_pairs(shape, "mesh shape")]
+    cores = assignment(sizes, [int(n) for n in topology.mesh_shape])
+    return tf.distribute.TPUStrategy(
+        resolver,
+        experimental_device_assignment=tf.tpu.experimental.DeviceAssignment(topology, cores[:, None, :]),
+    )
+
+
+def assignment(mesh: Sequence[int], topology: Sequence[int]) -> np.ndarray:
+    """Which core of a slice each processor of a mesh is.
+
+    Each mesh axis takes some of the topology's axes and goes through them in a snake's order, so that processors that
+    are neighbours along it are neighbours in the slice. Where the sizes do not allow that, the whole mesh follows one
+    snake through the slice: neighbours along the last mesh axis are then neighbours in the slice.
+
+    Args:
+        mesh: sizes of the mesh's axes.
+        topology: sizes of the slice's axes `(x, y, z, core)`.
+
+    Returns:
+        int `[processors, 4]`: coordinates of the cores.
+
+    Raises:
+        ValueError: if the mesh and the slice differ in their number of cores.
+    """
+    if math.prod(mesh) != math.prod(topology):
+        raise ValueError(
+            f"A mesh on a TPU slice needs as many devices as the slice has cores. "
+            f"Received: mesh {tuple(mesh)}, topology {tuple(topology)}"
+        )
+    for owners in itertools.product(range(len(mesh)), repeat=len(topology)):
+        taken = [[i for i, owner in enumerate(owners) if owner == axis] for axis in range(len(mesh))]
+        if all(math.prod(topology[i] for i in axes) == size for axes, size in zip(taken, mesh, strict=True)):
+            break
+    else:
+        return np.array(list(_snake(topology)))
+    places = np.zeros((math.prod(mesh), len(topology)), int)
+    paths = [list(_snake([topology[i] for i in axes])) for axes in taken]
+    for number, steps in enumerate(itertools.product(*paths)):
+        for axes, step in zip(taken, steps, strict=True):
+            places[number, axes] = step
+    return places
+
+
+def _snake(sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """All places of a grid, each a neighbour of the one before; the last axis changes fastest."""
+    if not sizes:
+        yield ()
+        return
+    for number, before in enumerate(_snake(sizes[:-1])):
+        last = range(sizes[-1])
+        for i in last if number % 2 == 0 else reversed(last):
+            yield (*before, i)
+
+
+def check_strategy(strategy: Any, devices: int) -> None:
+    """Check that a strategy's replicas are the mesh's devices.
+
+    Raises:
+        ValueError: if it is no TPU strategy, or has another number of replicas.
+    """
+    if not isinstance(strategy, tf.distribute.TPUStrategy):
+        raise ValueError(
+            "strategy: expected a tf.distribute.TPUStrategy, made by ks.tpu_strategy(...). Meshes of CPUs and GPUs "
+            f"need none. Received: {strategy!r}"
+        )
+    if strategy.num_replicas_in_sync != devices:
+        raise ValueError(
+            f"strategy: expected a replica for each of the mesh's {devices} devices. "
+            f"Received: {strategy.num_replicas_in_sync} replicas"
+        )
+
+
+def run_on_replicas(strategy: tf.distribute.Strategy, function, data: Any) -> Any:
+    """Run a step in all replicas; the first one's results, which are those of all."""
+    results = strategy.run(function, args=(data,))
+    return tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], results)

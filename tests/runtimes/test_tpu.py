@@ -1,0 +1,205 @@
+"""The TPU runtime without a TPU: what each core's program sends, and, with other collectives, what it computes.
+
+A strategy that mirrors over logical CPUs runs the same single program in every replica. TensorFlow has no kernels for
+the TPU's collectives on CPUs, so they are either traced only, or replaced by the strategy's own.
+"""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from mesh_tensorflow import simd_mesh_impl
+
+import keras_spatial as ks
+from keras_spatial.runtimes import tpu
+
+SHAPE = (16, 12, 4, 1)
+
+
+class MirroredCollectives:
+    """The TPU's collectives over the replicas of a mirrored strategy."""
+
+    @staticmethod
+    def cross_replica_sum(value, group_assignment):
+        def summed(strategy, values):
+            given = strategy.experimental_local_results(values)
+            groups = {replica: group for group in group_assignment for replica in group}
+            results = [tf.add_n([given[j] for j in groups[i]]) for i in range(len(given))]
+            return _per_replica(results)
+
+        return tf.distribute.get_replica_context().merge_call(summed, args=(value,))
+
+    @staticmethod
+    def collective_permute(value, source_target_pairs):
+        def permuted(strategy, values):
+            given = strategy.experimental_local_results(values)
+            sources = {target: source for source, target in source_target_pairs}
+            results = [given[sources[i]] if i in sources else tf.zeros_like(v) for i, v in enumerate(given)]
+            return _per_replica(results)
+
+        return tf.distribute.get_replica_context().merge_call(permuted, args=(value,))
+
+
+def _per_replica(values):
+    from tensorflow.python.distribute.values import PerReplica
+
+    return PerReplica(values)
+
+
+@pytest.fixture
+def distribution(monkeypatch):
+    """Makes distributions over a strategy of logical CPUs in place of TPU cores."""
+    monkeypatch.setattr(tpu, "check_strategy", lambda strategy, devices: None)
+
+    def make(mesh: str, layout: str) -> ks.SpatialParallel:
+        devices = ks.device_mesh(mesh)
+        names = [f"/cpu:{i}" for i in range(devices.devices.size)]
+        # Not TensorFlow's collectives, which bind a process to one number of devices.
+        reduction = tf.distribute.ReductionToOneDevice()
+        return ks.SpatialParallel(devices, layout, strategy=tf.distribute.MirroredStrategy(names, reduction))
+
+    return make
+
+
+def network() -> keras.Model:
+    keras.utils.set_random_seed(4)
+    x = inputs = keras.Input(SHAPE)
+    skip = keras.layers.Conv3D(4, 3, padding="same")(x)
+    skip = keras.layers.ReLU()(keras.layers.BatchNormalization()(skip))
+    x = keras.layers.MaxPooling3D(2)(skip)
+    x = keras.layers.Conv3D(4, 3, padding="same", activation="relu")(x)
+    x = keras.layers.Conv3DTranspose(4, 3, strides=2, padding="same")(x)
+    return keras.Model(inputs, keras.layers.Conv3D(3, 1)(keras.layers.Concatenate()([x, skip])))
+
+
+def data(cases: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    images = generator.normal(size=(cases, *SHAPE)).astype("float32")
+    return images, generator.integers(0, 3, size=(cases, *SHAPE[:-1])).astype("int32")
+
+
+def trained(distribution: ks.SpatialParallel | None) -> dict[str, np.ndarray]:
+    images, labels = data()
+    if distribution is None:
+        model = network()
+    else:
+        with distribution.scope():
+            model = ks.partition(network(), distribution)
+    metrics = [ks.metrics.Dice(class_id=1), "accuracy"]
+    model.compile("adam", ks.losses.DiceCrossentropy(), metrics=metrics, jit_compile=False)
+    history = model.fit(
+        images, labels, batch_size=2, epochs=2, shuffle=False, verbose=0, validation_data=(images, labels)
+    )
+    results = {name: np.array(values) for name, values in history.history.items()}
+    results["prediction"] = model.predict(images, batch_size=2, verbose=0)
+    return results | {f"weight{i}": w for i, w in enumerate(model.get_weights())}
+
+
+@pytest.mark.parametrize(
+    ("mesh", "layout"),
+    [("rows:2, columns:2", "x:rows, y:columns"), ("cores:2, rows:2", "batch:cores, x:rows"), ("rows:3", "x:rows")],
+)
+def test_the_program_of_each_core_trains_as_plain_keras(monkeypatch, distribution, mesh, layout):
+    monkeypatch.setattr(simd_mesh_impl, "tpu_ops", MirroredCollectives)
+    expected, found = trained(None), trained(distribution(mesh, layout))
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def step_graph(distribution: ks.SpatialParallel) -> list[tf.Graph]:
+    """The programs of one training step, one for each replica, with the TPU's own operations."""
+    images, labels = data(2)
+    with distribution.scope():
+        model = ks.partition(network(), distribution)
+        model.compile("sgd", ks.losses.DiceCrossentropy())
+    model._build_under_strategy((tf.constant(images), tf.constant(labels)), training=True)
+    strategy = distribution.strategy
+    step = tf.function(lambda *batch: strategy.run(model.train_step, args=(batch,)), autograph=False)
+    return step.get_concrete_function(tf.constant(images), tf.constant(labels)).graph
+
+
+def collectives(graph: tf.Graph, kind: str, replica: str) -> list[tf.Operation]:
+    return [o for o in graph.get_operations() if o.type == kind and o.device.endswith(replica)]
+
+
+def test_margins_go_to_neighbours_and_gradients_into_one_sum(distribution):
+    graph = step_graph(distribution("rows:4, columns:2", "x:rows, y:columns"))
+    permutes = collectives(graph, "CollectivePermute", "CPU:0")
+    assert permutes
+    pairs = {tuple(map(tuple, tf.make_ndarray(o.inputs[1].op.get_attr("value")))) for o in permutes}
+    along_rows = [(i, i + 2) for i in range(6)]
+    along_columns = [(i, i + 1) for i in range(0, 8, 2)]
+    wanted = [along_rows, [(b, a) for a, b in along_rows], along_columns, [(b, a) for a, b in along_columns]]
+    assert {frozenset(p) for p in pairs} == {frozenset(p) for p in wanted}
+    # One margin of one voxel is all that goes over the wire: at most 1 of 4 (x), or 1 of 6 (y) planes of a slice.
+    block = (SHAPE[0] // 4) * (SHAPE[1] // 2) * SHAPE[2] * 2 * 4
+    assert max(o.inputs[0].shape.num_elements() for o in permutes) <= block / 2
+    sums = collectives(graph, "CrossReplicaSum", "CPU:0")
+    groups = {tuple(map(tuple, tf.make_ndarray(o.inputs[1].op.get_attr("value")))) for o in sums}
+    assert groups == {(tuple(range(8)),)}
+    # Normalization sums the gradients of its own two weights for each of 4 channels with its statistics.
+    weights = sum(int(np.prod(v.shape)) for v in network().trainable_variables) - 2 * 4
+    assert max(o.inputs[0].shape.num_elements() for o in sums) == weights
+
+
+def test_no_program_holds_an_activation_of_the_whole_image(distribution):
+    graph = step_graph(distribution("rows:4, columns:2", "x:rows, y:columns"))
+    definition = graph.as_graph_def(add_shapes=True)
+    nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
+    shapes = [s for n in nodes for s in n.attr["_output_shapes"].list.shape if not s.unknown_rank]
+    # 2 images; each activation has 4 channels or more. A slice with its margins is far from that.
+    assert max(np.prod([d.size for d in s.dim], initial=1) for s in shapes) < 2 * np.prod(SHAPE) * 4 / 2
+
+
+def test_a_program_does_not_grow_with_the_mesh(distribution):
+    counts = []
+    for mesh in ("rows:2, columns:2", "rows:4, columns:2"):
+        graph = step_graph(distribution(mesh, "x:rows, y:columns"))
+        kinds = [o.type for o in graph.get_operations() if o.device.endswith("CPU:0")]
+        counts.append(
+            (kinds.count("CollectivePermute"), kinds.count("CrossReplicaSum"), kinds.count("PartitionedCall"))
+        )
+    assert counts[0] == counts[1] and all(counts[0])
+
+
+@pytest.mark.parametrize(
+    ("mesh", "topology"),
+    [
+        ((4, 8), (4, 4, 1, 2)),
+        ((16, 16), (16, 16, 1, 1)),
+        ((8, 4), (2, 2, 4, 2)),
+        ((2, 4, 4), (4, 4, 1, 2)),
+        ((32,), (4, 4, 1, 2)),
+    ],
+)
+def test_neighbours_on_the_mesh_are_neighbours_in_the_slice(mesh, topology):
+    places = tpu.assignment(mesh, topology)
+    assert len(set(map(tuple, places))) == len(places) == np.prod(mesh)
+    grid = places.reshape(*mesh, len(topology))
+    for axis in range(len(mesh)):
+        assert np.all(np.abs(np.diff(grid, axis=axis)).sum(-1) == 1)
+
+
+def test_a_mesh_that_no_axes_of_the_slice_make_up_still_uses_each_core_once():
+    places = tpu.assignment((3, 4), (2, 6, 1, 1))
+    assert len(set(map(tuple, places))) == 12
+    assert np.all(np.abs(np.diff(places.reshape(3, 4, 4), axis=1)).sum(-1) == 1)
+
+
+def test_what_does_not_fit_is_named():
+    with pytest.raises(ValueError, match="as many devices as the slice has cores"):
+        tpu.assignment((3,), (2, 2, 1, 2))
+    mesh = ks.device_mesh("rows:2", devices=["tpu:0", "tpu:1"])
+    with pytest.raises(ValueError, match=r"needs strategy=ks\.tpu_strategy"):
+        ks.SpatialParallel(mesh, "x:rows")
+    with pytest.raises(ValueError, match=r"expected a tf\.distribute\.TPUStrategy"):
+        ks.SpatialParallel(ks.device_mesh("rows:2"), "x:rows", strategy=tf.distribute.MirroredStrategy(["/cpu:0"]))
+
+
+def test_an_optimizer_from_outside_the_scope_is_refused(distribution):
+    placed = distribution("rows:2", "x:rows")
+    with placed.scope():
+        model = ks.partition(network(), placed)
+    with pytest.raises(ValueError, match=r"inside distribution\.scope"):
+        model.compile(keras.optimizers.SGD(), "mse")
