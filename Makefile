@@ -7,7 +7,7 @@ RUN ?= runs/demo
 export TF_ENABLE_ONEDNN_OPTS ?= 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help install demo lint quick test docs bench package constraints clean
+.PHONY: help install demo lint test test-all docs bench package constraints clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -29,10 +29,10 @@ lint: install ## Style and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
-quick: install ## The quick tests: the core on meshes, without processes, pipelines and examples
+test: install ## The quick tests: the core on meshes, without processes, pipelines and examples
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile tests/mtf tests/lowering tests/model tests/planning tests/evaluation tests/test_volumes.py
 
-test: install lint ## Lint, types and the whole test suite: what CI runs
+test-all: install lint ## Lint, types and the whole test suite: what CI runs
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 docs: install ## The documentation site, warnings as errors, in site/
