@@ -59,7 +59,7 @@ def test_unet_outputs_gradients_and_state_equal_keras(mesh, training):
     assert_equal_to_keras(small_unet(), split(*MESHES[mesh]), batch=2, training=training)
 
 
-@pytest.mark.parametrize("mesh", ["2x2", "4x2", "batch-2x1"])
+@pytest.mark.parametrize("mesh", MESHES)
 def test_ten_training_steps_equal_keras(mesh):
     expected, actual = twins(mesh)
     images, labels = cases(3)
@@ -182,6 +182,17 @@ def test_mixed_precision_trains_as_keras_does(policy):
         keras.mixed_precision.set_global_policy("float32")
     np.testing.assert_allclose(values[1], values[0], rtol=2e-2)
     assert values[1][-1] < values[1][0]
+
+
+def test_gradient_accumulation_equals_keras():
+    expected, actual = twins("2x2")
+    images, labels = cases(4)
+    for model in (expected, actual):
+        optimizer = keras.optimizers.Adam(0.01, gradient_accumulation_steps=2)
+        model.compile(optimizer, ks.losses.DiceCrossentropy(), jit_compile=False)
+        model.fit(images, labels, batch_size=1, epochs=2, shuffle=False, verbose=0)
+    for ours, theirs in zip(actual.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4 * max(np.abs(theirs).max(), 1e-3))
 
 
 def test_dropout_keeps_its_rate_and_repeats_with_its_seed():
