@@ -213,7 +213,7 @@ def _strips_to_send(earlier: tuple[Halo, ...], halo: Halo, length: int) -> Share
             strips.append(whole)
         return tuple(strips)
 
-    return SharedFunction(cut, moves_only=True)
+    return SharedFunction(cut)
 
 
 @functools.cache
@@ -229,7 +229,7 @@ def _add_returned(earlier: tuple[Halo, ...], halo: Halo, length: int) -> SharedF
                 tensors[i] = add_rows(tensors[i], rows, halo.axis, start)
         return tuple(tensors)
 
-    return SharedFunction(add, moves_only=True)
+    return SharedFunction(add)
 
 
 def _disassemble(strip: tf.Tensor, shapes: Sequence[list[int]], earlier: Sequence[Halo]) -> list[tf.Tensor]:

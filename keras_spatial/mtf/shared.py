@@ -47,13 +47,10 @@ class SharedFunction:
 
     Args:
         function: from tensors of static shape to a tuple of tensors.
-        moves_only: whether all it does is to move data, so that there is nothing in it that TensorFlow could make
-            faster. Its calls are then prepared in a fifth of the time.
     """
 
-    def __init__(self, function: Callable[..., Sequence[tf.Tensor]], moves_only: bool = False):
+    def __init__(self, function: Callable[..., Sequence[tf.Tensor]]):
         self._function = function
-        self._call = call_as_it_is if moves_only else call
         self._traced: dict[tuple, Any] = {}
 
     def __call__(self, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -63,7 +60,7 @@ class SharedFunction:
         signature = tuple((t.dtype, *static_sizes(t.shape)) for t in tensors)
         if signature not in self._traced:
             self._traced[signature] = trace(self._function, tensors)
-        return self._call(self._traced[signature], tensors)
+        return call(self._traced[signature], tensors)
 
 
 class DerivativeFunction(SharedFunction):
@@ -186,29 +183,36 @@ def _get_concrete(function: Callable, specs: Sequence[tf.TensorSpec]):
     return traced.get_concrete_function(*specs)
 
 
-def call_as_it_is(concrete, arguments: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:
-    """One node whose operation is the function itself: neither TensorFlow nor oneDNN rewrites what is inside."""
-    graph = tf.compat.v1.get_default_graph()
-    concrete.add_to_graph(graph)
-    kind = tf.compat.as_str(concrete.name)
-    operation = graph.create_op(kind, list(arguments), [o.dtype for o in concrete.outputs], name="call")
-    return _with_shapes(operation, concrete.outputs)
-
-
 def call(concrete, arguments: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:
     """One call node, on the device in force."""
     graph = tf.compat.v1.get_default_graph()
     concrete.add_to_graph(graph)
-    outputs = concrete.outputs
+    results = [output.dtype for output in concrete.outputs]
+    if not _gains_by_rewriting(concrete):
+        # A node whose operation is the function itself is prepared in a fifth of the time.
+        operation = graph.create_op(tf.compat.as_str(concrete.name), list(arguments), results, name="call")
+        return _with_shapes(operation, concrete.outputs)
     # As `tf.raw_ops.PartitionedCall`, which takes twice as long to find out the same; on a large mesh that is felt.
     attributes = {
         "Tin": _types(tuple(a.dtype for a in arguments)),
-        "Tout": _types(tuple(o.dtype for o in outputs)),
+        "Tout": _types(tuple(results)),
         "f": tf.compat.v1.AttrValue(func=tf.compat.v1.NameAttrList(name=concrete.name)),
         "config_proto": tf.compat.v1.AttrValue(s=_CONFIG),
     }
-    operation = graph.create_op("PartitionedCall", list(arguments), [o.dtype for o in outputs], attrs=attributes)
-    return _with_shapes(operation, outputs)
+    operation = graph.create_op("PartitionedCall", list(arguments), results, attrs=attributes)
+    return _with_shapes(operation, concrete.outputs)
+
+
+# Parts of the names of operations that oneDNN has faster versions of, or that call further functions.
+_REWRITTEN = ("Conv", "Pool", "MatMul", "Einsum", "BatchNorm", "Call", "While", "If", "Case")
+
+
+def _gains_by_rewriting(concrete) -> bool:
+    """Whether TensorFlow, for oneDNN, replaces operations of a function; not where it only adds and moves data."""
+    if not hasattr(concrete, "_gains_by_rewriting"):
+        kinds = {operation.type for operation in concrete.graph.get_operations()}
+        concrete._gains_by_rewriting = any(part in kind for kind in kinds for part in _REWRITTEN)
+    return concrete._gains_by_rewriting
 
 
 def _with_shapes(operation: tf.Operation, like: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:

@@ -64,13 +64,16 @@ class _Functions:
     """The costs of the functions that a graph calls, each found once."""
 
     graph: tf.Graph
-    known: dict[str, Costs] = field(default_factory=dict)
+    known: dict[str, Costs | None] = field(default_factory=dict)
 
-    def of(self, operation: tf.Operation) -> Costs:
-        name = operation.get_attr("f").name
+    def of(self, operation: tf.Operation) -> Costs | None:
+        """The costs of the function that an operation calls, or is itself; None for TensorFlow's own operations."""
+        name = operation.get_attr("f").name if operation.type in _CALLS else operation.type
         if name not in self.known:
-            body = _body(self.graph, name)
-            self.known[name] = costs(body, body.outputs, self)
+            function = self.graph._get_function(name)  # Not public; it is read here and nowhere else.
+            if function is None and operation.type in _CALLS:
+                raise ValueError(f"The graph calls a function that it does not know. Received: {name}")
+            self.known[name] = None if function is None else costs(function.graph, function.graph.outputs, self)
         return self.known[name]
 
 
@@ -89,7 +92,7 @@ def costs(graph: tf.Graph, outputs: Sequence[tf.Tensor], functions: _Functions |
     total = peak = workspace = flops = 0
     at, largest = "", ()
     for number, operation in enumerate(operations):
-        inner = functions.of(operation) if operation.type in _CALLS else None
+        inner = functions.of(operation)
         flops += inner.flops if inner else _flops(operation)
         made = {id(b): b for b in (buffers[t.ref()] for t in operation.outputs) if b.owned and id(b) not in live}
         size = sum(b.size for b in made.values())
@@ -173,11 +176,3 @@ def _flops(operation: tf.Operation) -> int:
     if operation.type in _ALIASES or operation.type in ("Const", "Placeholder", "Fill", "Slice", "ConcatV2", "Pad"):
         return 0
     return elements
-
-
-def _body(graph: tf.Graph, name: str) -> tf.Graph:
-    """The graph of a function that another graph calls."""
-    function = graph._get_function(name)  # Not public; it is read here and nowhere else.
-    if function is None:
-        raise ValueError(f"The graph calls a function that it does not know. Received: {name}")
-    return function.graph
