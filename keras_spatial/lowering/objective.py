@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_spatial.losses import SumsLoss, voxel_weights
+from keras_spatial.lowering.relayout import among_blocks
 from keras_spatial.lowering.tensors import Axis, SpatialTensor, mesh_shape_of
 from keras_spatial.lowering.trace import Trace
 from keras_spatial.metrics import SumsMetric
@@ -121,9 +122,7 @@ def sums_of_cases(trace: Trace, sums, y_true: SpatialTensor, y_pred: SpatialTens
         values = sums(t, p, weights)
         for coordinate in place:
             # Every device writes its own cases into a table of all; their sum is the whole table.
-            before = coordinate * batch.length
-            after = (batch.blocks - 1 - coordinate) * batch.length
-            values = tf.pad(values, [(before, after), (0, 0)])[: batch.size]
+            values = among_blocks(values, 0, batch.blocks, coordinate)[: batch.size]
         return (tf.ensure_shape(values, [batch.size, number]),)
 
     axes = (Axis("cases", batch.size), Axis("sums", number))

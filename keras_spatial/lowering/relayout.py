@@ -17,6 +17,7 @@ from keras_spatial.lowering.tensors import Axis, SpatialTensor, mesh_shape_of
 from keras_spatial.mtf.halo import Halo
 from keras_spatial.mtf.local import LocalOperation, Source
 from keras_spatial.mtf.mirror import Mirror
+from keras_spatial.mtf.shared import static_sizes
 
 if TYPE_CHECKING:
     from keras_spatial.lowering.trace import Trace
@@ -100,10 +101,8 @@ def gathered(trace: "Trace", x: SpatialTensor, i: int) -> SpatialTensor:
     dtype = tf.int8 if x.dtype == tf.bool else x.dtype
 
     def place(coordinate: list, t: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        before = coordinate[0] * old.length
-        after = (old.blocks - 1) * old.length - before
-        paddings = [[before, after] if j == i else [0, 0] for j in range(x.ndim)]
-        return (tf.ensure_shape(tf.slice(tf.pad(tf.cast(t, dtype), paddings), [0] * x.ndim, shape), shape),)
+        spread = among_blocks(tf.cast(t, dtype), i, old.blocks, coordinate[0])
+        return (tf.ensure_shape(tf.slice(spread, [0] * x.ndim, shape), shape),)
 
     operation = LocalOperation(
         place,
@@ -113,6 +112,17 @@ def gathered(trace: "Trace", x: SpatialTensor, i: int) -> SpatialTensor:
         name="gathered",
     )
     return trace.cast(SpatialTensor(operation.outputs[0], axes), x.dtype)
+
+
+def among_blocks(t: tf.Tensor, i: int, blocks: int, place) -> tf.Tensor:
+    """A block at its place among zeros along one axis.
+
+    On a TPU the place is known on the device alone, and XLA compiles no `tf.pad` by such a number.
+    """
+    shape = static_sizes(t.shape)
+    mine = tf.reshape(tf.range(blocks) == place, [-1 if j == i else 1 for j in range(len(shape) + 1)])
+    spread = tf.where(mine, tf.expand_dims(t, i), tf.zeros([], t.dtype))
+    return tf.reshape(spread, [*shape[:i], blocks * shape[i], *shape[i + 1 :]])
 
 
 def _cut(trace: "Trace", x: SpatialTensor, i: int, axis: Axis) -> SpatialTensor:

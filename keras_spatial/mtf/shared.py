@@ -165,14 +165,18 @@ def trace(function: Callable, arguments: Sequence[tf.Tensor]):
     if all(operation.name in needed for operation in traced.graph.get_operations() if operation.name not in names):
         return traced
     definition = traced.graph.as_graph_def()
-    kept = [node for node in definition.node if node.name in needed or node.name in names]
+    # Without the placeholders too, of which XLA compiles none.
+    kept = [node for node in definition.node if node.name in needed and node.name not in names]
     del definition.node[:]
     definition.node.extend(kept)
-    results = [output.name for output in traced.outputs]
+    used = {edge.partition(":")[0] for node in kept for edge in node.input}
+    results = [output.name for output in traced.outputs if output.op.name not in names]
 
     def of_needed(*args: tf.Tensor):
-        given = {f"{name}:0": argument for name, argument in zip(names, args, strict=True)}
-        return tuple(tf.graph_util.import_graph_def(definition, given, results, name=""))
+        given = dict(zip(names, args, strict=True))
+        fed = {f"{name}:0": argument for name, argument in given.items() if name in used}
+        found = iter(tf.graph_util.import_graph_def(definition, fed, results, name=""))
+        return tuple(given[o.op.name] if o.op.name in given else next(found) for o in traced.outputs)
 
     return _get_concrete(of_needed, specs)
 

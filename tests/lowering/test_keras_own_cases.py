@@ -23,8 +23,21 @@ def test_every_spatial_layer_is_the_keras_class_of_that_name():
 )
 @pytest.mark.parametrize("kind", ["convolutional", "merging", "normalization", "pooling", "reshaping"])
 def test_the_installed_keras_passes_its_own_cases(kind, tmp_path):
-    # In a process and folder of their own: this project's pytest settings are not meant for them.
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "keras_spatial", "-p", "no:cacheprovider", "--rootdir", "."]
+    # In a process of their own, with no settings: this project's are not meant for them, and would be found where the
+    # virtual environment lies inside the checkout.
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "keras_spatial",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        "pytest.ini",
+    ]
     # One file needs the conftest.py of Keras's repository, which is not installed.
     command += [f"--ignore={CASES}/reshaping/flatten_test.py", str(CASES / kind)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

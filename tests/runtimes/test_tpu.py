@@ -4,6 +4,9 @@ A strategy that mirrors over logical CPUs runs the same single program in every 
 the TPU's collectives on CPUs, so they are either traced only, or replaced by the strategy's own.
 """
 
+import contextlib
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from mesh_tensorflow import simd_mesh_impl
 
 import keras_spatial as ks
 from keras_spatial.runtimes import tpu
+from keras_spatial.step import Lowered, gradients
 
 SHAPE = (16, 12, 4, 1)
 
@@ -161,6 +165,33 @@ def test_a_program_does_not_grow_with_the_mesh(distribution):
             (kinds.count("CollectivePermute"), kinds.count("CrossReplicaSum"), kinds.count("PartitionedCall"))
         )
     assert counts[0] == counts[1] and all(counts[0])
+
+
+@pytest.mark.parametrize("layout", ["x:rows, y:columns", "batch:rows, x:columns"])
+def test_xla_compiles_the_program_for_a_core_that_is_known_only_when_it_runs(monkeypatch, layout):
+    """Sums and permutes, which XLA has no CPU version of, are left out; all local computation is in."""
+    alone = types.SimpleNamespace(cross_replica_sum=lambda t, groups: t, collective_permute=lambda t, pairs: t)
+    monkeypatch.setattr(simd_mesh_impl, "tpu_ops", alone)
+    monkeypatch.setattr(tpu, "check_strategy", lambda strategy, devices: None)
+    number: list[tf.Tensor] = []
+    monkeypatch.setattr(tpu.TpuMesh, "pnum_tensor", property(lambda mesh: number[-1]))
+    replicas = types.SimpleNamespace(num_replicas_in_sync=4, scope=contextlib.nullcontext)
+    placed = ks.SpatialParallel(ks.device_mesh("rows:2, columns:2"), layout, strategy=replicas)
+    model = ks.partition(network(), placed)
+    model._compile_loss = keras.src.trainers.compile_utils.CompileLoss(ks.losses.DiceCrossentropy())
+    variables = model.trainable_variables
+
+    @tf.function(jit_compile=True, autograph=False)
+    def program(core: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
+        number.append(core)
+        forward, objective = model._objective(images, labels, None, training=True)
+        found, _ = gradients(forward.trace, [objective.loss], [tf.ones([])], variables)
+        return Lowered(forward.trace).export_all(found, [v.shape for v in variables])
+
+    images, labels = data(2)
+    for core in (0, 3):
+        for gradient, variable in zip(program(tf.constant(core), images, labels), variables, strict=True):
+            assert gradient.shape == variable.shape and np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize(
