@@ -2,6 +2,7 @@
 
 from keras_spatial.lowering import (  # noqa: F401  Importing them fills the table.
     array_operations,
+    augmentation,
     composite,
     convolutional,
     normalization,

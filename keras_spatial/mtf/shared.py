@@ -167,6 +167,8 @@ def trace(function: Callable, arguments: Sequence[tf.Tensor]):
     definition = traced.graph.as_graph_def()
     # Without the placeholders too, of which XLA compiles none.
     kept = [node for node in definition.node if node.name in needed and node.name not in names]
+    for node in kept:
+        node.attr.pop("_class", None)  # To be on one device with a node that is left out; all are on one.
     del definition.node[:]
     definition.node.extend(kept)
     used = {edge.partition(":")[0] for node in kept for edge in node.input}

@@ -162,6 +162,14 @@ LAYERS_2D = (
             "random-invert": lambda: L.RandomInvert(0.5, value_range=(-9, 9), seed=3),
             "solarization": lambda: L.Solarization(0.2, 0.4, value_range=(-4, 4), seed=3),
             "auto-contrast": lambda: L.AutoContrast(value_range=(-9, 9)),
+            "random-rotation-wrap": lambda: L.RandomRotation(0.3, fill_mode="wrap", interpolation="nearest", seed=3),
+            "random-translation-fill": lambda: L.RandomTranslation(
+                0.4, 0.4, fill_mode="constant", fill_value=0.7, seed=3
+            ),
+            "random-zoom-nearest": lambda: L.RandomZoom((0.3, 0.9), (-0.6, -0.2), fill_mode="nearest", seed=3),
+            "random-shear": lambda: L.RandomShear(0.4, 0.6, seed=3),
+            "random-perspective": lambda: L.RandomPerspective(1.0, 0.8, fill_value=-0.5, seed=4),
+            "random-crop-wide": lambda: L.RandomCrop(30, 7, seed=3),
         },
         training=True,
     )
@@ -208,6 +216,11 @@ LAYERS_3D = _cases(
         "flatten": lambda: L.Flatten(),
         "time-distributed": lambda: L.TimeDistributed(L.Conv2D(3, 3, padding="same")),
         "rescaling": lambda: L.Rescaling(2.0, offset=-1.0),
+        "resizing": lambda: ks.layers.Resizing3D((13, 4, 20)),
+        "resizing-average": lambda: ks.layers.Resizing3D((4, 8, 3), antialias=True),
+        "resizing-nearest": lambda: ks.layers.Resizing3D((4, 17, 10), interpolation="nearest"),
+        "center-crop": lambda: ks.layers.CenterCrop3D((5, 8, 4)),
+        "random-crop-inference": lambda: ks.layers.RandomCrop3D((5, 8, 4)),
     },
 ) | _cases(
     IMAGE_3D,
@@ -217,6 +230,13 @@ LAYERS_3D = _cases(
         "random-flip-x": lambda: ks.layers.RandomFlip3D("x", seed=3),
         "random-contrast": lambda: ks.layers.RandomContrast3D(0.5, value_range=(-9, 9), seed=3),
         "random-brightness": lambda: ks.layers.RandomBrightness3D((-0.1, 0.3), value_range=(-9, 9), seed=3),
+        "random-rotation": lambda: ks.layers.RandomRotation3D(0.2, "xyz", spacing=(1.0, 0.8, 2.5), seed=3),
+        "random-rotation-constant": lambda: ks.layers.RandomRotation3D(
+            0.1, fill_mode="constant", fill_value=-0.3, seed=3
+        ),
+        "random-translation": lambda: ks.layers.RandomTranslation3D(0.4, "xz", "nearest", seed=3),
+        "random-zoom": lambda: ks.layers.RandomZoom3D((0.1, 0.4), "wrap", "nearest", seed=3),
+        "random-crop": lambda: ks.layers.RandomCrop3D((5, 8, 4), seed=3),
     },
     training=True,
 )

@@ -45,7 +45,11 @@ def test_no_tensor_of_a_step_has_as_many_elements_as_the_image_has_voxels(step):
 def test_augmentation_of_a_volume_holds_no_whole_image():
     inputs = keras.Input((*SHAPE, 1))
     x = keras.layers.Conv3D(4, 3, padding="same")(inputs)
-    for layer in (ks.layers.RandomFlip3D(), ks.layers.RandomContrast3D(0.2, (-9, 9))):
+    for layer in (
+        ks.layers.RandomFlip3D(),
+        ks.layers.RandomContrast3D(0.2, (-9, 9)),
+        ks.layers.RandomRotation3D(0.1, "xyz"),
+    ):
         x = layer(x)
     model = ks.partition(keras.Model(inputs, x), split("4x4"))
     model.compile("sgd", "mse")
