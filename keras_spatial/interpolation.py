@@ -6,6 +6,7 @@ contribute, and the sum over the parts is the interpolated image: no device need
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,14 +56,13 @@ def interpolated(
     Returns:
         `[batch, *result, channels]`.
     """
-    shape = static_sizes(images.shape)
-    batch, lengths, channels = shape[0], shape[1:-1], shape[-1]
+    _, *lengths, channels = static_sizes(images.shape)
     corners = []
     for axis, (position, length) in enumerate(zip(positions, lengths, strict=True), start=1):
         size, start = (part.size, part.start) if part is not None and part.axis == axis else (length, 0)
         places = _neighbours(_inside(position, size, fill_mode), linear)
         corners.append([_known(place, weight, size, start, length) for place, weight in places])
-    flat = tf.reshape(images, [batch, -1, channels])
+    flat = tf.reshape(images, [-1, math.prod(lengths), channels])
 
     def contribution(corner: Sequence[tuple[tf.Tensor, tf.Tensor]]) -> tf.Tensor:
         index, weight = corner[0]

@@ -168,7 +168,7 @@ class _RandomAffine3D(RandomVolumeLayer):
     def call(self, inputs, training: bool = False):
         if not training:
             return inputs
-        batch, sizes = inputs.shape[0] or ops.shape(inputs)[0], inputs.shape[1:4]
+        batch, sizes = ops.shape(inputs)[0], tuple(inputs.shape[1:4])
         index = [
             tf.reshape(tf.range(n, dtype=tf.float32), [-1 if i == k else 1 for i in range(4)])
             for k, n in enumerate(sizes, start=1)

@@ -1,5 +1,6 @@
 """Resizing and cropping of volumes, which Keras has for 2D images alone."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ class Resizing3D(VolumeLayer):
             shape = ops.shape(inputs)
             if shape[axis] != size:
                 # One axis at a time, as the rows of an image whose columns stay as they are.
-                rest = ops.prod(ops.convert_to_tensor(shape[axis + 1 :]))
+                rest = math.prod(shape[axis + 1 :])
                 image = ops.reshape(inputs, (-1, shape[axis], rest, 1))
                 image = ops.image.resize(
                     image, (size, rest), interpolation, antialias=self.antialias, data_format="channels_last"

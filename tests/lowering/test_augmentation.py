@@ -157,6 +157,24 @@ def test_layers_that_change_the_size_say_so_and_have_a_configuration(layer):
     assert found.shape == layer.compute_output_shape(VOLUMES.shape)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        ks.layers.RandomFlip3D(),
+        ks.layers.RandomContrast3D(0.2, (-9, 9)),
+        ks.layers.RandomRotation3D(0.1),
+        ks.layers.RandomCrop3D((2, 3, 4)),
+        ks.layers.CenterCrop3D((2, 3, 4)),
+        ks.layers.Resizing3D((4, 4, 4)),
+    ],
+)
+def test_they_train_in_a_plain_model_whose_batch_size_is_not_known(layer):
+    model = keras.Sequential([keras.Input(VOLUMES.shape[1:]), layer, keras.layers.Conv3D(1, 1)])
+    model.compile("sgd", "mse")
+    model.fit(VOLUMES, np.zeros((16, *model.output_shape[1:])), batch_size=7, verbose=0)
+    assert model.predict(VOLUMES, batch_size=7, verbose=0).shape == (16, *model.output_shape[1:])
+
+
 def test_a_model_with_them_is_loaded_from_its_file(tmp_path):
     inputs = keras.Input((4, 4, 4, 1))
     keras.Model(inputs, ks.layers.RandomFlip3D("x")(inputs)).save(tmp_path / "model.keras")

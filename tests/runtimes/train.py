@@ -61,9 +61,12 @@ def main() -> None:
     # Only process 0 has the seed: the others must get its weights.
     keras.utils.set_random_seed(arguments.seed if processes.is_first else 100 + processes.rank)
     with distribution.scope() if distribution else contextlib.nullcontext():
-        model = ks.models.UNet3D(
-            (16, 16, 8, 1), classes=3, filters=4, levels=2, convolutions=1, dropout=arguments.dropout
+        inputs = keras.Input((16, 16, 8, 1))
+        turned = ks.layers.RandomRotation3D(0.05, "xyz")(inputs)
+        unet = ks.models.UNet3D(
+            inputs.shape[1:], classes=3, filters=4, levels=2, convolutions=1, dropout=arguments.dropout
         )
+        model = ks.Model(inputs, unet(turned))
     model.compile(
         optimizer=keras.optimizers.SGD(0.05), loss=ks.losses.DiceCrossentropy(), metrics=[ks.metrics.Dice(class_id=1)]
     )
