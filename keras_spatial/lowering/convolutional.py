@@ -1,5 +1,6 @@
 """Convolutions of every kind: halo exchange, then Keras's own convolution without padding."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -15,6 +16,10 @@ from keras_spatial.lowering.trace import Trace
 from keras_spatial.lowering.weights import kernel_value, kernel_variables
 from keras_spatial.lowering.windows import TransposedWindow, Window
 from keras_spatial.mtf.halo import take
+from keras_spatial.mtf.shared import static_sizes
+
+# Bytes of a tensor on each device, from which on it is better not stored than computed by fewer operations.
+LARGE = 8 << 20
 
 
 def per_axis(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
@@ -59,7 +64,8 @@ def convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     def convolve(padding: str, block: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         return ops.conv(block, kernel, layer.strides, padding, "channels_last", layer.dilation_rate)
 
-    return _convolve(layer, trace, x, convolve, kernel_variables(layer), layer.filters)
+    sums = layer.groups == 1 and not layer.lora_enabled
+    return _convolve(layer, trace, x, convolve, kernel_variables(layer), layer.filters, sums=sums)
 
 
 @register_lowering(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
@@ -97,8 +103,14 @@ def _convolve(
     convolve: Callable[..., tf.Tensor],
     variables: Sequence[keras.Variable],
     channels: int,
+    *,
+    sums: bool = False,
 ) -> SpatialTensor:
-    """`convolve` takes the padding, a tensor and the kernels, of which the first spans the image axes."""
+    """`convolve` takes the padding, a tensor and the kernels, of which the first spans the image axes.
+
+    If it sums over all channels (`sums`), a concatenation is convolved part by part, and never stored itself.
+    """
+    parts = [trace.cast(part, layer.compute_dtype) for part in x.parts if sums and _large(x)]
     x = trace.cast(x, layer.compute_dtype)
     windows = _windows(layer)
     margins = window_margins(x, windows, layer.padding)
@@ -109,19 +121,36 @@ def _convolve(
             return [kernel_value(layer, values, dtype)]
         return [tf.cast(value, dtype) for value in values]
 
-    def whole(padding: str):
-        return lambda block, *values: convolve(padding, block, *kernels_of(values, block.dtype))
+    def of_channels(start: int, padding: str):
+        def on_block(block: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
+            kernel, *others = kernels_of(values, block.dtype)
+            if sums:
+                kernel = take(kernel, layer.rank, start, static_sizes(block.shape)[-1])
+            return convolve(padding, block, kernel, *others)
 
-    y = trace.windowed(
-        whole("valid"),
-        x,
-        margins,
-        axes,
-        weights=variables,
-        native=whole(layer.padding) if layer.padding != "causal" else None,
-        name=layer.name,
-    )
+        return on_block
+
+    def with_part(y: SpatialTensor | None, part: SpatialTensor, start: int) -> SpatialTensor:
+        return trace.windowed(
+            of_channels(start, "valid"),
+            part,
+            margins,
+            axes,
+            weights=variables,
+            native=of_channels(start, layer.padding) if layer.padding != "causal" else None,
+            plus=y,
+            name=layer.name,
+        )
+
+    first, *rest = parts or [x]
+    y, start = with_part(None, first, 0), first.shape[-1]
+    for part in rest:
+        y, start = with_part(y, part, start), start + part.shape[-1]
     return _bias_and_activation(layer, trace, y)
+
+
+def _large(x: SpatialTensor) -> bool:
+    return math.prod(axis.length for axis in x.axes) * x.dtype.size >= LARGE
 
 
 @register_lowering(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)

@@ -162,7 +162,8 @@ def concatenated(trace: Trace, tensors: Sequence[SpatialTensor], axis: int, name
         others = aligned(trace, tensors, but=axis - tensors[0].ndim)
         axes = list(others[0].axes)
         axes[axis] = Axis(axes[axis].name, size)
-        return trace.reduced(lambda *ts: tf.concat(ts, axis), others, axes, name=name)
+        joined = trace.reduced(lambda *ts: tf.concat(ts, axis), others, axes, name=name)
+        return replace(joined, parts=tuple(others)) if axis == joined.ndim - 1 else joined
     target = trace.recut(split, size)
     start, moved = 0, []
     for x in tensors:

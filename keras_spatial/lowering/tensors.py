@@ -111,10 +111,13 @@ class SpatialTensor:
     Attributes:
         value: the Mesh-TF tensor, of padded sizes.
         axes: one `Axis` per dimension, batch first, channels last.
+        parts: the tensors that it was made of by putting their channels one after the other. An operation that can do
+            with them leaves their concatenation uncomputed.
     """
 
     value: mtf.Tensor
     axes: tuple[Axis, ...]
+    parts: tuple["SpatialTensor", ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """A trace: the Mesh-TF graph of one step of a model, while it is being built from the four kinds of operation."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -256,6 +257,7 @@ class Trace:
         fill: float = 0.0,
         weights: Sequence[keras.Variable] = (),
         native: Callable[..., tf.Tensor] | None = None,
+        plus: SpatialTensor | None = None,
         dtype: tf.DType | str | None = None,
         name: str = "windowed",
     ) -> SpatialTensor:
@@ -272,13 +274,20 @@ class Trace:
             weights: Keras variables that `fn` uses.
             native: the same function for a whole axis, padding included. It is used where no axis that the window
                 spans is split.
+            plus: what is added to the result, of its axes.
             dtype: the result's dtype, where it differs from the input's.
             name: a name for the graph.
         """
         axes = tuple(axes)
         split = [i for i in margins if x.axes[i].split]
+        extra = [] if plus is None else [plus]
+
+        def added(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+            return lambda block, term, *weights: term + function(block, *weights)
+
         if native is not None and not split:
-            return self.reduced(native, [x], axes, weights=weights, dtype=dtype, name=name)
+            native = added(native) if extra else native
+            return self.reduced(native, [x, *extra], axes, weights=weights, dtype=dtype, name=name)
         halos = [Halo(i, self.mesh_axis(x.axes[i]), *margins[i]) for i in split if any(margins[i])]
         padding = {i: margins[i] for i in margins if i not in split and any(margins[i])}
         # Where blocks reach beyond the image it is the blocks that are filled; else only what comes from outside it.
@@ -301,18 +310,22 @@ class Trace:
                     filled.append(value)
             return filled
 
-        def on_slice(place: list, block: tf.Tensor, *weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def within(place: list, block: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
             for coordinate, i in zip(place, beyond, strict=False):
                 start = coordinate * x.axes[i].length - margins[i][0]
                 block = fill_outside(block, i, start, x.axes[i].size, fill)
             result = fn(block, *weights)
             for i, length in enumerate(shape):
                 result = take(result, i, 0, length)
-            return (result,)
+            return result
+
+        def on_slice(place: list, *slices: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            function = functools.partial(within, place)
+            return (added(function)(*slices) if extra else function(*slices),)
 
         operation = LocalOperation(
             on_slice if edges else lambda *slices: on_slice([], *slices),
-            [x.value] + [self.weight(w) for w in weights],
+            [t.value for t in (x, *extra)] + [self.weight(w) for w in weights],
             [(mesh_shape_of(axes), tf.as_dtype(dtype or x.dtype))],
             halos=halos,
             paddings=padding,

@@ -1,7 +1,7 @@
 """Operations that follow one another, made one: fewer functions to call, and less kept for the backward pass."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from keras_spatial.mtf.compatibility import mtf
 from keras_spatial.mtf.local import LocalOperation
@@ -11,7 +11,7 @@ def fuse(graph: mtf.Graph, mesh_impl: mtf.MeshImpl, kept: Iterable[mtf.Tensor]) 
     """Make elementwise operations part of the operation before them, where that one accepts it.
 
     A bias joins its convolution, a `relu` its convolution or normalization. What passed between the two is then
-    neither stored nor seen by anything else.
+    neither stored nor seen by anything else. Local operations whose results nothing uses are left out.
 
     Args:
         graph: a graph that is not differentiated or lowered yet.
@@ -19,6 +19,7 @@ def fuse(graph: mtf.Graph, mesh_impl: mtf.MeshImpl, kept: Iterable[mtf.Tensor]) 
         kept: tensors that must stay, since they are read from outside the graph.
     """
     kept = set(kept)
+    graph.operations[:] = _used(graph.operations, kept)
     uses = Counter(t for operation in graph.operations for t in operation.inputs)
     operations: list[mtf.Operation] = []
     for operation in graph.operations:
@@ -38,6 +39,15 @@ def fuse(graph: mtf.Graph, mesh_impl: mtf.MeshImpl, kept: Iterable[mtf.Tensor]) 
                 operation = before
         operations.append(operation)
     graph.operations[:] = operations
+
+
+def _used(operations: Sequence[mtf.Operation], kept: set[mtf.Tensor]) -> list[mtf.Operation]:
+    used, found = set(kept), []
+    for operation in reversed(operations):
+        if not isinstance(operation, LocalOperation) or used.intersection(operation.outputs):
+            used.update(operation.inputs)
+            found.append(operation)
+    return found[::-1]
 
 
 def _before(operation: mtf.Operation) -> mtf.Operation | None:

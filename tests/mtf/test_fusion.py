@@ -4,9 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from equality import split
+from equality import assert_equal_to_keras, partitioned_results, random_inputs, split
 
 import keras_spatial as ks
+from keras_spatial.lowering import convolutional
 from keras_spatial.mtf import fusion
 from keras_spatial.step import Forward, fuse_for_outputs, plan_blocks
 
@@ -20,11 +21,11 @@ def network(*layers: keras.Layer) -> keras.Model:
     return keras.Model(inputs, x)
 
 
-def operations(model: keras.Model, training: bool = True) -> list[str]:
+def operations(model: keras.Model, shape: tuple[int, ...] = (8, 8, 2)) -> list[str]:
     """The kinds of Mesh-TF operation that compute a model, brought-in tensors and moving averages left out."""
-    distribution, image = split("2x2"), tf.zeros([1, 8, 8, 2])
-    blocks = plan_blocks(model, distribution, image, training)
-    forward = Forward(model, distribution, image, training=training, blocks=blocks)
+    distribution, image = split("2x2"), tf.zeros([1, *shape])
+    blocks = plan_blocks(model, distribution, image, True)
+    forward = Forward(model, distribution, image, training=True, blocks=blocks)
     fuse_for_outputs(forward)
     names = [operation.name.split("/")[-1] for operation in forward.trace.graph.operations]
     return [n for n in names if not n.startswith(("input", "weight", "moving", "constant"))]
@@ -90,3 +91,46 @@ def test_outputs_and_gradients_are_those_of_the_separate_operations(dtype, monke
     tolerance = 1e-5 if dtype == "float32" else 2e-2
     for a, b in zip(fused, separate, strict=True):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * float(np.abs(b).max()))
+
+
+def concatenation(policy: str = "float32") -> keras.Model:
+    """Three tensors side by side, read by two convolutions."""
+    keras.utils.set_random_seed(0)
+    options = {"padding": "same", "dtype": keras.DTypePolicy(policy)}
+    inputs = keras.Input((9, 7, 2), dtype="float32")
+    parts = [LAYERS.Conv2D(width, 3, **options)(inputs) for width in (4, 1, 3)]
+    joined = LAYERS.Concatenate(name="joined", dtype=options["dtype"])(parts)
+    x = LAYERS.Conv2D(5, 3, activation="relu", name="first", **options)(joined)
+    y = LAYERS.Conv2D(5, 3, strides=2, name="second", **options)(joined)
+    return keras.Model(inputs, [LAYERS.Activation("linear", dtype="float32")(t) for t in (x, y)])
+
+
+@pytest.mark.parametrize("mesh", ["1x1", "2x2", "1x3"])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_a_large_concatenation_is_convolved_part_by_part(mesh, policy, monkeypatch):
+    model = concatenation(policy)
+    if policy == "float32":
+        monkeypatch.setattr(convolutional, "LARGE", 0)
+        assert_equal_to_keras(model, split(mesh), training=True)
+        return
+    # In half precision, against the same without parts: sums are rounded at other places.
+    images = random_inputs(model, 2)
+    whole = partitioned_results(model, split(mesh), images, True)
+    monkeypatch.setattr(convolutional, "LARGE", 0)
+    found = partitioned_results(model, split(mesh), images, True)
+    for a, b in zip(found.outputs + found.weight_gradients, whole.outputs + whole.weight_gradients, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0.05, atol=0.02 * np.abs(b).max())
+
+
+def test_a_large_concatenation_is_not_computed_unless_something_else_reads_it(monkeypatch):
+    monkeypatch.setattr(convolutional, "LARGE", 0)
+    model = concatenation()
+    first = keras.Model(model.inputs, model.get_layer("first").output)
+    assert "joined" not in operations(first, (9, 7, 2))
+    both = keras.Model(model.inputs, [model.get_layer("first").output, model.get_layer("joined").output])
+    assert "joined" in operations(both, (9, 7, 2))
+
+
+def test_a_small_concatenation_is_convolved_at_once():
+    found = operations(concatenation(), (9, 7, 2))
+    assert found.count("first") == found.count("second") == found.count("joined") == 1
