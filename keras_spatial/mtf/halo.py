@@ -16,6 +16,9 @@ import tensorflow as tf
 from keras_spatial.mtf.compatibility import mtf
 from keras_spatial.mtf.shared import SharedFunction, static_sizes
 
+# Elements of a slice, from which on copying it costs more than preparing some more operations.
+LARGE = 1 << 18
+
 # By it a profile tells the exchange's own operations from the layers' (`keras_spatial.profiling`).
 SCOPE = "halo_exchange"
 
@@ -111,7 +114,9 @@ def exchange_adjoint(mesh_impl: mtf.MeshImpl, dx, dmargins: Sequence, halos: Seq
             pieces.append(mesh_impl.shift_by_n_processors(piece, halo.mesh_axis, hop, wrap=False))
             start += width
         add = _add_returned(tuple(halos[:number]), halo, length)
-        dx, *dmargins = mesh_impl.slicewise(add, dx, *dmargins, *pieces)
+        # Large slices are worth more nodes, which add in place.
+        large = math.prod(shape) >= LARGE
+        dx, *dmargins = mesh_impl.slicewise(add.inline if large else add, dx, *dmargins, *pieces)
     return dx
 
 

@@ -53,6 +53,13 @@ class SharedFunction:
         self._function = function
         self._traced: dict[tuple, Any] = {}
 
+    def inline(self, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The function's operations in the graph at hand: they can write over arguments that nothing else uses.
+
+        A called function cannot: its caller holds on to its arguments.
+        """
+        return tuple(self._function(*arguments))
+
     def __call__(self, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
         tensors = [tf.convert_to_tensor(a) for a in arguments]
         if tf.executing_eagerly():

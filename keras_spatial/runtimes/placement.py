@@ -1,10 +1,12 @@
 """Mesh-TensorFlow on the devices of one process: several GPUs, or logical CPU devices."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from keras_spatial.mtf.compatibility import PlacementMeshImpl, mtf
+from keras_spatial.mtf.shared import static_sizes
 
 # By it a profile tells sums over devices from the layers' own operations (`keras_spatial.profiling`).
 REDUCE_SCOPE = "allreduce"
@@ -52,7 +54,7 @@ class Placement(PlacementMeshImpl):
             pieces = {
                 (*place, i): part
                 for place, piece in pieces.items()
-                for i, part in enumerate([piece] if count == 1 else tf.split(piece, count, axis))
+                for i, part in enumerate([piece] if count == 1 else _split(piece, count, axis))
             }
         slice_shape = self.slice_shape(x.shape)
 
@@ -61,6 +63,15 @@ class Placement(PlacementMeshImpl):
             return pieces[tuple(b // max(s, 1) for b, s in zip(begin, slice_shape, strict=True))]
 
         return self.LaidOutTensor(_on_each(self.devices, tf.identity, [piece_of(p) for p in range(self.size)]))
+
+
+def _split(x: tf.Tensor, count: int, axis: int) -> list[tf.Tensor]:
+    """`tf.split`, which copies nothing along a tensor's first axis; neither does this along the first that counts."""
+    shape = static_sizes(x.shape)
+    if axis == 0 or math.prod(shape[:axis]) != 1:
+        return tf.split(x, count, axis)
+    parts = tf.split(tf.reshape(x, shape[axis:]), count, 0)
+    return [tf.reshape(part, [*shape[:axis], *static_sizes(part.shape)]) for part in parts]
 
 
 def _on_each(devices: Sequence[str], function: Callable, values: Sequence) -> list:
