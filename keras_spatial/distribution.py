@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.src.distribution.distribution_lib import Distribution  # Not exported; the base of ModelParallel.
 
@@ -110,7 +111,11 @@ class SpatialParallel(Distribution):
 
     def local_coordinates(self) -> list[dict[str, int]]:
         """Of each device of this process, in the order of the mesh: its index along each mesh axis."""
-        impl, names = self.mesh_impl(), self.device_mesh.axis_names
+        names = self.device_mesh.axis_names
+        if self.strategy is not None:
+            # One process has all cores, and each finds out its place when it runs.
+            return [dict(zip(names, place, strict=True)) for place in np.ndindex(*self.device_mesh.shape)]
+        impl = self.mesh_impl()
         along = [impl.laid_out_pcoord(axis).tensor_list for axis in range(len(names))]
         return [dict(zip(names, place, strict=True)) for place in zip(*along, strict=True)]
 

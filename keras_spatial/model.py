@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sampl
 
 from keras_spatial import processes
 from keras_spatial.arguments import batches_of, cast, fit_input, is_concrete, per_output
+from keras_spatial.calls import differentiable_call, predicted_blocks, shapes_of
 from keras_spatial.compiled import copy_compilation, targets
 from keras_spatial.distribution import SpatialParallel
 from keras_spatial.lowering.objective import update_metric
@@ -21,9 +22,9 @@ from keras_spatial.lowering.table import UnsupportedLayer
 from keras_spatial.lowering.tensors import Blocks
 from keras_spatial.lowering.walk import explain, trace_call, unsupported_operations
 from keras_spatial.mtf.shared import unoptimized
-from keras_spatial.runtimes.blocks import Block, as_tensor
+from keras_spatial.runtimes.blocks import as_tensor
 from keras_spatial.runtimes.synchronize import callbacks_without_files, synchronize
-from keras_spatial.runtimes.tpu import run_on_replicas
+from keras_spatial.runtimes.tpu import on_replicas
 from keras_spatial.step import (
     Forward,
     Lowered,
@@ -131,14 +132,9 @@ class Model(keras.Model):
 
     def _compiled_step(self, step_function):
         """A step as one TensorFlow function; on TPUs, of all replicas."""
-        if self._strategy is None:
-            function = step_function
-        else:
-
-            def function(data):
-                return run_on_replicas(self._strategy, step_function, data)
-
-        return self._autoconvert_optionals(tf.function(function, autograph=False))
+        if self._strategy is not None:
+            return on_replicas(self._strategy, step_function)
+        return self._autoconvert_optionals(tf.function(step_function, autograph=False))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         inputs = args[0] if args else None
@@ -181,32 +177,7 @@ class Model(keras.Model):
             raise ValueError(
                 f"Model '{self.name}' has no mesh of CPUs or GPUs, whose blocks it could give: use predict."
             )
-        return self._predicted_blocks(batches_of(x, batch_size))
-
-    def _predicted_blocks(self, batches: Iterable) -> Iterator[Any]:
-        structures: dict[tuple, Any] = {}
-        places: dict[tuple, list] = {}
-
-        def step(inputs):
-            forward = self._forward(inputs, training=False)
-            fuse_for_outputs(forward)
-            lowered = Lowered(forward.trace)
-            found = [lowered.own_blocks(output) for output in forward.flat_outputs]
-            structures[_shapes(inputs)] = tree.map_structure(lambda _: 0, forward.outputs)
-            places[_shapes(inputs)] = [indices for indices, _ in found]
-            return [values for _, values in found]
-
-        step = tf.function(step, autograph=False)
-        for batch in batches:
-            self._prepare(batch, training=False)
-            inputs = self._as_inputs(unpack_x_y_sample_weight(batch)[0])
-            with unoptimized():
-                outputs = step(inputs)
-            blocks = [
-                [Block(index, value.numpy()) for index, value in zip(indices, values, strict=True)]
-                for indices, values in zip(places[_shapes(inputs)], outputs, strict=True)
-            ]
-            yield tree.pack_sequence_as(structures[_shapes(inputs)], blocks)
+        return predicted_blocks(self, batches_of(x, batch_size))
 
     def _in_step(self, method, args: tuple, kwargs: dict) -> dict:
         """The arguments of `fit` and the like in this process."""
@@ -372,7 +343,7 @@ class Model(keras.Model):
 
     def _plan(self, inputs, training: bool) -> dict[str, Blocks]:
         known = self._partition.blocks
-        key = (training, _shapes(inputs))
+        key = (training, shapes_of(inputs))
         if key not in known:
             known[key] = plan_blocks(self._graph(inputs, training), self.distribution, inputs, training)
         return known[key]
@@ -394,48 +365,10 @@ class Model(keras.Model):
         functions = self._partition.functions
         if training not in functions:
             functions[training] = tf.function(
-                lambda inputs: self._differentiable_call(inputs, training), autograph=False
+                lambda inputs: differentiable_call(self, inputs, training), autograph=False
             )
         with unoptimized():
             return functions[training](inputs)
-
-    def _differentiable_call(self, inputs, training: bool):
-        """The outputs, whose gradients come from `mtf.gradients`."""
-        variables = self.trainable_variables
-        flat_inputs = tree.flatten(inputs)
-        forwards: list[Forward] = []
-        self._plan(inputs, training)  # It reads the variables, which `run` must take as arguments alone.
-
-        @tf.custom_gradient
-        def run(*arguments):
-            values, weights = arguments[: len(flat_inputs)], arguments[len(flat_inputs) :]
-            forward = self._forward(
-                tree.pack_sequence_as(inputs, list(values)),
-                training=training,
-                differentiable_inputs=True,
-                weight_values={id(v): w for v, w in zip(variables, weights, strict=True)},
-            )
-            forwards.append(forward)
-            fuse_for_outputs(forward)
-            lowered = Lowered(forward.trace)
-            lowered.apply_updates()
-
-            def gradient(*dys):
-                sources = tree.flatten(forward.inputs)
-                of_weights, of_inputs = gradients(
-                    forward.trace, forward.flat_outputs, dys, variables, sources, self._partition.recompute
-                )
-                lowered.lower_rest()
-                shapes = [x.shape for x in sources] + [v.shape for v in variables]
-                return [
-                    None if g is None else lowered.export(g, shape)
-                    for g, shape in zip(of_inputs + of_weights, shapes, strict=True)
-                ]
-
-            return [lowered.whole(output) for output in forward.flat_outputs], gradient
-
-        outputs = run(*flat_inputs, *[tf.convert_to_tensor(v.value) for v in variables])
-        return tree.pack_sequence_as(forwards[0].outputs, outputs)
 
     def _as_inputs(self, x):
         """Inputs as tensors of static shape and the model's dtype, in the structure of the model's inputs."""
@@ -516,10 +449,6 @@ def check_distribution(distribution: Any) -> SpatialParallel:
 def current_distribution() -> SpatialParallel | None:
     current = keras.distribution.distribution()
     return current if isinstance(current, SpatialParallel) else None
-
-
-def _shapes(inputs: Any) -> tuple:
-    return tuple(tuple(x.shape) for x in tree.flatten(inputs))
 
 
 def _is_functional(args: tuple, kwargs: dict) -> bool:

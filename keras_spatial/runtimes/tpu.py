@@ -8,15 +8,17 @@ Keras's optimizers, metrics and checkpoints work as they do under it.
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from keras import tree
 from mesh_tensorflow.simd_mesh_impl import SimdMeshImpl
 
 from keras_spatial.mesh import parse_pairs
 from keras_spatial.mtf.compatibility import mtf
+from keras_spatial.runtimes.blocks import LocalBlocks
 
 
 class TpuMesh(SimdMeshImpl):
@@ -144,7 +146,26 @@ def check_strategy(strategy: Any, devices: int) -> None:
         )
 
 
-def run_on_replicas(strategy: tf.distribute.Strategy, function, data: Any) -> Any:
-    """Run a step in all replicas; the first one's results, which are those of all."""
-    results = strategy.run(function, args=(data,))
-    return tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], results)
+def on_replicas(strategy: tf.distribute.Strategy, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A step as one TensorFlow function of all replicas; it gives the first one's results, which are those of all.
+
+    Of `LocalBlocks` each replica gets its own block alone; whole tensors go to all of them.
+    """
+
+    def run(data: Any) -> Any:
+        results = strategy.run(step, args=(data,))
+        return tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], results)
+
+    compiled = tf.function(run, autograph=False)
+
+    def own_block(value: Any) -> Any:
+        if not isinstance(value, LocalBlocks):
+            return value
+        replicas = strategy.num_replicas_in_sync
+        if len(value.slices) != replicas:
+            raise ValueError(f"Expected a block for each of {replicas} cores. Received: {len(value.slices)} blocks")
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: LocalBlocks((value.slices[context.replica_id_in_sync_group],), value.counts)
+        )
+
+    return lambda data: compiled(tree.map_structure(own_block, data))

@@ -82,7 +82,20 @@ def data(cases: int = 4) -> tuple[np.ndarray, np.ndarray]:
     return images, generator.integers(0, 3, size=(cases, *SHAPE[:-1])).astype("int32")
 
 
-def trained(distribution: ks.SpatialParallel | None) -> dict[str, np.ndarray]:
+def own_blocks(distribution: ks.SpatialParallel, whole: np.ndarray, axes: str) -> tf.data.Dataset:
+    """Batches of two cases, as a block for each core."""
+    counts = tuple(distribution.blocks(axis) for axis in axes.split())
+    parts = []
+    for place in distribution.local_coordinates():
+        part = whole
+        for i, axis in enumerate(axes.split()):
+            if counts[i] > 1:
+                part = np.split(part, counts[i], axis=i)[place[distribution.layout[axis]]]
+        parts.append(tf.data.Dataset.from_tensor_slices(part).batch(2 // counts[0]))
+    return tf.data.Dataset.zip(tuple(parts)).map(lambda *slices: ks.LocalBlocks(slices, counts))
+
+
+def trained(distribution: ks.SpatialParallel | None, blocks: bool = False) -> dict[str, np.ndarray]:
     images, labels = data()
     if distribution is None:
         model = network()
@@ -91,9 +104,12 @@ def trained(distribution: ks.SpatialParallel | None) -> dict[str, np.ndarray]:
             model = ks.partition(network(), distribution)
     metrics = [ks.metrics.Dice(class_id=1), "accuracy"]
     model.compile("adam", ks.losses.DiceCrossentropy(), metrics=metrics, jit_compile=False)
-    history = model.fit(
-        images, labels, batch_size=2, epochs=2, shuffle=False, verbose=0, validation_data=(images, labels)
-    )
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(2)
+    if blocks and distribution is not None:
+        dataset = tf.data.Dataset.zip(
+            own_blocks(distribution, images, "batch x y z channels"), own_blocks(distribution, labels, "batch x y z")
+        )
+    history = model.fit(dataset, epochs=2, verbose=0, validation_data=dataset)
     results = {name: np.array(values) for name, values in history.history.items()}
     results["prediction"] = model.predict(images, batch_size=2, verbose=0)
     return results | {f"weight{i}": w for i, w in enumerate(model.get_weights())}
@@ -109,6 +125,23 @@ def test_the_program_of_each_core_trains_as_plain_keras(monkeypatch, distributio
     assert set(found) == set(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_a_core_that_is_handed_its_own_block_alone_trains_as_plain_keras(monkeypatch, distribution):
+    monkeypatch.setattr(simd_mesh_impl, "tpu_ops", MirroredCollectives)
+    expected = trained(None)
+    found = trained(distribution("rows:2, columns:2", "x:columns, y:rows"), blocks=True)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_a_block_for_each_core_is_needed(distribution):
+    with distribution("rows:2", "x:rows").scope():
+        model = ks.Model(inputs := keras.Input((4, 4, 4, 1)), keras.layers.Conv3D(1, 1)(inputs))
+    model.compile("sgd", "mse")
+    blocks = ks.LocalBlocks((tf.zeros((1, 4, 4, 4, 1)),), (1, 1, 1, 1, 1))
+    with pytest.raises(ValueError, match=r"a block for each of 2 cores\. Received: 1 blocks"):
+        model.train_on_batch(blocks, blocks)
 
 
 def step_graph(distribution: ks.SpatialParallel) -> list[tf.Graph]:
