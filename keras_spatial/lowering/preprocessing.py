@@ -8,7 +8,7 @@ from keras import backend, layers
 from keras_spatial.layers.preprocessing import CenterCrop3D, Resizing3D
 from keras_spatial.lowering.formats import in_either_format
 from keras_spatial.lowering.operations import as_operand
-from keras_spatial.lowering.relayout import shifted
+from keras_spatial.lowering.relayout import shifted_along
 from keras_spatial.lowering.reshaping import resized, sized_axis
 from keras_spatial.lowering.table import register_lowering
 from keras_spatial.lowering.tensors import SpatialTensor
@@ -73,7 +73,12 @@ def resizing_3d(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
 def cropped(trace: Trace, x: SpatialTensor, starts: Sequence[int], sizes: Sequence[int]) -> SpatialTensor:
     """As many voxels along each image axis, from the given ones on."""
-    for i, (start, size) in enumerate(zip(starts, sizes, strict=True), start=1):
-        if size != x.shape[i]:
-            x = shifted(trace, x, i, sized_axis(trace, x.axes[i], size), -start)
-    return x
+    return shifted_along(
+        trace,
+        x,
+        {
+            i: (sized_axis(trace, x.axes[i], size), -start)
+            for i, (start, size) in enumerate(zip(starts, sizes, strict=True), start=1)
+            if size != x.shape[i]
+        },
+    )

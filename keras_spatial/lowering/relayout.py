@@ -6,7 +6,7 @@ axis whose blocks move only a little (another block length, cropping, padding) i
 nothing is ever put together.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -152,38 +152,80 @@ def shifted(trace: "Trace", x: SpatialTensor, i: int, axis: Axis, offset: int, f
         offset: how far elements move up.
         fill: what stands where the input has nothing.
     """
-    old = x.axes[i]
-    if not old.split or axis.split != old.split:
-        x = whole(trace, x, [i])
-        local = Axis(axis.name, axis.size)
-        x = _shifted_whole(trace, x, i, local, offset, fill)
-        return _cut(trace, x, i, axis) if axis.split else x
-    first = [block * axis.length - offset for block in range(axis.blocks)]
-    before = max(0, *(block * old.length - start for block, start in enumerate(first)))
-    after = max(0, *(start + axis.length - (block + 1) * old.length for block, start in enumerate(first)))
-    if before + old.length + after > old.blocks * old.length:
-        x = _shifted_whole(trace, gathered(trace, x, i), i, Axis(axis.name, axis.size), offset, fill)
-        return _cut(trace, x, i, axis)
-    axes = tuple(axis if j == i else a for j, a in enumerate(x.axes))
+    return shifted_along(trace, x, {i: (axis, offset)}, fill)
+
+
+def shifted_along(
+    trace: "Trace", x: SpatialTensor, moves: Mapping[int, tuple[Axis, int]], fill: float | bool = 0
+) -> SpatialTensor:
+    """As `shifted`, along several axes at once, each with what it becomes and its offset."""
+    reaches = {i: _reach_of_shift(x.axes[i], *move) for i, move in moves.items()}
+    for i, (axis, offset) in moves.items():
+        if reaches[i] is None:
+            x = _shifted_by_gathering(trace, x, i, axis, offset, fill)
+    moves = {i: moves[i] for i in sorted(moves) if reaches[i] is not None}
+    split = [i for i in moves if x.axes[i].split]
+    if not split:
+        for i, (axis, offset) in moves.items():
+            x = _shifted_whole(trace, x, i, axis, offset, fill)
+        return x
+    axes = tuple(moves[j][0] if j in moves else a for j, a in enumerate(x.axes))
     shape = [a.length for a in axes]
-    step = axis.length - old.length
+    widths = {i: width for i, width in reaches.items() if width is not None}
+    # Beyond the last block there are zeros already.
+    masked = [i for i in split if not _stays_inside(x.axes[i], *moves[i]) and (fill or x.axes[i].padded)]
 
-    def move(place: list, t: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        begin = [place[0] * step - offset + before if j == i else 0 for j in range(x.ndim)]
+    def move(places: list, t: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        begin: list = [0] * x.ndim
+        for i, (_, offset) in moves.items():
+            begin[i] = widths[i][0] - offset
+        inside = None
+        for i, place in zip(split, places, strict=True):
+            axis, offset = moves[i]
+            begin[i] += place * (axis.length - x.axes[i].length)
+            if i in masked:
+                index = place * axis.length - offset + tf.range(axis.length)
+                known = tf.reshape(
+                    (index >= 0) & (index < x.axes[i].size), [-1 if j == i else 1 for j in range(x.ndim)]
+                )
+                inside = known if inside is None else inside & known
         t = tf.ensure_shape(tf.slice(t, begin, shape), shape)
-        index = place[0] * axis.length - offset + tf.range(axis.length)
-        return (_filled(t, i, (index >= 0) & (index < old.size), fill),)
+        return (t if inside is None else tf.where(inside, t, tf.cast(fill, t.dtype)),)
 
-    number = trace.mesh_axis(old)
     operation = LocalOperation(
         move,
         [x.value],
         [(mesh_shape_of(axes), x.dtype)],
-        halos=[Halo(i, number, before, after)],
-        coordinates=[number],
+        halos=[Halo(i, trace.mesh_axis(x.axes[i]), *widths[i]) for i in split],
+        paddings={i: widths[i] for i in moves if i not in split and any(widths[i])},
+        fill=float(fill),
+        coordinates=[trace.mesh_axis(x.axes[i]) for i in split],
         name="shifted",
     )
     return SpatialTensor(operation.outputs[0], axes)
+
+
+def _reach_of_shift(old: Axis, axis: Axis, offset: int) -> tuple[int, int] | None:
+    """Elements that a block needs below and above its own; None if blocks would need about everything."""
+    if not old.split and not axis.split:
+        return max(offset, 0), max(axis.size - offset - old.size, 0)
+    if old.split != axis.split:
+        return None
+    first = [block * axis.length - offset for block in range(axis.blocks)]
+    before = max(0, *(block * old.length - start for block, start in enumerate(first)))
+    after = max(0, *(start + axis.length - (block + 1) * old.length for block, start in enumerate(first)))
+    return None if before + old.length + after > old.blocks * old.length else (before, after)
+
+
+def _stays_inside(old: Axis, axis: Axis, offset: int) -> bool:
+    return offset <= 0 and axis.size - offset <= old.size
+
+
+def _shifted_by_gathering(
+    trace: "Trace", x: SpatialTensor, i: int, axis: Axis, offset: int, fill: float | bool
+) -> SpatialTensor:
+    x = _shifted_whole(trace, whole(trace, x, [i]), i, Axis(axis.name, axis.size), offset, fill)
+    return _cut(trace, x, i, axis) if axis.split else x
 
 
 def _shifted_whole(
@@ -205,8 +247,11 @@ def _shifted_whole(
 
 
 def _filled(t: tf.Tensor, i: int, inside: tf.Tensor, fill: float | bool) -> tf.Tensor:
-    inside = tf.reshape(inside, [-1 if j == i else 1 for j in range(t.shape.rank)])
-    return tf.where(inside, t, tf.cast(fill, t.dtype))
+    return tf.where(_along(inside, i, t.shape.rank), t, tf.cast(fill, t.dtype))
+
+
+def _along(vector: tf.Tensor, i: int, rank: int) -> tf.Tensor:
+    return tf.reshape(vector, [-1 if j == i else 1 for j in range(rank)])
 
 
 def mirrored(trace: "Trace", x: SpatialTensor, i: int) -> SpatialTensor:
@@ -263,12 +308,15 @@ def mapped(trace: "Trace", x: SpatialTensor, i: int, axis: Axis, matrix: np.ndar
     axes = tuple(axis if j == i else a for j, a in enumerate(x.axes))
     shape = [a.length for a in axes]
 
+    # Of all blocks: each device has one program.
+    used = np.any(rows.reshape(axis.blocks, axis.length, width), axis=0)
+
     def apply(place: list, t: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
         if place:
             index = place[0] * old.length - before + tf.range(width)
             t = _filled(t, i, (index >= 0) & (index < old.size), 0)
         lead, rest = t.shape[:i].num_elements(), t.shape[i + 1 :].num_elements()
-        return (tf.reshape(tf.matmul(rows[None], tf.reshape(t, [lead, width, rest])), shape),)
+        return (tf.reshape(_banded_product(rows, tf.reshape(t, [lead, width, rest]), used), shape),)
 
     halos = [Halo(i, trace.mesh_axis(old), before, after)] if old.split else []
     coordinates = [trace.mesh_axis(old)] if old.padded else []
@@ -281,6 +329,35 @@ def mapped(trace: "Trace", x: SpatialTensor, i: int, axis: Axis, matrix: np.ndar
         name="mapped",
     )
     return SpatialTensor(operation.outputs[0], axes)
+
+
+_TILE = 64
+
+
+def _banded_product(matrix: tf.Tensor, t: tf.Tensor, used: np.ndarray) -> tf.Tensor:
+    """`matrix @ t` along the middle axis of `t`, reading of the matrix only where it may have other entries than 0.
+
+    Args:
+        matrix: `[rows, columns]`, a constant.
+        t: `[lead, columns, rest]`.
+        used: bool `[rows, columns]`: where such entries may be.
+    """
+
+    def product(t: tf.Tensor, used: np.ndarray, transposed: bool) -> tf.Tensor:
+        tiles = []
+        for start in range(0, len(used), _TILE):
+            columns = np.nonzero(np.any(used[start : start + _TILE], axis=0))[0]
+            low, high = (int(columns[0]), int(columns[-1]) + 1) if columns.size else (0, 1)
+            stop = min(start + _TILE, len(used))
+            part = matrix[low:high, start:stop] if transposed else matrix[start:stop, low:high]
+            tiles.append(tf.matmul(part[None], t[:, low:high], transpose_a=transposed))
+        return tf.concat(tiles, 1) if len(tiles) > 1 else tiles[0]
+
+    @tf.custom_gradient
+    def multiplied(t: tf.Tensor):
+        return product(t, used, False), lambda dy: product(dy, used.T, True)
+
+    return multiplied(t)  # pyright: ignore[reportReturnType]
 
 
 def _mapped_to_whole(trace: "Trace", x: SpatialTensor, i: int, axis: Axis, matrix: np.ndarray) -> SpatialTensor:

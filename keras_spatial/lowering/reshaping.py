@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from keras_spatial.lowering.formats import in_either_format
-from keras_spatial.lowering.relayout import aligned, mapped, permuted, selected, shifted
+from keras_spatial.lowering.relayout import aligned, mapped, permuted, selected, shifted, shifted_along
 from keras_spatial.lowering.table import register_lowering
 from keras_spatial.lowering.tensors import Axis, SpatialTensor
 from keras_spatial.lowering.trace import Trace
@@ -38,11 +38,15 @@ def cropping_1d(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
 def _padded(trace: Trace, x: SpatialTensor, padding: Sequence[Sequence[int]]) -> SpatialTensor:
     """Image axes with zeros added at their ends, or elements taken off where a number is negative."""
-    for i, (before, after) in enumerate(padding, start=1):
-        if before or after:
-            axis = sized_axis(trace, x.axes[i], x.axes[i].size + before + after)
-            x = shifted(trace, x, i, axis, before)
-    return x
+    return shifted_along(
+        trace,
+        x,
+        {
+            i: (sized_axis(trace, x.axes[i], x.axes[i].size + before + after), before)
+            for i, (before, after) in enumerate(padding, start=1)
+            if before or after
+        },
+    )
 
 
 def sized_axis(trace: Trace, axis: Axis, size: int) -> Axis:
