@@ -159,7 +159,7 @@ def rows_of(arguments: argparse.Namespace) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=192, help="voxels along each axis")
+    parser.add_argument("--size", type=int, default=224, help="voxels along each axis")
     parser.add_argument("--filters", type=int, default=16)
     parser.add_argument("--levels", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3)
