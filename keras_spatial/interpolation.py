@@ -68,7 +68,9 @@ def interpolated(
         index, weight = corner[0]
         for (more, factor), length in zip(corner[1:], lengths[1:], strict=True):
             index, weight = index * length + more, weight * factor
-        return tf.expand_dims(tf.cast(weight, images.dtype), -1) * tf.gather(flat, index, batch_dims=1)
+        # What a part does not have counts as 0, also where the voxel that is read in its place is no number.
+        found = tf.gather(flat, index, batch_dims=1)
+        return tf.math.multiply_no_nan(found, tf.expand_dims(tf.cast(weight, images.dtype), -1))
 
     return functools.reduce(tf.add, map(contribution, itertools.product(*corners)))
 

@@ -148,6 +148,29 @@ def mesh_shape_of(axes: Sequence[Axis]) -> mtf.Shape:
     return mtf.Shape([axis.dimension for axis in axes])
 
 
+def broadcast_axes(tensors: Sequence[SpatialTensor]) -> tuple[Axis, ...]:
+    """Axes of the result of an elementwise operation, by NumPy's rules.
+
+    Raises:
+        ValueError: if the shapes do not broadcast.
+    """
+    rank = max(x.ndim for x in tensors)
+    axes: list[Axis] = []
+    for i in range(-rank, 0):
+        candidates = [x.axes[i] for x in tensors if x.ndim >= -i]
+        largest = max(candidates, key=lambda axis: axis.size)
+        for axis in candidates:
+            if axis.size not in (1, largest.size):
+                raise ValueError(f"Shapes do not broadcast. Received: {[x.shape for x in tensors]}")
+            if axis.size == largest.size and (axis.blocks, axis.length) != (largest.blocks, largest.length):
+                raise ValueError(
+                    f"Tensors of shapes {[x.shape for x in tensors]} are cut into different blocks along "
+                    f"'{axis.name}': {axis} and {largest}."
+                )
+        axes.append(largest)
+    return tuple(axes)
+
+
 def axis_names(rank: int) -> tuple[str, ...]:
     """Names of the axes of a channels-last tensor: `batch, x, y, z, channels` for rank 5."""
     if rank == 0:

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_spatial.lowering import relayout as layouts
-from keras_spatial.lowering.tensors import Axis, Blocks, SpatialTensor, axis_names, mesh_shape_of
+from keras_spatial.lowering.tensors import Axis, Blocks, SpatialTensor, axis_names, broadcast_axes, mesh_shape_of
 from keras_spatial.mtf.compatibility import mtf
 from keras_spatial.mtf.halo import Halo, take
 from keras_spatial.mtf.local import LocalOperation, Source
@@ -473,29 +473,6 @@ def fill_outside(x: tf.Tensor, axis: int, start, size: int, fill: float) -> tf.T
     index = start + tf.range(x.shape[axis])
     inside = _along(tf.logical_and(index >= 0, index < size), axis, x.shape.rank)
     return tf.where(inside, x, tf.cast(fill, x.dtype))
-
-
-def broadcast_axes(tensors: Sequence[SpatialTensor]) -> tuple[Axis, ...]:
-    """Axes of the result of an elementwise operation, by NumPy's rules.
-
-    Raises:
-        ValueError: if the shapes do not broadcast.
-    """
-    rank = max(x.ndim for x in tensors)
-    axes: list[Axis] = []
-    for i in range(-rank, 0):
-        candidates = [x.axes[i] for x in tensors if x.ndim >= -i]
-        largest = max(candidates, key=lambda axis: axis.size)
-        for axis in candidates:
-            if axis.size not in (1, largest.size):
-                raise ValueError(f"Shapes do not broadcast. Received: {[x.shape for x in tensors]}")
-            if axis.size == largest.size and (axis.blocks, axis.length) != (largest.blocks, largest.length):
-                raise ValueError(
-                    f"Tensors of shapes {[x.shape for x in tensors]} are cut into different blocks along "
-                    f"'{axis.name}': {axis} and {largest}."
-                )
-        axes.append(largest)
-    return tuple(axes)
 
 
 def _along(vector: tf.Tensor, axis: int, rank: int) -> tf.Tensor:

@@ -3,9 +3,11 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy import ndimage
 
 import keras_spatial as ks
+from keras_spatial.interpolation import Part, interpolated
 
 VOLUMES = np.random.default_rng(0).normal(size=(16, 3, 4, 5, 1)).astype("float32")
 
@@ -173,6 +175,14 @@ def test_they_train_in_a_plain_model_whose_batch_size_is_not_known(layer):
     model.compile("sgd", "mse")
     model.fit(VOLUMES, np.zeros((16, *model.output_shape[1:])), batch_size=7, verbose=0)
     assert model.predict(VOLUMES, batch_size=7, verbose=0).shape == (16, *model.output_shape[1:])
+
+
+def test_a_part_gives_nothing_where_it_has_no_voxels_even_if_its_own_are_no_numbers():
+    """On a mesh, what lies beyond the image may be anything."""
+    images = tf.constant([np.nan, 2.0, 4.0, np.inf], shape=(1, 4, 1))
+    positions = [tf.constant([[1.0, 3.5, 5.5, 9.0]])]
+    found = interpolated(images, positions, part=Part(axis=1, start=4, size=7))
+    np.testing.assert_array_equal(found.numpy()[0, [0, 2, 3], 0], [0, 3, 0])
 
 
 def test_a_model_with_them_is_loaded_from_its_file(tmp_path):
