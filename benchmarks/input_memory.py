@@ -10,14 +10,16 @@ import tempfile
 from pathlib import Path
 
 from datasets.blocks import BlockGrid
+from datasets.conversion import Target, convert
 from datasets.lits.cases import find_cases
-from datasets.lits.conversion import Grid, Target, convert
+from datasets.lits.conversion import LitsReader
 from datasets.phantom import patient, render
+from keras_spatial.volumes import Grid
 
 
 def convert_first(folder: str | Path, resolution: int, store: str) -> None:
     """Convert the first case of a folder; raise ValueError where it cannot be used."""
-    done = convert(find_cases(folder)[0], Target(Grid(resolution=resolution), BlockGrid(), store))
+    done = convert(find_cases(folder)[0], Target(Grid(resolution=resolution), BlockGrid(), store, LitsReader()))
     if done.error:
         raise ValueError(done.error)
 

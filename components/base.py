@@ -1,15 +1,73 @@
-"""What the components share: the container image. Not imported where a step runs, for KFP has no decorator there."""
+"""What the components share: the container image, and parameters from groups of settings.
 
+Not imported where a step runs, for KFP has no decorator there.
+"""
+
+import ast
+import inspect
+import linecache
 import os
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
 from kfp import dsl
 
+from components.resume import code_version
+from components.settings import Group
+
 IMAGE = os.environ.get("KERAS_SPATIAL_IMAGE", "keras-spatial-python:0.1.0")
-"""Default container image; `compile --image` and `submit --image` set it too. It is built of the `Dockerfile`."""
+"""Default container image, built of the `Dockerfile`; the cluster's file and `compile --image` name another."""
 
 
 def component(function: Callable[..., Any]) -> Any:
-    """A KFP component of a function; the image holds all it needs, so nothing is installed when a step starts."""
-    return dsl.component(function, base_image=IMAGE, install_kfp_package=False)
+    """A KFP component of a function; the image holds all it needs, so nothing is installed when a step starts.
+
+    A parameter `settings: Annotated[dict, TrainingSettings]` stands for one parameter for each field of that `Group`,
+    with their defaults and descriptions; the body finds the dictionary of their values under its name.
+
+    KFP's cache knows a step by its image, command, arguments and inputs (kubeflow/pipelines 2.17.0,
+    backend/src/v2/cacheutils/cache.go), and not by the package code that it imports. So the command ends with the
+    digest of that code: other code behind the same tag gives no old results.
+    """
+    made: Any = dsl.component(_expanded(function), base_image=IMAGE, install_kfp_package=False)
+    made.component_spec.implementation.container.command[-1] += f"\n# keras-spatial code {code_version()}\n"
+    return made
+
+
+def _expanded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function with a plain parameter for each field of a group, written as source: KFP reads a step's signature from
+    it twice, when the pipeline is compiled and where the step runs, which has only this text."""
+    groups = {
+        name: group
+        for name, annotation in inspect.get_annotations(function).items()
+        for group in getattr(annotation, "__metadata__", ())
+        if inspect.isclass(group) and issubclass(group, Group)
+    }
+    if not groups:
+        return function
+    [definition] = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    assert isinstance(definition, ast.FunctionDef)
+    definition.decorator_list = []
+    documentation = [inspect.cleandoc(ast.get_docstring(definition) or "")]
+    [*plain] = (argument for argument in definition.args.args if argument.arg not in groups)
+    defaults = list(definition.args.defaults)
+    head: list[ast.stmt] = []
+    for name, group in groups.items():
+        parameters = group.parameters()
+        text = ", ".join(f"{n}: {kind.__name__} = {default!r}" for n, (kind, default, _) in parameters.items())
+        [written] = ast.parse(f"def f({text}): pass").body
+        assert isinstance(written, ast.FunctionDef)
+        plain += written.args.args
+        defaults += written.args.defaults
+        head += ast.parse(f"{name} = dict({', '.join(f'{n}={n}' for n in parameters)})").body
+        documentation += [f"    {n}: {description}" for n, (_, _, description) in parameters.items()]
+    definition.args.args, definition.args.defaults = plain, defaults
+    written_documentation = ast.Expr(ast.Constant("\n".join(documentation) + "\n"))
+    definition.body = [written_documentation, *head, *definition.body[1:]]
+    text = ast.unparse(ast.fix_missing_locations(definition))
+    file = f"<component {function.__name__}>"
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    namespace = dict(vars(inspect.getmodule(function)))
+    exec(compile(text, file, "exec"), namespace)
+    return namespace[function.__name__]

@@ -1,18 +1,31 @@
-"""Files that are complete or absent."""
+"""Files that are complete or absent, and logs of which a killed process loses one line at most."""
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from components.owner import sync_folder
+
 
 def write_json(path: str | Path, value: Any) -> Path:
-    """Write a value as JSON; the file appears only when it is complete."""
+    """Write a value as JSON; the file appears only when it is complete and on the disk."""
+    return write_text(path, json.dumps(value, indent=1, allow_nan=False))
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text; the file appears only when it is complete and on the disk, also if the machine loses its power."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".part-{path.name}")
     try:
-        part.write_text(json.dumps(value, indent=1, allow_nan=False), encoding="utf-8")
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(path)
+        sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
     return path
@@ -20,3 +33,30 @@ def write_json(path: str | Path, value: Any) -> Path:
 
 def read_json(path: str | Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def append_json(path: str | Path, value: Any) -> None:
+    """Add a line of JSON to a log. If its last line was cut, by a kill or a full disk, the new one does not join it."""
+    with Path(path).open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(value).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_jsons(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The objects of a log in order, without the lines that are cut or damaged; none if there is no log."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            yield value

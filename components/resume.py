@@ -5,29 +5,49 @@ key: the digest of its name, settings, project code, and the keys of the steps t
 recorded under their key in the folder that `KERAS_SPATIAL_STEPS` names. Without it (on a cluster, where KFP's own cache
 does this) a step just runs.
 
-A step that is interrupted in its middle can go on there: it gets a folder of its own, named by its key, in the one that
-`KERAS_SPATIAL_SCRATCH` names. It is removed when the step has finished.
+A record names every file of the results with its size and digest. A record that cannot be read is set aside, and
+results that are not what their record says are made again.
+
+On a cluster `KERAS_SPATIAL_STORE` names a folder of a shared volume or a URL of an object store, see
+`components.results`: results lie there by the same key, large ones are passed on by reference, and a run takes from it
+what an earlier one has made.
+
+A step that is interrupted in its middle can resume there: it gets a folder of its own, named by its run and its key, in
+the one that `KERAS_SPATIAL_SCRATCH` names. It is removed when the step has finished.
 """
 
+import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import pkgutil
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from components.files import read_json, write_json
+from components import owner, results, storage
+from components.files import append_json, read_json, write_json
 
 STEPS_VARIABLE = "KERAS_SPATIAL_STEPS"
 SCRATCH_VARIABLE = "KERAS_SPATIAL_SCRATCH"
+STORE_VARIABLE = "KERAS_SPATIAL_STORE"
+RUN_VARIABLE = "KERAS_SPATIAL_RUN"
+CODE_VARIABLE = "KERAS_SPATIAL_CODE"
 JOURNAL = "journal.jsonl"
 
-_ROOT = Path(__file__).resolve().parent.parent
 _CODE = ("components", "datasets", "keras_spatial")
+_READERS = 4
+
+
+class OtherCodeError(RuntimeError):
+    """The image has other code than the package was compiled from."""
+
 
 Metadata = Mapping[str, Mapping[str, Any]]
 
@@ -41,6 +61,9 @@ def step(
     settings: Mapping[str, Any] | None = None,
     folders: Mapping[str, str] | None = None,
     scratch: bool = False,
+    scratch_url: bool = False,
+    stored: Collection[str] = (),
+    remote: Collection[str] = (),
 ) -> None:
     """Call `function` with paths and settings, and describe what it made.
 
@@ -52,44 +75,85 @@ def step(
         inputs: KFP artifacts, or lists of them, by argument.
         outputs: KFP artifacts by argument; they get the metadata, their step's key and its seconds.
         settings: plain values by argument, part of the key.
-        folders: folders outside the pipeline by argument; their files' names, sizes and times are part of the key.
+        folders: folders and files outside the pipeline by argument, by path or URL; their files' names and digests (at
+            a URL, the store's versions) are part of the key. An empty one stands for none.
         scratch: whether the function takes one more argument `scratch`: a folder that outlives a failure, or None where
             there is none.
+        scratch_url: whether that folder may be a URL; otherwise a local one is given, whose files are kept at the URL.
+        stored: outputs that are too large to be copied from step to step: where there is a store of results, their
+            artifacts are references to it.
+        remote: inputs of which the function takes the URL where they are in an object store; others are downloaded.
 
     Raises:
+        OtherCodeError: if the package was compiled from other code than the image has.
         Exception: what `function` raises; nothing is recorded then.
     """
+    owner.follow()
     inputs, settings, folders = inputs or {}, settings or {}, folders or {}
+    _check_code()
     key = _key(name, inputs, settings, folders)
-    store = Path(os.environ[STEPS_VARIABLE]) if STEPS_VARIABLE in os.environ else None
-    record = None if store is None else store / f"{name}-{key}.json"
+    shared = _results(name, key)
+    records = Path(os.environ[STEPS_VARIABLE]) if STEPS_VARIABLE in os.environ else None
+    record = None if records is None else records / f"{name}-{key}.json"
     started = time.time()
-    done = None if record is None else _usable(record)
+    if shared is not None:
+        done = shared.finished()
+    else:
+        done = None if record is None else _usable(record, name)
+    earlier = done
     if done is not None:
         print(f"{name}: finished in an earlier run, which took {done['seconds']:.0f} s; taking its results", flush=True)
-        for output, facts in done["outputs"].items():
-            _copy(Path(facts["path"]), Path(outputs[output].path))
         metadata, seconds = {output: facts["metadata"] for output, facts in done["outputs"].items()}, done["seconds"]
+        if shared is None:
+            for output, facts in done["outputs"].items():
+                _copy(Path(facts["path"]), Path(outputs[output].path))
     else:
         print(f"{name}: started", flush=True)
-        paths = {argument: _path(artifact) for argument, artifact in {**inputs, **outputs}.items()}
-        work = _scratch(name, key) if scratch else None
-        more = {"scratch": None if work is None else str(work)} if scratch else {}
+        targets = {o: shared.target(o) if shared else artifact.path for o, artifact in outputs.items()}
+        paths = {argument: _path(artifact, argument in remote) for argument, artifact in inputs.items()}
+        near = {argument: str(storage.local(place)) if place else place for argument, place in folders.items()}
         call = pkgutil.resolve_name(function) if isinstance(function, str) else function
-        metadata = call(**paths, **folders, **settings, **more) or {}
-        if work is not None:
-            shutil.rmtree(work)
-        seconds = time.time() - started
+        with _scratch(name, key, urls=scratch_url) if scratch else contextlib.nullcontext() as work:
+            more = {"scratch": work} if scratch else {}
+            metadata = call(**paths, **targets, **near, **settings, **more) or {}
+            seconds = time.time() - started
+            # Before the scratch folder goes: a store that fails now must not cost a training.
+            if shared is not None:
+                done = shared.finish(metadata, list(outputs), seconds)
         print(f"{name}: finished in {seconds:.0f} s", flush=True)
     for output, artifact in outputs.items():
         artifact.metadata.update(metadata.get(output, {}))
         artifact.metadata.update(step_key=f"{key}/{output}", step_seconds=round(seconds, 2))
-    if store is not None and record is not None:
+        if shared is not None and done is not None:
+            location = shared.deliver(done, output, artifact.path, by_reference=output in stored)
+            artifact.metadata.update(location=location)
+    if shared is not None:
+        shared.close()
+    elif records is not None and record is not None:
         facts = {o: {"path": a.path, "metadata": dict(metadata.get(o, {}))} for o, a in outputs.items()}
-        entry = {"step": name, "key": key, "seconds": seconds, "reused": done is not None, "outputs": facts}
-        write_json(record, entry)
-        with (store / JOURNAL).open("a", encoding="utf-8") as journal:
-            journal.write(json.dumps(entry) + "\n")
+        entry = {"step": name, "key": key, "seconds": seconds, "reused": earlier is not None, "outputs": facts}
+        if earlier is None:
+            files = {output: contents(artifact.path) for output, artifact in outputs.items()}
+        else:
+            files = {output: earlier["outputs"][output]["files"] for output in outputs}
+        write_json(record, {**entry, "outputs": {o: {**facts[o], "files": files[o]} for o in outputs}})
+        append_json(records / JOURNAL, entry)
+
+
+def _results(name: str, key: str) -> results.Results | None:
+    if STORE_VARIABLE not in os.environ:
+        return None
+    return results.Results(os.environ[STORE_VARIABLE], name, key, os.environ.get(RUN_VARIABLE) or "no-run")
+
+
+def _check_code() -> None:
+    """KFP's cache and the keys of results hold the code's digest, which has to be that of the code that runs."""
+    compiled = os.environ.get(CODE_VARIABLE)
+    if compiled and compiled != code_version():
+        raise OtherCodeError(
+            f"the package was compiled from code {compiled}, and the image has {code_version()}. Build and push the "
+            "image from the checkout that compiles, name it by its digest (@sha256:...), and compile again."
+        )
 
 
 def _key(name: str, inputs: Mapping[str, Any], settings: Mapping[str, Any], folders: Mapping[str, str]) -> str:
@@ -97,22 +161,37 @@ def _key(name: str, inputs: Mapping[str, Any], settings: Mapping[str, Any], fold
         "name": name,
         "settings": dict(settings),
         "inputs": {argument: _identity(artifact) for argument, artifact in inputs.items()},
-        "folders": {argument: fingerprint(path) for argument, path in folders.items()},
+        "folders": {argument: fingerprint(path) if path else "" for argument, path in folders.items()},
         "code": code_version(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _scratch(name: str, key: str) -> Path | None:
+@contextlib.contextmanager
+def _scratch(name: str, key: str, *, urls: bool) -> Iterator[str | None]:
+    """A folder that outlives a failure, and is removed after success; None where there is none."""
     if SCRATCH_VARIABLE not in os.environ:
-        return None
-    folder = Path(os.environ[SCRATCH_VARIABLE]) / f"{name}-{key}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+        yield None
+        return
+    # With the run: equal steps of two runs at once would write into each other's backups.
+    parts = [part for part in (os.environ.get(RUN_VARIABLE), f"{name}-{key}") if part]
+    place = storage.join(os.environ[SCRATCH_VARIABLE], *parts)
+    if not storage.is_url(place):
+        storage.writable(place)
+        yield place
+    elif urls:
+        yield place
+    else:
+        with tempfile.TemporaryDirectory() as folder, storage.mirrored(place, Path(folder) / "scratch") as near:
+            yield str(near)
+    storage.remove(place)
 
 
-def _path(artifact: Any) -> Any:
-    return [one.path for one in artifact] if isinstance(artifact, list) else artifact.path
+def _path(artifact: Any, remote: bool) -> Any:
+    if isinstance(artifact, list):
+        return [_path(one, remote) for one in artifact]
+    location = results.located(artifact.path)
+    return location if remote else str(storage.local(location))
 
 
 def _identity(artifact: Any) -> Any:
@@ -122,31 +201,78 @@ def _identity(artifact: Any) -> Any:
 
 
 def fingerprint(folder: str | Path) -> str:
-    """Digest of the names, sizes and times of the files in a folder; of the path alone if it is missing."""
-    digest = hashlib.sha256(str(folder).encode())
-    for path in [Path(folder), *sorted(Path(folder).rglob("*"))]:
-        if path.is_file():
-            stat = path.stat()
-            digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
+    """Digest of the names and the contents of the files in a folder; of the path alone if it is missing.
+
+    Times and sizes do not say that a file is the same: labels are corrected in place, and copied with their times. Of
+    what is at a URL the store's versions are taken.
+    """
+    if storage.is_url(folder):
+        return storage.fingerprint(str(folder))
+    facts = {"path": str(folder), "files": contents(folder)}
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def contents(path: str | Path) -> dict[str, tuple[int, str]]:
+    """Size in bytes and SHA-256 of a file (under the name ""), or of every file in a folder, by its name in there."""
+    path = Path(path)
+    if path.is_file():
+        files = {"": path}
+    else:
+        files = {str(p.relative_to(path)): p for p in sorted(path.rglob("*")) if p.is_file()}
+    # Reading waits for the disk, and the digest does not hold Python's lock.
+    with ThreadPoolExecutor(_READERS) as readers:
+        return dict(zip(files, readers.map(_size_and_digest, files.values()), strict=True))
+
+
+def _size_and_digest(path: Path) -> tuple[int, str]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return file.tell(), digest
 
 
 @cache
 def code_version() -> str:
-    """Digest of the project's own Python files that a step may run."""
+    """Digest of the project's own Python files that a step may run, the same in a checkout and in the image."""
     digest = hashlib.sha256()
     for package in _CODE:
-        for path in sorted((_ROOT / package).rglob("*")):
+        # Only found, not imported: the image has keras_spatial among its packages, the checkout beside the others.
+        found = importlib.util.find_spec(package)
+        [root] = list(found.submodule_search_locations or []) if found else [package]
+        for path in sorted(Path(root).rglob("*")):
             if path.is_file() and path.suffix in (".py", ".j2", ".css", ".js"):
-                digest.update(str(path.relative_to(_ROOT)).encode() + path.read_bytes())
+                digest.update(f"{package}/{path.relative_to(root)}".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _usable(record: Path) -> dict[str, Any] | None:
-    if not record.is_file():
+def _usable(record: Path, name: str) -> dict[str, Any] | None:
+    """What a record says, if it can be read and its results are what they were."""
+    try:
+        done = read_json(record)
+        float(done["seconds"])
+        recorded = {
+            Path(facts["path"]): (
+                {file: tuple(found) for file, found in facts["files"].items()},
+                dict(facts["metadata"]),
+            )
+            for facts in done["outputs"].values()
+        }
+    except FileNotFoundError:
         return None
-    done = read_json(record)
-    return done if all(Path(facts["path"]).exists() for facts in done["outputs"].values()) else None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        aside = owner.set_aside(record)
+        print(
+            f"{name}: the record of an earlier run cannot be read ({type(error).__name__}: {error}) and was renamed to "
+            f"{aside.name}",
+            flush=True,
+        )
+        return None
+    for path, (files, _) in recorded.items():
+        found = contents(path)
+        if found != files or not path.exists():
+            different = sorted(file for file in {*found, *files} if found.get(file) != files.get(file))
+            print(f"{name}: {path / different[0] if different else path} is not what an earlier run made", flush=True)
+            return None
+    return done
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -6,15 +6,19 @@ reader of one mesh coordinate opens only its own. Every one holds the same cases
 shuffling is off, because TFDS salts its shuffle with the split's name: so all blocks have the same order.
 """
 
+import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from datasets.locking import exclusive
 from keras_spatial.data.packing import PackedTensor
 
 SPLITS = ("train", "validation", "test")
@@ -61,21 +65,25 @@ class BlockGrid:
         return split if self.whole else f"{split}_{index[0]}_{index[1]}_{index[2]}"
 
 
-def features(shape: tuple[int | None, ...], blocks: BlockGrid) -> tfds.features.FeaturesDict:
+def features(
+    shape: tuple[int | None, ...], blocks: BlockGrid, channels: int, labels: Sequence[str]
+) -> tfds.features.FeaturesDict:
     """The features of an example; image and label have the shape of a block.
 
-    The image is stored as float16, which is exact: it holds k/1024 for whole k from 0 to 1024 (see `hu_window`), and
-    half as many bytes. It is read as float32.
+    The image is stored as float16, in half as many bytes, and read as float32: its values are chosen so that float16 is
+    exact (see `keras_spatial.volumes`).
 
     Args:
         shape: of the whole volume, None where it differs from case to case.
         blocks: None sizes stay None in blocks.
+        channels: of the image.
+        labels: the names of the classes by number; `features["label"].names`.
     """
     part = tuple(None if n is None or n % b else n // b for n, b in zip(shape, blocks.counts, strict=True))
     return tfds.features.FeaturesDict(
         {
-            "image": PackedTensor(shape=(*part, 1), dtype=np.float32, stored=np.float16),
-            "label": PackedTensor(shape=part, dtype=np.uint8, stored=np.uint8),
+            "image": PackedTensor(shape=(*part, channels), dtype=np.float32, stored=np.float16),
+            "label": PackedTensor(shape=part, dtype=np.uint8, stored=np.uint8, names=labels),
             "case": tfds.features.Text(),
             "affine": tfds.features.Tensor(shape=(4, 4), dtype=np.float64),
             "spacing": tfds.features.Tensor(shape=(3,), dtype=np.float32),
@@ -95,11 +103,30 @@ class BlockBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
     def blocks(self) -> BlockGrid:
         return BlockGrid(*cast(Any, self.builder_config).blocks)
 
+    @property
+    def lock_name(self) -> str:
+        """Builders with the same name in the same folder may not build at the same time."""
+        return cast(Any, self.builder_config).name
+
+    def download_and_prepare(self, **options: Any) -> None:
+        """As in TFDS; one process at a time builds a data set in a folder.
+
+        Raises:
+            BuildInProgressError: if another one is at work there.
+        """
+        # What is there is only read, perhaps from a folder that cannot be written; remote folders have no locks.
+        if self.data_path.exists() or "://" in str(self.data_path):
+            super().download_and_prepare(**options)
+            return
+        with exclusive(Path(self.data_path.parents[1]) / f".lock-{self.lock_name}"):
+            super().download_and_prepare(**options)
+
     def as_dataset(  # pyright: ignore - TFDS wraps it in a decorator without a signature.
         self, split: Any = None, *, shuffle_files: bool = False, **options: Any
     ) -> Any:
-        """As in TFDS. "train", "validation" and "test", also with a slice such as "train[:10]", give whole volumes;
-        the stored splits, such as "train_0_1_0", give blocks.
+        """As in TFDS. "train", "validation" and "test", also with a slice ("train[:10%]"), as a sum
+        ("train+validation") or as a `tfds.core.ReadInstruction`, give whole volumes; the stored splits, such as
+        "train_0_1_0", give blocks.
 
         Raises:
             ValueError: for `shuffle_files` on whole volumes stored in blocks, whose files have to stay in step.
@@ -109,8 +136,8 @@ class BlockBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
             split = {name: name for name in SPLITS if self.blocks.split(name, (0, 0, 0)) in stored}
         if isinstance(split, (dict, list, tuple)):
             return tf.nest.map_structure(lambda s: self.as_dataset(s, shuffle_files=shuffle_files, **options), split)
-        name, bracket, part = str(split).partition("[")
-        if self.blocks.whole or name not in SPLITS:
+        terms = [] if self.blocks.whole else self._terms(split)
+        if not terms:
             return super().as_dataset(split, shuffle_files=shuffle_files, **options)
         if shuffle_files:
             raise ValueError(
@@ -118,19 +145,45 @@ class BlockBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
                 f"dataset.shuffle(...) instead. Received: shuffle_files=True for a data set in {self.blocks} blocks"
             )
         supervised, batch = options.pop("as_supervised", False), options.pop("batch_size", None)
-        parts = [
-            super(BlockBuilder, self).as_dataset(  # pyright: ignore
-                self.blocks.split(name, i) + bracket + part, **options
+        wholes = []
+        for term in terms:
+            parts = [
+                super(BlockBuilder, self).as_dataset(  # pyright: ignore
+                    f"{self.blocks.split(term.splitname, i)}[{term.from_}:{term.to}]", **options
+                )
+                for i in self.blocks.indices()
+            ]
+            wholes.append(
+                tf.data.Dataset.zip(tuple(parts)).map(
+                    lambda *examples: self._join(examples, supervised), num_parallel_calls=tf.data.AUTOTUNE
+                )
             )
-            for i in self.blocks.indices()
-        ]
-        joined = tf.data.Dataset.zip(tuple(parts)).map(
-            lambda *examples: self._join(examples, supervised), num_parallel_calls=tf.data.AUTOTUNE
-        )
+        joined = functools.reduce(tf.data.Dataset.concatenate, wholes)
         return joined if batch is None else joined.batch(batch)
+
+    def _terms(self, split: Any) -> list[Any]:
+        """The cases that TFDS would read of a split of whole volumes: `splitname`, `from_` and `to` of each term of its
+        sum; none where stored blocks are meant."""
+        if not isinstance(split, tfds.core.splits.AbstractSplit):
+            split = tfds.core.splits.AbstractSplit.from_spec(str(split))
+        stored = self.info.splits
+        whole = {name: stored[self.blocks.split(name, (0, 0, 0))] for name in SPLITS
+                 if self.blocks.split(name, (0, 0, 0)) in stored}  # fmt: skip
+        names = [part.splitname for part in split.to_absolute({**stored, **whole})]
+        if not set(names) <= set(whole):
+            return []
+        terms = split.to_absolute(whole)
+        return [
+            dataclasses.replace(t, from_=t.from_ or 0, to=whole[t.splitname].num_examples if t.to is None else t.to)
+            for t in terms
+        ]
 
     def _join(self, examples: Sequence[dict[str, tf.Tensor]], supervised: bool) -> Any:
         checks = [tf.debugging.assert_equal(e["case"], examples[0]["case"], "blocks out of step") for e in examples[1:]]
+        checks += [
+            tf.debugging.assert_equal(e["block"], tf.constant(index, tf.int64), f"files of block {index} swapped")
+            for e, index in zip(examples, self.blocks.indices(), strict=True)
+        ]
         whole = dict(examples[0])
         with tf.control_dependencies(checks):
             for key in ("image", "label"):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "troubleshooting.md"
-PACKAGES = ("keras_spatial", "datasets", "components", "pipelines")
+PACKAGES = ("keras_spatial", "keras_spatial_command", "datasets", "components", "pipelines")
 HEAD = """# Troubleshooting
 
 Every message that the code raises, by the file that raises it; search this page for the words that do not change.

@@ -1,4 +1,4 @@
-"""Write the table of docs/layers.md from the catalogue of cases that tests/lowering compares with Keras.
+"""Write the tables of docs/layers.md and docs/conformance.md from the table that tests/conformance checks.
 
 python docs/generate_layer_table.py          # from the repository root
 """
@@ -8,50 +8,70 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "layers.md"
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+PAGES = [ROOT / "docs" / "layers.md", ROOT / "docs" / "conformance.md"]
+MARKS = r"(<!-- table: (\S+) begin -->).*?(<!-- table: \2 end -->)"
 
 
-def table() -> str:
-    """The table as Markdown: a row for every layer of the catalogue, and its cases by number of image axes."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "lowering")]
-    import catalogue
-    import keras
+def tables() -> dict[str, str]:
+    """Every table as Markdown, by the name that stands at its marks."""
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    from conformance.table import activations, fitting, layers, objectives, operations
 
-    groups = {
-        "1D": catalogue.LAYERS_1D,
-        "2D": catalogue.LAYERS_2D,
-        "3D": catalogue.LAYERS_3D,
-        "channels first": catalogue.CHANNELS_FIRST,
+    return {
+        "layers": table(layers.LAYERS),
+        "activations": table(activations.ACTIVATIONS),
+        "operations": table(operations.OPERATIONS),
+        "losses": table(objectives.LOSSES),
+        "metrics": table(objectives.METRICS),
+        "optimizers": table(fitting.OPTIMIZERS),
+        "schedules": table(fitting.SCHEDULES),
+        "callbacks": table(fitting.CALLBACKS),
+        "fit": table(fitting.FIT),
+        "compile": table(fitting.COMPILE),
+        "evaluate": table(fitting.EVALUATE),
+        "predict": table(fitting.PREDICT),
+        "regularizers": table(fitting.REGULARIZERS),
+        "constraints": table(fitting.CONSTRAINTS),
+        "initializers": table(fitting.INITIALIZERS),
+        "dtypes": table(fitting.DTYPES),
     }
-    rows: dict[str, dict[str, list[str]]] = {}
-    for group, cases in groups.items():
-        for name, case in cases.items():
-            for layer in _layers(case.model(), keras):
-                rows.setdefault(layer, {}).setdefault(group, []).append(name)
-    lines = [f"| layer | {' | '.join(groups)} |", "| --- " * (len(groups) + 1) + "|"]
-    for layer in sorted(rows):
-        cells = [", ".join(rows[layer].get(group, [])) for group in groups]
-        lines.append(f"| `{layer}` | {' | '.join(cells)} |")
-    names = ", ".join(catalogue.OPERATIONS)
-    return "\n".join([*lines, "", f"Cases of `keras.ops` in functional models: {names}."])
 
 
-def _layers(model, keras) -> list[str]:
-    """The classes of layers in a case, but for the pointwise layer before it."""
-    import keras_spatial as ks
+def table(entries: dict) -> str:
+    """A row for each name: what is promised of it, and the cases that are compared or the reason."""
+    lines = ["| name | on a mesh | compared, or why |", "| --- | --- | --- |"]
+    for name in sorted(entries, key=str.lower):
+        status, words = row(entries[name])
+        lines.append(f"| `{name}` | {status} | {words} |")
+    return "\n".join(lines)
 
-    first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dense))
-    nested = [inner for layer in model.layers if layer is not first for inner in layer._flatten_layers()]
-    names = [type(layer).__name__ for layer in nested if isinstance(layer, keras.layers.Layer)]
-    names = [name for name in names if name not in ("InputLayer", "Sequential", "Functional")]
-    return sorted({name for name in names if hasattr(ks.layers, name) or hasattr(keras.layers, name)})
+
+def row(entry) -> tuple[str, str]:
+    """The second and third cell of a name's row."""
+    from conformance.table.statuses import Equal, NotConcerned, Refused, Replicated
+
+    if isinstance(entry, Equal):
+        words = ", ".join(entry.cases)
+        words += "".join(f"; refused: {r.reason[0].lower()}{r.reason[1:].rstrip('.')}" for r in entry.refused.values())
+        return "equal", f"{words}; {entry.note}" if entry.note else words
+    if isinstance(entry, Replicated):
+        return "replicated", entry.reason
+    if isinstance(entry, Refused):
+        return "refused", entry.reason
+    assert isinstance(entry, NotConcerned)
+    return "not concerned", entry.reason
 
 
 def updated(page: str) -> str:
-    """The page with a fresh table between its marks."""
-    return re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{table()}\n{END}", page, flags=re.DOTALL)
+    """The page with fresh tables between its marks.
+
+    Raises:
+        KeyError: if a mark names no table.
+    """
+    known = tables()
+    return re.sub(MARKS, lambda m: f"{m[1]}\n{known[m[2]]}\n{m[3]}", page, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(updated(PAGE.read_text()))
+    for path in PAGES:
+        path.write_text(updated(path.read_text()))

@@ -1,8 +1,8 @@
-"""`python -m keras_spatial plan ...`: see `keras_spatial.planning.command`."""
+"""`python -m keras_spatial ...`: the command `keras-spatial`; see `keras_spatial_command`."""
 
 import sys
 
-from keras_spatial.planning.command import main
+from keras_spatial_command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,63 +1,76 @@
-"""A model's outputs outside Keras's loops: whole and differentiable, or block by block."""
+"""A model's outputs outside Keras's steps: whole and differentiable, or shard by shard."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 from keras import tree
-from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 
-from keras_spatial.mtf.shared import unoptimized
+from keras_spatial.inputs import as_inputs
+from keras_spatial.keras_private import unpack_x_y_sample_weight
+from keras_spatial.network import shapes_of
 from keras_spatial.runtimes.blocks import Block
-from keras_spatial.step import Forward, Lowered, fuse_for_outputs, gradients
+from keras_spatial.runtimes.functions import unoptimized
+from keras_spatial.step import Step
 
 if TYPE_CHECKING:
     from keras_spatial.model import Model
 
 
-def differentiable_call(model: "Model", inputs: Any, training: bool) -> Any:
-    """The whole outputs, whose gradients come from `mtf.gradients`.
+def call_whole(model: "Model", inputs: Any, training: bool) -> Any:
+    """The whole outputs; their gradients under a tape come from `mtf.gradients`.
+
+    What layers add to the loss is in `model.losses` afterwards, as Keras has it.
 
     Args:
         model: with a mesh.
         inputs: tensors of static shape, in the structure of the model's inputs.
         training: whether layers run in training mode.
     """
+    model._network.shard_lengths(inputs, training)
+    if tf.executing_eagerly():
+        model._partition.synchronize(model)
+    functions = model._partition.functions
+    if training not in functions:
+        functions[training] = tf.function(lambda inputs: _differentiable_call(model, inputs, training), autograph=False)
+    with unoptimized(), model._runtime.raising():
+        outputs, losses = functions[training](inputs)
+    model._partition.call_losses = list(losses)
+    return outputs
+
+
+def _differentiable_call(model: "Model", inputs: Any, training: bool) -> tuple[Any, list[tf.Tensor]]:
     variables = model.trainable_variables
     flat_inputs = tree.flatten(inputs)
-    forwards: list[Forward] = []
-    model._plan(inputs, training)  # It reads the variables, which `run` must take as arguments alone.
+    steps: list[Step] = []
+    model._network.shard_lengths(inputs, training)  # It reads the variables, which `run` must take as arguments alone.
 
     @tf.custom_gradient
     def run(*arguments):
         values, weights = arguments[: len(flat_inputs)], arguments[len(flat_inputs) :]
-        forward = model._forward(
+        step = Step(
+            model._network,
             tree.pack_sequence_as(inputs, list(values)),
             training=training,
             differentiable_inputs=True,
             weight_values={id(v): w for v, w in zip(variables, weights, strict=True)},
+            recompute=model._partition.recompute,
         )
-        forwards.append(forward)
-        fuse_for_outputs(forward)
-        lowered = Lowered(forward.trace)
-        lowered.apply_updates()
+        steps.append(step)
+        step.lower()
+        results = [*step.flat_outputs, *step.trace.losses]
 
         def gradient(*dys):
-            sources = tree.flatten(forward.inputs)
-            of_weights, of_inputs = gradients(
-                forward.trace, forward.flat_outputs, dys, variables, sources, model._partition.recompute
-            )
-            lowered.lower_rest()
-            shapes = [x.shape for x in sources] + [v.shape for v in variables]
-            return [
-                None if g is None else lowered.export(g, shape)
-                for g, shape in zip(of_inputs + of_weights, shapes, strict=True)
-            ]
+            step.backward(results, dys, variables)
+            step.lower()
+            return [*step.input_gradients(), *step.gradients(variables)]
 
-        return [lowered.whole(output) for output in forward.flat_outputs], gradient
+        return [step.whole(x) for x in results], gradient
 
-    outputs = run(*flat_inputs, *[tf.convert_to_tensor(v.value) for v in variables])
-    return tree.pack_sequence_as(forwards[0].outputs, outputs)
+    results: Any = run(*flat_inputs, *[tf.convert_to_tensor(v.value) for v in variables])
+    steps[0].apply_updates()
+    count = len(steps[0].flat_outputs)
+    return tree.pack_sequence_as(steps[0].outputs, results[:count]), list(results[count:])
 
 
 def predicted_blocks(model: "Model", batches: Iterable) -> Iterator[Any]:
@@ -71,26 +84,21 @@ def predicted_blocks(model: "Model", batches: Iterable) -> Iterator[Any]:
     places: dict[tuple, list] = {}
 
     def step(inputs):
-        forward = model._forward(inputs, training=False)
-        fuse_for_outputs(forward)
-        lowered = Lowered(forward.trace)
-        found = [lowered.own_blocks(output) for output in forward.flat_outputs]
+        forward = model.step(inputs, training=False)
+        forward.lower()
+        found = [forward.local_blocks(output) for output in forward.flat_outputs]
         structures[shapes_of(inputs)] = tree.map_structure(lambda _: 0, forward.outputs)
         places[shapes_of(inputs)] = [indices for indices, _ in found]
         return [values for _, values in found]
 
     step = tf.function(step, autograph=False)
     for batch in batches:
-        model._prepare(batch, training=False)
-        inputs = model._as_inputs(unpack_x_y_sample_weight(batch)[0])
-        with unoptimized():
+        model._partition.prepare(model, batch, "predict")
+        inputs = as_inputs(model, unpack_x_y_sample_weight(batch)[0])
+        with unoptimized(), model._runtime.raising():
             outputs = step(inputs)
         blocks = [
-            [Block(index, value.numpy()) for index, value in zip(indices, values, strict=True)]
+            [Block(index, model._runtime.taken(value)) for index, value in zip(indices, values, strict=True)]
             for indices, values in zip(places[shapes_of(inputs)], outputs, strict=True)
         ]
         yield tree.pack_sequence_as(structures[shapes_of(inputs)], blocks)
-
-
-def shapes_of(inputs: Any) -> tuple:
-    return tuple(tuple(x.shape) for x in tree.flatten(inputs))

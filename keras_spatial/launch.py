@@ -1,10 +1,14 @@
 """Start a program in several processes of this machine: `python -m keras_spatial.launch --processes 4 train.py ...`.
 
-Each process finds the others through `TF_CONFIG`, which `ks.initialize()` reads, as under a Kubernetes operator.
-Its output comes with its number in front. When one fails, the others are ended, and the launcher exits with its status.
+Each process finds the others through `TF_CONFIG`, which `ks.initialize()` reads, as under a Kubernetes operator. Its
+output comes with its number in front. When one fails, the others are ended, and all are started again as often as
+`--max-restarts` says; then the launcher exits with the status of the one that failed. No process outlives the launcher,
+however that ends. The processes have a network of their own, which no other machine reaches, and which reaches no other
+machine; `--network shared` gives them that of the machine.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -19,9 +23,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from keras_spatial import isolation
+
+RESTARTS_VARIABLE = "KERAS_SPATIAL_RESTARTS"
+"""How often the processes of a job were started again, for programs that want to know: "0" the first time."""
+FROZEN_SECONDS = 15.0
+"""How long a process may be stopped, as by SIGSTOP. TensorFlow itself gives up a silent process after 20 s."""
+
 _TERMINATE_SECONDS = 10.0
+_KILL_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 _LAST_LINES = 30
+
+
+class UnkillableError(RuntimeError):
+    """A process does not end, even by SIGKILL: it waits inside the kernel, for a disk or a device."""
+
+
+class OutputError(RuntimeError):
+    """What the processes write cannot be passed on: a full disk, or a closed pipe."""
 
 
 @dataclass
@@ -32,49 +52,136 @@ class Child:
     process: subprocess.Popen
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST_LINES))
     reader: threading.Thread | None = None
+    unwritable: Exception | None = None
+    stopped_seconds: float = 0.0
+
+    def has_ended(self) -> bool:
+        """Whether the process has ended; then what it started itself, in its session, is ended too."""
+        if self.process.returncode is None:
+            # While the process is in the system's table, the number of its group is still its own.
+            if os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                return False
+            self.signal_group(signal.SIGKILL)
+            self.process.wait()
+        return True
+
+    def signal_group(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, number)
+
+    def is_stopped(self) -> bool:
+        """Whether the process is stopped, as by SIGSTOP, and not by a debugger."""
+        try:
+            text = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return False
+        return text.rpartition(")")[2].split()[0] == "T"
 
 
-def launch(command: Sequence[str], processes: int, output: IO[str] | None = None) -> int:
+@dataclass(frozen=True)
+class _Failure:
+    child: Child
+    status: int
+    reason: str
+
+
+class _Screen:
+    """Where lines go, one at a time."""
+
+    def __init__(self, stream: IO[str]):
+        self._stream, self._lock = stream, threading.Lock()
+
+    def write(self, *lines: str) -> None:
+        with self._lock:
+            for line in lines:
+                # A terminal may not know every character; a process must not block for that.
+                encoding = getattr(self._stream, "encoding", None) or "utf-8"
+                print(line.encode(encoding, "backslashreplace").decode(encoding), file=self._stream)
+            self._stream.flush()
+
+    def say(self, *lines: str) -> None:
+        """Write lines of the launcher itself."""
+        try:
+            self.write(*(f"[launch] {line}" for line in lines))
+        except (OSError, ValueError) as error:
+            raise _unwritable(error) from error
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What stays the same when the processes are started again."""
+
+    command: Sequence[str]
+    processes: int
+    network: str
+    namespaces: tuple[int, ...]
+    pass_fds: tuple[int, ...]
+    frozen_seconds: float
+    screen: _Screen
+
+
+def launch(
+    command: Sequence[str],
+    processes: int,
+    output: IO[str] | None = None,
+    *,
+    max_restarts: int = 0,
+    frozen_seconds: float = FROZEN_SECONDS,
+    network: str | None = None,
+    pass_fds: Sequence[int] = (),
+) -> int:
     """Run a command in several processes that know of each other, until all have ended.
+
+    When one fails, all are ended; so they are when this process ends, in whatever way.
 
     Args:
         command: a program and its arguments.
         processes: how many.
         output: where their lines go, standard output by default.
+        max_restarts: how often all processes are started again after one has failed. A training with `ks.Backup` then
+            resumes from its last backup.
+        frozen_seconds: a process that has been stopped (by SIGSTOP) for so long counts as failed; 0 for never.
+        network: "isolated", a network of their own, which no other machine reaches, or "shared", that of this machine,
+            on which everybody who reaches their ports can do what this user can. By default the environment variable
+            `KERAS_SPATIAL_NETWORK` says it, or else it is "isolated". A single process needs no ports and gets the
+            machine's.
+        pass_fds: file descriptors that the processes inherit, such as a lock that is to last as long as they do.
 
     Returns:
-        0 if all succeeded, else the exit status of the first that failed (128 + signal number for a signal).
+        0 if all succeeded, else the exit status of the first that failed at last (128 + signal number for a signal; 128
+        + SIGSTOP for one that was stopped).
 
     Raises:
-        ValueError: if `processes` is not a positive integer or the command is empty.
+        ValueError: if `processes` is not a positive integer, `max_restarts` is negative or the command is empty.
+        IsolationError: if this machine does not let this user make a network.
+        OutputError: if the output cannot be written; all processes have been ended then.
+        UnkillableError: if a process does not end, even by SIGKILL; none is started again then.
     """
     if processes < 1:
         raise ValueError(f"processes must be at least 1. Received: {processes!r}")
+    if max_restarts < 0:
+        raise ValueError(f"max_restarts must be at least 0. Received: {max_restarts!r}")
     if not command:
         raise ValueError(f"A program is missing. Received: {list(command)!r}")
-    screen: IO[str] = sys.stdout if output is None else output
-    lock = threading.Lock()
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(processes)]
-    children: list[Child] = []
-    try:
-        for rank in range(processes):
-            children.append(_start(command, rank, addresses, screen, lock))
-        failed = _wait(children)
-    except BaseException:
-        _end(children)
-        raise
-    if failed is None:
-        _finish_reading(children)
-        return 0
-    _end(children)
-    status = failed.process.returncode
-    reason = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    with lock:
-        print(f"[launch] Process {failed.rank} {reason}; the others were ended. Its last lines:", file=screen)
-        for line in failed.lines:
-            print(f"[launch]   {line}", file=screen)
-        screen.flush()
-    return 128 - status if status < 0 else status
+    screen = _Screen(sys.stdout if output is None else output)
+    with contextlib.ExitStack() as stack:
+        namespaces: tuple[int, ...] = ()
+        network = isolation.choice(network)
+        if processes > 1 and network == isolation.ISOLATED:
+            namespaces = stack.enter_context(isolation.own_network())
+        elif processes > 1:
+            screen.say(f"Warning: TensorFlow's server in each process {isolation.OPEN_PORT}")
+        job = _Job(command, processes, network, namespaces, tuple(pass_fds), frozen_seconds, screen)
+        restart = 0
+        while (failure := _run(job, restart)) is not None:
+            child = failure.child
+            screen.say(f"Process {child.rank} {failure.reason}; the others were ended. Its last lines:")
+            screen.say(*(f"  {line}" for line in child.lines))
+            if restart == max_restarts:
+                return failure.status
+            restart += 1
+            screen.say(f"Starting all {processes} processes again: restart {restart} of {max_restarts}.")
+    return 0
 
 
 def free_ports(count: int) -> list[int]:
@@ -89,17 +196,49 @@ def free_ports(count: int) -> list[int]:
             s.close()
 
 
-def _start(command: Sequence[str], rank: int, addresses: list[str], output: IO[str], lock: threading.Lock) -> Child:
-    config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}}
-    environment = {"TF_ENABLE_ONEDNN_OPTS": "1", **os.environ, "TF_CONFIG": json.dumps(config), "PYTHONUNBUFFERED": "1"}
+def _run(job: _Job, restart: int) -> _Failure | None:
+    """Start all processes once, and wait for them. None are left when it returns or raises."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(job.processes)]
+    children: list[Child] = []
+    lifeline, owned = os.pipe()
+    try:
+        for rank in range(job.processes):
+            children.append(_start(job, rank, _environment(job, rank, addresses, restart), lifeline))
+        return _wait(children, job.frozen_seconds)
+    finally:
+        try:
+            _end(children)
+        finally:
+            os.close(owned)  # Whatever has happened, Linux now ends what is left of their sessions.
+            os.close(lifeline)
+
+
+def _environment(job: _Job, rank: int, addresses: Sequence[str], restart: int) -> dict[str, str]:
+    config = {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": rank}}
+    return {
+        "TF_ENABLE_ONEDNN_OPTS": "1",
+        **os.environ,
+        "TF_CONFIG": json.dumps(config),
+        "PYTHONUNBUFFERED": "1",
+        isolation.NETWORK_VARIABLE: job.network,
+        RESTARTS_VARIABLE: str(restart),
+    }
+
+
+def _start(job: _Job, rank: int, environment: dict[str, str], lifeline: int) -> Child:
     process = subprocess.Popen(
-        list(command),
+        [
+            *(sys.executable, "-I", "-S", str(isolation.OWNERSHIP), "run"),
+            *(str(lifeline), ",".join(map(str, job.namespaces))),
+            *job.command,
+        ],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        pass_fds=(lifeline, *job.namespaces, *job.pass_fds),
         start_new_session=True,  # Ended together with what it started itself.
     )
     child = Child(rank, process)
@@ -108,47 +247,74 @@ def _start(command: Sequence[str], rank: int, addresses: list[str], output: IO[s
         assert process.stdout is not None
         for line in process.stdout:
             child.lines.append(line.rstrip("\n"))
-            with lock:
-                print(f"[{rank}] {child.lines[-1]}", file=output, flush=True)
+            if child.unwritable is not None:
+                continue  # Read on: a process must not block for its output.
+            try:
+                job.screen.write(f"[{rank}] {child.lines[-1]}")
+            except (OSError, ValueError) as error:  # A ValueError where the stream is closed.
+                child.unwritable = error
 
     child.reader = threading.Thread(target=read, daemon=True)
     child.reader.start()
     return child
 
 
-def _wait(children: Sequence[Child]) -> Child | None:
+def _wait(children: Sequence[Child], frozen_seconds: float) -> _Failure | None:
     """Wait until all have succeeded, or one has failed: the one killed by a signal, where several fail at once."""
     while True:
-        codes = [child.process.poll() for child in children]
-        failed = [child for child, code in zip(children, codes, strict=True) if code not in (None, 0)]
+        ended = [child for child in children if child.has_ended()]
+        failed = [child for child in ended if child.process.returncode]
         if failed:
-            return min(failed, key=lambda child: child.process.returncode)
-        if all(code == 0 for code in codes):
+            return _ended(min(failed, key=lambda child: child.process.returncode))
+        if len(ended) == len(children):
+            _finish_reading(children)
+        for child in children:
+            if child.unwritable is not None:
+                raise _unwritable(child.unwritable) from child.unwritable
+        if len(ended) == len(children):
             return None
+        for child in children:
+            # Looks are counted, not time: when this process was stopped too, the others get their time after it.
+            child.stopped_seconds = child.stopped_seconds + _POLL_SECONDS if child.is_stopped() else 0.0
+            if 0 < frozen_seconds <= child.stopped_seconds:
+                reason = f"was stopped (as by SIGSTOP) and did not continue for {frozen_seconds:g} s"
+                return _Failure(child, 128 + signal.SIGSTOP, reason)
         time.sleep(_POLL_SECONDS)
 
 
+def _unwritable(error: Exception) -> OutputError:
+    return OutputError(f"What the processes write cannot be passed on ({error}), so all were ended.")
+
+
+def _ended(child: Child) -> _Failure:
+    status = child.process.returncode
+    if status < 0:
+        return _Failure(child, 128 - status, f"was ended by {signal.Signals(-status).name}")
+    return _Failure(child, status, f"ended with status {status}")
+
+
 def _end(children: Sequence[Child]) -> None:
-    _signal(children, signal.SIGTERM)
+    running = [child for child in children if not child.has_ended()]
+    for child in running:
+        # A stopped process would take SIGTERM only when it goes on.
+        child.signal_group(signal.SIGKILL if child.is_stopped() else signal.SIGTERM)
     deadline = time.monotonic() + _TERMINATE_SECONDS
-    for child in children:
-        try:
-            child.process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            continue
-    _signal(children, signal.SIGKILL)
-    for child in children:
-        child.process.wait()
+    while not all(child.has_ended() for child in running) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    for child in running:
+        if not child.has_ended():
+            child.signal_group(signal.SIGKILL)
+    deadline = time.monotonic() + _KILL_SECONDS
+    while stuck := [child for child in running if not child.has_ended()]:
+        if time.monotonic() > deadline:
+            numbers = ", ".join(f"{child.rank} (number {child.process.pid})" for child in stuck)
+            raise UnkillableError(
+                f"Expected every process to end by SIGKILL within {_KILL_SECONDS:.0f} s. Received: process {numbers} "
+                "that waits inside the kernel, for a disk or a device that does not answer. Look at that, or at dmesg; "
+                "the process holds its memory and its device until then."
+            )
+        time.sleep(_POLL_SECONDS)
     _finish_reading(children)
-
-
-def _signal(children: Sequence[Child], number: signal.Signals) -> None:
-    for child in children:
-        if child.process.poll() is None:
-            try:
-                os.killpg(child.process.pid, number)
-            except ProcessLookupError:
-                continue
 
 
 def _finish_reading(children: Sequence[Child]) -> None:
@@ -159,19 +325,58 @@ def _finish_reading(children: Sequence[Child]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m keras_spatial.launch", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_spatial.launch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--processes", type=int, required=True, help="how many processes to start")
+    parser.add_argument(
+        "--max-restarts", type=int, default=0, help="how often to start all again after one has failed [0]"
+    )
+    parser.add_argument(
+        "--frozen-seconds",
+        type=float,
+        default=FROZEN_SECONDS,
+        help=f"a process that is stopped for so long counts as failed; 0 for never [{FROZEN_SECONDS:g}]",
+    )
+    parser.add_argument(
+        "--network",
+        choices=(isolation.ISOLATED, isolation.SHARED),
+        help=f"a network of their own, or that of this machine, with open ports [{isolation.ISOLATED}]",
+    )
     parser.add_argument("-m", "--module", action="store_true", help="the program is a module, as in python -m")
     parser.add_argument("program", help="a Python file, or a module with -m")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the program's arguments")
     options = parser.parse_args(arguments)
-    if options.processes < 1:
-        parser.error(f"--processes must be at least 1. Received: {options.processes}")
+    for name, least in (("processes", 1), ("max_restarts", 0), ("frozen_seconds", 0)):
+        if not getattr(options, name) >= least:
+            flag = f"--{name.replace('_', '-')}"
+            parser.error(f"{flag} must be at least {least}. Received: {getattr(options, name)}")
     if not options.module and not Path(options.program).is_file():
         parser.error(f"There is no file {options.program!r}.")
+    if not options.module and not os.access(options.program, os.R_OK):
+        parser.error(f"The file {options.program!r} cannot be read by this user.")
     program = ["-m", options.program] if options.module else [options.program]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    return launch([sys.executable, *program, *options.arguments], options.processes)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # As nohup has it.
+            signal.signal(number, lambda received, _: sys.exit(128 + received))
+    try:
+        return launch(
+            [sys.executable, *program, *options.arguments],
+            options.processes,
+            max_restarts=options.max_restarts,
+            frozen_seconds=options.frozen_seconds,
+            network=options.network,
+        )
+    except (isolation.IsolationError, ValueError) as error:
+        print(f"[launch] {error}", file=sys.stderr)
+        return 2
+    except (OutputError, UnkillableError) as error:
+        with contextlib.suppress(OSError):
+            print(f"[launch] {error}", file=sys.stderr, flush=True)
+        # Python would flush once more at its end what cannot be written, and fail.
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from keras_spatial.distribution import SpatialParallel
-from keras_spatial.mesh import parse_pairs
+from keras_spatial.layout import parse_pairs
 
 TRUTH, PREDICTION = "#38bdf8", "#fb923c"
 _MARGIN, _LINE = "#f59e0b", "#0f766e"
@@ -204,7 +204,7 @@ def _outline(axes: Axes, labels: np.ndarray, extent: tuple, colour: str, style: 
 def _blocks(distribution: SpatialParallel | str | Mapping[str, int], rank: int) -> tuple[list[int], list[str]]:
     names = _NAMES[:rank]
     if isinstance(distribution, SpatialParallel):
-        return [distribution.blocks(n) for n in names], [distribution.layout.get(n, n) for n in names]
+        return [distribution.shards(n) for n in names], [distribution.layout.get(n, n) for n in names]
     pairs = dict(parse_pairs(distribution, "number of blocks"))
     for name, value in pairs.items():
         if name not in names or not value.isdigit() or int(value) < 1:

@@ -4,21 +4,27 @@ The same script runs in every process. `initialize` finds the others, as a Kuber
 `python -m keras_spatial.launch` names them in `TF_CONFIG`; from then on `ks.device_mesh` spans the devices of all.
 """
 
+import errno
 import faulthandler
 import hashlib
 import json
 import os
+import socket
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
 from tensorflow.core.protobuf import tensorflow_server_pb2
 from tensorflow.python.eager import context  # The collective runtime has no public switch outside tf.distribute.
+
+from keras_spatial import isolation
 
 # The jobs of `TF_CONFIG` whose tasks compute, in the order in which tf.distribute numbers them.
 _JOBS = ("chief", "worker")
@@ -87,6 +93,23 @@ class Processes:
             lines = "\n".join(differences)
             raise RuntimeError(f"The processes do not agree on the {what}; start all with the same program:\n{lines}")
 
+    def agree_on_batch(self, what: str, batch: Any) -> None:
+        """Check that all processes were given the same batch. All processes call it.
+
+        Of a `ks.LocalBlocks` each process holds another part, so its whole shape is compared; of any other tensor the
+        bytes are.
+
+        Args:
+            what: which batch, for the message, such as `"batch 1 of fit"`.
+            batch: a structure of tensors, arrays and `ks.LocalBlocks`.
+
+        Raises:
+            RuntimeError: in all processes, naming the tensor that differs from process 0's.
+        """
+        if self.count > 1:
+            leaves = enumerate(tf.nest.flatten(batch))  # It looks into no LocalBlocks, which is a class of its own.
+            self.agree(what, {f"tensor {number}": _content(leaf) for number, leaf in leaves if leaf is not None})
+
     def exchange(self, what: str, text: str) -> list[str]:
         """Get a short text from every process, this one's among them, in the order of processes. All call it.
 
@@ -114,6 +137,16 @@ class Processes:
                     f"Received: {error.message}"
                 ) from error
         return found
+
+
+def _content(leaf: Any) -> str:
+    """What is the same in all processes that were given the same tensor."""
+    described = f"shape {tuple(leaf.shape)}, {tf.as_dtype(leaf.dtype).name}"
+    if not isinstance(leaf, (tf.Tensor, np.ndarray)):
+        return described
+    values = np.ascontiguousarray(leaf.numpy() if isinstance(leaf, tf.Tensor) else leaf)
+    data = repr(values.tolist()).encode() if values.dtype.hasobject else values.view(np.uint8).data
+    return f"{described}, digest {hashlib.sha256(data).hexdigest()[:16]}"
 
 
 def _short(value: str | None, limit: int = 300) -> str:
@@ -152,10 +185,14 @@ def initialize(
 
     Raises:
         ValueError: if the arguments or `TF_CONFIG` are malformed or contradict each other.
-        RuntimeError: if TensorFlow has started already, if a process does not come to a comparison in time, or if
-            processes differ in their addresses or in their versions of the code.
+        RuntimeError: if TensorFlow has started already, if this process's port is in use, if a process does not come to
+            a comparison in time, or if processes differ in their addresses or in their versions of the code.
 
     A process whose peer never comes at all ends with status 1 after `timeout`, saying whom it waited for.
+
+    TensorFlow's server listens on all interfaces and obeys everybody who reaches it: see `SECURITY.md`. A warning says
+    so, unless this process has a network of its own, as `python -m keras_spatial.launch` gives it, or
+    `KERAS_SPATIAL_NETWORK` is `"shared"`, which says that the network is known to be a trusted one.
 
     Example:
 
@@ -227,6 +264,7 @@ def _start(jobs: Mapping[str, Sequence[str]], processes: Processes) -> None:
             "TensorFlow has started already: call ks.initialize() at the top of the program, before ks.device_mesh "
             "and any TensorFlow or Keras operation."
         )
+    _check_port(jobs, processes)
     from keras_spatial import mesh  # Meshes ask this module for the processes.
 
     mesh.make_logical_cpus(1)
@@ -282,6 +320,36 @@ def _start(jobs: Mapping[str, Sequence[str]], processes: Processes) -> None:
         ) from error
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def _check_port(jobs: Mapping[str, Sequence[str]], processes: Processes) -> None:
+    """Say what is wrong with this process's port: TensorFlow's own error names neither port nor reason."""
+    job, task = processes.tasks[processes.rank]
+    address = jobs[job][task]
+    text = address.rpartition(":")[2]
+    if not text.isdigit():
+        raise ValueError(f"An address is written as 'host:port'. Received: {address!r}, of {job} {task}")
+    port = int(text)
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError as error:
+            reason = {
+                errno.EADDRINUSE: "another program on this machine uses it, perhaps an earlier run that has not ended",
+                errno.EACCES: "this user may not use it",
+            }.get(error.errno or 0, str(error))
+            raise RuntimeError(
+                f"Process {processes.rank} cannot listen on port {port} of its address {address}: {reason}. End that "
+                "program, or give the processes other ports."
+            ) from error
+    if not isolation.is_isolated() and os.environ.get(isolation.NETWORK_VARIABLE) != isolation.SHARED:
+        warnings.warn(
+            f"Process {processes.rank} (user id {os.getuid()}, port {port}) {isolation.OPEN_PORT} Once it is, set "
+            f"{isolation.NETWORK_VARIABLE}={isolation.SHARED} in the environment, and this warning goes away.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def _versions() -> dict[str, str]:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2  # The format of TensorFlow's traces.
 
 from keras_spatial import processes
-from keras_spatial.mtf import halo
+from keras_spatial.engine import halo
 from keras_spatial.runtimes import placement
 
 # Operations of a trace are told apart by their types and by the name scopes in which this package makes them.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_spatial.keras_private import all_layers
 from keras_spatial.model import Model
 from keras_spatial.planning import NothingFits, Plan, plan, readable
 
@@ -115,7 +116,7 @@ def _by_size(runs: list[list[keras.Layer]]) -> list[list[keras.Layer]]:
 
 
 def _numbered(model: Model, blocks: Sequence[Block]) -> dict[str, int]:
-    known = {layer.name for layer in model._flatten_layers(include_self=False)}
+    known = {layer.name for layer in all_layers(model, include_self=False)}
     numbers: dict[str, int] = {}
     for number, block in enumerate(blocks):
         members = [block] if isinstance(block, (str, keras.Layer)) else list(block)

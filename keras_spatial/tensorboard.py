@@ -16,11 +16,11 @@ from keras_spatial import plot
 class SliceImages(keras.callbacks.Callback):
     """Writes, every few epochs, three slices of a few cases with truth and prediction outlined.
 
-    `keras.callbacks.TensorBoard` writes the scalars; give both the same folder.
+    `keras.callbacks.TensorBoard` writes the scalars; give both the same folder. Of several outputs the first is shown.
 
     Args:
         log_dir: TensorBoard's folder; the images go to `images` in it, beside `train` and `validation`.
-        images: float32 `[cases, x, y, z, 1]`, as the network gets them. A few: all are predicted each time.
+        images: float32 `[cases, x, y, z, channels]`, as the network gets them. A few: all are predicted each time.
         labels: integers `[cases, x, y, z]`.
         every: epochs between two writings; the last epoch of a training is always written.
         spacing: voxel size in mm, for the right proportions.
@@ -47,7 +47,7 @@ class SliceImages(keras.callbacks.Callback):
         super().__init__()
         if images.ndim != 5 or images.shape[:-1] != labels.shape:
             raise ValueError(
-                f"expected images [cases, x, y, z, 1] and labels [cases, x, y, z]. "
+                f"expected images [cases, x, y, z, channels] and labels [cases, x, y, z]. "
                 f"Received: {images.shape} and {labels.shape}"
             )
         if every < 1:
@@ -71,8 +71,10 @@ class SliceImages(keras.callbacks.Callback):
         with tf.summary.create_file_writer(str(self._folder)).as_default():
             for number, (image, label) in enumerate(zip(self._images, self._labels, strict=True)):
                 # One at a time: the batch that fits into memory is the training's affair.
-                scores = np.asarray(self.model.predict(image[None], verbose=0))  # pyright: ignore[reportArgumentType]
-                figure = plot.slices(image, label, scores[0].argmax(axis=-1), spacing=self._spacing)
+                outputs = self.model.predict(image[None], verbose=0)  # pyright: ignore[reportArgumentType]
+                scores = np.asarray(keras.tree.flatten(outputs)[0])
+                # The first channel stands for all.
+                figure = plot.slices(image[..., 0], label, scores[0].argmax(axis=-1), spacing=self._spacing)
                 tf.summary.image(f"case {number}", _pixels(figure)[None], step=epoch)
         self._written = epoch
 

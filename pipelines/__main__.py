@@ -1,6 +1,8 @@
 """`python -m pipelines`: run, compile and submit the pipelines."""
 
+import contextlib
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -59,16 +61,23 @@ def run(name: str, config: str | None, assignments: tuple[str, ...], run_dir: st
 @click.option(
     "--cluster", "cluster_file", type=click.Path(dir_okay=False), help="YAML file of the cluster's resources."
 )
+@click.option("--image", default="", help="Container image, instead of the cluster file's.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
 def compile_command(
-    name: str, output: str, config: str | None, cluster_file: str | None, assignments: tuple[str, ...]
+    name: str, output: str, config: str | None, cluster_file: str | None, image: str, assignments: tuple[str, ...]
 ) -> None:
     """Compile pipeline NAME for a cluster."""
     from pipelines import catalogue
     from pipelines.cluster import Cluster, load_cluster
     from pipelines.submission import compile_pipeline
 
-    cluster = load_cluster(cluster_file) if cluster_file else Cluster.model_validate({})
+    cluster = load_cluster(cluster_file, image) if cluster_file else Cluster.model_validate({"image": image})
+    if "@sha256:" not in cluster.image:
+        click.echo(
+            f"Warning: image {cluster.image or 'of the components'!r} is a tag, which may be moved. Name it by its "
+            "digest (@sha256:...), so that every pod runs the same code.",
+            err=True,
+        )
     path = compile_pipeline(catalogue.build(name, load(config, assignments), cluster), output)
     click.echo(f"Compiled {name}: {path}")
 
@@ -78,15 +87,34 @@ def compile_command(
 @click.option("--host", envvar="KFP_HOST", required=True, help="Address of KFP's API. [KFP_HOST]")
 @click.option("--namespace", envvar="KFP_NAMESPACE", help="Namespace of the run. [KFP_NAMESPACE]")
 @click.option("--token", envvar="KFP_TOKEN", help="Bearer token; better by environment. [KFP_TOKEN]")
+@click.option("--allow-http", is_flag=True, help="Send the token unencrypted, to an http:// address.")
 @click.option("--name", help="Name of the run. [the file's]")
+@click.option("--experiment", default="keras-spatial", show_default=True, help="Experiment of the run.")
+@click.option("--argument", "arguments", multiple=True, metavar="NAME=VALUE", help="Parameter of the run; repeatable.")
+@click.option("--service-account", help="Service account of the steps' pods. [KFP's default]")
+@click.option("--pipeline-root", help="Where KFP keeps artifacts, such as s3://bucket/folder. [KFP's default]")
+@click.option("--upload", "pipeline", metavar="PIPELINE", help="Upload the package as a version of PIPELINE first.")
+@click.option("--cron", help="Run it again and again: seconds, minutes, hours, day, month, weekday. [once]")
+@click.option("--no-cache", is_flag=True, help="Run every step, whatever KFP's cache holds.")
 @click.option("--wait", is_flag=True, help="Follow the run to its end; the exit status is the run's.")
-def submit(package: str, host: str, namespace: str | None, token: str | None, name: str | None, wait: bool) -> None:
-    """Start a run of the compiled pipeline PACKAGE on a cluster."""
-    from pipelines.submission import Server
+def submit(
+    package: str,
+    host: str,
+    namespace: str | None,
+    token: str | None,
+    allow_http: bool,
+    name: str | None,
+    wait: bool,
+    **options: Any,
+) -> None:
+    """Start a run of the compiled pipeline PACKAGE on a cluster, once or by a schedule."""
+    from pipelines.submission import Request, Server, check_package, read_arguments
     from pipelines.submission import submit as send
 
-    run = send(package, Server(host, namespace, token), name or Path(package).stem, wait=wait)
-    click.echo(f"Submitted: run {run}")
+    server = Server(host, namespace, token, allow_http)
+    arguments = read_arguments(check_package(package), options.pop("arguments"))
+    kind, identity = send(package, server, Request(name or Path(package).stem, arguments, **options), wait=wait)
+    click.echo(f"Submitted: {kind} {identity}")
 
 
 @main.command("settings")
@@ -98,9 +126,9 @@ def show_settings(config: str | None, assignments: tuple[str, ...]) -> None:
 
 
 def _cases(data: str) -> int:
-    from datasets.lits.cases import find_cases
+    from components.cases import open_folder
 
-    return len(find_cases(data))
+    return len(open_folder(data).cases)
 
 
 def _check_files(name: str, settings: Settings) -> None:
@@ -112,10 +140,22 @@ def _check_files(name: str, settings: Settings) -> None:
         volumes_in(settings.data)
     elif settings.data:
         _cases(settings.data)
-    if settings.model and not Path(settings.model).exists():
-        raise SettingsError(f"model: no such file or folder. Received: {settings.model!r}")
+    if settings.model:
+        _check_model(Path(settings.model))
     if settings.baseline:
         read_baseline(settings.baseline)
+
+
+def _check_model(path: Path) -> None:
+    from components.train.settings import MODEL
+
+    if not path.exists():
+        raise SettingsError(f"model: no such file or folder. Received: {str(path)!r}")
+    file = path / MODEL if path.is_dir() else path
+    if not file.is_file():
+        raise SettingsError(f"model: expected a .keras file, or a folder with {MODEL}. Received: {str(path)!r}")
+    if not os.access(file, os.R_OK):
+        raise SettingsError(f"model: expected a file that this user can read. Received: {str(file)!r}")
 
 
 def _run(name: str, settings: Settings, run_dir: str) -> None:
@@ -124,9 +164,8 @@ def _run(name: str, settings: Settings, run_dir: str) -> None:
     pipeline = catalogue.build(name, settings)
     _check_files(name, settings)
     folder = local.check_folder(run_dir)
-    (folder / "settings.yaml").write_text(dump(settings), encoding="utf-8")
     click.echo(f"Pipeline {name} in {folder}")
-    steps = local.run(pipeline, folder)
+    steps = local.run(pipeline, folder, dump(settings))
     for line in catalogue.results(name, folder, steps):
         click.echo(line)
 
@@ -139,11 +178,11 @@ def _report(error: Exception) -> int:
 def cli(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 for a failure, 2 for bad arguments."""
     from components.compare.compare import BaselineError
-    from components.segment.segment import NothingSegmented
+    from keras_spatial.inference import NothingToSegment, ResultsCollide
     from keras_spatial.volumes import VolumeError
     from pipelines.catalogue import UnknownPipeline
-    from pipelines.local import RunFolderError, StepFailed
-    from pipelines.submission import PackageError, SubmissionError
+    from pipelines.local import Ended, RunFolderError, StepFailed
+    from pipelines.submission import AddressError, PackageError, SubmissionError
 
     try:
         result: Any = main.main(args=arguments, prog_name="python -m pipelines", standalone_mode=False)
@@ -153,14 +192,20 @@ def cli(arguments: list[str] | None = None) -> int:
     except click.Abort:
         click.echo("FAILED: interrupted; finished steps are kept.", err=True)
         return 130
+    except Ended as ended:
+        with contextlib.suppress(OSError):  # After SIGHUP the terminal is gone.
+            click.echo(f"FAILED: {ended}; finished steps are kept, and the same command resumes after them.", err=True)
+        return 128 + ended.number
     except (
         SettingsError,
         UnknownPipeline,
         RunFolderError,
+        AddressError,
         PackageError,
         VolumeError,
         BaselineError,
-        NothingSegmented,
+        NothingToSegment,
+        ResultsCollide,
     ) as error:
         _report(error)
         return 2

@@ -3,8 +3,9 @@
 from kfp.dsl.base_component import BaseComponent
 
 from components.segment.component import segment
-from pipelines.cluster import Cluster, Resources, guarded
+from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
+from pipelines.resources import Resources, guarded
 from pipelines.settings import Settings, SettingsError
 
 

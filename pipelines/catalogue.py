@@ -9,16 +9,20 @@ from kfp.dsl.base_component import BaseComponent
 
 from components.files import read_json, write_json
 from pipelines.batch_inference import batch_inference
-from pipelines.cluster import Cluster
+from pipelines.cluster import Cluster, on_cluster
+from pipelines.cross_validation import cross_validation
 from pipelines.lits_segmentation import lits_segmentation
 from pipelines.local import Step
 from pipelines.resolution_study import resolution_study
 from pipelines.settings import Settings
+from pipelines.sweep import sweep
 
 PIPELINES = {
     "lits_segmentation": lits_segmentation,
     "resolution_study": resolution_study,
     "batch_inference": batch_inference,
+    "cross_validation": cross_validation,
+    "sweep": sweep,
 }
 
 
@@ -31,11 +35,15 @@ def build(name: str, settings: Settings, cluster: Cluster | None = None) -> Base
 
     Raises:
         UnknownPipeline: naming the nearest known one.
+        SettingsError: if a setting is not read, or the mesh does not fit to the cluster.
     """
     if name not in PIPELINES:
         near = difflib.get_close_matches(name, PIPELINES, n=1, cutoff=0.4)
         hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(PIPELINES)}."
         raise UnknownPipeline(f"{name}: no such pipeline. {hint}")
+    if cluster is not None:
+        trains, predicts = name != "batch_inference", name != "sweep"
+        settings = on_cluster(settings, cluster, trains=trains, predicts=predicts)
     return PIPELINES[name](settings, cluster)
 
 
@@ -44,7 +52,13 @@ def results(name: str, folder: Path, steps: Sequence[Step]) -> list[str]:
     by_name = {step.name: step for step in steps}
     reused = [step.name for step in steps if step.reused]
     lines = [f"Taken from earlier runs: {', '.join(reused)}"] if reused else []
-    collect = {"lits_segmentation": _segmentation, "resolution_study": _study, "batch_inference": _inference}
+    collect = {
+        "lits_segmentation": _segmentation,
+        "resolution_study": _study,
+        "batch_inference": _inference,
+        "cross_validation": _folds,
+        "sweep": _sweep,
+    }
     return lines + collect[name](folder, by_name)
 
 
@@ -87,6 +101,22 @@ def _inference(folder: Path, steps: Mapping[str, Step]) -> list[str]:
     _copy_folder(steps["segment"].path("predictions"), target)
     facts = steps["segment"].outputs["predictions"]["metadata"]
     return [f"Segmented {facts['segmented']:.0f} volumes, {facts['failed']:.0f} could not be used: {target}"]
+
+
+def _folds(folder: Path, steps: Mapping[str, Step]) -> list[str]:
+    step = steps["cross_validation"]
+    _copy(step.path("page"), folder / "report.html")
+    table = read_json(step.path("table"))
+    write_json(folder / "metrics.json", {**table, "seconds": read_json(folder / "seconds.json")})
+    means = {part: estimate["value"] for part, estimate in table["dice"].items()}
+    return [f"Report: {folder / 'report.html'}", f"Dice per case over {table['cases']} case(s): {_dice(means)}"]
+
+
+def _sweep(folder: Path, steps: Mapping[str, Step]) -> list[str]:
+    _copy(steps["sweep"].path("summary"), folder / "report.md")
+    rows = read_json(steps["sweep"].path("table"))
+    write_json(folder / "metrics.json", {"trainings": rows, "seconds": read_json(folder / "seconds.json")})
+    return [f"Best learning rate: {rows[0]['learning_rate']:g}, see {folder / 'report.md'}"]
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,21 +1,48 @@
-"""What a cluster gives each step: hardware, storage, secrets, retries."""
+"""What a cluster gives each step: hardware, storage, secrets, queues, retries."""
 
+import dataclasses
+import math
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import pydantic
-import yaml
-from kfp import dsl, kubernetes
 from pydantic import BaseModel, ConfigDict, Field
 
-from components.finish.component import finish
-from components.resume import SCRATCH_VARIABLE
-from components.train_job.settings import JobSettings
-from pipelines.settings import SettingsError
+from components.storage import is_url
+from components.train_job.settings import IMAGE_USER, JobSettings
+from pipelines.bounded_yaml import YamlError, faults, mapping, read_yaml
+from pipelines.settings import Settings, SettingsError
 
-_NODE_SELECTORS = {
+# Where GKE says which accelerator a node has; other clusters name their own label, see `accelerator_label`.
+_ACCELERATOR_LABELS = {
     "nvidia.com/gpu": "cloud.google.com/gke-accelerator",
     "google.com/tpu": "cloud.google.com/gke-tpu-accelerator",
+}
+_KINDS = {"nvidia.com/gpu": "gpu", "google.com/tpu": "tpu"}
+# Chips whose cores TensorFlow sees one of; those of other generations have one or two.
+_ONE_CORE = ("v5-lite", "v5litepod", "v6e")
+_CPU, _MEMORY = r"^\d+(\.\d+)?m?$", r"^\d+(\.\d+)?[KMGT]i?$"
+
+
+class StepResources(BaseModel):
+    """What a step asks for that gets no accelerator."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpu: str = Field(default="4", pattern=_CPU)
+    memory: str = Field(default="16Gi", pattern=_MEMORY)
+
+
+# Steps that wait, or read and write small files.
+_SMALL = StepResources(cpu="500m", memory="2Gi")
+_STEPS: dict[str, StepResources] = {
+    "train_job": _SMALL,
+    "compare": _SMALL,
+    "finish": _SMALL,
+    "study": _SMALL,
+    "fingerprint": _SMALL,
+    "cross_validation": _SMALL,
+    "sweep": _SMALL,
 }
 
 
@@ -37,31 +64,62 @@ class Toleration(BaseModel):
 
 
 class Cluster(BaseModel):
-    """Resources of the steps. Training and evaluation get the accelerators; the others only CPU, memory and volumes."""
+    """Resources of the steps. Training, evaluation and segmentation get the accelerators, with `cpu` and `memory`; what
+    the others get stands in `steps`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    image: str = Field("", description="Container image; empty keeps that of the components.")
-    accelerator: Literal["", "nvidia.com/gpu", "google.com/tpu"] = Field("", description="Resource name.")
+    image: str = Field("", description="Container image, by digest (@sha256:...) or a tag that never changes.")
+    accelerator: str = Field(
+        "", pattern=r"^([a-z0-9.-]+/[A-Za-z0-9._-]+)?$", description="Resource name, such as nvidia.com/gpu."
+    )
     accelerators: int = Field(0, ge=0, le=256, description="Per pod.")
     accelerator_type: str = Field(
         "", description="Node selector value, such as nvidia-h100-80gb or tpu-v5-lite-podslice."
     )
+    accelerator_label: str = Field(
+        "", description="Node label that holds accelerator_type; empty: GKE's, for nvidia.com/gpu and google.com/tpu."
+    )
     tpu_topology: str = Field("", pattern=r"^(\d+x\d+(x\d+)?)?$", description="Such as 2x4.")
     node_selectors: dict[str, str] = Field({}, description="More node selectors, for every step.")
     tolerations: tuple[Toleration, ...] = Field((), description="Of the steps with accelerators.")
-    cpu: str = Field("4", pattern=r"^\d+(\.\d+)?m?$", description="CPU limit of a step.")
-    memory: str = Field("16Gi", pattern=r"^\d+(\.\d+)?[KMGT]i?$", description="Memory limit of a step.")
+    cpu: str = Field("4", pattern=_CPU, description="CPU of the steps with accelerators, and of a job's pods.")
+    memory: str = Field("16Gi", pattern=_MEMORY, description="Memory of the same.")
+    steps: dict[str, StepResources] = Field(
+        {}, description="CPU and memory of the other steps, by name of component; small or 4 and 16Gi by default."
+    )
     shared_memory: str = Field("", pattern=r"^(\d+[KMGT]i?)?$", description="/dev/shm of accelerated steps.")
     volumes: dict[str, str] = Field({}, description="Mount path by name of persistent volume claim.")
-    secrets: dict[str, dict[str, str]] = Field({}, description="Environment variable by key, by name of secret.")
+    secrets: dict[str, str] = Field({}, description="Mount path by name of secret; its keys are files there.")
+    environment: dict[str, str] = Field({}, description="Environment variables, such as NCCL's or a proxy's.")
+    labels: dict[str, str] = Field({}, description="Of all pods, and of a training job.")
+    annotations: dict[str, str] = Field({}, description="Of all pods, and of a training job.")
+    image_pull_secrets: tuple[str, ...] = Field((), description="Secrets for the image's registry.")
+    image_pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = Field("", description="Of the image.")
+    service_account: str = Field("", description="Of a training job's pods; the steps' is given at submit.")
+    user: int = Field(IMAGE_USER, ge=1, description="User of every process.")
+    group: int = Field(IMAGE_USER, ge=1, description="Group of every process; a job's volumes are writable for it.")
     scratch: str = Field(
         "",
-        description="Folder on one of the volumes, where an interrupted step goes on; a job of several pods needs it.",
+        description="Folder on one of the volumes, or a URL, where an interrupted step goes on; a job of several pods "
+        "needs it.",
+    )
+    store: str = Field(
+        "",
+        description="Folder on one of the volumes, or gs://... or s3://..., for results by the key of their step: "
+        "large ones are passed on by reference, and a run takes from it what an earlier one has made.",
     )
     nodes: int = Field(1, ge=1, le=4096, description="Pods of the training, each with its accelerators.")
     job: Literal["TrainJob", "TFJob"] = Field("TrainJob", description="Kind of a training job of several pods.")
-    timeout: int = Field(86_400, ge=60, description="Seconds that a step may take.")
+    gang: Literal["", "coscheduling", "volcano"] = Field("", description="Scheduler plugin: all pods of a job or none.")
+    queue: str = Field("", description="Kueue's LocalQueue of a training job.")
+    priority: str = Field("", description="Kueue's WorkloadPriorityClass of a training job.")
+    priority_class: str = Field("", description="Kubernetes's PriorityClass of a training job's pods.")
+    restarts: int | None = Field(None, ge=0, le=100, description="Of a training job; None: 3 of a TrainJob.")
+    network_policy: bool = Field(True, description="Only a training job's own pods may connect to them.")
+    timeout: int = Field(86_400, ge=60, description="Seconds that a step, and a training job, may run.")
+    queue_timeout: int = Field(604_800, ge=60, description="Seconds that a training job may wait in queues.")
+    peer_timeout: int = Field(1800, ge=10, description="Seconds that a job's processes wait for each other.")
     retries: int = Field(2, ge=0, le=20, description="Of a failed step, with growing pauses.")
 
     @pydantic.model_validator(mode="after")
@@ -73,121 +131,145 @@ class Cluster(BaseModel):
             )
         if self.accelerator_type and not self.accelerator:
             raise ValueError(f"accelerator_type: expected an accelerator with it. Received: {self.accelerator_type!r}")
+        if self.accelerator_type and not (self.accelerator_label or self.accelerator in _ACCELERATOR_LABELS):
+            raise ValueError(
+                f"accelerator_label: expected the node label that holds {self.accelerator_type!r}, for only those of "
+                f"{list(_ACCELERATOR_LABELS)} are known. Received: '' with accelerator {self.accelerator!r}"
+            )
         if (self.accelerator == "google.com/tpu") != bool(self.tpu_topology):
             raise ValueError(
                 "tpu_topology: expected with google.com/tpu, and only there. "
                 f"Received: {self.tpu_topology!r} with accelerator {self.accelerator!r}"
             )
-        if any(not path.startswith("/") for path in self.volumes.values()):
-            raise ValueError(f"volumes: expected absolute mount paths. Received: {self.volumes}")
-        mounts = list(self.volumes.values())
-        if self.scratch and not any(PurePosixPath(self.scratch).is_relative_to(mount) for mount in mounts):
+        if self.tpu_topology and self.nodes * self.accelerators != self._chips:
             raise ValueError(
-                f"scratch: expected a folder below one of the volumes {mounts}. Received: {self.scratch!r}"
+                f"accelerators: a slice of topology {self.tpu_topology} has {self._chips} chips. Received: "
+                f"{self.accelerators} in each of {self.nodes} pod(s). Name a topology with the chips of all pods."
             )
+        if self.tpu_topology and self.nodes > 1:
+            raise ValueError(
+                f"nodes: a TPU slice of several hosts has no runtime: TensorFlow's client starts the chips of its own "
+                f"host alone. Received: {self.nodes} pods with google.com/tpu. Take a slice of one host, such as "
+                "tpu_topology 2x4 with accelerators 8."
+            )
+        for field in ("volumes", "secrets"):
+            if any(not path.startswith("/") for path in getattr(self, field).values()):
+                raise ValueError(f"{field}: expected absolute mount paths. Received: {getattr(self, field)}")
+        mounts = list(self.volumes.values())
+        for field in ("scratch", "store"):
+            place = getattr(self, field)
+            if place and not is_url(place) and not _below(place, mounts):
+                raise ValueError(
+                    f"{field}: expected a folder below one of the volumes {mounts}, or a URL. Received: {place!r}"
+                )
         if self.nodes > 1 and not (self.scratch and self.image):
             raise ValueError(
-                f"nodes: {self.nodes} pods need image, volumes and scratch: the image that they run, and a folder on a "
-                f"volume that all of them can write. Received: image {self.image!r}, scratch {self.scratch!r}"
+                f"nodes: {self.nodes} pods need image and scratch: the image that they run, and a folder on a volume "
+                f"that all of them can write, or a URL. Received: image {self.image!r}, scratch {self.scratch!r}"
             )
+        if self.priority and not self.queue:
+            raise ValueError(f"priority: expected a queue of Kueue with it. Received: {self.priority!r}")
+        if self.job == "TFJob" and self.restarts:
+            raise ValueError(f"restarts: a TFJob cannot restart as a whole. Received: {self.restarts} with job TFJob")
         return self
 
-    def apply(self, task: Any, *, accelerated: bool = False) -> None:
-        """Give a KFP task its resources."""
-        if self.image:
-            task.set_container_image(self.image)
-        task.set_cpu_limit(self.cpu)
-        task.set_memory_limit(self.memory)
-        task.set_retry(self.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
-        kubernetes.set_timeout(task, self.timeout)
-        for name, path in self.volumes.items():
-            kubernetes.mount_pvc(task, pvc_name=name, mount_path=path)
-        for name, keys in self.secrets.items():
-            kubernetes.use_secret_as_env(task, secret_name=name, secret_key_to_env=keys)
-        for key, value in self.node_selectors.items():
-            kubernetes.add_node_selector(task, key, value)
-        if self.scratch:
-            task.set_env_variable(SCRATCH_VARIABLE, self.scratch)
-        # A limit of 0 accelerators is no limit for KFP, but a request for none for some schedulers.
-        if accelerated and self.accelerator:
-            self._accelerate(task)
+    @property
+    def _chips(self) -> int:
+        return math.prod(int(size) for size in self.tpu_topology.split("x"))
 
-    def _accelerate(self, task: Any) -> None:
-        task.set_accelerator_type(self.accelerator).set_accelerator_limit(self.accelerators)
-        for key, value in self._accelerator_selectors().items():
-            kubernetes.add_node_selector(task, key, value)
-        for toleration in self.tolerations:
-            kubernetes.add_toleration(task, **toleration.model_dump(exclude_none=True))
-        if self.shared_memory:
-            kubernetes.empty_dir_mount(
-                task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=self.shared_memory
-            )
+    @property
+    def accelerator_kind(self) -> str:
+        """What the steps with accelerators must find: gpu or tpu; auto for other vendors' devices, cpu for none."""
+        return _KINDS.get(self.accelerator, "auto") if self.accelerator else "cpu"
 
-    def _accelerator_selectors(self) -> dict[str, str]:
+    def devices(self, pods: int) -> tuple[int, ...]:
+        """How many devices a mesh over some pods can have, for what is known of the accelerator."""
+        chips = pods * self.accelerators
+        two_cores = self.accelerator == "google.com/tpu" and not any(c in self.accelerator_type for c in _ONE_CORE)
+        return (chips, 2 * chips) if two_cores else (chips,)
+
+    def resources(self, step: str, *, accelerated: bool) -> StepResources:
+        """CPU and memory of a step."""
+        if accelerated:
+            return StepResources(cpu=self.cpu, memory=self.memory)
+        return self.steps.get(step) or _STEPS.get(step) or StepResources()
+
+    def accelerator_selectors(self) -> dict[str, str]:
+        """Node selectors of the pods with accelerators."""
         selectors = {}
         if self.accelerator_type:
-            selectors[_NODE_SELECTORS[self.accelerator]] = self.accelerator_type
+            selectors[self.accelerator_label or _ACCELERATOR_LABELS[self.accelerator]] = self.accelerator_type
         if self.tpu_topology:
             selectors["cloud.google.com/gke-tpu-topology"] = self.tpu_topology
         return selectors
 
     def training_job(self) -> JobSettings:
         """The job of several pods that trains: each pod has what an accelerated step would get."""
-        accelerated = bool(self.accelerator)
-        return JobSettings(
-            kind=self.job,
-            nodes=self.nodes,
-            image=self.image,
-            cpu=self.cpu,
-            memory=self.memory,
-            accelerator=self.accelerator,
-            accelerators=self.accelerators,
-            node_selectors={**self.node_selectors, **self._accelerator_selectors()},
-            tolerations=tuple(t.model_dump(exclude_none=True) for t in self.tolerations) if accelerated else (),
-            shared_memory=self.shared_memory,
-            volumes=self.volumes,
-            secrets=self.secrets,
-            timeout=self.timeout,
+        same = {f.name for f in dataclasses.fields(JobSettings)} & set(Cluster.model_fields)
+        given = {name: getattr(self, name) for name in same}
+        tolerations = tuple(t.model_dump(exclude_none=True) for t in self.tolerations) if self.accelerator else ()
+        selectors = {**self.node_selectors, **self.accelerator_selectors()}
+        return JobSettings(**{**given, "kind": self.job, "tolerations": tolerations, "node_selectors": selectors})
+
+
+def on_cluster(settings: Settings, cluster: Cluster, *, trains: bool, predicts: bool) -> Settings:
+    """The settings of a pipeline on a cluster, which demand its accelerators.
+
+    Args:
+        settings: of the run.
+        cluster: where it runs.
+        trains: whether the pipeline trains, on all pods.
+        predicts: whether it evaluates or segments, in one pod.
+
+    Raises:
+        SettingsError: if the mesh has another number of devices than the pods have accelerators.
+    """
+    kind = cluster.accelerator_kind
+    if settings.accelerator in ("gpu", "tpu") and kind not in (settings.accelerator, "auto"):
+        raise SettingsError(
+            f"accelerator: the cluster file gives the steps {cluster.accelerator or 'no accelerators'}. Received: "
+            f"{settings.accelerator!r}"
         )
+    if not cluster.accelerator or settings.accelerator == "cpu":
+        return settings
+    per_pod = f"{cluster.accelerators} {cluster.accelerator} in each pod"
+    found, wanted = math.prod(settings.mesh_axes.values()), cluster.devices(cluster.nodes)
+    if trains and found not in wanted:
+        raise SettingsError(
+            f"mesh: {cluster.nodes} pod(s) of the cluster file have {per_pod}: expected a mesh of "
+            f"{' or '.join(map(str, wanted))} devices. Received: {settings.mesh!r}, {found} devices"
+        )
+    placed = settings.placed if trains else settings
+    found, most = math.prod(placed.mesh_axes.values()), cluster.devices(1)[-1]
+    if predicts and found > most:
+        name = "evaluation_mesh" if trains else "mesh"
+        raise SettingsError(
+            f"{name}: evaluation and segmentation run in one pod, with {per_pod}: expected a mesh of at most {most} "
+            f"devices. Received: {placed.mesh!r}, {found} devices"
+        )
+    return settings.model_copy(update={"accelerator": kind}) if settings.accelerator == "auto" else settings
 
 
-def load_cluster(path: str | Path) -> Cluster:
+def _below(folder: str, mounts: list[str]) -> bool:
+    return any(PurePosixPath(folder).is_relative_to(mount) for mount in mounts)
+
+
+def load_cluster(path: str | Path, image: str = "") -> Cluster:
     """Read a cluster's YAML file.
+
+    Args:
+        path: of the file.
+        image: container image instead of the file's; empty keeps that.
 
     Raises:
         SettingsError: unreadable, or a field is unknown or wrong; the message names it.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path}: cannot be read as YAML: {error}") from error
-    try:
+        values = mapping(read_yaml(path), str(path))
+        if image:
+            values = {**values, "image": image}
         return Cluster.model_validate(values)
+    except YamlError as error:
+        raise SettingsError(str(error)) from error
     except pydantic.ValidationError as error:
-        lines = [f"{'.'.join(map(str, f['loc']))}: {f['msg']}. Received: {f['input']!r}" for f in error.errors()]
-        raise SettingsError(f"{path}: " + "\n".join(lines)) from None
-
-
-def guarded(cluster: Cluster | None) -> dsl.ExitHandler:
-    """A context whose end is the step `finish`, whatever happens."""
-    task = finish(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER)
-    # KFP refuses retries and caching of an exit task that depends on the run's status.
-    task.set_caching_options(False)
-    if cluster is not None:
-        if cluster.image:
-            task.set_container_image(cluster.image)
-        for name, path in cluster.volumes.items():
-            kubernetes.mount_pvc(task, pvc_name=name, mount_path=path)
-    return dsl.ExitHandler(task, name="keep-results")
-
-
-class Resources:
-    """Applies a cluster's resources to tasks; without a cluster it leaves them alone."""
-
-    def __init__(self, cluster: Cluster | None):
-        self.cluster = cluster
-
-    def __call__(self, task: Any, *, accelerated: bool = False) -> Any:
-        if self.cluster is not None:
-            self.cluster.apply(task, accelerated=accelerated)
-        return task
+        raise SettingsError(f"{path}: " + "\n".join(faults(error.errors()))) from None

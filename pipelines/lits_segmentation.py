@@ -10,10 +10,11 @@ from components.ingest.component import ingest_folder
 from components.preprocess.component import preprocess
 from components.report.component import report
 from components.train.component import train
-from pipelines.cluster import Cluster, Resources, guarded
+from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
+from pipelines.resources import Resources, guarded
 from pipelines.settings import Settings
-from pipelines.shared import checked_cases, trained_model
+from pipelines.shared import CASES, checked_cases, trained_model
 
 
 def lits_segmentation(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
@@ -29,6 +30,7 @@ def lits_segmentation(settings: Settings, cluster: Cluster | None = None) -> Bas
         "CT volumes to a spatially partitioned 3D U-Net and its report.",
         settings,
         (ingest_folder, preprocess, train, evaluate, report, compare),
+        fixed=CASES,
     )
     def build(p: Parameters) -> None:
         with guarded(cluster):
@@ -36,9 +38,13 @@ def lits_segmentation(settings: Settings, cluster: Cluster | None = None) -> Bas
             dataset = give(preprocess(cases=cases, **p.of(preprocess))).output
             model = trained_model(p, dataset, give)
             scored = give(evaluate(cases=cases, dataset=dataset, model=model, **p.of(evaluate)), accelerated=True)
-            evaluation = scored.outputs["evaluation"]
-            give(report(cases=cases, dataset=dataset, model=model, evaluation=evaluation, **p.of(report)))
-            compared = give(compare(evaluation=evaluation, **p.of(compare)))
+            evaluation, predictions = scored.outputs["evaluation"], scored.outputs["predictions"]
+            made = {"cases": cases, "dataset": dataset, "model": model}
+            # KFP's cache knows the baseline's name and not what is in the file.
+            give(report(**made, evaluation=evaluation, predictions=predictions, **p.of(report))).set_caching_options(
+                False
+            )
+            compared = give(compare(evaluation=evaluation, **p.of(compare))).set_caching_options(False)
             with dsl.If(compared.outputs["Output"] == True, name="accepted"):  # noqa: E712 - KFP overloads it.
                 give(export(model=model, evaluation=evaluation))
 

@@ -1,15 +1,15 @@
 """Running a pipeline in the current environment with KFP's local runner, into one folder that can be resumed."""
 
-import fcntl
-import json
 import os
 import re
 import shutil
+import signal
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,11 +17,14 @@ from typing import Any, TextIO
 from kfp import local
 from kfp.dsl.base_component import BaseComponent
 
-from components.files import write_json
+from components import owner
+from components.files import read_jsons, write_json, write_text
 from components.resume import JOURNAL, SCRATCH_VARIABLE, STEPS_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = "log.txt"
+LOCK = ".lock"
+SETTINGS = "settings.yaml"
 _LEAST_FREE = 1 << 30
 _ERROR = re.compile(r"^\s*([A-Za-z_][\w.]*(?:Error|Exception|UnsupportedLayer|Exhausted)): ")
 
@@ -40,7 +43,19 @@ class RunFolderError(ValueError):
 
 
 class StepFailed(RuntimeError):
-    """A step of a pipeline failed; the message names the step, its error and how to go on."""
+    """A step of a pipeline failed; the message names the step, its error and how to resume."""
+
+
+class Ended(BaseException):
+    """A signal has ended the run. No `Exception`: nothing that a step's failure leads to may follow.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(f"ended by {signal.Signals(number).name}")
+        self.number = number
 
 
 @dataclass(frozen=True)
@@ -85,24 +100,36 @@ def check_folder(run_dir: str | Path) -> Path:
     return folder
 
 
-def run(pipeline: BaseComponent, run_dir: str | Path) -> list[Step]:
+def run(pipeline: BaseComponent, run_dir: str | Path, settings: str = "") -> list[Step]:
     """Run a pipeline; steps that an earlier run in the same folder finished with the same inputs are not run again.
+
+    A step does not outlive the run, however that ends.
 
     Args:
         pipeline: as `pipelines.lits_segmentation.lits_segmentation` makes it.
-        run_dir: gets `artifacts/` (KFP's outputs), `steps/` (records of finished steps), `log.txt`, `seconds.json`.
+        run_dir: gets `artifacts/` (KFP's outputs), `steps/` (records of finished steps), `log.txt`, `seconds.json` and
+            `settings.yaml`.
+        settings: what `settings.yaml` says of this run.
 
     Returns:
         The steps in the order in which they finished.
 
     Raises:
-        RunFolderError: if the folder cannot be used, or another run is using it.
+        RunFolderError: if the folder cannot be used, or another run is using it; nothing in it has been changed then.
         StepFailed: if a step fails; results of the finished ones are kept.
+        Ended: if SIGTERM, SIGHUP or SIGINT ends the run; its steps have ended then, and results are kept as well.
     """
     folder = check_folder(run_dir)
     steps = folder / "steps"
-    steps.mkdir(exist_ok=True)
-    with _exclusive(folder), _environment(steps), _logged(folder / LOG) as log:
+    with (
+        _exclusive(folder) as end_steps,
+        _ended_by_signals(end_steps),
+        _environment(steps),
+        _logged(folder / LOG) as log,
+    ):
+        steps.mkdir(exist_ok=True)
+        if settings:
+            write_text(folder / SETTINGS, settings)
         (steps / JOURNAL).unlink(missing_ok=True)
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder / "artifacts"))
         started = time.time()
@@ -112,7 +139,7 @@ def run(pipeline: BaseComponent, run_dir: str | Path) -> list[Step]:
             finished = ", ".join(step.name for step in read_journal(steps)) or "none"
             raise StepFailed(
                 f"{error}\n{log.error()}\nFinished steps, kept: {finished}. The whole log: {folder / LOG}. "
-                f"The same command goes on after them."
+                f"The same command resumes after them."
             ) from None
         done = read_journal(steps)
         seconds: dict[str, float] = {}
@@ -125,21 +152,43 @@ def run(pipeline: BaseComponent, run_dir: str | Path) -> list[Step]:
 
 def read_journal(steps: Path) -> list[Step]:
     """The steps of the latest run, in the order in which they finished."""
-    path = steps / JOURNAL
-    if not path.is_file():
-        return []
-    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [Step(e["step"], e["seconds"], e["reused"], e["outputs"]) for e in entries]
+    return [Step(e["step"], e["seconds"], e["reused"], e["outputs"]) for e in read_jsons(steps / JOURNAL)]
 
 
 @contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as lock:
+def _exclusive(folder: Path) -> Iterator[Callable[[], None]]:
+    """Own a folder. Yields what ends the steps of this run."""
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunFolderError(f"{folder}: another run is using this folder. Choose another --run-dir.") from None
+            end_steps = stack.enter_context(owner.own(folder / LOCK))
+        except owner.FolderInUse as error:
+            raise RunFolderError(
+                f"{folder}: another run is using this folder ({error}). Wait for its end, or choose another --run-dir."
+            ) from None
+        except OSError as error:
+            raise RunFolderError(f"{folder}: cannot be locked ({error}).") from error
+        yield end_steps
+
+
+@contextmanager
+def _ended_by_signals(end_steps: Callable[[], None]) -> Iterator[None]:
+    """Take the steps along when a signal ends the run: KFP would wait for them."""
+
+    def end(number: int, _: Any) -> None:
+        end_steps()
+        raise Ended(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Only the main thread gets signals.
+        return
+    handled = [n for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) if signal.getsignal(n) != signal.SIG_IGN]
+    before = [signal.signal(number, end) for number in handled]
+    try:
         yield
+    finally:
+        for number, handler in zip(handled, before, strict=True):
+            # None stands for a handler that Python did not set, and cannot.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @contextmanager

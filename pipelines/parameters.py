@@ -1,15 +1,15 @@
 """The parameters of a pipeline: the settings that its components take, written once, in `pipelines.settings`."""
 
 import inspect
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, get_origin
+from typing import Any
 
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 from kfp.dsl.types import type_utils
 
-from pipelines.settings import Settings
+from components.settings import kfp_value
+from pipelines.settings import Settings, refuse_unread
 
 
 class Parameters(Mapping[str, Any]):
@@ -39,6 +39,7 @@ def pipeline(
     components: Sequence[BaseComponent],
     also: Sequence[str] = (),
     without: Sequence[str] = (),
+    fixed: Sequence[str] = (),
 ) -> Callable[[Callable[[Parameters], None]], BaseComponent]:
     """Make a KFP pipeline of a function that takes `Parameters`.
 
@@ -47,11 +48,17 @@ def pipeline(
         description: one sentence.
         settings: give the defaults; their descriptions become the parameters' help in the user interface.
         components: whose inputs, where they are settings, are the parameters.
-        also: further settings.
+        also: further settings; KFP loops over those that are lists.
         without: settings that are no parameters.
+        fixed: settings that are read while the pipeline is built, so that they are no parameters.
+
+    Raises:
+        SettingsError: if `settings` gives a value to one that the pipeline does not read.
     """
     taken = {name for component in components for name in _inputs(component)} | set(also)
     names = [name for name in Settings.model_fields if name in taken and name not in without]
+    refuse_unread(settings, name, {*names, *fixed})
+    defaults = {n: _default(getattr(settings, n), loops=n in also) for n in names}
 
     def decorate(build: Callable[[Parameters], None]) -> BaseComponent:
         def function(*values: Any) -> None:
@@ -60,10 +67,7 @@ def pipeline(
         # KFP reads names, types and defaults of the signature, and the help of the docstring.
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         signature = inspect.Signature(
-            [
-                inspect.Parameter(n, kind, default=_default(settings, n), annotation=type(_default(settings, n)))
-                for n in names
-            ]
+            [inspect.Parameter(n, kind, default=default, annotation=type(default)) for n, default in defaults.items()]
         )
         vars(function)["__signature__"] = signature
         lines = [f"    {n}: {Settings.model_fields[n].description}" for n in names]
@@ -79,9 +83,6 @@ def _inputs(component: BaseComponent) -> list[str]:
     return [name for name, facts in inputs.items() if type_utils.is_parameter_type(facts.type)]
 
 
-def _default(settings: Settings, name: str) -> Any:
-    """A setting in a type that KFP has: numbers stay, a tuple of numbers is a list, one of texts is JSON."""
-    value = getattr(settings, name)
-    if get_origin(Settings.model_fields[name].annotation) is not tuple:
-        return value
-    return json.dumps(value) if name == "beam_options" else list(value)
+def _default(value: Any, *, loops: bool) -> Any:
+    """A setting in a type that KFP has: JSON where it is a list or a mapping, unless KFP loops over it."""
+    return list(value) if loops and isinstance(value, tuple) else kfp_value(value)

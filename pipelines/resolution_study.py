@@ -8,10 +8,11 @@ from components.ingest.component import ingest_folder
 from components.preprocess.component import preprocess
 from components.study.component import study
 from components.train.component import train
-from pipelines.cluster import Cluster, Resources, guarded
+from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
+from pipelines.resources import Resources, guarded
 from pipelines.settings import Settings
-from pipelines.shared import checked_cases, trained_model
+from pipelines.shared import CASES, checked_cases, trained_model
 
 
 def resolution_study(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
@@ -25,6 +26,7 @@ def resolution_study(settings: Settings, cluster: Cluster | None = None) -> Base
         (ingest_folder, preprocess, train, evaluate, study),
         also=("resolutions",),
         without=("resolution",),
+        fixed=CASES,
     )
     def build(p: Parameters) -> None:
         with guarded(cluster):

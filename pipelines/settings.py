@@ -1,85 +1,52 @@
 """The settings of a run: one typed value, from a YAML file and `--set name=value`, checked before anything starts."""
 
 import difflib
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_origin
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from components.evaluate.settings import EvaluationSettings
+from components.preprocess.settings import PreprocessSettings
+from components.settings import is_structured, is_text
+from components.train.settings import LocalTrainingSettings
+from pipelines.bounded_yaml import YamlError, faults, mapping, parse_yaml, read_yaml, shortened
 
 
 class SettingsError(ValueError):
     """A setting is unknown or out of its range; the message names it, its value and what was expected."""
 
 
-class Settings(BaseModel):
-    """Settings of the pipelines. Every field may stand in the YAML file and after `--set`."""
+class Settings(LocalTrainingSettings, EvaluationSettings, PreprocessSettings):
+    """Settings of the pipelines. Every field may stand in the YAML file and after `--set`.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+    What a step is told stands in the group of settings of its component; here is what decides a pipeline.
+    """
 
     data: str = Field("", description="Folder with volume-N.nii[.gz] and segmentation-N.nii[.gz]; empty: phantoms.")
     phantoms: int = Field(16, ge=1, le=10_000, description="Phantom cases to generate where data is empty.")
     phantom_size: int = Field(64, ge=16, le=2048, description="Voxels of a phantom along each axis.")
     difficulty: Literal["easy", "medium", "hard"] = Field("medium", description="Of the phantoms.")
     on_bad_case: Literal["raise", "skip"] = Field("raise", description="End the run at a bad case, or leave it out.")
-    resolution: int = Field(64, ge=8, le=2048, description="Voxels along each axis of what the network sees.")
-    split: str = Field("published", pattern=r"^(published|fold-\d+-of-\d+)$", description="Rule of the splits.")
-    beam_options: tuple[str, ...] = Field((), description="Options of the Beam pipeline, which choose its runner.")
-    mesh: str = Field("rows:2, columns:2", description="Axes of the device mesh and their sizes.")
-    layout: str = Field("x:rows, y:columns", description="Which image axis is split over which mesh axis.")
-    filters: int = Field(16, ge=1, le=1024, description="Filters of the first level of the U-Net.")
-    levels: int = Field(4, ge=1, le=8, description="Levels of the U-Net.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate.")
-    epochs: int = Field(60, ge=1, le=1_000_000, description="Epochs at most.")
-    batch_size: int = Field(1, ge=1, le=4096, description="Volumes per training step.")
-    learning_rate: float = Field(0.003, gt=0, le=10, description="Highest learning rate of the schedule.")
-    minutes: float = Field(0.0, ge=0, description="Training ends after this time; 0 for no limit.")
-    seed: int = Field(0, ge=0, lt=2**31, description="Of phantoms, weights, shuffling and dropout.")
-    processes: int = Field(1, ge=1, le=256, description="Processes of one machine that share the mesh in training.")
-    backup_steps: int = Field(50, ge=1, description="Training steps between two backups of the whole state.")
-    slices: int = Field(1, ge=0, le=64, description="Validation cases whose slices TensorBoard shows.")
-    thresholds: bool = Field(False, description="Score the best intensity thresholds as well.")
     baseline: str = Field(
         "", description="metrics.json of the best earlier run; the model is exported if it is better."
     )
     tolerance: float = Field(0.01, ge=0, le=1, description="Dice by which the model may be worse than the baseline.")
     resolutions: tuple[int, ...] = Field((32, 64), min_length=1, description="Of the pipeline resolution_study.")
+    folds: int = Field(5, ge=3, le=100, description="Of the pipeline cross_validation.")
+    learning_rates: tuple[float, ...] = Field((0.001, 0.003, 0.01), min_length=1, description="Of the pipeline sweep.")
     model: str = Field("", description="Folder of a trained model, or a .keras file, for batch_inference.")
-    title: str = Field("Liver and lesion segmentation", min_length=1, description="Heading of the report.")
+    title: str = Field(
+        "Liver and lesion segmentation", min_length=1, max_length=200, description="Heading of the report."
+    )
 
     @pydantic.model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        """Mesh, layout, batch and sizes; raises ValueError."""
-        sizes = _pairs(self.mesh, "mesh")
-        for axis, size in sizes.items():
-            if not size.isdigit() or int(size) < 1:
-                raise ValueError(f"mesh: the size of axis {axis!r} must be a positive integer. Received: {self.mesh!r}")
-        layout = _pairs(self.layout, "layout")
-        for axis, mesh_axis in layout.items():
-            if axis not in ("batch", "x", "y", "z"):
-                raise ValueError(
-                    f"layout: expected the image axes batch, x, y, z. Received: {axis!r} in {self.layout!r}"
-                )
-            if mesh_axis not in sizes:
-                raise ValueError(f"layout: expected axes of the mesh {list(sizes)}. Received: {mesh_axis!r}")
-        if len(set(layout.values())) != len(layout):
-            raise ValueError(f"layout: every mesh axis may stand only once. Received: {self.layout!r}")
-        cores = int(sizes[layout["batch"]]) if "batch" in layout else 1
-        if self.batch_size % cores:
-            raise ValueError(
-                f"batch_size: expected a multiple of the {cores} parts of the batch. Received: {self.batch_size}"
-            )
-        devices = math.prod(int(size) for size in sizes.values())
-        if devices % self.processes:
-            raise ValueError(
-                f"processes: expected a divisor of the mesh's {devices} devices. Received: {self.processes}. Change "
-                "processes or mesh."
-            )
+    def _levels_divide_the_resolution(self) -> Self:
         for resolution in (self.resolution, *self.resolutions):
-            if resolution % 2 ** (self.levels - 1):
+            if self.network_source == "name" and resolution % 2 ** (self.levels - 1):
                 raise ValueError(
                     f"resolution: a network of {self.levels} levels needs a multiple of {2 ** (self.levels - 1)}. "
                     f"Received: {resolution}"
@@ -87,11 +54,29 @@ class Settings(BaseModel):
         return self
 
 
-def _pairs(text: str, what: str) -> dict[str, str]:
-    parts = [tuple(x.strip() for x in p.split(":")) for p in text.replace(";", ",").split(",") if p.strip()]
-    if not parts or any(len(p) != 2 or not all(p) for p in parts) or len({p[0] for p in parts}) != len(parts):
-        raise ValueError(f'{what}: expected "name:value, name:value", every name once. Received: {text!r}')
-    return {p[0]: p[1] for p in parts}
+def refuse_unread(settings: Settings, pipeline: str, read: Collection[str]) -> None:
+    """Refuse settings that a pipeline would ignore.
+
+    Args:
+        settings: of the run.
+        pipeline: its name, for the message.
+        read: names of the settings that it reads.
+
+    Raises:
+        SettingsError: naming each setting that has another value than its default and is not read.
+    """
+    unread = [
+        name
+        for name, field in Settings.model_fields.items()
+        if name not in read and getattr(settings, name) != field.default
+    ]
+    if unread:
+        lines = [
+            f"{name}: the pipeline {pipeline} does not read this setting ({Settings.model_fields[name].description}) "
+            f"Received: {shortened(getattr(settings, name))}. Leave it out."
+            for name in unread
+        ]
+        raise SettingsError("\n".join(lines))
 
 
 def load(file: str | Path | None = None, assignments: Iterable[str] = (), **defaults: Any) -> Settings:
@@ -119,41 +104,36 @@ def check(values: Mapping[str, Any]) -> Settings:
     """
     for name in values:
         if name not in Settings.model_fields:
-            near = difflib.get_close_matches(str(name), Settings.model_fields, n=1)
+            near = difflib.get_close_matches(str(name)[:100], Settings.model_fields, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(Settings.model_fields)}."
-            raise SettingsError(f"{name}: no such setting. {hint}")
+            raise SettingsError(f"{shortened(name)}: no such setting. {hint}")
     try:
         return Settings(**values)
     except pydantic.ValidationError as error:
-        lines = []
-        for fault in error.errors():
-            name = ".".join(str(part) for part in fault["loc"])
-            # Faults of the whole value name their setting in the message, and the value.
-            text = fault["msg"].removeprefix("Value error, ")
-            lines.append(f"{name}: {text}. Received: {fault['input']!r}" if name else text)
-        raise SettingsError("\n".join(lines)) from None
+        raise SettingsError("\n".join(faults(error.errors()))) from None
 
 
 def _parse(name: str, value: str) -> Any:
     """A string as it is for text fields, otherwise as YAML."""
     field = Settings.model_fields.get(name)
-    if field is None or field.annotation is str or get_origin(field.annotation) is Literal:
+    if field is None or is_text(field.annotation):
         return value
-    if get_origin(field.annotation) is tuple and not value.startswith("["):
-        value = f"[{value}]"
-    return yaml.safe_load(value)
-
-
-def _read(path: Path) -> dict[str, Any]:
+    if is_structured(field.annotation) and not value.lstrip().startswith(("[", "{")):
+        value = f"[{value}]" if get_origin(field.annotation) is tuple else f"{{{value}}}"
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path}: cannot be read as YAML: {error}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path}: expected settings as name: value. Received: {type(values).__name__}")
-    return values
+        documents = parse_yaml(value, f"--set {name}")
+    except YamlError as error:
+        raise SettingsError(str(error)) from error
+    if len(documents) > 1:
+        raise SettingsError(f"--set {name}: expected one value. Received: {shortened(value)}")
+    return documents[0] if documents else None
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        return mapping(read_yaml(path), str(path))
+    except YamlError as error:
+        raise SettingsError(str(error)) from error
 
 
 def dump(settings: Settings) -> str:

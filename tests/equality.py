@@ -9,7 +9,8 @@ import tensorflow as tf
 from keras import tree
 
 import keras_spatial as ks
-from keras_spatial.step import Forward, Lowered, fuse_for_outputs, gradients, plan_blocks
+from keras_spatial.network import Network
+from keras_spatial.step import Step
 
 FORWARD = 1e-5
 GRADIENT = 1e-4
@@ -71,20 +72,17 @@ def partitioned_results(
     """The same, lowered to Mesh-TensorFlow and run eagerly, which spares the time to compile a graph per case."""
     state = [v.numpy() for v in model.non_trainable_variables]
     structured = tree.pack_sequence_as(model._inputs_struct, list(inputs))
-    blocks = plan_blocks(model, distribution, structured, training)
-    forward = Forward(model, distribution, structured, training=training, blocks=blocks, differentiable_inputs=True)
-    fuse_for_outputs(forward)
-    lowered = Lowered(forward.trace)
-    lowered.apply_updates()
-    outputs = [lowered.whole(o) for o in forward.flat_outputs]
-    sources = tree.flatten(forward.inputs)
+    step = Step(Network(model, distribution), structured, training=training, differentiable_inputs=True)
+    step.lower()
+    step.apply_updates()
+    outputs = [step.whole(o) for o in step.flat_outputs]
     variables = model.trainable_variables
-    of_weights, of_inputs = gradients(forward.trace, forward.flat_outputs, _seeds(outputs), variables, sources)
-    lowered.lower_rest()
+    step.backward(step.flat_outputs, _seeds(outputs), variables)
+    step.lower()
     results = Results(
         [o.numpy() for o in outputs],
-        [None if g is None else lowered.export(g, x.shape).numpy() for g, x in zip(of_inputs, sources, strict=True)],
-        [None if g is None else lowered.export(g, v.shape).numpy() for g, v in zip(of_weights, variables, strict=True)],
+        [_array(g) for g in step.input_gradients()],
+        [_array(g) for g in step.gradients(variables)],
         [v.numpy() for v in model.non_trainable_variables],
     )
     for variable, value in zip(model.non_trainable_variables, state, strict=True):

@@ -1,13 +1,16 @@
 """A local HTTP server that answers the calls of the Kubernetes API which a launching step makes.
 
 It checks every created object against the published schema of its kind, and plays the operator: each look at the job
-takes the next of the frames that a test has written.
+takes the next of the frames that a test has written. What makes a real cluster late is there too: finalizers that keep
+a deleted object and its name, a webhook whose cache is behind, answers that are lost, a server that is slow or
+restarts.
 """
 
 import copy
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +30,14 @@ SCHEMAS = sorted((Path(__file__).parent / "components" / "crds").glob("*.json"))
 _OBJECT = re.compile(r"^/apis/([^/]+)/([^/]+)/namespaces/([^/]+)/([^/]+)(?:/([^/]+))?$")
 _LOG = re.compile(r"^/api/v1/namespaces/([^/]+)/pods/([^/]+)/log$")
 _PODS = re.compile(r"^/api/v1/namespaces/([^/]+)/pods$")
+_POD = re.compile(r"^/api/v1/namespaces/([^/]+)/pods/([^/]+)$")
+_EVENTS = re.compile(r"^/api/v1/namespaces/([^/]+)/events$")
+# The words of Kubeflow Trainer's webhook (kubeflow/trainer v2.3.0, pkg/runtime/core/trainingruntime.go).
+WEBHOOK = (
+    'admission webhook "validator.trainjob.trainer.kubeflow.org" denied the request: spec.runtimeRef: Invalid value: '
+    "TrainingRuntime.trainer.kubeflow.org not found: specified trainingRuntime must be created before the TrainJob is "
+    "created"
+)
 
 
 @cache
@@ -90,6 +101,13 @@ class Server(ThreadingHTTPServer):
         requests: method and path of every call.
         refuse: status with which creating is refused, 0 for none.
         broken: how many of the next looks at the job fail with status 500.
+        finalizing: looks at a deleted object, by plural, for which it and its name stay.
+        stale: how many TrainJobs the webhook refuses, as its cache does not hold the runtime yet.
+        busy: how many of the next objects are refused with status 503.
+        lost: how many of the next objects are made, while the answer says 500.
+        owners: ownerReferences by pod; a pod that is not named must not be read.
+        events: warnings, as pairs of an object's name and a message.
+        slow: seconds before every answer.
     """
 
     daemon_threads = True
@@ -101,7 +119,11 @@ class Server(ThreadingHTTPServer):
         self.logs: dict[str, str] = {}
         self.requests: list[tuple[str, str]] = []
         self.selectors: list[str] = []
-        self.refuse = self.broken = 0
+        self.refuse = self.broken = self.stale = self.busy = self.lost = 0
+        self.finalizing: dict[str, int] = {}
+        self.owners: dict[str, list[dict[str, Any]]] = {}
+        self.events: list[tuple[str, str]] = []
+        self.slow = 0.0
 
     @property
     def frame(self) -> Frame:
@@ -118,6 +140,10 @@ class _Handler(BaseHTTPRequestHandler):
         group, _, _, plural, _ = self._object()
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         name = body["metadata"]["name"]
+        self.server.requests.append(("POST", f"{plural}/{name}"))
+        if self.server.busy:
+            self.server.busy -= 1
+            return self._fail(503, "the server is currently unable to handle the request")
         if self.server.refuse:
             return self._fail(self.server.refuse, f"{plural}.{group} is forbidden: User cannot create resource")
         if (plural, name) in self.server.objects:
@@ -127,12 +153,22 @@ class _Handler(BaseHTTPRequestHandler):
                 check(document, body)
         except (jsonschema.ValidationError, AssertionError) as error:
             return self._fail(422, str(error))
+        if plural == "trainjobs":
+            if self.server.stale:
+                self.server.stale -= 1
+                return self._fail(403, WEBHOOK)
+            if ("trainingruntimes", name) not in self.server.objects:
+                return self._fail(403, WEBHOOK)
         self.server.objects[plural, name] = body
         self.server.created(name, copy.deepcopy(body))
+        if self.server.lost:
+            self.server.lost -= 1
+            return self._fail(500, "etcdserver: request timed out")
         return self._answer(body, 201)
 
     def do_GET(self) -> None:
         url = urlparse(self.path)
+        time.sleep(self.server.slow)
         self.server.requests.append(("GET", url.path))
         if match := _LOG.match(url.path):
             text = self.server.logs.get(match[2])
@@ -140,12 +176,33 @@ class _Handler(BaseHTTPRequestHandler):
         if _PODS.match(url.path):
             self.server.selectors += parse_qs(url.query)["labelSelector"]
             return self._answer({"kind": "PodList", "apiVersion": "v1", "items": self.server.frame.pods})
+        if match := _POD.match(url.path):
+            owners = self.server.owners.get(match[2])
+            if owners is None:
+                return self._fail(403, "pods is forbidden: User cannot get resource")
+            metadata = {"name": match[2], "ownerReferences": owners}
+            return self._answer({"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "status": {}})
+        if _EVENTS.match(url.path):
+            items = [
+                {"metadata": {}, "involvedObject": {"name": name}, "reason": "FailedCreate", "message": message}
+                for name, message in self.server.events
+            ]
+            return self._answer({"kind": "EventList", "apiVersion": "v1", "items": items})
         _, _, _, plural, name = self._object()
         if self.server.broken:
             self.server.broken -= 1
             return self._fail(500, "etcd is being replaced")
         if (plural, name) not in self.server.objects:
             return self._fail(404, f"{plural} {name} not found")
+        deleted = self.server.objects[plural, name]["metadata"].get("deletionTimestamp")
+        if deleted:
+            self.server.finalizing[plural] -= 1
+            body = self.server.objects[plural, name]
+            if self.server.finalizing[plural] <= 0:
+                del self.server.objects[plural, name]
+            return self._answer(body)
+        if plural not in ("trainjobs", "tfjobs"):
+            return self._answer(self.server.objects[plural, name])
         if len(self.server.frames) > 1:
             self.server.frames.pop(0)
         frame, body = self.server.frame, copy.deepcopy(self.server.objects[plural, name])
@@ -157,8 +214,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         _, _, _, plural, name = self._object()
         self.server.requests.append(("DELETE", f"{plural}/{name}"))
-        if self.server.objects.pop((plural, name), None) is None:
+        if (plural, name) not in self.server.objects:
             return self._fail(404, f"{plural} {name} not found")
+        if self.server.finalizing.get(plural, 0) > 0:
+            self.server.objects[plural, name]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        else:
+            del self.server.objects[plural, name]
         return self._answer({"kind": "Status", "status": "Success"})
 
     def _object(self) -> tuple[str, str, str, str, str]:

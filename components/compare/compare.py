@@ -28,6 +28,11 @@ def compare_models(
     """
     current = read_json(Path(evaluation) / "metrics.json")
     earlier = read_baseline(baseline) if baseline else None
+    if earlier is not None and sorted(earlier["dice"]) != sorted(current["dice"]):
+        raise BaselineError(
+            f"{baseline}: expected the classes of this run, {sorted(current['dice'])}. Received: "
+            f"{sorted(earlier['dice'])}. Leave baseline empty."
+        )
     if earlier is not None and sorted(earlier["cases"]) != sorted(current["cases"]):
         raise BaselineError(
             f"{baseline}: expected the same held-out cases as in this run, {current['cases']}. Received: "
@@ -51,23 +56,23 @@ def compare_models(
 
 def accept(current: Mapping[str, float], earlier: Mapping[str, float], tolerance: float) -> bool:
     """Whether no class is worse than before by more than the tolerance."""
-    return all(current[part] >= earlier[part] - tolerance for part in ("liver", "lesion"))
+    return all(value >= earlier[part] - tolerance for part, value in current.items())
 
 
 def read_baseline(path: str | Path) -> dict[str, Any]:
     """`metrics.json` of an earlier run.
 
     Raises:
-        BaselineError: missing, not JSON, or without the Dice of liver and lesion and the list of cases.
+        BaselineError: missing, not JSON, or without the Dice of the classes and the list of cases.
     """
     try:
         metrics = read_json(path)
-        dice = {part: float(metrics["dice"][part]) for part in ("liver", "lesion")}
+        dice = {str(part): float(value) for part, value in metrics["dice"].items()}
         cases = [str(case) for case in metrics["cases"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaselineError(
             f"{path}: expected the metrics.json of an earlier run, with dice and cases. Received: {error!r}"
         ) from error
-    if not all(math.isfinite(value) for value in dice.values()):
+    if not dice or not all(math.isfinite(value) for value in dice.values()):
         raise BaselineError(f"{path}: expected finite Dice. Received: {dice}")
     return {"dice": dice, "cases": cases}

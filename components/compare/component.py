@@ -25,7 +25,7 @@ def compare(
     """
     from components.resume import step
 
-    settings = {"baseline": baseline, "tolerance": tolerance}
+    settings = {"tolerance": tolerance}
     outputs = {"decision": decision}
     step(
         "compare",
@@ -33,5 +33,6 @@ def compare(
         inputs={"evaluation": evaluation},
         outputs=outputs,
         settings=settings,
+        folders={"baseline": baseline},
     )
     return bool(decision.metadata["accepted"])

@@ -1,8 +1,11 @@
 """The component `evaluate`."""
 
+from typing import Annotated
+
 from kfp import dsl
 
 from components.base import component
+from components.evaluate.settings import EvaluationSettings
 
 
 @component
@@ -11,24 +14,21 @@ def evaluate(
     dataset: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
     evaluation: dsl.Output[dsl.Artifact],
+    predictions: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
-    mesh: str = "rows:2, columns:2",
-    layout: str = "x:rows, y:columns",
-    thresholds: bool = False,
+    settings: Annotated[dict, EvaluationSettings],
 ):
-    """Segment the held-out cases and score them with the LiTS metrics.
+    """Segment the held-out cases and score them: with the metrics of LiTS, or those of any classes.
 
     Args:
         cases: Checked cases, of the step ingest.
         dataset: Data set, of the step preprocess; its split test is scored.
         model: Trained model.
-        evaluation: Predictions as NIfTI, metrics of each case and of all.
-        metrics: Mean Dice per case of liver and lesion, for the user interface.
+        evaluation: Metrics of each case and of all.
+        predictions: The held-out cases' segmentations as NIfTI.
+        metrics: Mean Dice per case of each class, for the user interface.
         confusion: Voxels by true and predicted class, for the user interface.
-        mesh: Device mesh to predict on.
-        layout: Which image axis is split over which mesh axis.
-        thresholds: Score the best intensity thresholds too, as a yardstick.
     """
     import json
 
@@ -38,10 +38,12 @@ def evaluate(
         "evaluate",
         "components.evaluate.evaluate:evaluate_model",
         inputs={"cases": cases, "dataset": dataset, "model": model},
-        outputs={"evaluation": evaluation},
-        settings={"mesh": mesh, "layout": layout, "thresholds": thresholds},
+        outputs={"evaluation": evaluation, "predictions": predictions},
+        settings=settings,
+        stored=("predictions",),
     )
     for name, value in evaluation.metadata.items():
         if "dice" in name:
             metrics.log_metric(name, value)
-    confusion.log_confusion_matrix(["background", "liver", "lesion"], json.loads(evaluation.metadata["confusion"]))
+    classes, counts = (json.loads(evaluation.metadata[name]) for name in ("classes", "confusion"))
+    confusion.log_confusion_matrix(classes, counts)

@@ -1,4 +1,4 @@
-"""Segmenting held-out cases on their own grid, and scoring them with the metrics of LiTS."""
+"""Segmenting held-out cases on their own grid, and scoring them: with the metrics of LiTS, or those of any classes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,17 +12,23 @@ import keras
 import numpy as np
 from pydantic import TypeAdapter
 
+from components import devices
+from components.evaluate.classes import printable, score_case, write_scores
+from components.evaluate.settings import EvaluationSettings
 from components.files import read_json, write_json
+from components.settings import MeshSettings
 from components.train.settings import MODEL
+from components.train.task import metric_name, task_of
+from datasets.decathlon.layout import read_layout
 from datasets.lits.cases import Case, find_cases, read_case
 from datasets.phantom.thresholding import best_band, dice
-from keras_spatial.evaluation import CaseMetrics, evaluate_case, summarise, write_csv
+from keras_spatial.evaluation import CaseMetrics, LabelledCase, evaluate_case, summarise, write_csv
 from keras_spatial.inference import segment
-from keras_spatial.volumes import read_volume
+from keras_spatial.volumes import LITS, Task, read_volume
 
 CASES, SUMMARY, METRICS = "cases.json", "summary.json", "metrics.json"
-CLASSES = ("background", "liver", "lesion")
-_METRICS = TypeAdapter(list[CaseMetrics])
+CLASSES = LITS.labels
+_METRICS: TypeAdapter[list[CaseMetrics] | list[LabelledCase]] = TypeAdapter(list[CaseMetrics] | list[LabelledCase])
 
 
 def evaluate_model(
@@ -30,10 +36,8 @@ def evaluate_model(
     dataset: str,
     model: str,
     evaluation: str,
-    *,
-    mesh: str,
-    layout: str,
-    thresholds: bool,
+    predictions: str,
+    **settings: Any,
 ) -> Mapping[str, Mapping[str, Any]]:
     """Segment the cases of the split test with a partitioned model, and score them on the grid of the scans.
 
@@ -41,27 +45,34 @@ def evaluate_model(
         cases: folder with the checked cases.
         dataset: folder of the step preprocess; it says which cases are held out.
         model: folder of the step train.
-        evaluation: folder to make: `prediction-N.nii.gz`, `cases.json` (all metrics of each case), `cases.csv`,
-            `summary.json`, `metrics.json`.
-        mesh: to predict on, such as "rows:2, columns:2"; layout: such as "x:rows, y:columns".
-        thresholds: whether to score the best intensity thresholds, chosen on the training cases, as a yardstick.
+        evaluation: folder to make: `cases.json` (all metrics of each case), `cases.csv`, `summary.json`,
+            `metrics.json`.
+        predictions: folder to make: `prediction-N.nii.gz`.
+        settings: those of `EvaluationSettings`.
 
     Returns:
-        Metadata of the evaluation: mean Dice per case of liver and lesions, and of the thresholds.
+        Metadata of the evaluation: mean Dice per case of each class, and of the thresholds.
     """
     from components.preprocess.preprocess import open_dataset
 
-    distribution = ks.SpatialParallel(ks.device_mesh(mesh), layout)
+    given = EvaluationSettings.model_validate(settings)
+    distribution = devices.distribution(given.placed)
     network = ks.load_model(Path(model) / MODEL, distribution=distribution, compile=False)
-    members = (open_dataset(dataset).info.metadata or {})["cases"]
+    builder = open_dataset(dataset)
+    task, members = task_of(builder), (builder.info.metadata or {})["cases"]
+    if task.scores == "classes":
+        return _evaluate_classes(
+            network, cases, members["test"], task, Path(evaluation), Path(predictions), given.placed
+        )
     found = {case.number: case for case in find_cases(cases)}
     held_out = [found[int(number)] for number in members["test"]]
     folder = Path(evaluation)
     folder.mkdir(parents=True, exist_ok=True)
+    Path(predictions).mkdir(parents=True, exist_ok=True)
     confusion = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
     metrics = []
     for number, case in enumerate(held_out, start=1):
-        scored, counts = _score(network, case, folder)
+        scored, counts = _score(network, case, Path(predictions))
         confusion += counts
         metrics.append(scored)
         print(
@@ -75,20 +86,61 @@ def evaluate_model(
     write_json(folder / SUMMARY, summary.as_dict())
     scores = {
         "dice": {part: summary.metrics[f"{part}_dice_per_case"].value for part in ("liver", "lesion")},
-        "mesh": mesh,
-        "layout": layout,
+        "mesh": given.placed.mesh,
+        "layout": given.placed.layout,
         "cases": [case.name for case in held_out],
+        "classes": list(CLASSES),
         "confusion": confusion.tolist(),
     }
-    if thresholds:
+    if given.thresholds:
         scores["threshold_dice"] = _thresholds([found[int(n)] for n in members["train"]], held_out)
     write_json(folder / METRICS, scores)
     flat = {f"dice_{part}": value for part, value in scores["dice"].items()}
     flat |= {f"threshold_dice_{part}": value for part, value in scores.get("threshold_dice", {}).items()}
-    return {"evaluation": {**flat, "cases": len(held_out), "confusion": json.dumps(confusion.tolist())}}
+    return {"evaluation": {**flat, "cases": len(held_out), **_matrix(CLASSES, confusion)}}
 
 
-def load_metrics(evaluation: str | Path) -> list[CaseMetrics]:
+def _evaluate_classes(
+    network: keras.Model,
+    cases: str,
+    names: Sequence[str],
+    task: Task,
+    folder: Path,
+    predictions: Path,
+    placed: MeshSettings,
+) -> Mapping[str, Mapping[str, Any]]:
+    found = {case.name: case for case in read_layout(cases).cases}
+    confusion = np.zeros((len(task.labels), len(task.labels)), np.int64)
+    metrics: list[LabelledCase] = []
+    for number, name in enumerate(names, start=1):
+        scored, counts = score_case(network, found[name], task, predictions)
+        confusion += counts
+        metrics.append(scored)
+        print(f"evaluate: {number}/{len(names)} {name}: Dice {printable(scored)}", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CASES).write_bytes(_METRICS.dump_json(metrics))
+    dice = write_scores(folder, metrics)
+    write_json(
+        folder / METRICS,
+        {
+            "dice": dice,
+            "mesh": placed.mesh,
+            "layout": placed.layout,
+            "cases": list(names),
+            "classes": list(task.labels),
+            "confusion": confusion.tolist(),
+        },
+    )
+    flat = {f"dice_{metric_name(name)}": value for name, value in dice.items()}
+    return {"evaluation": {**flat, "cases": len(names), **_matrix(task.labels, confusion)}}
+
+
+def _matrix(classes: Sequence[str], confusion: np.ndarray) -> dict[str, str]:
+    """The confusion matrix as metadata, which hold no lists."""
+    return {"classes": json.dumps(list(classes)), "confusion": json.dumps(confusion.tolist())}
+
+
+def load_metrics(evaluation: str | Path) -> list[CaseMetrics] | list[LabelledCase]:
     """The metrics of each case that `evaluate_model` wrote."""
     return _METRICS.validate_json((Path(evaluation) / CASES).read_bytes())
 

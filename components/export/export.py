@@ -11,6 +11,9 @@ from components.evaluate.evaluate import load_scores
 from components.files import read_json, write_json
 from components.train.settings import MODEL, TRAINING
 
+VERSION = "1"
+"""Of the exported model; whoever deploys several copies each into the next number."""
+
 
 def export_model(model: str, evaluation: str, exported: str) -> Mapping[str, Mapping[str, Any]]:
     """Write the model as a Keras file, as a TensorFlow SavedModel for one device, and a description.
@@ -18,14 +21,15 @@ def export_model(model: str, evaluation: str, exported: str) -> Mapping[str, Map
     Args:
         model: folder of the step train.
         evaluation: folder of the step evaluate.
-        exported: folder to make: `model.keras`, `saved_model/`, `model.json` (metrics, input, SHA-256).
+        exported: folder to make: `model.keras`, `serving/1/`, `model.json` (metrics, input, SHA-256).
     """
     folder = Path(exported)
     folder.mkdir(parents=True, exist_ok=True)
     source = Path(model) / MODEL
     shutil.copyfile(source, folder / MODEL)
     network = ks.load_model(source, compile=False)
-    network.export(str(folder / "saved_model"), verbose=False)
+    # TensorFlow Serving looks for a folder whose name is a number, the model's version.
+    network.export(str(folder / "serving" / VERSION), verbose=False)
     training, scores = read_json(Path(model) / TRAINING), load_scores(evaluation)
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     facts = {

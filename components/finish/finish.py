@@ -1,12 +1,12 @@
 """What is kept of a run however it ended: its state, the steps that finished, and the logs of its pods."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.files import write_json
+from components import owner
+from components.files import read_jsons, write_json
 from components.resume import JOURNAL, STEPS_VARIABLE
 
 _RUN_LABEL = "pipeline/runid"
@@ -27,6 +27,7 @@ def record_run(record: str, *, run_id: str, facts: Mapping[str, Any]) -> dict[st
         What stands in `run.json`: the facts, the finished steps where this machine recorded them, the saved logs and
         what went wrong with them.
     """
+    owner.follow()
     folder = Path(record)
     folder.mkdir(parents=True, exist_ok=True)
     summary: dict[str, Any] = {**facts, "run": run_id}
@@ -40,9 +41,7 @@ def record_run(record: str, *, run_id: str, facts: Mapping[str, Any]) -> dict[st
 
 
 def _finished(steps: Path) -> list[str]:
-    journal = steps / JOURNAL
-    lines = journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []
-    return [json.loads(line)["step"] for line in lines]
+    return [entry["step"] for entry in read_jsons(steps / JOURNAL)]
 
 
 def _save_logs(folder: Path, run_id: str) -> tuple[list[str], list[str]]:

@@ -29,12 +29,17 @@ def ingest(
         inputs={"data": volumes},
         outputs=outputs,
         settings={"on_bad_case": on_bad_case},
+        stored=("cases",),
     )
 
 
 @component
 def ingest_folder(
-    data: str, cases: dsl.Output[dsl.Dataset], quarantine: dsl.Output[dsl.HTML], on_bad_case: str = "raise"
+    data: str,
+    cases: dsl.Output[dsl.Dataset],
+    quarantine: dsl.Output[dsl.HTML],
+    on_bad_case: str = "raise",
+    version: str = "",
 ):
     """Check and index the LiTS volumes of a folder; put bad ones aside with their reasons.
 
@@ -43,6 +48,7 @@ def ingest_folder(
         cases: The usable cases and their index.
         quarantine: Table of the bad cases.
         on_bad_case: raise ends the run if a case is bad, skip goes on without it.
+        version: Of the step fingerprint; KFP's cache holds it, and nothing else reads it.
     """
     from components.resume import step
 
@@ -53,4 +59,5 @@ def ingest_folder(
         folders={"data": data},
         outputs=outputs,
         settings={"on_bad_case": on_bad_case},
+        stored=("cases",),
     )

@@ -2,24 +2,19 @@
 
 import csv
 import html
+import os
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.files import write_json
-from components.resume import link_or_copy
-from datasets.lits.cases import BadCasesError, Case, check_case, find_cases
+from components.cases import Folder, open_folder
+from components.files import read_json, write_json
+from datasets.cases import BadCase, BadCasesError
+from datasets.conversion import AnyCase, changed
+from datasets.decathlon.layout import DESCRIPTION
+from datasets.sources import digest, identity
 from keras_spatial.volumes import VolumeError
-
-
-@dataclass(frozen=True)
-class BadCase:
-    """A case that cannot be used: the class of the error names the kind of fault, the reason the file."""
-
-    case: str
-    error: str
-    reason: str
 
 
 def ingest_volumes(
@@ -28,8 +23,11 @@ def ingest_volumes(
     """Check the cases of a folder, and collect the usable ones.
 
     Args:
-        data: folder with volume-N.nii[.gz] and segmentation-N.nii[.gz], or in the Decathlon's layout.
-        cases: folder to make, with the files of the usable cases (hard links where possible) and `index.json`.
+        data: folder with volume-N.nii[.gz] and segmentation-N.nii[.gz], or with `dataset.json` as the Decathlon and
+            nnU-Net have it.
+        cases: folder to make, with copies of the usable cases' files, which share the disk with the originals where
+            the file system can clone, and `index.json` with their digests. No link: an original that is edited later
+            must not change what was checked.
         quarantine: HTML file to write, a table of the bad cases; the same as CSV lies beside the index.
         on_bad_case: "skip" leaves bad cases out, "raise" ends the step after every case was checked.
 
@@ -41,36 +39,89 @@ def ingest_volumes(
     """
     if on_bad_case not in ("skip", "raise"):
         raise ValueError(f'on_bad_case: expected "skip" or "raise". Received: {on_bad_case!r}')
-    good, bad = _check(find_cases(data))
     target = Path(cases)
     target.mkdir(parents=True, exist_ok=True)
-    _write_table(Path(quarantine), target / "quarantine.csv", len(good), bad)
-    if bad and (on_bad_case == "raise" or not good):
+    folder = open_folder(data)
+    digests, bad = _collect(folder, target)
+    _write_table(Path(quarantine), target / "quarantine.csv", len(digests), bad)
+    if bad and (on_bad_case == "raise" or not digests):
         lines = "\n".join(f"  {b.case}: {b.error}: {b.reason}" for b in bad)
-        remedy = "Repair or remove them" + (", or set on_bad_case=skip" if good else "")
-        raise BadCasesError(f"{data}: {len(bad)} of {len(good) + len(bad)} cases cannot be used. {remedy}:\n{lines}")
-    for case in good:
-        for part, path in (("volume", case.volume), ("segmentation", case.segmentation)):
-            suffix = ".nii.gz" if path.name.endswith(".gz") else ".nii"
-            link_or_copy(path.resolve(), target / f"{part}-{case.number}{suffix}")
-    write_json(target / "index.json", {"cases": [case.number for case in good], "bad": [vars(b) for b in bad]})
-    counts = {"usable": len(good), "bad": len(bad)}
-    print(f"ingest: {len(good)} usable cases, {len(bad)} in quarantine", flush=True)
+        remedy = "Repair or remove them" + (", or set on_bad_case=skip" if digests else "")
+        raise BadCasesError(f"{data}: {len(bad)} of {len(digests) + len(bad)} cases cannot be used. {remedy}:\n{lines}")
+    index = {"cases": list(digests), "bad": [vars(b) for b in bad], "sha256": {}}
+    for files in digests.values():
+        index["sha256"].update(files)
+    if folder.reader is not None:
+        _write_description(folder, target, list(digests))
+    write_json(target / "index.json", index)
+    counts = {"usable": len(digests), "bad": len(bad)}
+    print(f"ingest: {len(digests)} usable cases, {len(bad)} in quarantine", flush=True)
     return {"cases": {**counts, "source": str(data)}, "quarantine": counts}
 
 
-def _check(found: list[Case]) -> tuple[list[Case], list[BadCase]]:
-    good, bad = [], []
+def _write_description(folder: Folder, target: Path, usable: list[int | str]) -> None:
+    """`dataset.json` of the usable cases: where it lists cases, the others are left out."""
+    description = read_json(folder.path / DESCRIPTION)
+    if isinstance(description.get("training"), list):
+        labels = {case.files[-1]: case.name for case in folder.cases}
+        description["training"] = [
+            entry for entry in description["training"] if labels.get(folder.path / entry["label"]) in usable
+        ]
+    write_json(target / DESCRIPTION, description)
+
+
+def _collect(folder: Folder, target: Path) -> tuple[dict[int | str, dict[str, str]], list[BadCase]]:
+    """Check and copy each case: the digests of the files of the good ones by number or name, and the bad ones."""
+    good: dict[int | str, dict[str, str]] = {}
+    bad: list[BadCase] = []
+    found = folder.cases
     for number, case in enumerate(found, start=1):
+        before = [identity(path) for path in case.files]
         try:
-            check_case(case.volume, case.segmentation)
+            folder.check(case)
+            files = _copies(folder, case, target, before)
         except VolumeError as error:
-            bad.append(BadCase(case.name, type(error).__name__, str(error)))
+            bad.append(BadCase.of(case.name, error))
             print(f"ingest: {number}/{len(found)} {case.name} is bad: {error}", flush=True)
         else:
-            good.append(case)
+            good[getattr(case, "number", case.name)] = files
             print(f"ingest: {number}/{len(found)} {case.name} is usable", flush=True)
     return good, bad
+
+
+def _copies(folder: Folder, case: AnyCase, target: Path, before: list[list[int]]) -> dict[str, str]:
+    """Copy the files of a case; their names and digests.
+
+    Raises:
+        ChangedCaseError: if one of them is no longer what was checked; none is left in the target then.
+    """
+    made = {folder.name_of(case, path): path for path in case.files}
+    for name, path in made.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        clone_or_copy(path, target / name)
+    if [identity(path) for path in case.files] != before:
+        for name in made:
+            (target / name).unlink(missing_ok=True)
+        raise changed(case)
+    return {name: digest(target / name) for name in made}
+
+
+def clone_or_copy(source: Path, target: Path) -> None:
+    """Copy a file; on a file system that can (Btrfs, XFS), both share their blocks until one of them is changed.
+
+    The copy is a file of its own in any case, never a link.
+    """
+    target.unlink(missing_ok=True)
+    with source.open("rb") as reading, target.open("xb") as writing:
+        try:
+            while os.copy_file_range(reading.fileno(), writing.fileno(), 1 << 30):
+                pass
+        except OSError:
+            # Between some file systems, and on some network ones, the kernel does not copy.
+            reading.seek(0)
+            writing.seek(0)
+            writing.truncate()
+            shutil.copyfileobj(reading, writing, 1 << 20)
 
 
 def _write_table(page: Path, table: Path, usable: int, bad: list[BadCase]) -> None:

@@ -21,4 +21,10 @@ def phantom(
     from components.resume import step
 
     settings = {"cases": cases, "seed": seed, "size": size, "difficulty": difficulty}
-    step("phantom", "components.phantom.phantoms:write_phantoms", outputs={"volumes": volumes}, settings=settings)
+    step(
+        "phantom",
+        "components.phantom.phantoms:write_phantoms",
+        outputs={"volumes": volumes},
+        settings=settings,
+        stored=("volumes",),
+    )

@@ -2,43 +2,110 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from components.cases import Folder, open_folder
+from components.files import read_json
+from components.preprocess.settings import PreprocessSettings
+from datasets.cases import OtherSourcesError
 
-def build_dataset(
-    cases: str, dataset: str, *, resolution: int, split: str = "published", beam_options: str = "[]"
-) -> Mapping[str, Mapping[str, Any]]:
-    """Build the LiTS data set at a cubic resolution with Beam.
+_RUNNER = "DirectRunner"
+
+
+class RunnerError(ValueError):
+    """The data set cannot be built by this runner of Beam."""
+
+
+def check_runner(options: Sequence[str]) -> None:
+    """Refuse runners whose workers are other machines.
+
+    The step's files lie in its pod, where no other machine reads or writes them; and the conversion of the volumes is a
+    pipeline of its own inside TFDS's, which stays empty: Flink rejects it, and Dataflow starts machines for nothing.
+
+    Raises:
+        RunnerError: naming the runner and another way.
+    """
+    import argparse
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--runner", default=_RUNNER)
+    runner = parser.parse_known_args(list(options))[0].runner
+    if runner != _RUNNER:
+        raise RunnerError(
+            f"beam_options: expected the runner of this machine, {_RUNNER}. Received: {runner!r}, whose workers do not "
+            "see this step's files. Give the step more processors (steps: preprocess: cpu in the cluster file) and "
+            '"--direct_num_workers=0", "--direct_running_mode=multi_processing".'
+        )
+
+
+def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Mapping[str, Any]]:
+    """Build the data set with Beam: LiTS at a cubic resolution, or any other that `dataset.json` describes.
+
+    Volumes are stored in the blocks that the training's mesh reads.
 
     Args:
-        cases: folder with the LiTS files.
+        cases: folder of the step ingest.
         dataset: folder to make, a TFDS data directory.
-        resolution: voxels along each axis.
-        split: "published" or "fold-K-of-N".
-        beam_options: JSON list of Beam pipeline options, which choose the runner.
+        settings: those of `PreprocessSettings`.
 
     Returns:
         Metadata of the data set: cases of each split and warnings about them.
-    """
-    from datasets import lits
 
-    options = json.loads(beam_options)
-    builder = lits.prepare(cases, dataset, resolution=resolution, split=split, beam_options=options)
+    Raises:
+        OtherSourcesError: if the files in `cases` are no longer those that the step ingest checked.
+        VolumeError: as `datasets.lits.prepare`.
+        RunnerError: see `check_runner`.
+    """
+    given = PreprocessSettings.model_validate(settings)
+    check_runner(given.beam_options)
+    # TFDS takes seconds to import, and a wrong runner needs none of it.
+    from datasets import decathlon, lits
+
+    folder, cube = open_folder(cases), given.resolution or None
+    options: dict[str, Any] = {
+        "resolution": cube,
+        "split": given.split,
+        "blocks": given.blocks,
+        "beam_options": list(given.beam_options),
+    }
+    if folder.reader is None:
+        builder = lits.prepare(cases, dataset, **options)
+    else:
+        builder = decathlon.prepare(cases, dataset, spacing=None if cube else "median", **options)
     metadata = dict(builder.info.metadata or {})
+    _check_sources(folder, metadata["sources"])
     # Scratch of the conversion, needed only to go on after a failure.
-    shutil.rmtree(Path(dataset) / "lits" / "converted", ignore_errors=True)
+    shutil.rmtree(Path(dataset) / builder.name / "converted", ignore_errors=True)
     counts = {name: len(numbers) for name, numbers in metadata["cases"].items()}
-    print(f"preprocess: {counts} cases at {resolution}x{resolution}x{resolution}", flush=True)
+    blocks = "x".join(map(str, given.blocks))
+    print(f"preprocess: {counts} cases on the grid {builder.config.grid}, stored in {blocks} blocks", flush=True)
     return {
         "dataset": {
-            "resolution": resolution,
-            "split": split,
+            "resolution": given.resolution,
+            "split": given.split,
             "cases": json.dumps(metadata["cases"]),
             "warnings": json.dumps(metadata["warnings"]),
         }
     }
+
+
+def _check_sources(folder: Folder, sources: Mapping[str, list[str]]) -> None:
+    """Compare the digests of what was built with those of what was checked, where the step ingest has left them."""
+    index = folder.path / "index.json"
+    checked = read_json(index).get("sha256", {}) if index.is_file() else {}
+    built = {
+        folder.name_of(case, path): value
+        for case in folder.cases
+        for path, value in zip(case.files, sources.get(case.name, ()), strict=False)
+    }
+    changed = sorted(name for name, value in checked.items() if built.get(name) != value)
+    if changed:
+        raise OtherSourcesError(
+            f"{folder.path}: files were changed since the step ingest checked them; run the pipeline in another "
+            f"folder. Received: {changed}"
+        )
 
 
 def open_dataset(dataset: str) -> Any:
@@ -46,12 +113,14 @@ def open_dataset(dataset: str) -> Any:
 
     Raises:
         FileNotFoundError: if there is not exactly one data set.
+        StoreError: if its files are damaged.
     """
-    import tensorflow_datasets as tfds
+    from keras_spatial.data import open_builder
 
-    found = sorted(Path(dataset).glob("lits/*/*/dataset_info.json"))
+    found = sorted(Path(dataset).glob("*/*/*/dataset_info.json"))
     if len(found) != 1:
         raise FileNotFoundError(
-            f"{dataset}: expected one data set of the step preprocess, lits/<config>/<version>. Received: {len(found)}"
+            f"{dataset}: expected one data set of the step preprocess, <name>/<config>/<version>. "
+            f"Received: {len(found)}"
         )
-    return tfds.builder_from_directory(str(found[0].parent))
+    return open_builder(found[0].parent)

@@ -11,6 +11,7 @@ def report(
     dataset: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],
+    predictions: dsl.Input[dsl.Dataset],
     page: dsl.Output[dsl.HTML],
     summary: dsl.Output[dsl.Markdown],
     title: str = "Liver and lesion segmentation",
@@ -22,7 +23,8 @@ def report(
         cases: Checked cases, of the step ingest.
         dataset: Data set, of the step preprocess.
         model: Trained model.
-        evaluation: Predictions and metrics, of the step evaluate.
+        evaluation: Metrics, of the step evaluate.
+        predictions: Segmentations, of the step evaluate.
         page: The report, one self-contained HTML page.
         summary: Its figures in Markdown.
         title: Heading of the page.
@@ -30,14 +32,16 @@ def report(
     """
     from components.resume import step
 
-    inputs = {"cases": cases, "dataset": dataset, "model": model, "evaluation": evaluation}
+    timed = {"cases": cases, "dataset": dataset, "model": model, "evaluation": evaluation}
+    inputs = {**timed, "predictions": predictions}
     names = {"cases": "ingest", "dataset": "preprocess", "model": "train", "evaluation": "evaluate"}
-    seconds = {names[name]: artifact.metadata.get("step_seconds", 0.0) for name, artifact in inputs.items()}
+    seconds = {names[name]: artifact.metadata.get("step_seconds", 0.0) for name, artifact in timed.items()}
     outputs = {"page": page, "summary": summary}
     step(
         "report",
         "components.report.report:report_run",
         inputs=inputs,
         outputs=outputs,
-        settings={"title": title, "seconds": seconds, "baseline": baseline},
+        settings={"title": title, "seconds": seconds},
+        folders={"baseline": baseline},
     )

@@ -8,12 +8,14 @@ resampled, and says so. The metrics are always those of the volume's own grid.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import jinja2
 import numpy as np
 
-from components.report import plots, viewer
-from keras_spatial.evaluation import CaseMetrics, Estimate, Summary, case_row, summarise
+from components.report import classes, plots, viewer
+from keras_spatial._paths import partial
+from keras_spatial.evaluation import CaseMetrics, Estimate, LabelledCase, Summary, case_row, summarise
 
 _HERE = Path(__file__).parent
 
@@ -47,7 +49,7 @@ class RunReport:
 
     Attributes:
         title: heading; the name of the run where several are compared.
-        metrics: held-out cases, at least one.
+        metrics: held-out cases, at least one: of LiTS, or of any classes.
         volumes: cases to look at, any number; the worst ones are the most instructive.
         history: `History.history` of Keras: one list of values per epoch and name.
         validation_every: epochs between two values of the `val_` names, `validation_freq` of `fit`.
@@ -60,7 +62,7 @@ class RunReport:
     """
 
     title: str
-    metrics: Sequence[CaseMetrics]
+    metrics: Sequence[CaseMetrics] | Sequence[LabelledCase]
     volumes: Sequence[CaseVolumes] = ()
     history: Mapping[str, Sequence[float]] = field(default_factory=dict)
     validation_every: int = 1
@@ -78,7 +80,7 @@ def write_report(path: str | Path, run: RunReport, compared: Sequence[RunReport]
     Args:
         path: of the HTML file; missing folders are made, and the file appears only when it is complete.
         run: the run.
-        compared: earlier runs whose metrics and curves are shown beside it.
+        compared: earlier runs whose metrics and curves are shown beside it; for the metrics of LiTS only.
 
     Raises:
         ReportError: no metrics, or volumes that do not fit together; nothing is written then.
@@ -87,11 +89,15 @@ def write_report(path: str | Path, run: RunReport, compared: Sequence[RunReport]
     for other in compared:
         _check(other)
     path = Path(path)
-    page = _environment().get_template("page.html.j2").render(_context(run, compared))
+    if isinstance(run.metrics[0], LabelledCase):
+        page = _environment().get_template("classes.html.j2").render(_classes_context(run))
+    else:
+        page = _environment().get_template("page.html.j2").render(_context(run, compared))
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".part-{path.name}")
+    part = partial(path)
     try:
-        part.write_text(page, encoding="utf-8")
+        # A name with bytes that are no UTF-8 is shown with escapes in their place.
+        part.write_text(page, encoding="utf-8", errors="backslashreplace")
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -131,12 +137,13 @@ def _environment() -> jinja2.Environment:
 
 
 def _context(run: RunReport, compared: Sequence[RunReport]) -> dict[str, object]:
-    ordered = sorted(run.metrics, key=lambda c: (c.lesion.dice, c.liver.dice, c.case))
+    metrics = _lits(run)
+    ordered = sorted(metrics, key=lambda c: (c.lesion.dice, c.liver.dice, c.case))
     place = {case.case: index for index, case in enumerate(ordered)}
     volumes = sorted(run.volumes, key=lambda v: place[v.case])
-    summary = summarise(run.metrics)
+    summary = summarise(metrics)
     runs = [run, *compared]
-    summaries = [summary, *(summarise(other.metrics) for other in compared)]
+    summaries = [summary, *(summarise(_lits(other)) for other in compared)]
     return {
         "run": run,
         "summary": summary,
@@ -148,6 +155,21 @@ def _context(run: RunReport, compared: Sequence[RunReport]) -> dict[str, object]
         "volumes": [viewer.encode(v.case, v.image, v.truth, v.prediction, v.spacing) for v in volumes],
         "style": (_HERE / "page.css").read_text(encoding="utf-8"),
         "script": (_HERE / "viewer.js").read_text(encoding="utf-8"),
+    }
+
+
+def _lits(run: RunReport) -> Sequence[CaseMetrics]:
+    return cast(Sequence[CaseMetrics], run.metrics)
+
+
+def _classes_context(run: RunReport) -> dict[str, object]:
+    pictures = [(v.case, classes.slices(v.image, v.truth, v.prediction, v.spacing)) for v in run.volumes]
+    return {
+        "run": run,
+        **classes.context(cast(Sequence[LabelledCase], run.metrics)),
+        "pictures": pictures,
+        "curves": plots.curves(run.history, run.validation_every),
+        "style": (_HERE / "page.css").read_text(encoding="utf-8"),
     }
 
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from keras_spatial.evaluation import UNDEFINED, CaseMetrics, Stratum, Summary
+from keras_spatial.evaluation import UNDEFINED, CaseMetrics, LabelledCase, Stratum, Summary
 
 LIVER, LESION = "#0f766e", "#c2410c"
 _RUNS = ("#0f766e", "#c2410c", "#4338ca", "#a16207", "#be185d", "#475569")
@@ -20,6 +20,9 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: searchable, and in the font of the page
     "font.family": "sans-serif",
     "font.size": 10,
+    # Names and titles are the user's text: a dollar sign is no formula, and an unclosed one no error.
+    "text.parse_math": False,
+    "text.usetex": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#94a3b8",
@@ -54,6 +57,27 @@ def dice_per_case(cases: Sequence[CaseMetrics]) -> str:
         axes.set_ylabel("Dice")
 
     return _svg(draw, "Dice of liver and lesion in every case")
+
+
+def dice_of_classes(cases: Sequence[LabelledCase]) -> str:
+    """Dice of every class over the cases, a box with all its points for each, in the class's colour."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        names = list(cases[0].classes)
+        rng = np.random.default_rng(0)
+        for place, (name, colour) in enumerate(zip(names, _cycle(), strict=False)):
+            data = [case.classes[name].dice for case in cases]
+            axes.boxplot(
+                data, positions=[place], widths=0.5, showfliers=False, medianprops={"color": colour, "linewidth": 2}
+            )
+            axes.plot(place + rng.uniform(-0.12, 0.12, len(data)), data, "o", color=colour, alpha=0.6, markersize=4)
+        axes.set_xticks(range(len(names)), [_short(n) for n in names], rotation=0 if len(names) < 6 else 90)
+        axes.set_xlim(-0.6, len(names) - 0.4)
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_ylabel("Dice")
+
+    return _svg(draw, "Dice of every class over the cases")
 
 
 def distances(cases: Sequence[CaseMetrics]) -> str:
@@ -114,8 +138,10 @@ def _curves(names: Sequence[str], history: Mapping[str, Sequence[float]], every:
             for key, line, step in ((name, "--", 1), (f"val_{name}", "-", every)):
                 if key in history:
                     epochs = step * np.arange(1, len(history[key]) + 1)
+                    if name in history:  # The last validation may be one besides, after the last epoch.
+                        epochs = np.minimum(epochs, len(history[name]))
                     mark = "o" if len(epochs) == 1 else None
-                    axes.plot(epochs, history[key], line, color=colour, marker=mark, label=_name(key))
+                    axes.plot(epochs, history[key], line, color=colour, marker=mark, label=_short(_name(key), 60))
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _legend(axes, 2)
@@ -223,4 +249,7 @@ def _range(stratum: Stratum) -> str:
 
 
 def _short(text: str, length: int = 14) -> str:
+    # An SVG is XML, which has no control characters; Matplotlib hides labels that begin with an underscore.
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    text = f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text
     return text if len(text) <= length else f"{text[: length - 1]}…"

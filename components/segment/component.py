@@ -1,8 +1,11 @@
 """The component `segment`."""
 
+from typing import Annotated
+
 from kfp import dsl
 
 from components.base import component
+from components.settings import MeshSettings
 
 
 @component
@@ -10,17 +13,14 @@ def segment(
     volumes: str,
     model: str,
     predictions: dsl.Output[dsl.Dataset],
-    mesh: str = "rows:2, columns:2",
-    layout: str = "x:rows, y:columns",
+    settings: Annotated[dict, MeshSettings],
 ):
-    """Segment the CT volumes of a folder; every label file has its volume's affine and spacing.
+    """Segment CT volumes; every label file has its volume's affine and spacing.
 
     Args:
-        volumes: Folder with .nii and .nii.gz files, mounted where the step runs.
+        volumes: A CT volume, or a folder with volumes or DICOM series, mounted where the step runs.
         model: A .keras file, or a folder with model.keras.
         predictions: Label files, and a table of the volumes that could not be used.
-        mesh: Device mesh to predict on.
-        layout: Which image axis is split over which mesh axis.
     """
     from components.resume import step
 
@@ -28,6 +28,7 @@ def segment(
         "segment",
         "components.segment.segment:segment_folder",
         outputs={"predictions": predictions},
-        settings={"mesh": mesh, "layout": layout},
+        settings=settings,
         folders={"volumes": volumes, "model": model},
+        stored=("predictions",),
     )

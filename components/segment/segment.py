@@ -1,75 +1,69 @@
-"""Segmenting the volumes of a folder; results lie on each volume's own grid."""
+"""Segmenting volumes; results lie on each volume's own grid."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras_spatial as ks
+from components import devices
+from components.settings import MeshSettings
 from components.train.settings import MODEL
-from keras_spatial.inference import segment
-from keras_spatial.volumes import VolumeError
+from keras_spatial.inference import NothingToSegment, Outcome, Source, find_sources, segment_each, write_failed
+from keras_spatial.volumes import TASK, read_task
 
 
-class NothingSegmented(ValueError):
-    """No volume of the folder could be segmented."""
-
-
-def volumes_in(folder: str | Path) -> list[Path]:
-    """The volumes to segment: every `.nii` and `.nii.gz` file but segmentations and hidden files.
+def volumes_in(volumes: str | Path) -> list[Source]:
+    """The volumes to segment: a file, those of a folder, and the DICOM series in it; see `find_sources`.
 
     Raises:
-        NothingSegmented: no such folder, or no volume in it.
+        NothingToSegment: nothing is there, or no volume in it.
+        ResultsCollide: two volumes whose results would have the same name, as of `3.nii` and `volume-3.nii.gz`.
+        VolumeError: the folder's name cannot be used.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise NothingSegmented(f"{folder}: no such folder. Expected a folder with CT volumes, .nii or .nii.gz.")
-    found = sorted(p for p in folder.glob("*.nii*") if p.name.endswith((".nii", ".nii.gz")))
-    found = [p for p in found if not p.name.startswith((".", "segmentation-"))]
-    if not found:
-        raise NothingSegmented(f"{folder}: no volume found. Expected .nii or .nii.gz files.")
-    return found
+    if not Path(volumes).exists():
+        raise NothingToSegment(
+            f"{volumes}: no such file or folder. Expected a CT volume (.nii, .nii.gz, .nrrd, .mha), or a folder with "
+            "volumes or DICOM series."
+        )
+    return find_sources([volumes])
 
 
-def output_name(volume: Path) -> str:
-    """`volume-3.nii.gz` gives `segmentation-3.nii.gz`, as in LiTS; other names get `segmentation-` before them."""
-    stem = volume.name.removesuffix(".gz").removesuffix(".nii")
-    return f"segmentation-{stem.removeprefix('volume-')}.nii.gz"
-
-
-def segment_folder(
-    volumes: str, model: str, predictions: str, *, mesh: str, layout: str
-) -> Mapping[str, Mapping[str, Any]]:
-    """Segment every volume of a folder with a partitioned model.
+def segment_folder(volumes: str, model: str, predictions: str, **settings: Any) -> Mapping[str, Mapping[str, Any]]:
+    """Segment volumes with a partitioned model.
 
     A volume that cannot be used is listed in `failed.csv` and does not stop the others.
 
     Args:
-        volumes: folder with `.nii` and `.nii.gz` files.
+        volumes: a volume, or a folder with volumes and DICOM series.
         model: a `.keras` file, or a folder with `model.keras`.
-        predictions: folder to make: a label file per volume with its header and affine, `failed.csv`.
-        mesh: such as "rows:2, columns:2"; layout: such as "x:rows, y:columns".
+        predictions: folder to make: a NIfTI label file per volume with its orientation and affine, `failed.csv`.
+        settings: those of `MeshSettings`.
 
     Raises:
-        NothingSegmented: if no volume could be segmented.
+        NothingToSegment: if no volume could be segmented.
+        ResultsCollide: if two volumes would get the same result file; nothing has been segmented then.
     """
-    paths = volumes_in(volumes)
-    distribution = ks.SpatialParallel(ks.device_mesh(mesh), layout)
+    sources = volumes_in(volumes)
+    distribution = devices.distribution(MeshSettings.model_validate(settings))
     path = Path(model) / MODEL if Path(model).is_dir() else Path(model)
     network = ks.load_model(path, distribution=distribution, compile=False)
-    folder = Path(predictions)
-    folder.mkdir(parents=True, exist_ok=True)
-    failed: list[tuple[str, str]] = []
-    for number, volume in enumerate(paths, start=1):
-        outcome = "done"
-        try:
-            segment(network, volume, folder / output_name(volume))
-        except VolumeError as error:
-            failed.append((volume.name, f"{type(error).__name__}: {error}"))
-            outcome = f"left out: {error}"
-        print(f"segment: {number}/{len(paths)} {volume.name} {outcome}", flush=True)
-    with (folder / "failed.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("volume", "reason"), *failed])
-    if len(failed) == len(paths):
-        raise NothingSegmented(f"{volumes}: none of {len(paths)} volumes can be used; the first: {failed[0][1]}")
-    return {"predictions": {"segmented": len(paths) - len(failed), "failed": len(failed)}}
+    # A model without a description of its task is one of LiTS's, as all were before there were others.
+    task = read_task(path.parent) if (path.parent / TASK).is_file() else None
+    task = None if task is None or task.scores == "lits" else task
+    outcomes: list[Outcome] = []
+    for outcome in segment_each(network, sources, predictions, task=task):
+        outcomes.append(outcome)
+        said = "done" if outcome.reason is None else f"left out: {outcome.reason}"
+        print(f"segment: {len(outcomes)}/{len(sources)} {outcome.source.name} {_printable(said)}", flush=True)
+    write_failed(predictions, outcomes)
+    failed = [outcome for outcome in outcomes if outcome.reason is not None]
+    if len(failed) == len(sources):
+        raise NothingToSegment(
+            f"{volumes}: none of {len(sources)} volumes can be used; the first: {_printable(str(failed[0].reason))}"
+        )
+    return {"predictions": {"segmented": len(sources) - len(failed), "failed": len(failed)}}
+
+
+def _printable(text: str) -> str:
+    """A text with a file's name, which may hold bytes that are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -9,6 +9,9 @@ import json
 from collections.abc import Mapping
 
 JOB, NODES, INDEX = "KERAS_SPATIAL_JOB", "KERAS_SPATIAL_NODES", "JOB_COMPLETION_INDEX"
+PEER_TIMEOUT = "KERAS_SPATIAL_PEER_TIMEOUT"
+"""Environment variable: seconds that a process waits for the others."""
+_PEER_SECONDS = 300.0
 PORT = 2222
 """Of TensorFlow's gRPC server; the same as the TFJob operator's."""
 REPLICATED_JOB = "node"
@@ -50,11 +53,25 @@ def with_tf_config(environment: Mapping[str, str]) -> dict[str, str]:
     return {"TF_CONFIG": tf_config(environment[JOB], nodes, index)}
 
 
+def rank_of(environment: Mapping[str, str]) -> int:
+    """Number of a process among those of its machine, which `keras_spatial.launch` gives as the task of `TF_CONFIG`."""
+    return int(json.loads(environment["TF_CONFIG"])["task"]["index"])
+
+
+def peer_timeout(environment: Mapping[str, str]) -> float:
+    """Seconds that the processes of a job wait for each other: the environment's, or `ks.initialize`'s own.
+
+    Raises:
+        ClusterError: if it is no number of seconds.
+    """
+    return float(_number(environment, PEER_TIMEOUT)) if PEER_TIMEOUT in environment else _PEER_SECONDS
+
+
 def _number(environment: Mapping[str, str], name: str) -> int:
     text = environment.get(name, "")
     if not text.isdigit():
         raise ClusterError(
-            f"{name}: expected a number in the environment of a pod of an Indexed job. Received: {text!r}. Set "
+            f"{name}: expected a whole number in the environment of a pod of an Indexed job. Received: {text!r}. Set "
             "TF_CONFIG yourself where Kubernetes does not."
         )
     return int(text)

@@ -1,8 +1,8 @@
 """One process of a training: data, network, fit, and the files that the first process writes."""
 
 import contextlib
-import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,24 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from components.files import write_json
+from components import devices
+from components.files import append_json, write_json
 from components.preprocess.preprocess import open_dataset
-from components.train.history import EpochLog, elapsed, history
+from components.train import network as networks
+from components.train import objective, tracking
+from components.train.best import BestWeights, forget, plain_name
+from components.train.feeding import Feed
+from components.train.history import EpochLog, elapsed, history, read_epochs
+from components.train.memory import plan_training
 from components.train.schedule import Schedule
 from components.train.settings import LOGS, MODEL, TRAINING, TrainingError, TrainingSettings
+from components.train.task import image_size, task_of
 from keras_spatial import data, processes
+from keras_spatial.backup import read_position
 from keras_spatial.data.store import Store
+from keras_spatial.volumes import TASK
 
-CLASSES = 3
 _BACKUP = "backup.npz"
-# Validation costs as much as a few steps; five times in a training show its course.
-_VALIDATIONS = 5
 
 
 def fit(dataset: str, model: str, work: str, settings: TrainingSettings) -> None:
@@ -33,95 +39,119 @@ def fit(dataset: str, model: str, work: str, settings: TrainingSettings) -> None
     Args:
         dataset: folder that the step preprocess made.
         model: folder to make, see `components.train.train.train_model`.
-        work: folder for the backup and the log, from which a restarted training goes on. All processes see it.
+        work: folder for the backup and the log, from which a restarted training resumes. All processes see it.
         settings: of the training.
 
     Raises:
-        TrainingError: if the loss is not finite, or no training case is there.
+        TrainingError: if the loss is not finite, no training case is there, the network cannot be made, or a step does
+            not fit into a device's memory.
     """
     keras.utils.set_random_seed(settings.seed)
-    distribution = ks.SpatialParallel(ks.device_mesh(settings.mesh), settings.layout)
+    distribution = devices.distribution(settings)
     builder = open_dataset(dataset)
     job, folder = processes.current(), Path(model)
     log, backup = Path(work) / "epochs.jsonl", Path(work) / _BACKUP
-    cases = _cases(dataset, builder)
-    steps = -(-cases // settings.batch_size)
+    store = _store(dataset, builder)
+    state = ks.Backup(work, settings.backup_steps, keep=True)
+    state.take_folder()
     epoch = _resume(backup, log, job)
-    network = _network(distribution, builder.info.features["image"].shape, settings)
+    task, size = task_of(builder), image_size(builder, settings.levels)
+    shape = (*(size or store.static_shape), store.channels)
+    classes = len(task.labels)
+
+    def twin() -> keras.Model:
+        model = networks.make(settings, shape, classes)
+        objective.compile_model(model, settings, task)
+        return model
+
+    with distribution.scope():
+        whole = networks.make(settings, shape, classes)
+        inference = networks.inference_model(whole)
+        partitioned = isinstance(whole, ks.Model) and whole.distribution is not None
+        network: Any = whole if partitioned else ks.partition(whole, distribution)
+        objective.compile_model(network, settings, task)
+    plan = plan_training(network, settings, twin)
+    feed = Feed(store, network, settings.batch_size, size)
+    # As many cases as the batch has parts: a whole number of them where each process reads its own.
+    validation = Feed(Store(builder, "validation"), network, distribution.shards("batch"), size)
+    steps = feed.steps
     if job.is_first:
+        reads = f"whole images, for {feed.why_whole}" if feed.why_whole else "its own blocks of them"
+        print(f"train: every process reads {reads}", flush=True)
         print(
-            f"train: {network.count_params()} parameters, {steps} steps an epoch, mesh {settings.mesh}, layout "
-            f"{settings.layout}, {job.count} process(es)",
+            f"train: {settings.network}, {network.count_params()} parameters, {steps} steps an epoch, mesh "
+            f"{settings.mesh}, layout {settings.layout}, {job.count} process(es)",
             flush=True,
         )
-    every = max(1, settings.epochs // _VALIDATIONS)
-    with _logs(folder / LOGS, job) as logs:
+        print("\n".join(f"train: plan: {line}" for line in str(plan).splitlines()), flush=True)
+    every = max(1, settings.epochs // settings.validations)
+    best = BestWeights(Path(work), settings.patience, every)
+
+    with _logs(folder / LOGS, job) as logs, tracking.run(settings, first=job.is_first) as tracked:
         network.fit(
             # One order for all epochs, which depends on seed and epoch alone: a restarted training begins inside it.
-            data.load(
-                builder,
-                "train",
-                settings.batch_size,
+            feed.load(
                 shuffle=True,
                 seed=settings.seed,
                 epochs=None,
                 first_step=epoch * steps,
+                augmentation=objective.augmentation(settings, task),
             ),
             steps_per_epoch=steps,
-            validation_data=data.load(builder, "validation"),
+            validation_data=validation.load(),
             validation_freq=every,
             epochs=settings.epochs,
-            verbose=0,  # pyright: ignore[reportArgumentType] - Keras's annotation names only the text "auto".
+            verbose=0,
             callbacks=[
                 keras.callbacks.TerminateOnNaN(),
-                Schedule(settings.learning_rate, settings.epochs * steps, settings.minutes or None, elapsed(log)),
+                Schedule(
+                    settings.learning_rate,
+                    settings.epochs * steps,
+                    settings.minutes or None,
+                    elapsed(log),
+                    settings.warmup,
+                    settings.schedule,
+                ),
+                best,
                 keras.callbacks.TensorBoard(str(logs), write_graph=False),
-                *_slices(builder, logs, every, settings.slices),
-                EpochLog(log, settings.epochs),
+                *_slices(builder, logs, every, settings.slices, size),
+                EpochLog(log, settings.epochs, settings.minutes),
+                *tracked,
                 # Last: what it has backed up is in the log.
-                ks.Backup(work, settings.backup_steps, keep=True),
+                state,
             ],
         )
+    last = int(job.exchange("last epoch", str(_check(log, backup) if job.is_first else 0))[0])
+    if best.validated < last:
+        values = network.evaluate(validation.load(), verbose=0, return_dict=True)
+        best.consider(last, values)
+        if job.is_first:
+            _log_validation(log, values)
+    read = feed.store.bytes_read + validation.store.bytes_read
+    print(f"train: process {job.rank} has read {read} bytes of the data set", flush=True)
     if job.is_first:
-        _check(log, backup)
-        _write(folder, network, log, settings, every, job.count)
+        best.restore()
+        _write(folder, network, inference, log, settings, every, job.count, best)
+        write_json(folder / TASK, task.as_dict())
 
 
-def _cases(dataset: str, builder: Any) -> int:
+def _store(dataset: str, builder: Any) -> Store:
     try:
-        return Store(builder, "train").cases
+        return Store(builder, "train")
     except data.StoreError as error:
         raise TrainingError(f"{dataset}: no case in the split train. Give at least one case. {error}") from error
 
 
 def _resume(backup: Path, log: Path, job: processes.Processes) -> int:
-    """The epoch in which an interrupted training goes on; 0 for a new one, whose log begins empty."""
-    backup.parent.mkdir(parents=True, exist_ok=True)
-    if not backup.exists():
-        if job.is_first:
-            log.unlink(missing_ok=True)
-        return 0
-    with np.load(backup) as file:
-        about = json.loads(str(file["about"]))
-    if job.is_first:
-        print(f"train: goes on in epoch {about['epoch'] + 1}, after step {about['step']}", flush=True)
-    return int(about["epoch"])
-
-
-def _network(distribution: Any, shape: tuple[int, ...], settings: TrainingSettings) -> Any:
-    with distribution.scope():
-        network = ks.models.UNet3D(
-            shape, classes=CLASSES, filters=settings.filters, levels=settings.levels, dropout=settings.dropout
-        )
-    network.compile(
-        optimizer=keras.optimizers.Adam(settings.learning_rate),
-        loss=ks.losses.DiceCrossentropy(class_weights=(1, 8, 16), crossentropy_weight=0.3, dice_weight=1.0),
-        metrics=[
-            ks.metrics.Dice(class_id=1, or_above=True, name="dice_liver"),
-            ks.metrics.Dice(class_id=2, name="dice_lesion"),
-        ],
-    )
-    return network
+    """The epoch in which an interrupted training resumes; 0 for a new one, whose log begins empty."""
+    # Only the first process sets aside what cannot be read, and the others go by what it has found.
+    position = read_position(backup) if job.is_first else None
+    if job.is_first and position is None:
+        log.unlink(missing_ok=True)
+        forget(log.parent)
+    if job.is_first and position is not None:
+        print(f"train: resuming in epoch {position[0] + 1}, after step {position[1]}", flush=True)
+    return int(job.exchange("position of the backup", str(position[0] if position else 0))[0])
 
 
 @contextlib.contextmanager
@@ -134,43 +164,66 @@ def _logs(folder: Path, job: processes.Processes) -> Any:
         yield Path(temporary)
 
 
-def _slices(builder: Any, logs: Path, every: int, count: int) -> list[keras.callbacks.Callback]:
+def _slices(
+    builder: Any, logs: Path, every: int, count: int, size: tuple[int, int, int] | None
+) -> list[keras.callbacks.Callback]:
     if not count:
         return []
     # It imports Matplotlib, which only this needs.
     from keras_spatial.tensorboard import SliceImages
 
-    store = Store(builder, "validation")
-    read = [store.read(case, data.Part().box(store.shape(case))) for case in range(min(count, store.cases))]
-    images, labels = np.stack([image for image, _ in read]), np.stack([label for _, label in read])
+    read = list(data.load(builder, "validation", size=size).take(count).as_numpy_iterator())
+    images, labels = (np.concatenate([batch[i] for batch in read]) for i in (0, 1))
     return [SliceImages(logs, images, labels, every=every)]
 
 
-def _check(log: Path, backup: Path) -> None:
+def _check(log: Path, backup: Path) -> int:
+    """The last epoch, from 0; raises TrainingError if its losses are not finite."""
     losses = history(log).get("loss", [])
     if not losses or not all(np.isfinite(losses)):
         # Going on from such weights is no use: the same command begins anew.
         backup.unlink(missing_ok=True)
         raise TrainingError(f"The loss is not finite after {len(losses)} epochs: {losses[-3:]}. Lower learning_rate.")
+    return int(read_epochs(log)[-1]["epoch"])
 
 
-def _write(folder: Path, network: Any, log: Path, settings: TrainingSettings, every: int, count: int) -> None:
+def _log_validation(log: Path, values: Mapping[str, float]) -> None:
+    """Add a validation after the last epoch to what is logged of that."""
+    last = read_epochs(log)[-1]
+    validated = {f"val_{plain_name(name)}": float(value) for name, value in values.items()}
+    append_json(log, {**last, "values": {**last["values"], **validated}})
+
+
+def _write(
+    folder: Path,
+    network: Any,
+    inference: Any,
+    log: Path,
+    settings: TrainingSettings,
+    every: int,
+    count: int,
+    best: BestWeights,
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    network.save(folder / MODEL)
+    # With the outputs of deep supervision the model for inference is another one, which shares the weights.
+    (network if len(network.outputs) == 1 else inference).save(folder / MODEL)
     summary: list[str] = []
-    network.summary(print_fn=lambda line, **_: summary.append(line))
+    inference.summary(print_fn=lambda line, **_: summary.append(line))
     values = history(log)
     write_json(
         folder / TRAINING,
         {
             "history": values,
+            "settings": settings.model_dump(mode="json"),
             "mesh": settings.mesh,
             "layout": settings.layout,
             "resolution": network.input_shape[1],
+            "learning_rate": settings.learning_rate,
             "seconds": elapsed(log),
             "epochs": len(values["loss"]),
+            "best": {"epoch": best.epoch + 1, "dice": best.dice},
             "validation_every": every,
-            "parameters": int(network.count_params()),
+            "parameters": int(inference.count_params()),
             "processes": count,
             "peak_bytes": _peak_bytes(network, count),
             "framework": f"keras {keras.__version__}, tensorflow {tf.__version__}",

@@ -1,53 +1,73 @@
 """The course of a training: one line per epoch, in a file that outlives the process."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from components.files import append_json, read_jsons
+from components.train.best import plain_name
+
+_KEYS = {"epoch", "seconds", "values"}
+
 
 class EpochLog(keras.callbacks.Callback):
-    """Prints a line per epoch, and appends it as JSON to a file, from which a restarted training goes on.
+    """Prints a line per epoch, and appends it as JSON to a file, from which a restarted training resumes.
 
     Args:
         path: of the file, one JSON object per line: epoch (from 0), seconds of training until its end, values by name.
-        epochs: of the whole training, for the printed line.
+        epochs: of the whole training, for the time left in the printed line.
+        minutes: after which the training ends; 0 for no limit.
     """
 
     first_process_only = True
 
-    def __init__(self, path: Path, epochs: int):
+    def __init__(self, path: Path, epochs: int, minutes: float = 0.0):
         super().__init__()
-        self.path, self.epochs = path, epochs
+        self.path, self.epochs, self.minutes = path, epochs, minutes
+        self._first: int | None = None
         self._before = elapsed(path)
         self._started = time.monotonic()
 
     def on_train_begin(self, logs=None):
         self._started = time.monotonic()
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self._first = epoch if self._first is None else self._first
+
     def on_epoch_end(self, epoch, logs=None):
-        values = {name: float(value) for name, value in (logs or {}).items()}
-        seconds = self._before + time.monotonic() - self._started
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"epoch": epoch, "seconds": seconds, "values": values}) + "\n")
+        values = {plain_name(name): float(value) for name, value in (logs or {}).items()}
+        here = time.monotonic() - self._started
+        seconds = self._before + here
+        append_json(self.path, {"epoch": epoch, "seconds": seconds, "values": values})
+        done = epoch + 1 - (self._first or 0)
+        left = here / done * (self.epochs - epoch - 1)
+        if self.minutes:
+            left = max(min(left, 60 * self.minutes - seconds), 0.0)
         text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        print(f"train: epoch {epoch + 1}/{self.epochs}, {seconds:.0f} s: {text}", flush=True)
+        print(
+            f"train: epoch {epoch + 1}/{self.epochs}, {readable(seconds)}, about {readable(left)} left: {text}",
+            flush=True,
+        )
+
+
+def readable(seconds: float) -> str:
+    """A time such as `45 s`, `12 min` or `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def read_epochs(path: Path) -> list[dict[str, Any]]:
     """The epochs in order. An epoch that was logged twice, before and after a restart, counts as it was last.
 
-    A last line that a killed process left incomplete is left out: its epoch was not backed up either.
+    A line that a killed process left incomplete is left out: its epoch was not backed up either.
     """
     found: dict[int, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        found[entry["epoch"]] = entry
+    for entry in read_jsons(path):
+        if entry.keys() >= _KEYS:
+            found[entry["epoch"]] = entry
     return [found[epoch] for epoch in sorted(found)]
 
 

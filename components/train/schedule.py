@@ -14,7 +14,7 @@ _STEPS_PER_LOOK = 20
 
 
 class Schedule(keras.callbacks.Callback):
-    """Linear warm-up, then a half cosine down to 1 % of the peak, over epochs or over time, whichever is further on.
+    """Linear warm-up, then the fall of `rate`, over epochs or over time, whichever is further on.
 
     A run on a slow machine that the minutes end still sees the whole schedule. The clock starts after the first step,
     which builds the graph. With `minutes` the number of steps depends on the machine, so results are reproducible only
@@ -26,15 +26,23 @@ class Schedule(keras.callbacks.Callback):
         minutes: end training after this time; None for no limit.
         before: seconds that an earlier, interrupted part of the training took.
         warmup: share of the training.
+        fall: "cosine", "poly" or "constant", see `rate`.
 
     All processes of a job go by the clock of the first one: learning rates and the end must be the same.
     """
 
     def __init__(
-        self, peak: float, steps: int, minutes: float | None = None, before: float = 0.0, warmup: float = 0.05
+        self,
+        peak: float,
+        steps: int,
+        minutes: float | None = None,
+        before: float = 0.0,
+        warmup: float = 0.05,
+        fall: str = "cosine",
     ):
         super().__init__()
-        self.peak, self.steps, self.minutes, self.before, self.warmup = peak, steps, minutes, before, warmup
+        self.peak, self.steps, self.minutes, self.before = peak, steps, minutes, before
+        self.warmup, self.fall = warmup, fall
         self._started: float | None = None
         self._seconds = before
         self._step = 0
@@ -64,7 +72,7 @@ class Schedule(keras.callbacks.Callback):
         self._step = max(self._step, epoch * self.params["steps"])
 
     def on_train_batch_begin(self, batch, logs=None):
-        self.model.optimizer.learning_rate = rate(self.peak, self.progress, self.warmup)
+        self.model.optimizer.learning_rate = rate(self.peak, self.progress, self.warmup, self.fall)
 
     def on_train_batch_end(self, batch, logs=None):
         self._step += 1
@@ -75,8 +83,21 @@ class Schedule(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def rate(peak: float, progress: float, warmup: float) -> float:
-    """Learning rate at a share `progress` of the training."""
+def rate(peak: float, progress: float, warmup: float, fall: str = "cosine") -> float:
+    """Learning rate at a share of the training.
+
+    Args:
+        peak: highest learning rate.
+        progress: share of the training that is over, 0 to 1.
+        warmup: share of the training in which it rises linearly to the peak.
+        fall: how it falls from there: "cosine" by half a cosine to 1 % of the peak, "poly" by the power 0.9 of what is
+            left (Chen et al., arXiv 1606.00915, as nnU-Net has it), "constant" not at all.
+    """
     if progress < warmup:
         return peak * max(progress / warmup, 0.01)
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))))
+    over = (progress - warmup) / (1 - warmup)
+    if fall == "poly":
+        return peak * max(1 - over, 0.0) ** 0.9
+    if fall == "constant":
+        return peak
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * over)))

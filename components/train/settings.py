@@ -1,54 +1,170 @@
 """What decides a training, as one value that travels to every process of it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+import importlib.util
+import math
+import re
+from typing import Any, Literal, Self
+
+import pydantic
+from pydantic import Field
+
+from components.settings import MeshSettings
 
 MODEL, TRAINING, LOGS = "model.keras", "training.json", "logs"
 """Names in the folder of a trained model: the Keras file, the history, and TensorBoard's folder."""
+
+NETWORKS = {
+    "unet": "UNet3D",
+    "residual_unet": "ResidualUNet3D",
+    "vnet": "VNet3D",
+    "attention_unet": "AttentionUNet3D",
+}
+"""Names of networks, and of their functions in `keras_spatial.models`."""
+LOSSES = {"dice_crossentropy": "DiceCrossentropy", "crossentropy": "Crossentropy", "soft_dice": "SoftDice"}
+"""Names of losses, and of their classes in `keras_spatial.losses`."""
+_CODE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_OF_NAMED = ("filters", "levels", "dropout")
+
+
+def files_of(reference: str) -> str:
+    """What a network or a loss is made of besides the project's own code: the `.keras` file, or the user's module or
+    package, as a path; "" for what has a name here. A step's key holds the digest of these files."""
+    if reference.endswith(".keras") or ":" not in reference:
+        return reference if reference.endswith(".keras") else ""
+    found = importlib.util.find_spec(re.split(r"[.:]", reference)[0])
+    if found is None:
+        return ""
+    return next(iter(found.submodule_search_locations or []), found.origin or "")
 
 
 class TrainingError(RuntimeError):
     """The training gave no usable model."""
 
 
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Settings of a training.
+class TrainingSettings(MeshSettings):
+    """Settings of a training, in one process or many."""
 
-    Attributes:
-        mesh: such as "rows:2, columns:2", over the devices of all processes.
-        layout: such as "x:rows, y:columns".
-        filters: of the first level.
-        levels: of the U-Net.
-        dropout: rate.
-        epochs: at most.
-        batch_size: volumes per step.
-        learning_rate: the highest; it rises over the first 5 % of the training and falls to 1 %.
-        minutes: the training ends after this time even if epochs are left; 0 for no limit.
-        seed: of the weights, the order of the cases and the dropout.
-        backup_steps: steps between two backups of the whole state.
-        slices: validation cases whose slices TensorBoard shows.
-    """
+    network: str = Field(
+        "unet",
+        description="unet, residual_unet, vnet, attention_unet, module:function of your own code that makes a Keras "
+        "model, or a .keras file to fine-tune.",
+    )
+    network_options: dict[str, Any] = Field({}, description="Further arguments of the network's function, by name.")
+    filters: int = Field(16, ge=1, le=1024, description="Filters of the first level; they double from level to level.")
+    levels: int = Field(4, ge=1, le=8, description="Levels of a network by name.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate of a network by name.")
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        "float32", description="Keras's dtype policy of the network."
+    )
+    loss: str = Field(
+        "dice_crossentropy",
+        description="dice_crossentropy, crossentropy, soft_dice, or module:function of your own that makes a loss.",
+    )
+    loss_options: dict[str, Any] = Field({}, description="Arguments of the loss, by name.")
+    class_weights: tuple[float, ...] = Field(
+        (), description="Of the cross-entropy, one for each class; empty: those of the data set's task."
+    )
+    optimizer: Literal["adam", "adamw", "lion", "nadam", "rmsprop", "sgd"] = Field("adam", description="Of Keras.")
+    optimizer_options: dict[str, Any] = Field({}, description="Arguments of the optimizer, by name.")
+    epochs: int = Field(60, ge=1, le=1_000_000, description="Epochs at most.")
+    batch_size: int = Field(1, ge=1, le=4096, description="Volumes per training step.")
+    accumulation: int = Field(1, ge=1, le=4096, description="Steps whose gradients are averaged for one update.")
+    learning_rate: float = Field(0.003, gt=0, le=10, description="Highest learning rate of the schedule.")
+    schedule: Literal["cosine", "poly", "constant"] = Field(
+        "cosine", description="How the learning rate falls after the warm-up."
+    )
+    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the training in which the learning rate rises.")
+    global_clipnorm: float = Field(
+        0.0, ge=0, description="Gradients are scaled down to this norm over all weights; 0: they are not."
+    )
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="Momentum of the moving average of the weights that is the model; 0 for none."
+    )
+    augmentation: Literal["off", "paper", "strong", "nnunet"] = Field(
+        "off", description="Flips and half turns of the paper, those and distortions, or a list like nnU-Net's."
+    )
+    recompute: Literal["off", "auto"] = Field(
+        "off", description="auto: compute layers again in the backward pass where the device's memory asks for it."
+    )
+    device_memory: str = Field(
+        "",
+        pattern=r"^([0-9]+(\.[0-9]+)? ?([kMGT]i?B))?$",
+        description="Memory of one device, such as 16GB; empty: what a GPU has, and no limit for CPUs.",
+    )
+    validations: int = Field(5, ge=1, le=1_000_000, description="Validations in a training, besides one at its end.")
+    patience: int = Field(
+        0, ge=0, description="Validations without a better Dice after which training ends; 0: it goes on."
+    )
+    minutes: float = Field(0.0, ge=0, description="Training ends after this time; 0 for no limit.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Of phantoms, weights, shuffling and dropout.")
+    backup_steps: int = Field(50, ge=1, description="Training steps between two backups of the whole state.")
+    slices: int = Field(1, ge=0, le=64, description="Validation cases whose slices TensorBoard shows.")
 
-    mesh: str
-    layout: str
-    filters: int
-    levels: int
-    dropout: float
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    minutes: float
-    seed: int
-    backup_steps: int
-    slices: int
+    @property
+    def network_source(self) -> Literal["name", "code", "file"]:
+        """Whether the network is one of this package, made by the user's code, or read from a file."""
+        if self.network.endswith(".keras"):
+            return "file"
+        return "code" if ":" in self.network else "name"
 
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> "TrainingSettings":
-        """The settings of a mapping that may hold other values too.
+    @pydantic.model_validator(mode="after")
+    def _network_and_loss_are_known(self) -> Self:
+        if self.network_source == "name" and self.network not in NETWORKS:
+            raise ValueError(
+                f"network: expected one of {', '.join(NETWORKS)}, module:function, or the path of a .keras file. "
+                f"Received: {self.network!r}"
+            )
+        if self.loss not in LOSSES and not _CODE.fullmatch(self.loss):
+            raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, or module:function. Received: {self.loss!r}")
+        if self.network_source == "code" and not _CODE.fullmatch(self.network):
+            raise ValueError(f"network: expected module:function. Received: {self.network!r}")
+        return self
 
-        Raises:
-            KeyError: if one is missing.
-        """
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+    @pydantic.model_validator(mode="after")
+    def _network_reads_its_settings(self) -> Self:
+        unread = {"name": (), "code": _OF_NAMED, "file": (*_OF_NAMED, "network_options", "precision")}
+        for name in unread[self.network_source]:
+            value = getattr(self, name)
+            if value != TrainingSettings.model_fields[name].default:
+                raise ValueError(
+                    f"{name}: the network {self.network!r} does not read this setting. Received: {value!r}. "
+                    + ("Use network_options." if self.network_source == "code" else "The file says it already.")
+                )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _a_tpu_recomputes_nothing(self) -> Self:
+        if self.accelerator == "tpu" and self.recompute == "auto":
+            raise ValueError(
+                "recompute: auto is for CPUs and GPUs. Received: 'auto' with accelerator tpu. Leave it out."
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _batch_can_be_shared(self) -> Self:
+        if self.batch_size % self.shards("batch"):
+            raise ValueError(
+                f"batch_size: expected a multiple of the {self.shards('batch')} parts of the batch. "
+                f"Received: {self.batch_size}"
+            )
+        return self
+
+
+class LocalTrainingSettings(TrainingSettings):
+    """Settings of a training on one machine."""
+
+    processes: int = Field(1, ge=1, le=256, description="Processes of one machine that share the mesh in training.")
+
+    def for_a_process(self) -> TrainingSettings:
+        """What each of the processes is told."""
+        return TrainingSettings(**{name: getattr(self, name) for name in TrainingSettings.model_fields})
+
+    @pydantic.model_validator(mode="after")
+    def _processes_share_the_mesh(self) -> Self:
+        devices = math.prod(self.mesh_axes.values())
+        if devices % self.processes:
+            raise ValueError(
+                f"processes: expected a divisor of the mesh's {devices} devices. Received: {self.processes}. Change "
+                "processes or mesh."
+            )
+        return self

@@ -5,26 +5,33 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
 from components.files import write_json
-from components.train.settings import TRAINING, TrainingError, TrainingSettings
+from components.owner import locks
+from components.train.settings import TRAINING, LocalTrainingSettings, TrainingError, TrainingSettings
 
 
 def train_model(
-    dataset: str, model: str, *, processes: int = 1, scratch: str | None = None, **settings: Any
+    dataset: str,
+    model: str,
+    *,
+    network_files: str = "",
+    loss_files: str = "",
+    scratch: str | None = None,
+    **settings: Any,
 ) -> Mapping[str, Mapping[str, Any]]:
-    """Train `ks.models.UNet3D` and save it with its history.
+    """Train a network and save it with its history.
 
     Args:
         dataset: folder that the step preprocess made.
         model: folder to make: `model.keras` (a plain Keras file), `training.json` (history, settings, time, memory),
             `logs` (for TensorBoard).
-        processes: of this machine, which share the mesh.
-        scratch: folder that outlives a failure: a training that was killed goes on there at its last backup.
-        settings: those of `TrainingSettings`.
+        network_files: the `.keras` file to fine-tune, where it is on this machine; otherwise, as `loss_files`, it only
+            takes part in the step's key, see `components.train.settings.files_of`.
+        scratch: folder that outlives a failure: a training that was killed resumes there at its last backup.
+        settings: those of `LocalTrainingSettings`.
 
     Returns:
         Metadata of the model.
@@ -33,15 +40,18 @@ def train_model(
         TrainingError: if the loss is not finite, no training case is there, or a process fails.
         ValueError: if mesh and layout do not fit together or to the devices.
     """
-    wanted = TrainingSettings.of(settings)
+    given = LocalTrainingSettings.model_validate(settings)
+    if given.network_source == "file" and network_files:
+        given = given.model_copy(update={"network": network_files})
+    wanted = given.for_a_process()
     with tempfile.TemporaryDirectory() as temporary:
         work = scratch or temporary
-        if processes == 1:
+        if given.processes == 1:
             from components.train.fit import fit
 
             fit(dataset, model, work, wanted)
         else:
-            _launch(dataset, model, work, wanted, processes)
+            _launch(dataset, model, work, wanted, given.processes)
     return {"model": metadata(model)}
 
 
@@ -57,10 +67,17 @@ def _launch(dataset: str, model: str, work: str, settings: TrainingSettings, pro
 
     job = write_json(
         Path(work) / "job.json",
-        {"dataset": str(dataset), "model": str(model), "work": str(work), "settings": asdict(settings)},
+        {
+            "dataset": str(dataset),
+            "model": str(model),
+            "work": str(work),
+            "settings": settings.model_dump(mode="json"),
+            "local_processes": processes,
+        },
     )
     output: Any = _Remembering(sys.stdout)
-    status = launch([sys.executable, "-m", "components.train.worker", str(job)], processes, output)
+    command = [sys.executable, "-m", "components.train.worker", str(job)]
+    status = launch(command, processes, output, pass_fds=locks())
     if status:
         raise TrainingError(f"training in {processes} processes ended with status {status}:\n{output.verdict()}")
 

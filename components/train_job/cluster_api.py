@@ -1,5 +1,6 @@
 """The few calls of the Kubernetes API that a step makes, in the namespace of its own pod."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from kubernetes import client, config
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 # Seconds for the connection, and for reading an answer.
 _TIMEOUT = (10, 60)
+# KFP sets both in every step (kubeflow/pipelines 2.17.0, backend/src/v2/compiler/argocompiler/common.go).
+_POD_NAME, _POD_UID = "KFP_POD_NAME", "KFP_POD_UID"
 
 
 class ClusterApiError(RuntimeError):
@@ -133,6 +136,42 @@ class ClusterApi:
             _request_timeout=_TIMEOUT,
         )
         return sorted((_pod(item) for item in found.items), key=lambda pod: pod.name)
+
+    def owner(self, environment: Mapping[str, str] = os.environ) -> dict[str, str] | None:
+        """What should own the objects that this step makes, as an ownerReference; None outside of a KFP step.
+
+        It is the controller of the step's pod, Argo's Workflow: with the run Kubernetes then deletes them. The pod
+        itself would take them along when its node is lost, though the next attempt of the step could wait for them; it
+        is named where this step may not read it.
+        """
+        if _POD_NAME not in environment or _POD_UID not in environment:
+            return None
+        name, uid = environment[_POD_NAME], environment[_POD_UID]
+        try:
+            found = self._call(
+                f"read pod {name}", self._core.read_namespaced_pod, name, self.namespace, _request_timeout=_TIMEOUT
+            )
+        except ClusterApiError as error:
+            if error.status not in (403, 404):
+                raise
+            print(f"train_job: {error}; the job belongs to this pod, and is deleted with it", flush=True)
+        else:
+            for owner in found.metadata.owner_references or []:
+                if owner.controller:
+                    return {"apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid}
+        return {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}
+
+    def events(self, prefix: str) -> list[str]:
+        """Warnings about objects whose names begin so, such as a quota that keeps pods from being made."""
+        found = self._call(
+            "list events",
+            self._core.list_namespaced_event,
+            self.namespace,
+            field_selector="type=Warning",
+            _request_timeout=_TIMEOUT,
+        )
+        ours = [event for event in found.items if (event.involved_object.name or "").startswith(prefix)]
+        return list(dict.fromkeys(f"{event.reason}: {event.message}" for event in ours))
 
     def log(self, pod: str, container: str, lines: int | None = None) -> str:
         """What a container has written; its last lines where `lines` says how many."""

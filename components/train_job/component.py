@@ -1,69 +1,36 @@
 """The component `train_job`."""
 
+from typing import Annotated
+
 from kfp import dsl
 
 from components.base import component
+from components.train.settings import TrainingSettings
 
 
 @component
 def train_job(
-    dataset: dsl.Input[dsl.Dataset],
-    model: dsl.Output[dsl.Model],
-    job: str,
-    mesh: str = "rows:2, columns:2",
-    layout: str = "x:rows, y:columns",
-    filters: int = 16,
-    levels: int = 4,
-    dropout: float = 0.0,
-    epochs: int = 60,
-    batch_size: int = 1,
-    learning_rate: float = 0.003,
-    minutes: float = 0.0,
-    seed: int = 0,
-    backup_steps: int = 50,
-    slices: int = 1,
+    dataset: dsl.Input[dsl.Dataset], model: dsl.Output[dsl.Model], job: str, settings: Annotated[dict, TrainingSettings]
 ):
-    """Train a 3D U-Net in a job of several pods, whose devices are one mesh.
+    """Train a network in a job of several pods, whose devices are one mesh.
 
     Args:
         dataset: TFDS data set, of the step preprocess.
         model: Keras file, training history, and logs for TensorBoard.
         job: JSON of the job: kind, pods, image, resources, volumes; the compiler writes it from the cluster file.
-        mesh: Axes of the device mesh over all pods, and their sizes.
-        layout: Which image axis is split over which mesh axis.
-        filters: Filters of the first level; they double from level to level.
-        levels: Levels of the U-Net.
-        dropout: Dropout rate.
-        epochs: Epochs at most.
-        batch_size: Volumes per step.
-        learning_rate: Highest learning rate of the schedule.
-        minutes: Training ends after this time; 0 for no limit.
-        seed: Seed of weights, shuffling and dropout.
-        backup_steps: Steps between two backups of the whole state, from which a killed training goes on.
-        slices: Validation cases whose slices TensorBoard shows.
     """
     from components.resume import step
+    from components.train.settings import files_of
 
-    settings = {
-        "job": job,
-        "mesh": mesh,
-        "layout": layout,
-        "filters": filters,
-        "levels": levels,
-        "dropout": dropout,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "minutes": minutes,
-        "seed": seed,
-        "backup_steps": backup_steps,
-        "slices": slices,
-    }
     step(
         "train_job",
         "components.train_job.train_job:train_in_job",
         inputs={"dataset": dataset},
         outputs={"model": model},
-        settings=settings,
+        settings={"job": job, **settings},
+        folders={f"{name}_files": files_of(settings[name]) for name in ("network", "loss")},
         scratch=True,
+        scratch_url=True,
+        stored=("model",),
+        remote=("dataset",),
     )

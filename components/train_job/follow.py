@@ -11,6 +11,8 @@ from components.train_job.settings import JobSettings
 
 _LAST_LINES = 30
 _PATIENCE_SECONDS = 300.0
+# How long an admitted job may have fewer pods than nodes: a quota or an admission policy keeps them from being made.
+_CREATION_SECONDS = 600.0
 # Pods in these states need a person: the job will not get further by itself.
 _STUCK = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")
 
@@ -56,21 +58,28 @@ class Follower:
         self._shown: dict[str, str] = {}
         self._lines: set[str] = set()
         self._stuck: dict[str, float] = {}
+        self._incomplete: float | None = None
+        # Seconds in which no pod ran, and in which one did.
+        self._queued = self._ran = 0.0
 
     def wait(self) -> None:
         """Return when the job has succeeded.
 
         Raises:
             TrainingError: with the pods' errors and the last lines of those that failed; if the job fails, is deleted,
-                runs out of time, or its pods cannot start.
+                runs out of time, or its pods cannot start or are not made.
             ClusterApiError: if the API cannot be reached for five minutes, or refuses.
         """
-        deadline = time.monotonic() + self._job.timeout
         lost: float | None = None
+        before = time.monotonic()
         while True:
             self._alive()
+            pods: list[Pod] = []
             try:
-                state, message = outcome(self._api.get(self._resource, self._name))
+                found = self._api.get(self._resource, self._name)
+                if found["metadata"].get("deletionTimestamp"):
+                    raise ClusterApiError("it is being deleted", 404)
+                state, message = outcome(found)
                 pods = self._api.pods(pod_selector(self._name, self._job))
                 self._report(state, pods)
                 lost = None
@@ -83,7 +92,10 @@ class Follower:
                 if refused or time.monotonic() - lost > _PATIENCE_SECONDS:
                     raise
                 print(f"train_job: {error}; trying again", flush=True)
-                state, message, pods = "", "", []
+                # Nothing is known of this moment, so that it counts for nothing.
+                before = time.monotonic()
+                time.sleep(self._poll)
+                continue
             if state == "Complete":
                 return
             if state == "Failed":
@@ -91,12 +103,44 @@ class Follower:
             stuck = self._cannot_start(pods)
             if stuck:
                 raise TrainingError(f"{self._what} cannot start: {stuck}. Correct the cluster file, and compile again.")
-            if time.monotonic() > deadline:
+            self._check_created(state, pods)
+            now = time.monotonic()
+            if any(pod.phase != "Pending" for pod in pods):
+                self._ran += now - before
+            else:
+                self._queued += now - before
+            before = now
+            if self._ran > self._job.timeout:
                 raise TrainingError(
-                    f"{self._what} was not done after {self._job.timeout} s. A new run goes on at its last backup; a "
-                    f"longer timeout stands in the cluster file.{self._details(pods)}"
+                    f"{self._what} was not done after it had run {self._job.timeout} s. The same run, tried again, "
+                    f"resumes at its last backup; timeout in the cluster file gives it longer.{self._details(pods)}"
+                )
+            if self._queued > self._job.queue_timeout:
+                raise TrainingError(
+                    f"{self._what} has waited for its pods to run for {self._job.queue_timeout} s, in state "
+                    f"{state or 'unknown'!r}. queue_timeout in the cluster file lets it wait longer."
+                    f"{self._details(pods)}"
                 )
             time.sleep(self._poll)
+
+    def _check_created(self, state: str, pods: list[Pod]) -> None:
+        """Raise if pods have been missing for long, though no queue keeps the job back."""
+        if state == "Suspended" or len(pods) >= self._job.nodes:
+            self._incomplete = None
+            return
+        now = time.monotonic()
+        self._incomplete = self._incomplete or now
+        if now - self._incomplete <= _CREATION_SECONDS:
+            return
+        try:
+            reasons = self._api.events(self._name)
+        except ClusterApiError as error:
+            reasons = [str(error)]
+        raise TrainingError(
+            f"{self._what} has {len(pods)} of {self._job.nodes} pods after {_CREATION_SECONDS:.0f} s: the others were "
+            f"never made. {'; '.join(reasons) or 'No event says why.'} A quota, a pod security policy or a missing "
+            "operator may be the reason; look at `kubectl describe` of the job and its JobSet."
+        )
 
     @property
     def _what(self) -> str:

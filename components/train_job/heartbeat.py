@@ -5,35 +5,43 @@ import os
 import sys
 import threading
 import time
-from pathlib import Path
+from typing import Any
+
+from components import storage
 
 LIMIT_SECONDS = 1800.0
 """Longer than a retried step takes to start anew, pulling its image included; it then takes its job over."""
 
 
-def beat(path: Path) -> None:
-    """Say that the launching step lives."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(repr(time.time()), encoding="utf-8")
+def beat(location: str) -> None:
+    """Say that the launching step lives, in a file by path or URL.
+
+    A write that fails (a shared file system that restarts, a full one) is printed and tried again at the next look: the
+    job ends by itself if it hears nothing for `LIMIT_SECONDS`.
+    """
+    try:
+        storage.write_json(location, time.time())
+    except OSError as error:
+        print(f"train_job: the sign of life cannot be written: {error}; trying again", flush=True)
 
 
-def end_without(path: Path, limit: float = LIMIT_SECONDS, look_every: float = 30.0) -> threading.Thread:
+def end_without(location: str, limit: float = LIMIT_SECONDS, look_every: float = 30.0) -> threading.Thread:
     """End this process (status 75) when nothing has beaten for `limit` seconds.
 
     The file's content is watched for changes, not its time: clocks of machines differ.
     """
 
     def watch() -> None:
-        last, since = _read(path), time.monotonic()
+        last, since = _read(location), time.monotonic()
         while True:
             time.sleep(look_every)
-            now = _read(path)
+            now = _read(location)
             if now != last:
                 last, since = now, time.monotonic()
             elif time.monotonic() - since > limit:
                 print(
-                    f"The step that launched this job has not been heard of for {limit:.0f} s ({path}): ending. The "
-                    "training goes on at its last backup when the run is started again.",
+                    f"The step that launched this job has not been heard of for {limit:.0f} s ({location}): ending. "
+                    "The training resumes at its last backup when the run is started again.",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -44,9 +52,9 @@ def end_without(path: Path, limit: float = LIMIT_SECONDS, look_every: float = 30
     return thread
 
 
-def _read(path: Path) -> str:
+def _read(location: str) -> Any:
     try:
-        return path.read_text(encoding="utf-8")
+        return storage.read_json(location)
     except OSError:
-        # A file being replaced on a shared file system; it counts as no change if it stays away.
-        return ""
+        # A shared file system or a store that does not answer; it counts as no change if it stays away.
+        return None

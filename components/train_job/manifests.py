@@ -4,40 +4,59 @@ Kubeflow Trainer's TrainJob names a TrainingRuntime that holds the pods' templat
 it holds what the cluster's file says: volumes, node selectors, tolerations. So nothing has to be installed beside the
 Trainer itself, and the job uses only fields that all versions of `trainer.kubeflow.org/v1alpha1` have; those that patch
 another's runtime were renamed twice. Sources: the CRDs of kubeflow/trainer v2.0.0 to v2.3.0 and v1.9.2 (Apache-2.0).
+
+Every pod satisfies the Pod Security Standard "restricted" and has no token of a service account.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.train.cluster import JOB, NODES, PORT, REPLICATED_JOB
+from components.train.cluster import JOB, NODES, PEER_TIMEOUT, PORT, REPLICATED_JOB
 from components.train_job.cluster_api import Resource
 from components.train_job.settings import JobSettings
 
 TRAIN_JOB = Resource("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob")
 RUNTIME = Resource("trainer.kubeflow.org", "v1alpha1", "trainingruntimes", "TrainingRuntime")
 TF_JOB = Resource("kubeflow.org", "v1", "tfjobs", "TFJob")
+NETWORK_POLICY = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 
 _LABELS = {"app.kubernetes.io/name": "keras-spatial", "app.kubernetes.io/component": "training"}
+# Seconds in which a gang's pods must all be placed, before the scheduler lets others try; it then tries again.
+_GANG_SECONDS = 120
+
+Part = tuple[Resource, dict[str, Any]]
 
 
-def objects(name: str, job: JobSettings, command: Sequence[str]) -> list[tuple[Resource, dict[str, Any]]]:
+def objects(name: str, job: JobSettings, command: Sequence[str], owner: Mapping[str, Any] | None = None) -> list[Part]:
     """The objects to create for a job, in order; the job itself is the last.
 
     Args:
         name: of the job.
         job: its settings.
         command: of every pod.
+        owner: ownerReference of the object with which Kubernetes is to delete these; None for none.
     """
+    parts: list[Part] = [(NETWORK_POLICY, network_policy(name, job))] if job.network_policy else []
     if job.kind == "TFJob":
-        return [(TF_JOB, tf_job(name, job, command))]
-    return [(RUNTIME, training_runtime(name, job)), (TRAIN_JOB, train_job(name, job, command))]
+        parts.append((TF_JOB, tf_job(name, job, command)))
+    else:
+        parts += [(RUNTIME, training_runtime(name, job)), (TRAIN_JOB, train_job(name, job, command))]
+    if owner is not None:
+        for _, body in parts:
+            body["metadata"]["ownerReferences"] = [dict(owner)]
+    return parts
+
+
+def pod_labels(name: str, job: JobSettings) -> dict[str, str]:
+    """The label by which an operator marks a job's pods."""
+    if job.kind == "TFJob":
+        return {"training.kubeflow.org/job-name": name}
+    return {"jobset.sigs.k8s.io/jobset-name": name}
 
 
 def pod_selector(name: str, job: JobSettings) -> str:
     """Label selector of a job's pods, as its operator labels them."""
-    if job.kind == "TFJob":
-        return f"training.kubeflow.org/job-name={name}"
-    return f"jobset.sigs.k8s.io/jobset-name={name}"
+    return ",".join(f"{key}={value}" for key, value in pod_labels(name, job).items())
 
 
 def container_name(job: JobSettings) -> str:
@@ -45,13 +64,24 @@ def container_name(job: JobSettings) -> str:
     return "tensorflow" if job.kind == "TFJob" else REPLICATED_JOB
 
 
+def network_policy(name: str, job: JobSettings) -> dict[str, Any]:
+    """Only the job's own pods may connect to them: TensorFlow's server takes any request, and NCCL any port."""
+    own = {"matchLabels": pod_labels(name, job)}
+    return {
+        "apiVersion": NETWORK_POLICY.api_version,
+        "kind": NETWORK_POLICY.kind,
+        "metadata": {"name": name, "labels": {**job.labels, **_LABELS}},
+        "spec": {"podSelector": own, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": own}]}]},
+    }
+
+
 def train_job(name: str, job: JobSettings, command: Sequence[str]) -> dict[str, Any]:
     """A TrainJob of Kubeflow Trainer v2, whose runtime has the same name."""
-    environment = {**_environment(), JOB: name, NODES: str(job.nodes)}
+    environment = {**_environment(job), JOB: name, NODES: str(job.nodes)}
     return {
         "apiVersion": TRAIN_JOB.api_version,
         "kind": TRAIN_JOB.kind,
-        "metadata": {"name": name, "labels": dict(_LABELS)},
+        "metadata": _metadata(name, job),
         "spec": {
             "runtimeRef": {"apiGroup": RUNTIME.group, "kind": RUNTIME.kind, "name": name},
             "trainer": {
@@ -59,7 +89,7 @@ def train_job(name: str, job: JobSettings, command: Sequence[str]) -> dict[str, 
                 "command": list(command),
                 "numNodes": job.nodes,
                 "resourcesPerNode": _resources(job),
-                "env": _env(environment, job),
+                "env": _env(environment),
             },
         },
     }
@@ -68,40 +98,73 @@ def train_job(name: str, job: JobSettings, command: Sequence[str]) -> dict[str, 
 def training_runtime(name: str, job: JobSettings) -> dict[str, Any]:
     """The TrainingRuntime of a TrainJob: an Indexed job whose pods know each other by name.
 
-    One failed pod ends the job, for the others wait for it in every message. The step that launched it tries again, and
-    the training goes on at its last backup.
+    One failed pod fails the Job, for the others wait for it in every message; the JobSet then restarts all pods, and
+    the training goes on at its last backup. A pod that Kubernetes itself disrupts (`DisruptionTarget`: preemption,
+    eviction, a lost node) restarts them without being counted.
     """
-    container = {"name": REPLICATED_JOB, "image": job.image, "ports": [_port("tensorflow")], **_mounts(job)}
+    container = {
+        "name": REPLICATED_JOB,
+        "image": job.image,
+        "ports": [_port("tensorflow")],
+        **_mounts(job),
+        **_container_security(),
+        **_pull_policy(job),
+    }
+    spec: dict[str, Any] = {
+        "mlPolicy": {"numNodes": job.nodes},
+        "template": {
+            "spec": {
+                "failurePolicy": _failure_policy(job),
+                # Pods look each other up before they are ready.
+                "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True},
+                "replicatedJobs": [
+                    {
+                        "name": REPLICATED_JOB,
+                        "replicas": 1,
+                        "template": {
+                            # Kubeflow Trainer finds by it what it is to give the TrainJob's image and command.
+                            "metadata": {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}},
+                            "spec": {
+                                "backoffLimit": 0,
+                                "podFailurePolicy": {"rules": [_disruption()]},
+                                # The launching step measures the running time; this ends what outlives it.
+                                "activeDeadlineSeconds": job.timeout + job.queue_timeout,
+                                "template": _pod(job, container),
+                            },
+                        },
+                    }
+                ],
+            }
+        },
+    }
+    if job.gang == "coscheduling":
+        spec["podGroupPolicy"] = {"coscheduling": {"scheduleTimeoutSeconds": _GANG_SECONDS}}
+    elif job.gang == "volcano":
+        spec["podGroupPolicy"] = {"volcano": {}}
     return {
         "apiVersion": RUNTIME.api_version,
         "kind": RUNTIME.kind,
-        "metadata": {"name": name, "labels": dict(_LABELS)},
-        "spec": {
-            "mlPolicy": {"numNodes": job.nodes},
-            "template": {
-                "spec": {
-                    "failurePolicy": {"maxRestarts": 0},
-                    # Pods look each other up before they are ready.
-                    "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True},
-                    "replicatedJobs": [
-                        {
-                            "name": REPLICATED_JOB,
-                            "replicas": 1,
-                            "template": {
-                                # Kubeflow Trainer finds by it what it is to give the TrainJob's image and command.
-                                "metadata": {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}},
-                                "spec": {
-                                    "backoffLimit": 0,
-                                    "activeDeadlineSeconds": job.timeout,
-                                    "template": _pod(job, container),
-                                },
-                            },
-                        }
-                    ],
-                }
-            },
-        },
+        "metadata": {"name": name, "labels": {**job.labels, **_LABELS}},
+        "spec": spec,
     }
+
+
+def _disruption() -> dict[str, Any]:
+    return {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+
+
+def _failure_policy(job: JobSettings) -> dict[str, Any]:
+    policy: dict[str, Any] = {"maxRestarts": job.job_restarts}
+    if job.job_restarts:
+        # "PodFailurePolicy" is the reason of a Job that failed by the rule on disrupted pods.
+        policy["rules"] = [
+            {
+                "name": "disruption",
+                "action": "RestartJobSetAndIgnoreMaxRestarts",
+                "onJobFailureReasons": ["PodFailurePolicy"],
+            }
+        ]
+    return policy
 
 
 def tf_job(name: str, job: JobSettings, command: Sequence[str]) -> dict[str, Any]:
@@ -113,43 +176,97 @@ def tf_job(name: str, job: JobSettings, command: Sequence[str]) -> dict[str, Any
         # The operator takes the address of a process from the port of this name.
         "ports": [_port("tfjob-port")],
         "resources": _resources(job),
-        "env": _env(_environment(), job),
+        "env": _env(_environment(job)),
         **_mounts(job),
+        **_container_security(),
+        **_pull_policy(job),
     }
     template = _pod(job, container)
     del template["spec"]["restartPolicy"]  # The replica's own counts.
+    policy: dict[str, Any] = {
+        "activeDeadlineSeconds": job.timeout + job.queue_timeout,
+        "backoffLimit": 0,
+        "cleanPodPolicy": "Running",
+    }
+    if job.gang:
+        # Which scheduler makes the group is an option of the operator (`--gang-scheduler-name`).
+        policy["schedulingPolicy"] = {"minAvailable": job.nodes, "scheduleTimeoutSeconds": _GANG_SECONDS}
     return {
         "apiVersion": TF_JOB.api_version,
         "kind": TF_JOB.kind,
-        "metadata": {"name": name, "labels": dict(_LABELS)},
+        "metadata": _metadata(name, job),
         "spec": {
-            "runPolicy": {"activeDeadlineSeconds": job.timeout, "backoffLimit": 0, "cleanPodPolicy": "Running"},
+            "runPolicy": policy,
             "successPolicy": "AllWorkers",
             "tfReplicaSpecs": {"Worker": {"replicas": job.nodes, "restartPolicy": "Never", "template": template}},
         },
     }
 
 
+def _metadata(name: str, job: JobSettings) -> dict[str, Any]:
+    """Of the job itself, where Kueue looks for its queue."""
+    labels = {**job.labels, **_LABELS}
+    if job.queue:
+        labels["kueue.x-k8s.io/queue-name"] = job.queue
+    if job.priority:
+        labels["kueue.x-k8s.io/priority-class"] = job.priority
+    metadata: dict[str, Any] = {"name": name, "labels": labels}
+    if job.annotations:
+        metadata["annotations"] = dict(job.annotations)
+    return metadata
+
+
 def _pod(job: JobSettings, container: Mapping[str, Any]) -> dict[str, Any]:
     volumes: list[dict[str, Any]] = [
         {"name": claim, "persistentVolumeClaim": {"claimName": claim}} for claim in job.volumes
     ]
+    volumes += [{"name": f"secret-{name}", "secret": {"secretName": name}} for name in job.secrets]
     if job.shared_memory:
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": job.shared_memory}})
-    spec = {"restartPolicy": "Never", "containers": [dict(container)], "volumes": volumes}
+    spec: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": job.user,
+            "runAsGroup": job.group,
+            "fsGroup": job.group,
+            # Kubernetes would otherwise change the owner of every file of a large volume at each start.
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [dict(container)],
+        "volumes": volumes,
+    }
+    if job.service_account:
+        spec["serviceAccountName"] = job.service_account
+    if job.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in job.image_pull_secrets]
+    if job.priority_class:
+        spec["priorityClassName"] = job.priority_class
     if job.node_selectors:
         spec["nodeSelector"] = dict(job.node_selectors)
     if job.tolerations:
         spec["tolerations"] = [dict(toleration) for toleration in job.tolerations]
     # A service mesh would stop the processes from speaking to each other, and keep the pod from ending.
-    return {"metadata": {"annotations": {"sidecar.istio.io/inject": "false"}}, "spec": spec}
+    annotations = {**job.annotations, "sidecar.istio.io/inject": "false"}
+    return {"metadata": {"annotations": annotations, "labels": {**job.labels, **_LABELS}}, "spec": spec}
 
 
 def _mounts(job: JobSettings) -> dict[str, Any]:
-    mounts = [{"name": claim, "mountPath": path} for claim, path in job.volumes.items()]
+    mounts: list[dict[str, Any]] = [{"name": claim, "mountPath": path} for claim, path in job.volumes.items()]
+    mounts += [{"name": f"secret-{name}", "mountPath": path, "readOnly": True} for name, path in job.secrets.items()]
     if job.shared_memory:
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})
     return {"volumeMounts": mounts}
+
+
+def _container_security() -> dict[str, Any]:
+    return {"securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}}
+
+
+def _pull_policy(job: JobSettings) -> dict[str, Any]:
+    return {"imagePullPolicy": job.image_pull_policy} if job.image_pull_policy else {}
 
 
 def _port(name: str) -> dict[str, Any]:
@@ -163,15 +280,17 @@ def _resources(job: JobSettings) -> dict[str, Any]:
     return {"limits": amounts, "requests": dict(amounts)}
 
 
-def _environment() -> dict[str, str]:
-    return {"PYTHONUNBUFFERED": "1", "TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+def _environment(job: JobSettings) -> dict[str, str]:
+    return {
+        "PYTHONUNBUFFERED": "1",
+        "TF_ENABLE_ONEDNN_OPTS": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        PEER_TIMEOUT: str(job.peer_timeout),
+        # Only with the policy that keeps others out: else every process warns of its open port.
+        **({"KERAS_SPATIAL_NETWORK": "shared"} if job.network_policy else {}),
+        **job.environment,
+    }
 
 
-def _env(values: Mapping[str, str], job: JobSettings) -> list[dict[str, Any]]:
-    plain = [{"name": name, "value": value} for name, value in values.items()]
-    secret = [
-        {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
-        for name, keys in job.secrets.items()
-        for key, variable in keys.items()
-    ]
-    return [*plain, *secret]
+def _env(values: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [{"name": name, "value": value} for name, value in values.items()]

@@ -1,5 +1,7 @@
 """The phantoms as a TFDS data set: nothing to download, and each block computed by itself."""
 
+import dataclasses
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
@@ -11,7 +13,7 @@ from datasets.blocks import SPLITS, BlockBuilder, BlockGrid, Index, features
 from datasets.phantom.anatomy import LEVELS, patient
 from datasets.phantom.folder import affine
 from datasets.phantom.render import render, spacing
-from keras_spatial.volumes import hu_window
+from keras_spatial.volumes import LITS, Grid, hu_window
 
 
 @dataclass
@@ -61,8 +63,12 @@ class PhantomConfig(tfds.core.BuilderConfig):
 class Builder(BlockBuilder):
     """`phantom/<config>`: the features, splits and blocks of `lits`."""
 
-    VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES: ClassVar = {"1.1.0": "Images are stored as float16.", "1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.2.0")
+    RELEASE_NOTES: ClassVar = {
+        "1.2.0": "The label's feature names the classes; the metadata hold the task.",
+        "1.1.0": "Images are stored as float16.",
+        "1.0.0": "First release.",
+    }
     BUILDER_CONFIGS: ClassVar = [
         *(PhantomConfig(resolution=n, difficulty=d) for n in (64, 128) for d in ("medium", "easy", "hard")),
         PhantomConfig(resolution=64, blocks=(2, 2, 1)),
@@ -73,10 +79,14 @@ class Builder(BlockBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         config = cast(PhantomConfig, self.builder_config)
         return self.dataset_info_from_configs(
-            features=features((config.resolution,) * 3, self.blocks),
+            features=features((config.resolution,) * 3, self.blocks, 1, LITS.labels),
             supervised_keys=("image", "label"),
             disable_shuffling=True,
-            metadata=tfds.core.MetadataDict(blocks=list(config.blocks)),
+            metadata=tfds.core.MetadataDict(
+                blocks=list(config.blocks),
+                order=_order(config),
+                task=dataclasses.replace(LITS, name="phantom", grid=Grid(config.resolution)).as_dict(),
+            ),
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
@@ -93,6 +103,19 @@ class Builder(BlockBuilder):
             yield key, _example(number, cast(PhantomConfig, self.builder_config), index)
 
 
+def _order(config: PhantomConfig) -> dict[str, list[str]]:
+    """The names of the cases of each split."""
+    ends = list(itertools.accumulate(config.cases))
+    return {
+        name: [_name(config, number) for number in range(end - count, end)]
+        for name, count, end in zip(SPLITS, config.cases, ends, strict=True)
+    }
+
+
+def _name(config: PhantomConfig, number: int) -> str:
+    return f"phantom-{config.seed}-{number}"
+
+
 def _example(number: int, config: PhantomConfig, index: Index) -> dict[str, Any]:
     size = config.resolution, config.resolution, config.resolution
     person = patient(number, config.seed, config.difficulty)
@@ -101,7 +124,7 @@ def _example(number: int, config: PhantomConfig, index: Index) -> dict[str, Any]
     return {
         "image": hu_window(hu)[..., None],
         "label": labels,
-        "case": f"phantom-{config.seed}-{number}",
+        "case": _name(config, number),
         "affine": affine(person, size),
         "spacing": np.array(spacing(person, size), np.float32),
         "original_shape": np.array(size),

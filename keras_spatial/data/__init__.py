@@ -3,11 +3,13 @@
 Needs TensorFlow Datasets and SciPy (the extras `app` and `medical`).
 """
 
-from keras_spatial.data.augment import PAPER, STRONG, Augmentation, Transform
+from keras_spatial.data.augment import NNUNET, PAPER, STRONG, Augmentation, Transform
 from keras_spatial.data.loading import load, order, part_of
-from keras_spatial.data.store import Box, Part, Store, StoreError
+from keras_spatial.data.opening import StoreError, open_builder
+from keras_spatial.data.store import Box, Part, Store
 
 __all__ = [
+    "NNUNET",
     "PAPER",
     "STRONG",
     "Augmentation",
@@ -17,6 +19,7 @@ __all__ = [
     "StoreError",
     "Transform",
     "load",
+    "open_builder",
     "order",
     "part_of",
 ]

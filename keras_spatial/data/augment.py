@@ -20,10 +20,12 @@ Read = Callable[[Box], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Which transforms are drawn, and how strong. Intensities are of the windowed image: 1 is 1024 HU.
+    """Which transforms are drawn, and how strong. Intensities are the network's: of a windowed CT 1 is 1024 HU, of a
+    z-score 1 is a standard deviation.
 
     Attributes:
-        flips: mirror x, y and z, each with probability 1/2.
+        flips: mirror x, y and z, each with probability 1/2; or a text with some of the axes, such as "x" where left and
+            right may be exchanged, but not front and back.
         rotation: turn by 180 degrees about z, with probability 1/2.
         translation: largest shift along each axis, as a share of its length.
         shear: largest shear: shift along x and y as a share of the distance along the next axis from the centre.
@@ -32,9 +34,14 @@ class Augmentation:
         noise: largest standard deviation of the noise, on two scales: single voxels, and cubes of four voxels an axis.
         corruption: probability that the voxels outside the liver (label 0) get strong noise, of standard deviation 0.1.
         classes: number of classes, for the changes of intensity.
+        angle: largest turn about each axis, in radians; voxels should be cubes.
+        zoom: largest relative change of size: 0.3 draws factors from 1 / 1.3 to 1.3.
+        gamma: largest change of the exponent of the intensity: 0.5 draws exponents from 1 / 1.5 to 1.5.
+        occasional: probability of each of turn, zoom and gamma.
+        bounds: lowest and highest intensity, beyond which values are clipped; None for z-scores, which have none.
     """
 
-    flips: bool = True
+    flips: bool | str = True
     rotation: bool = True
     translation: float = 0.0
     shear: float = 0.0
@@ -43,12 +50,27 @@ class Augmentation:
     noise: float = 0.0
     corruption: float = 0.0
     classes: int = 3
+    angle: float = 0.0
+    zoom: float = 0.0
+    gamma: float = 0.0
+    occasional: float = 1.0
+    bounds: tuple[float, float] | None = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        for field in ("translation", "shear", "intensity_scale", "intensity_shift", "noise", "corruption"):
+        shares = ("translation", "shear", "intensity_scale", "intensity_shift", "noise", "corruption")
+        for field in (*shares, "angle", "zoom", "gamma", "occasional"):
             value = getattr(self, field)
             if not 0 <= value <= 1:
                 raise ValueError(f"{field}: expected a number from 0 to 1. Received: {value!r}")
+        if isinstance(self.flips, str) and not set(self.flips) <= set("xyz"):
+            raise ValueError(f"flips: expected True, False or some of the axes x, y, z. Received: {self.flips!r}")
+        if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
+            raise ValueError(f"bounds: expected a lowest and a highest value, or None. Received: {self.bounds!r}")
+        if self.gamma and (self.bounds is None or self.bounds[0] < 0):
+            raise ValueError(
+                f"gamma: expected bounds from 0, for it is an exponent. Received: gamma={self.gamma}, "
+                f"bounds={self.bounds}"
+            )
         if self.classes < 1:
             raise ValueError(f"classes: expected at least 1. Received: {self.classes!r}")
 
@@ -62,7 +84,14 @@ class Augmentation:
         def coin() -> bool:
             return next(bits) < 2**63
 
-        flips = [coin() and self.flips for _ in range(3)]
+        def factor(bound: float) -> float:
+            return (1 + bound) ** uniform(1.0) if drawn() else 1.0
+
+        def drawn() -> bool:
+            return next(bits) / 2**64 < self.occasional
+
+        axes = self.flips if isinstance(self.flips, str) else "xyz" if self.flips else ""
+        flips = [coin() and axis in axes for axis in "xyz"]
         turn = coin() and self.rotation
         return Transform(
             # Half a turn about z mirrors x and y.
@@ -74,6 +103,11 @@ class Augmentation:
             scale=tuple(1 + uniform(self.intensity_scale) for _ in range(self.classes)),
             shift=tuple(uniform(self.intensity_shift) for _ in range(self.classes)),
             seed=next(bits),
+            # After all others, so that a list without them draws what it always has.
+            angles=(uniform(self.angle), uniform(self.angle), uniform(self.angle)) if drawn() else (0.0, 0.0, 0.0),
+            zoom=factor(self.zoom),
+            gamma=factor(self.gamma),
+            bounds=self.bounds,
         )
 
 
@@ -89,17 +123,21 @@ class Transform:
     scale: tuple[float, ...] = ()
     shift: tuple[float, ...] = ()
     seed: int = 0
+    angles: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    zoom: float = 1.0
+    gamma: float = 1.0
+    bounds: tuple[float, float] | None = (0.0, 1.0)
 
     def apply(self, read: Read, box: Box, shape: Index) -> tuple[np.ndarray, np.ndarray]:
         """The voxels of `box` of the transformed volume.
 
         Args:
-            read: gives image `[x, y, z, 1]` and label `[x, y, z]` of a box of the original.
+            read: gives image `[x, y, z, channels]` and label `[x, y, z]` of a box of the original.
             box: of the result.
             shape: voxels of the whole volume.
 
         Returns:
-            Image float32 `[x, y, z, 1]` in [0, 1] and label uint8 `[x, y, z]`.
+            Image float32 `[x, y, z, channels]` within the bounds and label uint8 `[x, y, z]`.
         """
         mirrored = _mirror(box, shape, self.flips)
         axes = tuple(axis for axis, flip in enumerate(self.flips) if flip)
@@ -108,10 +146,11 @@ class Transform:
         return self._intensity(image, label, box), np.ascontiguousarray(label)
 
     def _warped(self, read: Read, box: Box, shape: Index) -> tuple[np.ndarray, np.ndarray]:
-        if not any(self.translation) and not any(self.shear):
+        if not any(self.translation) and not any(self.shear) and not any(self.angles) and self.zoom == 1:
             return read(box)
         matrix = np.eye(3)
         matrix[0, 1], matrix[1, 2] = self.shear
+        matrix = matrix @ _turn(self.angles) / self.zoom
         centre = (np.array(shape) - 1) / 2
         offset = centre - matrix @ centre + np.array(self.translation) * shape
         # The original voxels that land in the box, with a voxel around for the interpolation.
@@ -128,10 +167,16 @@ class Transform:
             place = offset[axis] + sum(matrix[axis, k] * index[k] for k in range(3) if matrix[axis, k])
             inside &= (place > -0.5) & (place < shape[axis] - 0.5)
             positions.append(np.clip(place, 0, shape[axis] - 1) - low[axis])
-        moved = ndimage.map_coordinates(image[..., 0], positions, order=1, mode="nearest")
+        moved = np.stack(
+            [
+                ndimage.map_coordinates(channel, positions, order=1, mode="nearest")
+                for channel in np.moveaxis(image, -1, 0)
+            ],
+            axis=-1,
+        )
         marked = ndimage.map_coordinates(label, positions, order=0, mode="nearest")
-        # What comes from outside the volume is air.
-        return np.where(inside, moved, 0).astype(np.float32)[..., None], np.where(inside, marked, 0).astype(np.uint8)
+        # What comes from outside the volume is 0: air in a windowed CT, the mean of a z-score.
+        return np.where(inside[..., None], moved, 0).astype(np.float32), np.where(inside, marked, 0).astype(np.uint8)
 
     def _intensity(self, image: np.ndarray, label: np.ndarray, box: Box) -> np.ndarray:
         result = np.array(image, np.float32)
@@ -151,7 +196,21 @@ class Transform:
         if self.corrupted:
             noise = normal(self.seed + 2, box.start, box.stop)[..., None]
             result += np.where(label[..., None] == 0, np.float32(0.1) * noise, np.float32(0))
-        return np.clip(result, 0, 1, out=result)
+        result = result if self.bounds is None else np.clip(result, *self.bounds, out=result)
+        return result if self.gamma == 1 else result ** np.float32(self.gamma)
+
+
+def _turn(angles: tuple[float, float, float]) -> np.ndarray:
+    """The rotation about x, then y, then z, each by its angle in radians: float64 `[3, 3]`."""
+    result = np.eye(3)
+    for axis, angle in enumerate(angles):
+        if angle:
+            first, second = (axis + 1) % 3, (axis + 2) % 3
+            about = np.eye(3)
+            about[first, first] = about[second, second] = np.cos(angle)
+            about[first, second], about[second, first] = -np.sin(angle), np.sin(angle)
+            result = about @ result
+    return result
 
 
 def _mirror(box: Box, shape: Index, flips: tuple[bool, bool, bool]) -> Box:
@@ -169,3 +228,7 @@ STRONG = dataclasses.replace(
     PAPER, translation=0.05, shear=0.1, intensity_scale=0.05, intensity_shift=0.03, noise=0.03, corruption=0.2
 )
 """Everything on that list, at strengths that leave the anatomy plausible; ours, as the paper states none."""
+
+NNUNET = Augmentation(rotation=False, angle=0.52, zoom=0.3, gamma=0.5, noise=0.03, occasional=0.3)
+"""A list like nnU-Net's (Isensee et al., Nature Methods 18, 2021): turns by up to 30 degrees, zoom, gamma, noise and
+mirror images; without its blur and low resolution, which read beyond a part, and contrast, which reads the whole."""

@@ -1,7 +1,8 @@
 """A `tf.data` pipeline for `model.fit` from a block-wise data set, in step across processes."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import tensorflow as tf
 
 from keras_spatial.data.augment import Augmentation
 from keras_spatial.data.hashing import hashed
-from keras_spatial.data.store import Part, Store, StoreError
+from keras_spatial.data.opening import StoreError
+from keras_spatial.data.store import Box, Index, Part, Store
 from keras_spatial.distribution import SpatialParallel
 from keras_spatial.runtimes.blocks import LocalBlocks
 
@@ -30,7 +32,7 @@ def part_of(distribution: SpatialParallel, coordinates: Mapping[str, int]) -> Pa
         raise ValueError(f"coordinates: expected an index for every mesh axis of {layout}. Received: no {missing}")
 
     def of(axis: str) -> tuple[int, int]:
-        return (coordinates[layout[axis]] if axis in layout else 0), distribution.blocks(axis)
+        return (coordinates[layout[axis]] if axis in layout else 0), distribution.shards(axis)
 
     (x, nx), (y, ny), (z, nz), (batch, batches) = of("x"), of("y"), of("z"), of("batch")
     return Part((x, y, z), (nx, ny, nz), batch, batches)
@@ -65,6 +67,7 @@ def load(
     drop_remainder: bool = False,
     parallel: int = 2,
     distribution: SpatialParallel | None = None,
+    size: Sequence[int] | None = None,
 ) -> tf.data.Dataset:
     """Batches of (image, label) of one part of a data set.
 
@@ -85,10 +88,15 @@ def load(
         drop_remainder: leave out the last batch of an epoch where it is short.
         parallel: cases read at a time.
         distribution: of the model that is fed: each process reads only the blocks that its devices hold.
+        size: voxels along x, y and z that every image gets, for images of differing sizes. A smaller image lies in the
+            middle of zeros; of a larger one each example is a part of this size, at a place that is drawn anew in each
+            epoch when the order is shuffled, and the middle otherwise. The third element of a batch then weighs the
+            voxels: 1 in the image, 0 beyond it, so that losses and metrics count none of the padding. Any partition
+            of this size can be read; a stored block that its box touches is read whole.
 
     Returns:
-        A data set of image float32 `[batch, x, y, z, 1]` and label uint8 `[batch, x, y, z]`; with a distribution both
-        are `ks.LocalBlocks` of these shapes.
+        A data set of image float32 `[batch, x, y, z, channels]` and label uint8 `[batch, x, y, z]`, with `size` also
+        weights float32 `[batch, x, y, z]`; with a distribution all are `ks.LocalBlocks` of these shapes.
 
     Raises:
         StoreError: if the data set is not stored in blocks that make up the part, or its images differ in size and do
@@ -103,19 +111,25 @@ def load(
             load, store, split, batch_size, shuffle=shuffle, seed=seed, epochs=epochs, first_step=first_step
         )
         load_part = functools.partial(
-            load_part, augmentation=augmentation, drop_remainder=drop_remainder, parallel=parallel
+            load_part, augmentation=augmentation, drop_remainder=drop_remainder, parallel=parallel, size=size
         )
         return _blocks(distribution, load_part)
-    store.check(part)
+    if size is None:
+        store.check(part)
+    elif len(size) != 3 or min(size) < 1:
+        raise ValueError(f"size: expected three positive voxel counts. Received: {size}")
     if batch_size < 1 or batch_size % part.batch_of:
         raise ValueError(f"batch_size: expected a multiple of {part.batch_of}. Received: {batch_size}")
     if (epochs is not None and epochs < 1) or first_step < 0:
         raise ValueError(
             f"expected epochs from 1 or None, first_step from 0. Received: epochs={epochs}, first_step={first_step}"
         )
-    static = store.static_shape
+    static = store.static_shape if size is None else tuple(int(n) for n in size)
     if None in static and batch_size > 1:
-        raise StoreError(f"batch_size: expected 1, for the images differ in size. Received: {batch_size}, {static}")
+        raise StoreError(
+            f"batch_size: expected 1, for the images differ in size; pass size=, such as the largest image's. "
+            f"Received: {batch_size}, {static}"
+        )
     short = store.cases % batch_size
     if short and not drop_remainder and short % part.batch_of:
         raise ValueError(
@@ -136,18 +150,26 @@ def load(
         # The example's own number decides its transform: the same in every process.
         return [(int(cases[i]), epoch * store.cases + position * batch_size + i) for i in mine]
 
-    def read(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        pairs = [_example(store, case, part, augmentation, seed, number) for case, number in batch_cases(int(step))]
-        return np.stack([image for image, _ in pairs]), np.stack([label for _, label in pairs])
+    draw = seed if shuffle else None
+
+    def read(step: np.ndarray) -> tuple[np.ndarray, ...]:
+        cases = batch_cases(int(step))
+        if size is None:
+            examples = [_example(store, case, part, augmentation, seed, number) for case, number in cases]
+        else:
+            examples = [_sized(store, c, part, size, augmentation, seed, number, draw) for c, number in cases]
+        return tuple(np.stack(parts) for parts in zip(*examples, strict=True))
 
     fixed = [n for n in static if n is not None]
     sizes = list(part.box(fixed).shape) if len(fixed) == 3 else [None] * 3
 
-    def element(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        image, label = tf.numpy_function(read, [step], (tf.float32, tf.uint8))
-        image.set_shape([None, *sizes, 1])
-        label.set_shape([None, *sizes])
-        return image, label
+    def element(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        kinds = (tf.float32, tf.uint8) if size is None else (tf.float32, tf.uint8, tf.float32)
+        image, *rest = tf.numpy_function(read, [step], kinds)
+        image.set_shape([None, *sizes, store.channels])
+        for tensor in rest:
+            tensor.set_shape([None, *sizes])
+        return image, *rest
 
     last = np.iinfo(np.int64).max if epochs is None else epochs * steps
     dataset = tf.data.Dataset.range(first_step, last).map(element, num_parallel_calls=parallel, deterministic=True)
@@ -158,24 +180,88 @@ def load(
 
 def _blocks(distribution: SpatialParallel, load_part: Callable[..., tf.data.Dataset]) -> tf.data.Dataset:
     """Image and label as the blocks of this process's devices; what several of them hold is read once."""
-    held = [part_of(distribution, place) for place in distribution.local_coordinates()]
+    held = [part_of(distribution, place) for place in distribution.runtime.local_coordinates()]
     parts = list(dict.fromkeys(held))
     places = [parts.index(part) for part in held]
-    counts = tuple(distribution.blocks(axis) for axis in ("batch", "x", "y", "z"))
+    counts = tuple(distribution.shards(axis) for axis in ("batch", "x", "y", "z"))
 
-    def join(*pairs: tuple[tf.Tensor, tf.Tensor]) -> tuple[LocalBlocks, LocalBlocks]:
-        images, labels = (tuple(pairs[place][i] for place in places) for i in (0, 1))
-        return LocalBlocks(images, (*counts, 1)), LocalBlocks(labels, counts)
+    def join(*held: tuple[tf.Tensor, ...]) -> tuple[LocalBlocks, ...]:
+        images, *rest = (tuple(held[place][i] for place in places) for i in range(len(held[0])))
+        return LocalBlocks(images, (*counts, 1)), *(LocalBlocks(blocks, counts) for blocks in rest)
 
     return tf.data.Dataset.zip(tuple(load_part(part=part) for part in parts)).map(join)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image of `shape` voxels lies in a box of another size.
+
+    Attributes:
+        shape: of the image.
+        start: its first voxel, in voxels of the box; negative where the image begins before the box.
+    """
+
+    shape: Index
+    start: Index
+
+    @classmethod
+    def of(cls, shape: Index, size: Sequence[int], seed: int | None, number: int) -> "Placement":
+        """An image that is padded around, or cut at a place that example `number` of a seed draws; None: the middle."""
+        bits = hashed(np.arange(3, dtype=np.uint64) + np.uint64(3 * number), (seed or 0) + 2)
+        start = [
+            (m - n) // 2 if m >= n or seed is None else -int(draw % np.uint64(n - m + 1))
+            for n, m, draw in zip(shape, size, bits, strict=True)
+        ]
+        return cls(shape, (start[0], start[1], start[2]))
+
+    def inside(self, box: Box) -> Box | None:
+        """The voxels of the image that lie in a box of the whole, counted from the image's first; None for none."""
+        pairs = [
+            (max(a - s, 0), min(b - s, n))
+            for a, b, s, n in zip(box.start, box.stop, self.start, self.shape, strict=True)
+        ]
+        if any(a >= b for a, b in pairs):
+            return None
+        (x0, x1), (y0, y1), (z0, z1) = pairs
+        return Box((x0, y0, z0), (x1, y1, z1))
+
+
+def _sized(
+    store: Store,
+    case: int,
+    part: Part,
+    size: Sequence[int],
+    augmentation: Augmentation | None,
+    seed: int,
+    number: int,
+    draw: int | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image, label and weights of a part of an example that is brought to `size`."""
+    shape, box = store.shape(case), part.box(size)
+    placement = Placement.of(shape, size, draw, number)
+    image = np.zeros((*box.shape, store.channels), np.float32)
+    label, weight = np.zeros(box.shape, np.uint8), np.zeros(box.shape, np.float32)
+    inside = placement.inside(box)
+    if inside is not None:
+        into = tuple(
+            slice(a + s - first, b + s - first)
+            for a, b, s, first in zip(inside.start, inside.stop, placement.start, box.start, strict=True)
+        )
+        image[into], label[into] = _box(store, case, inside, augmentation, seed, number)
+        weight[into] = 1
+    return image, label, weight
 
 
 def _example(
     store: Store, case: int, part: Part, augmentation: Augmentation | None, seed: int, number: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    shape = store.shape(case)
-    box = part.box(shape)
+    return _box(store, case, part.box(store.shape(case)), augmentation, seed, number)
+
+
+def _box(
+    store: Store, case: int, box: Box, augmentation: Augmentation | None, seed: int, number: int
+) -> tuple[np.ndarray, np.ndarray]:
     if augmentation is None:
         return store.read(case, box)
     key = int(hashed(np.array([number], np.uint64), seed + 1)[0])
-    return augmentation.draw(key).apply(lambda wanted: store.read(case, wanted), box, shape)
+    return augmentation.draw(key).apply(lambda wanted: store.read(case, wanted), box, store.shape(case))

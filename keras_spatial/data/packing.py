@@ -3,6 +3,8 @@
 Needs the extras `app` and `medical`.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,8 @@ from isal import isal_zlib
 
 # On CT blocks as small as zlib's own default, 6, and made in a twentieth of its time: see benchmarks/input.py.
 _LEVEL = 2
+# Deflate cannot compress better than 1:1032.
+DEFLATE_LIMIT = 1032
 
 
 @dataclass(frozen=True)
@@ -36,19 +40,26 @@ class PackedTensor(tfds.features.Tensor):
         shape: None for sizes that differ from example to example.
         dtype: what a reader gets.
         stored: what is compressed; every value has to be exact in it.
+        names: what the values 0, 1, ... stand for, where they are class numbers; the attribute `names`.
     """
 
-    def __init__(self, *, shape: tuple[int | None, ...], dtype: Any, stored: Any):
+    def __init__(self, *, shape: tuple[int | None, ...], dtype: Any, stored: Any, names: Sequence[str] = ()):
         super().__init__(shape=shape, dtype=dtype, encoding=tfds.features.Encoding.ZLIB)
+        self.names = list(names)
         self._stored = tfds.features.Tensor(shape=shape, dtype=stored, encoding=tfds.features.Encoding.ZLIB)
 
     @classmethod
     def from_json_content(cls, value: Any) -> "PackedTensor":  # pyright: ignore - TFDS allows a dictionary or its proto.
-        return cls(shape=tuple(value["shape"]), dtype=np.dtype(value["dtype"]), stored=np.dtype(value["stored"]))
+        return cls(
+            shape=tuple(value["shape"]),
+            dtype=np.dtype(value["dtype"]),
+            stored=np.dtype(value["stored"]),
+            names=value.get("names", ()),
+        )
 
     def to_json_content(self) -> dict[str, Any]:  # pyright: ignore
-        names = {"dtype": np.dtype(self.np_dtype).name, "stored": np.dtype(self._stored.np_dtype).name}
-        return {"shape": list(self.shape), **names}
+        types = {"dtype": np.dtype(self.np_dtype).name, "stored": np.dtype(self._stored.np_dtype).name}
+        return {"shape": list(self.shape), **types, **({"names": self.names} if self.names else {})}
 
     def encode_example(self, example_data: Packed | np.ndarray) -> Any:
         """The stored form of a packed array, or of an array, which is then packed here.
@@ -83,4 +94,18 @@ class PackedTensor(tfds.features.Tensor):
         value, shape = example_data, self.shape
         if isinstance(example_data, dict):
             value, shape = example_data["value"], example_data["shape"]
-        return np.frombuffer(isal_zlib.decompress(value), self._stored.np_dtype).reshape(shape)
+        dtype = np.dtype(self._stored.np_dtype)
+        return np.frombuffer(_decompressed(value, math.prod(map(int, shape)) * dtype.itemsize), dtype).reshape(shape)
+
+
+def _decompressed(stream: bytes, size: int) -> bytes:
+    """The content of a zlib stream of `size` bytes; one that holds more is not decompressed to its end."""
+    if not 0 <= size <= len(stream) * DEFLATE_LIMIT:
+        raise ValueError(f"{len(stream)} compressed bytes cannot hold the {size} bytes of the shape")
+    engine = isal_zlib.decompressobj()
+    content = engine.decompress(stream, max(1, size))
+    # A stream is read to its checksum, which follows the last byte of the content.
+    content += engine.decompress(engine.unconsumed_tail, 1) if not engine.eof else b""
+    if len(content) != size or not engine.eof or engine.unused_data:
+        raise ValueError(f"expected a zlib stream of {size} bytes and nothing behind it. Received: another length")
+    return content

@@ -5,6 +5,7 @@ index, but each record begins with its length: hopping from header to header fin
 """
 
 import itertools
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +15,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import tensorflow as tf
 
+from keras_spatial.data.opening import StoreError, named, open_builder
+
 Index = tuple[int, int, int]
 
 # A TFRecord: uint64 length, uint32 checksum of it, the data, uint32 checksum of the data.
 _HEADER, _FOOTER = 12, 4
-
-
-class StoreError(ValueError):
-    """The data set is not stored in blocks that can be read as asked."""
 
 
 @dataclass(frozen=True)
@@ -72,33 +71,37 @@ class Store:
     """The cases of one split, readable in any order and in any box.
 
     Args:
-        builder: a TFDS builder, or the folder of a built data set. Its examples hold "image" `[X, Y, Z, 1]`, "label"
-            `[X, Y, Z]`, "shape" and "block", and its metadata "blocks", as `datasets/lits` stores them.
+        builder: a TFDS builder, or the folder of a built data set. Its examples hold "image" `[X, Y, Z, channels]`,
+            "label" `[X, Y, Z]`, "case", "checksum", "shape" and "block", and its metadata "blocks" and "order" (the
+            names of the cases of each split), as `datasets/lits` stores them.
         split: "train", "validation" or "test".
 
     Raises:
-        StoreError: if the data set or the split is not there, or its files are not TFRecords of blocks.
+        StoreError: if the data set or the split is not there, or its files are damaged or no TFRecords of blocks.
     """
 
     def __init__(self, builder: Any, split: str):
-        if isinstance(builder, (str, Path)):
-            # Only reading TFDS's folders needs it; the package itself does not.
-            import tensorflow_datasets as tfds
-
-            builder = tfds.builder_from_directory(str(builder))
+        if isinstance(builder, (str, os.PathLike)):
+            builder = open_builder(builder)
         self.builder, self.split = builder, split
-        metadata = builder.info.metadata or {}
+        self._where = f"{builder.info.full_name} in {builder.data_dir}"
+        with named(builder.data_dir):
+            metadata = dict(builder.info.metadata or {})
+            splits = dict(builder.info.splits)
         if "blocks" not in metadata:
-            raise StoreError(f"{builder.info.full_name}: stored without block counts; build it with datasets/lits")
-        self.blocks = _index(metadata["blocks"])
-        names = set(builder.info.splits)
-        if self._name((0, 0, 0)) not in names:
             raise StoreError(
-                f"{builder.info.full_name}: no split {split!r} on disk; build the data set. Received: {sorted(names)}"
+                f"{self._where}: stored without block counts, or its metadata.json is missing; build it with "
+                f"datasets/lits. Received: metadata {sorted(metadata)}"
             )
-        self.cases = int(builder.info.splits[self._name((0, 0, 0))].num_examples)
+        self.blocks = _counts(self._where, metadata["blocks"])
+        if self._name((0, 0, 0)) not in splits:
+            raise StoreError(
+                f"{self._where}: no split {split!r} on disk; build the data set. Received: {sorted(splits)}"
+            )
+        self.cases = int(splits[self._name((0, 0, 0))].num_examples)
+        self._names = _order(self._where, metadata.get("order"), split, self.cases)
         self._offsets: dict[Index, list[tuple[str, int, int]]] = {}
-        self._shapes: dict[int, Index] = {}
+        self._seen: dict[int, _Record] = {}
         self._lock = threading.Lock()
         self.bytes_read = 0
 
@@ -109,11 +112,16 @@ class Store:
         bx, by, bz = self.blocks
         return (x and x * bx), (y and y * by), (z and z * bz)
 
+    @property
+    def channels(self) -> int:
+        """Channels of an image."""
+        return int(self.builder.info.features["image"].shape[-1])
+
     def check(self, part: Part) -> None:
         """Raise StoreError unless every block of the partition is a union of stored blocks."""
         if any(stored % wanted for stored, wanted in zip(self.blocks, part.of, strict=True)):
             raise StoreError(
-                f"{self.builder.info.full_name}: stored in {self.blocks} blocks, which cannot be joined to {part.of}. "
+                f"{self._where}: stored in {self.blocks} blocks, which cannot be joined to {part.of}. "
                 f"Build it with block counts that are multiples of {part.of}."
             )
 
@@ -122,9 +130,9 @@ class Store:
         static = self.static_shape
         if None not in static:
             return _index(static)
-        if case not in self._shapes:
-            self._shapes[case] = _index(self._example(case, (0, 0, 0))["shape"])
-        return self._shapes[case]
+        if case not in self._seen:
+            self._example(case, (0, 0, 0))
+        return self._seen[case].shape
 
     def read(self, case: int, box: Box) -> tuple[np.ndarray, np.ndarray]:
         """The voxels of a box, which has to lie inside the image.
@@ -133,10 +141,10 @@ class Store:
             case: position in the split, from 0.
 
         Returns:
-            Image float32 `[x, y, z, 1]` and label uint8 `[x, y, z]`, perhaps read-only.
+            Image float32 `[x, y, z, channels]` and label uint8 `[x, y, z]`, perhaps read-only.
 
         Raises:
-            StoreError: where the stored bytes are damaged.
+            StoreError: where the stored bytes are damaged, or a record is not the one that belongs at its place.
         """
         shape = self.shape(case)
         touched = [
@@ -147,7 +155,7 @@ class Store:
         if len(blocks) == 1 and Part(blocks[0], self.blocks).box(shape) == box:
             example = self._example(case, blocks[0])
             return example["image"], example["label"]
-        image, label = np.empty((*box.shape, 1), np.float32), np.empty(box.shape, np.uint8)
+        image, label = np.empty((*box.shape, self.channels), np.float32), np.empty(box.shape, np.uint8)
         for index in blocks:
             example = self._example(case, index)
             block = Part(index, self.blocks).box(shape)
@@ -167,32 +175,98 @@ class Store:
 
     def _example(self, case: int, block: Index) -> dict[str, Any]:
         path, offset, length = self._records(block)[case]
-        with _open(path) as file:
-            file.seek(offset)
-            record = file.read(length)
+        try:
+            with _open(path) as file:
+                file.seek(offset)
+                record = file.read(length)
+        except (OSError, tf.errors.OpError) as error:
+            raise _missing(path, error) from error
         if len(record) != length:
             raise StoreError(f"{path}: truncated; build the data set again. Received: {len(record)} of {length} bytes")
         with self._lock:
             self.bytes_read += length
+        where = f"{path}: damaged at byte {offset}, case {case} of block {block}; build the data set again. Received: "
         try:
-            return self.builder.info.features.deserialize_example_np(record)
+            example = self.builder.info.features.deserialize_example_np(record)
+            found = _Record(
+                _text(example["case"]), _index(example["block"]), _index(example["shape"]), _text(example["checksum"])
+            )
+            stored = example["label"].shape, example["image"].shape
         except Exception as error:  # Whatever protobuf, zlib or NumPy find wrong with damaged bytes.
+            raise StoreError(f"{where}{type(error).__name__}: {error}") from error
+        self._check(path, case, block, found)
+        expected = Part(block, self.blocks).box(found.shape).shape
+        if stored != (expected, (*expected, self.channels)):
+            raise StoreError(f"{where}label and image of {stored[0]} and {stored[1]} voxels for a block of {expected}")
+        return example
+
+    def _check(self, path: str, case: int, block: Index, found: "_Record") -> None:
+        """Whether a record is the one that belongs at its place: files can be swapped, and records be moved."""
+        first = self._seen.get(case, found)
+        expected = _Record(self._names.get(case, first.case), block, first.shape, first.checksum)
+        if found != expected:
             raise StoreError(
-                f"{path}: damaged at byte {offset}, case {case} of block {block}; build the data set again. "
-                f"Received: {type(error).__name__}: {error}"
-            ) from error
+                f"{path}: its records are not those that belong there: files were swapped, mixed with those of another "
+                f"data set, or written in another order; build the data set again. Record {case} of split "
+                f"{self._name(block)!r}: expected {expected}. Received: {found}"
+            )
+        with self._lock:
+            self._seen.setdefault(case, found)
 
     def _records(self, block: Index) -> list[tuple[str, int, int]]:
         with self._lock:
             if block not in self._offsets:
-                found = [r for p in self.builder.info.splits[self._name(block)].filepaths for r in _scan(str(p))]
+                name = self._name(block)
+                with named(self.builder.data_dir):
+                    files = [str(path) for path in self.builder.info.splits[name].filepaths]
+                found = [record for path in files for record in _scan(path, self.cases)]
                 if len(found) != self.cases:
                     raise StoreError(
-                        f"{self.builder.info.full_name}: split {self._name(block)!r} holds {len(found)} cases, others "
-                        f"{self.cases}; build the data set again."
+                        f"{self._where}: split {name!r} holds {len(found)} cases, others {self.cases}; build the data "
+                        "set again."
                     )
                 self._offsets[block] = found
             return self._offsets[block]
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What a record says of itself."""
+
+    case: str
+    block: Index
+    shape: Index
+    checksum: str
+
+    def __str__(self) -> str:
+        return f"{self.case!r}, block {self.block}, of {self.shape} voxels, source {self.checksum[:16]!r}"
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def _counts(where: str, value: Any) -> Index:
+    whole = isinstance(value, list | tuple) and all(isinstance(n, int) and not isinstance(n, bool) for n in value)
+    if not whole or len(value) != 3 or not all(1 <= n <= 64 for n in value):
+        raise StoreError(
+            f"{where}: metadata.json is damaged; build the data set again. Expected three block counts. Received: "
+            f"{value!r:.100}"
+        )
+    return _index(value)
+
+
+def _order(where: str, orders: Any, split: str, cases: int) -> dict[int, str]:
+    """The names of the cases of a split by their place; none for data sets built before they were kept."""
+    if not orders:
+        return {}
+    names = orders.get(split) if isinstance(orders, dict) else None
+    if not isinstance(names, list) or len(names) != cases or not all(isinstance(name, str) for name in names):
+        raise StoreError(
+            f"{where}: metadata.json and dataset_info.json do not fit together; build the data set again. Expected the "
+            f"names of {cases} cases of {split!r}. Received: {names!r:.100}"
+        )
+    return dict(enumerate(names))
 
 
 def _open(path: str) -> BinaryIO:
@@ -202,15 +276,23 @@ def _open(path: str) -> BinaryIO:
     return Path(path).open("rb")
 
 
-def _scan(path: str) -> list[tuple[str, int, int]]:
-    size = tf.io.gfile.stat(path).length
+def _missing(path: str, error: Exception) -> StoreError:
+    return StoreError(f"{path}: cannot be read; build the data set again. Received: {type(error).__name__}: {error}")
+
+
+def _scan(path: str, most: int) -> list[tuple[str, int, int]]:
+    """Place and length of each record, of `most` and one at most."""
     records, position = [], 0
-    with _open(path) as file:
-        while position < size:
-            file.seek(position)
-            length = int.from_bytes(file.read(8), "little")
-            if position + _HEADER + length + _FOOTER > size:
-                raise StoreError(f"{path}: truncated, or no TFRecord file; build the data set again.")
-            records.append((path, position + _HEADER, length))
-            position += _HEADER + length + _FOOTER
+    try:
+        size = tf.io.gfile.stat(path).length
+        with _open(path) as file:
+            while position < size and len(records) <= most:
+                file.seek(position)
+                length = int.from_bytes(file.read(8), "little")
+                if position + _HEADER + length + _FOOTER > size:
+                    raise StoreError(f"{path}: truncated, or no TFRecord file; build the data set again.")
+                records.append((path, position + _HEADER, length))
+                position += _HEADER + length + _FOOTER
+    except (OSError, tf.errors.OpError) as error:
+        raise _missing(path, error) from error
     return records

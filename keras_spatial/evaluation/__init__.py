@@ -1,4 +1,7 @@
-"""The metrics of the Liver Tumor Segmentation Benchmark (LiTS), per case and per data set, with confidence intervals.
+"""Metrics per case and per data set, with confidence intervals: of any classes, and those of LiTS.
+
+`evaluate_classes` and `summarise_classes` take the names of any classes. The rest are the metrics of the Liver Tumor
+Segmentation Benchmark (LiTS).
 
 Definitions: Bilic et al., "The Liver Tumor Segmentation Benchmark (LiTS)", Medical Image Analysis 84:102680, and the
 challenge's scoring program (`PatrickChrist/lits-challenge-scoring`). Where the program contradicts its own definitions,
@@ -19,6 +22,15 @@ the definitions are followed. The deviations:
 """
 
 from keras_spatial.evaluation.cases import CaseMetrics, EvaluationError, evaluate_case
+from keras_spatial.evaluation.classes import (
+    METRICS,
+    ClassMetrics,
+    LabelledCase,
+    LabelledSummary,
+    evaluate_classes,
+    summarise_classes,
+    write_class_csv,
+)
 from keras_spatial.evaluation.lesions import Lesion, LesionMatching, match_lesions
 from keras_spatial.evaluation.masks import UNDEFINED, MaskMetrics, compare_masks
 from keras_spatial.evaluation.summary import Estimate, Stratum, Summary, summarise
@@ -26,10 +38,14 @@ from keras_spatial.evaluation.surfaces import SurfaceDistances, surface, surface
 from keras_spatial.evaluation.table import case_row, write_csv
 
 __all__ = [
+    "METRICS",
     "UNDEFINED",
     "CaseMetrics",
+    "ClassMetrics",
     "Estimate",
     "EvaluationError",
+    "LabelledCase",
+    "LabelledSummary",
     "Lesion",
     "LesionMatching",
     "MaskMetrics",
@@ -39,9 +55,12 @@ __all__ = [
     "case_row",
     "compare_masks",
     "evaluate_case",
+    "evaluate_classes",
     "match_lesions",
     "summarise",
+    "summarise_classes",
     "surface",
     "surface_distances",
+    "write_class_csv",
     "write_csv",
 ]

@@ -24,11 +24,12 @@ class Estimate:
     """One metric of a data set.
 
     Attributes:
-        value: as LiTS computes it; None where nothing was there to average.
+        value: as LiTS computes it (for the metrics of any classes: equal to `defined`); None where nothing was there to
+            average.
         low, high: bootstrap percentile interval of `defined`; None with fewer than two cases.
-        defined: the same without undefined entries; equal to `value` where `undefined` is 0.
+        defined: the mean without undefined entries; equal to `value` where `undefined` is 0.
         count: how many entries (cases, lesions) it stands on, undefined ones included.
-        undefined: how many of them are undefined, and 9001 in LiTS.
+        undefined: how many of them are undefined; LiTS counts these as 9001.
     """
 
     value: float | None
@@ -138,6 +139,20 @@ def summarise(cases: Sequence[CaseMetrics], *, confidence: float = 0.95, samples
     metrics["tumour_burden_rmse"] = estimate(replace(burden, numerator=burden.numerator**2), np.sqrt)
     metrics["tumour_burden_max"] = _largest(burden)
     return Summary(len(cases), metrics, _strata(cases, estimate), confidence, samples)
+
+
+def estimate_mean(values: Sequence[float | None], *, confidence: float, samples: int, seed: int) -> Estimate:
+    """The mean over the cases with its bootstrap interval; None is left out, and counted as undefined.
+
+    Args:
+        values: one a case; None where it does not exist.
+        confidence: of the interval.
+        samples: bootstrap samples.
+        seed: of the bootstrap.
+    """
+    known = np.array([v is not None for v in values], float)
+    sums = _Sums(np.array([v or 0.0 for v in values]), known, len(values), 0)
+    return replace(_estimate(sums, _same, confidence, samples, seed), undefined=int(len(values) - known.sum()))
 
 
 def _same(values: np.ndarray) -> np.ndarray:

@@ -53,10 +53,22 @@ def surface_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Spacin
         truth: bool `[X, Y, Z]`.
         spacing: voxel size along x, y, z in mm.
     """
-    ours, theirs = surface(prediction), surface(truth)
-    both = [nearest_distances(theirs, ours, spacing), nearest_distances(ours, theirs, spacing)]
-    pooled = np.concatenate(both)
+    pooled = np.concatenate(directed_distances(prediction, truth, spacing))
     return SurfaceDistances(float(pooled.mean()), float(np.sqrt(np.mean(pooled**2))), float(pooled.max()))
+
+
+def directed_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
+    """Distances from the surface of the prediction to that of the truth, and from that of the truth back, mm.
+
+    Args:
+        prediction, truth: bool `[X, Y, Z]`, neither of them empty.
+        spacing: voxel size along x, y, z in mm.
+
+    Returns:
+        float64, one for each surface voxel of the prediction, and one for each of the truth.
+    """
+    ours, theirs = surface(prediction), surface(truth)
+    return nearest_distances(theirs, ours, spacing), nearest_distances(ours, theirs, spacing)
 
 
 def nearest_distances(

@@ -1,20 +1,37 @@
 """Segmenting volumes with a trained model: whole images, or patches as a baseline to compare with. Needs `medical`."""
 
+from keras_spatial.inference.batches import Outcome, segment_each, write_failed
 from keras_spatial.inference.files import predict_to_files
 from keras_spatial.inference.flips import flip_average
-from keras_spatial.inference.probabilities import probabilities_of
+from keras_spatial.inference.probabilities import ensemble_average, probabilities_of
 from keras_spatial.inference.segmentation import Patches, Segmentation, keep_largest_liver, segment
 from keras_spatial.inference.sliding import importance, sliding_window, window_starts
+from keras_spatial.inference.sources import (
+    NothingToSegment,
+    ResultsCollide,
+    Source,
+    check_results,
+    find_sources,
+)
 
 __all__ = [
+    "NothingToSegment",
+    "Outcome",
     "Patches",
+    "ResultsCollide",
     "Segmentation",
+    "Source",
+    "check_results",
+    "ensemble_average",
+    "find_sources",
     "flip_average",
     "importance",
     "keep_largest_liver",
     "predict_to_files",
     "probabilities_of",
     "segment",
+    "segment_each",
     "sliding_window",
     "window_starts",
+    "write_failed",
 ]

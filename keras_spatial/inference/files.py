@@ -13,6 +13,7 @@ import tensorflow as tf
 import zarr
 
 from keras_spatial import processes
+from keras_spatial._paths import fault_of_name, partial, printable
 from keras_spatial.model import Model
 from keras_spatial.runtimes.blocks import Block, LocalBlocks
 
@@ -63,6 +64,10 @@ def predict_to_files(
             f"path: expected a name that ends in .nii or .zarr; a compressed file cannot be written by many processes. "
             f"Received: {path.name!r}"
         )
+    # {case} is as long as the number of the last of a million images.
+    fault = fault_of_name(path)
+    if fault:
+        raise ValueError(f"path: choose another name. Received: {printable(path)!r}: {fault}")
     matrix = np.eye(4) if affine is None else np.asarray(affine, np.float64)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or not np.linalg.det(matrix[:3, :3]):
         raise ValueError(f"affine: expected an invertible [4, 4] matrix. Received: {affine}")
@@ -117,7 +122,7 @@ def _single_cases(batches: Iterator[list[Block]]) -> Iterator[list[Block]]:
 
 def _write(path: Path, shape: Sequence[int], dtype: np.dtype, blocks: Sequence[Block], affine: np.ndarray) -> None:
     job = processes.current()
-    part = path.with_name(f".part-{path.name}")
+    part = partial(path)
     create, fill = (_create_nifti, _fill_nifti) if path.suffix == ".nii" else (_create_zarr, _fill_zarr)
     largest = [max((b.values.shape[axis] for b in blocks), default=1) for axis in range(len(shape))]
     chunks = np.max([json.loads(text) for text in job.exchange(f"blocks of {path}", json.dumps(largest))], 0)

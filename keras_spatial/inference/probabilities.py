@@ -1,6 +1,6 @@
 """What a model says, as class probabilities, as a plain function of arrays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -42,3 +42,24 @@ def probabilities_of(model: keras.Model, *, from_logits: bool = True) -> Predict
         return special.softmax(outputs, axis=-1) if from_logits else outputs
 
     return predict
+
+
+def ensemble_average(members: Sequence[Predict]) -> Predict:
+    """The mean of the probabilities of several networks, such as those of the folds of a cross-validation.
+
+    Args:
+        members: at least one, see `probabilities_of`.
+
+    Raises:
+        ValueError: without members.
+    """
+    if not members:
+        raise ValueError("ensemble_average: expected at least one member. Received: none")
+
+    def averaged(images: np.ndarray) -> np.ndarray:
+        total = members[0](images)
+        for member in members[1:]:
+            total = total + member(images)
+        return total / np.float32(len(members))
+
+    return averaged

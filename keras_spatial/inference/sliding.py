@@ -19,11 +19,12 @@ def sliding_window(
     overlap: float = 0.5,
     blend: Blend = "gaussian",
     batch_size: int = 1,
+    fill: float | None = None,
 ) -> np.ndarray:
     """Class probabilities of an image from those of overlapping patches.
 
     Every voxel's probabilities are the mean over the patches that hold it, weighted by its place in the patch. An image
-    smaller than a patch is padded with its lowest value. Every call of `predict` gets the same shape, so that a
+    smaller than a patch is padded around. Every call of `predict` gets the same shape, so that a
     model is traced once. Beside the image, memory holds one array of the size of the result and one patch batch.
 
     Args:
@@ -34,6 +35,7 @@ def sliding_window(
         blend: "gaussian" trusts the middle of a patch most, where the network saw the most context (as in nnU-Net and
             MONAI, standard deviation an eighth of the patch); "constant" trusts all voxels alike.
         batch_size: patches per call of `predict`.
+        fill: value of the padding; the image's lowest by default.
 
     Returns:
         float32 `[X, Y, Z, classes]`.
@@ -50,7 +52,8 @@ def sliding_window(
         raise ValueError(f"batch_size: expected 1 or more. Received: {batch_size}")
     weights = importance(patch, blend)[..., None]
     lack = [max(p - n, 0) for p, n in zip(patch, image.shape, strict=False)]
-    padded = np.pad(image, [(k // 2, k - k // 2) for k in lack] + [(0, 0)], constant_values=image.min(initial=np.inf))
+    value = float(image.min(initial=np.inf)) if fill is None else fill
+    padded = np.pad(image, [(k // 2, k - k // 2) for k in lack] + [(0, 0)], constant_values=value)
     total, weight = None, np.zeros((*padded.shape[:3], 1), np.float32)
     starts = [window_starts(n, p, overlap) for n, p in zip(padded.shape, patch, strict=False)]
     for places in _batches(product(*starts), batch_size):

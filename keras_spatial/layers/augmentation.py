@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops, random
 
-from keras_spatial.interpolation import FILL_MODES, interpolated, outside
+from keras_spatial.engine.interpolation import FILL_MODES, interpolated, outside
 from keras_spatial.layers.volumes import RandomVolumeLayer, Shape, surplus, three_sizes
 
 _AXES = "xyz"

@@ -7,6 +7,7 @@ import keras
 from keras import layers
 
 from keras_spatial.model import Model
+from keras_spatial.models.arguments import KITS, check_arguments
 
 
 def UNet2D(input_shape: Sequence[int | None], classes: int, **options: Any) -> Model:
@@ -45,7 +46,7 @@ def UNet3D(input_shape: Sequence[int | None], classes: int, **options: Any) -> M
         A `ks.Model`, partitioned if a `ks.SpatialParallel` is in force.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of its range, or the image cannot be halved so often.
 
     Example:
 
@@ -72,27 +73,18 @@ def _unet(
     activation_of_output: str | None = None,
     name: str | None = None,
 ) -> Model:
-    if len(input_shape) != rank + 1:
-        raise ValueError(
-            f"input_shape must have {rank} image axes and the channels, without the batch. Received: {input_shape}"
-        )
-    counts = {
-        "classes": classes,
-        "filters": filters,
-        "levels": levels,
-        "convolutions": convolutions,
-        "kernel_size": kernel_size,
-    }
-    for argument, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{argument} must be a positive integer. Received: {argument}={value!r}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1. Received: dropout={dropout!r}")
-
+    check_arguments(
+        rank,
+        input_shape,
+        levels=levels,
+        dropout=dropout,
+        classes=classes,
+        filters=filters,
+        convolutions=convolutions,
+        kernel_size=kernel_size,
+    )
     use_bias = not batch_normalization if use_bias is None else use_bias
-    convolution = {2: layers.Conv2D, 3: layers.Conv3D}[rank]
-    transposed = {2: layers.Conv2DTranspose, 3: layers.Conv3DTranspose}[rank]
-    pooling = {2: layers.MaxPooling2D, 3: layers.MaxPooling3D}[rank]
+    convolution, transposed, pooling = KITS[rank].convolution, KITS[rank].transposed, KITS[rank].pooling
 
     def block(x, width: int, label: str, dropout_of: Sequence[bool]):
         for number, drop in enumerate(dropout_of, start=1):

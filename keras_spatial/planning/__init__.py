@@ -2,5 +2,6 @@
 
 from keras_spatial.planning.plan import Plan, plan, readable
 from keras_spatial.planning.search import NothingFits, smallest_mesh
+from keras_spatial.planning.sharing import shared_distribution
 
-__all__ = ["NothingFits", "Plan", "plan", "readable", "smallest_mesh"]
+__all__ = ["NothingFits", "Plan", "plan", "readable", "shared_distribution", "smallest_mesh"]

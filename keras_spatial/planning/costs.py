@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import tensorflow as tf
 
-from keras_spatial.mtf.shared import static_sizes
-from keras_spatial.planning.rehearsal import RECEIVED, byte_size
+from keras_spatial.runtimes.functions import static_sizes
+from keras_spatial.runtimes.rehearsal import RECEIVED, byte_size
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 # Their results are their first input under another shape or name.

@@ -1,6 +1,7 @@
 """`ks.plan`: what one step of a model costs each device of a mesh."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,11 @@ from keras import tree
 
 from keras_spatial import losses
 from keras_spatial.conversion import partition
-from keras_spatial.distribution import SpatialParallel
-from keras_spatial.model import Model, check_distribution
+from keras_spatial.distribution import SpatialParallel, check_distribution
+from keras_spatial.keras_private import compilation
+from keras_spatial.model import Model
 from keras_spatial.planning.costs import Costs, costs
-from keras_spatial.planning.rehearsal import Rehearsal
+from keras_spatial.runtimes.rehearsal import RehearsalRuntime
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -101,6 +103,7 @@ def plan(
     *,
     training: bool = True,
     input_shape: Sequence[int] | None = None,
+    unsupported: str = "raise",
 ) -> Plan:
     """Find out what a step would cost each device, without running it and without its devices.
 
@@ -116,6 +119,7 @@ def plan(
         dtype: a Keras dtype policy such as `"mixed_float16"`, in place of the model's own.
         training: whether to plan a step of `fit` or of `predict`.
         input_shape: shape of an image without the batch, for models that leave it open.
+        unsupported: as for `ks.partition`; for a partitioned model as it was partitioned.
 
     Returns:
         A `Plan`.
@@ -133,14 +137,23 @@ def plan(
     check_distribution(distribution)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
-    rehearsal = Rehearsal(distribution)
-    spatial = partition(model if dtype is None else _with_dtype(model, dtype), rehearsal, input_shape)
-    spatial.compile(**_compilation(model, spatial))
+    rehearsed = distribution.rehearsed()
+    runtime = rehearsed.runtime
+    assert isinstance(runtime, RehearsalRuntime)
+    if isinstance(model, Model) and model.distribution is not None and model._network.replicate:
+        unsupported = "replicate"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # What is replicated was said when the model was partitioned, and is planned.
+        planned = model if dtype is None else _with_dtype(model, dtype)
+        spatial = partition(planned, rehearsed, input_shape, unsupported=unsupported)
+    network = spatial._network
+    keras.Model.compile(spatial, **_compilation(model, network.output_specs))
     if isinstance(model, Model):
         spatial._partition.recompute = dict(model._partition.recompute)
-    images = tree.map_structure(lambda x: _spec(x, batch_size, input_shape), spatial._inputs_struct)
+    images = tree.map_structure(lambda x: _spec(x, batch_size, input_shape), network.input_specs)
     if training:
-        labels = tree.map_structure(lambda x: _label(x, spatial.loss, batch_size, images), spatial._outputs_struct)
+        outputs = network.output_specs_for(images, True)
+        labels = tree.map_structure(lambda x: _label(x, spatial.loss, batch_size, images), outputs)
         traced = _trace(spatial.train_step, (images, labels))
         optimizer = _bytes(spatial.optimizer.variables)
     else:
@@ -159,8 +172,8 @@ def plan(
         workspace=found.workspace,
         at=found.at,
         largest=found.largest,
-        halo=rehearsal.traffic["halo"],
-        allreduce=rehearsal.traffic["allreduce"],
+        halo=runtime.traffic["halo"],
+        allreduce=runtime.traffic["allreduce"],
         flops=found.flops,
     )
 
@@ -179,12 +192,13 @@ def _trace(step, data):
     return tf.function(lambda *data: step(data), autograph=False).get_concrete_function(*data)
 
 
-def _compilation(model: keras.Model, spatial: keras.Model) -> dict[str, Any]:
+def _compilation(model: keras.Model, outputs: Any) -> dict[str, Any]:
     """As the model is compiled, but with an optimizer of its own."""
-    if not model.compiled:
-        return {"optimizer": "adam", "loss": tree.map_structure(lambda _: _loss(), spatial._outputs_struct)}
+    known = compilation(model)
+    if known is None:
+        return {"optimizer": "adam", "loss": tree.map_structure(lambda _: _loss(), outputs), "jit_compile": False}
     optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(model.optimizer))
-    return {**model._compile_config.config, "optimizer": optimizer, "jit_compile": False}
+    return {**known, "optimizer": optimizer, "jit_compile": False}
 
 
 def _loss() -> keras.losses.Loss:
@@ -218,7 +232,7 @@ def _with_dtype(model: keras.Model, dtype: str) -> keras.Model:
 
     result = keras.models.clone_model(model, clone_function=copy)
     if model.compiled:
-        result.compile(**_compilation(model, result))
+        result.compile(**_compilation(model, None))
     return result
 
 

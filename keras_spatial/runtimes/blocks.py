@@ -1,7 +1,6 @@
 """Images and labels of which a process holds only its own blocks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
@@ -68,17 +67,22 @@ class LocalBlocks(tf.experimental.ExtensionType):
             )
 
 
-@dataclass(frozen=True)
 class Block:
     """A part of an array that a device of this process holds.
 
-    Attributes:
+    Args:
         index: where it lies in the array, one slice for each axis.
-        values: the part.
+        values: the part; or what reads it, whenever it is asked for, from where it is kept.
     """
 
-    index: tuple[slice, ...]
-    values: np.ndarray
+    def __init__(self, index: tuple[slice, ...], values: np.ndarray | Callable[[], np.ndarray]):
+        self.index = index
+        self._values = values
+
+    @property
+    def values(self) -> np.ndarray:
+        """The part."""
+        return self._values() if callable(self._values) else self._values
 
 
 def as_tensor(value) -> tf.Tensor | LocalBlocks:

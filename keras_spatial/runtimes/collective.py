@@ -1,4 +1,4 @@
-"""Mesh-TensorFlow over many processes: each lowers only its own slices, and reaches the others by TF collectives.
+"""Mesh-TensorFlow over many processes: each lowers only its own shards, and reaches the others by TF collectives.
 
 All processes build the same Mesh-TF graph, so they meet the same messages in the same order; keys are numbered in that
 order and need no negotiation. Whatever stays between devices of one process is a plain copy.
@@ -6,23 +6,27 @@ order and need no negotiation. Whatever stays between devices of one process is 
 
 import itertools
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_spatial.mtf.compatibility import mtf
-from keras_spatial.mtf.shared import static_sizes
+from keras_spatial.mesh_tensorflow import mtf
 from keras_spatial.processes import Processes
+from keras_spatial.runtimes.base import Runtime
+from keras_spatial.runtimes.functions import static_sizes
 from keras_spatial.runtimes.placement import Placement
+from keras_spatial.runtimes.reduction import reduce_together
+from keras_spatial.runtimes.synchronize import callbacks_without_files, facts_of, state_of
 
 # Keys of one process must not repeat among its graphs: all processes trace the same functions in the same order.
 _instances = itertools.count(1)
 
 
 class CollectiveMesh(Placement):
-    """One slice of every tensor on each device of this process.
+    """One shard of every tensor on each device of this process.
 
     Args:
         shape: the mesh's shape.
@@ -30,8 +34,6 @@ class CollectiveMesh(Placement):
         devices: full names of all devices of the mesh, of all processes, in the order of processors.
         processes: the processes.
     """
-
-    fuses_allreduces = True
 
     def __init__(self, shape: mtf.Shape, layout: mtf.LayoutRules, devices: Sequence[str], processes: Processes):
         self.processes = processes
@@ -41,7 +43,7 @@ class CollectiveMesh(Placement):
         self._last: list[tf.Operation] = []
         super().__init__(shape, layout, [devices[pnum] for pnum in self.local])
 
-    # What a slice is: lists hold this process's slices, in the order of `local`.
+    # What a shard is: lists hold this process's shards, in the order of `local`.
 
     def laid_out_pnum(self):
         return self.LaidOutTensor(list(self.local))
@@ -78,6 +80,9 @@ class CollectiveMesh(Placement):
 
     # Messages.
 
+    def reduce_together(self, tensors: Sequence) -> None:
+        reduce_together(self, tensors)
+
     def allreduce(self, x, mesh_axes: Sequence[int], reduction_fn_string: str):
         if all(self.shape[axis].size == 1 for axis in mesh_axes):
             return x.to_laid_out_tensor()
@@ -99,7 +104,7 @@ class CollectiveMesh(Placement):
         return self.LaidOutTensor([results[pnum] for pnum in self.local])
 
     def receive(self, x, mesh_axis: int, source_pcoord: Sequence[int | None]):
-        """Each slice from one neighbour, or zeros: copies within a process, messages between processes."""
+        """Each shard from one neighbour, or zeros: copies within a process, messages between processes."""
         slices = dict(zip(self.local, x.to_laid_out_tensor().tensor_list, strict=True))
         sends: list[tf.Tensor] = []
         received: dict[int, tf.Tensor] = {}
@@ -127,10 +132,10 @@ class CollectiveMesh(Placement):
         return self.LaidOutTensor(results)
 
     def allconcat(self, x, mesh_axis, concat_axis):
-        raise NotImplementedError("keras_spatial gathers by all-reduce: see lowering.relayout.")
+        raise NotImplementedError("keras_spatial gathers by all-reduce: see engine.reshard.")
 
     def alltoall(self, x, mesh_axis, split_axis, concat_axis):
-        raise NotImplementedError("keras_spatial changes layouts by halo exchange: see lowering.relayout.")
+        raise NotImplementedError("keras_spatial changes layouts by halo exchange: see engine.reshard.")
 
     # The rim to TensorFlow's collectives.
 
@@ -216,6 +221,39 @@ class CollectiveMesh(Placement):
 
     def _coordinates(self, pnum: int) -> list[int]:
         return mtf.pnum_to_processor_coordinates(self.shape, pnum)
+
+
+class CollectiveRuntime(Runtime):
+    """Devices of many processes.
+
+    Args:
+        device_mesh, layout: as for `Runtime`.
+        processes: the processes of this job.
+    """
+
+    def __init__(self, device_mesh: keras.distribution.DeviceMesh, layout: Mapping[str, str], processes: Processes):
+        super().__init__(device_mesh, layout)
+        self.processes = processes
+        self.writes = processes.is_first
+
+    def mesh_impl(self) -> CollectiveMesh:
+        return CollectiveMesh(self.shape, self.layout_rules, self.devices, self.processes)
+
+    def fit_arguments(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        if self.writes:
+            return arguments
+        return {**arguments, "verbose": 0, "callbacks": callbacks_without_files(arguments.get("callbacks"))}
+
+    def synchronize(self, model: keras.Model) -> None:
+        """Raise a `RuntimeError` in all processes that names what differs, within the processes' timeout."""
+        variables = state_of(model)
+        self.processes.agree("model", facts_of(model, variables))
+        if variables:
+            broadcast_variables(variables, self.processes)
+
+    def agree_on_batch(self, what: str, batch: Any) -> None:
+        """Raise a `RuntimeError` in all processes that names the tensor that differs."""
+        self.processes.agree_on_batch(what, batch)
 
 
 def _reduce(values: list[tf.Tensor], reduction: str) -> tf.Tensor:

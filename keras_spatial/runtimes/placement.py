@@ -5,18 +5,19 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from keras_spatial.mtf.compatibility import PlacementMeshImpl, mtf
-from keras_spatial.mtf.shared import static_sizes
+from keras_spatial.mesh_tensorflow import PlacementMeshImpl, mtf
+from keras_spatial.runtimes.base import Runtime, ShardOperations
+from keras_spatial.runtimes.functions import static_sizes
 
 # By it a profile tells sums over devices from the layers' own operations (`keras_spatial.profiling`).
 REDUCE_SCOPE = "allreduce"
 
 
-class Placement(PlacementMeshImpl):
-    """One slice of every tensor on each device; TensorFlow's executor copies between them.
+class Placement(ShardOperations, PlacementMeshImpl):
+    """One shard of every tensor on each device; TensorFlow's executor copies between them.
 
     Differs from `mtf.PlacementMeshImpl` in what costs graph nodes or memory: an all-reduce is one sum and as many
-    copies instead of an unrolled ring (N instead of N² nodes), an imported tensor is cut into slices axis after axis,
+    copies instead of an unrolled ring (N instead of N² nodes), an imported tensor is cut into shards axis after axis,
     and processor coordinates are Python integers.
     """
 
@@ -33,7 +34,7 @@ class Placement(PlacementMeshImpl):
         return self._collective_with_groups(x, list(mesh_axes), sum_and_copy)
 
     def receive(self, x, mesh_axis: int, source_pcoord: Sequence[int | None]):
-        """Each slice from one neighbour, or zeros. TensorFlow copies what the operation that reads it has elsewhere."""
+        """Each shard from one neighbour, or zeros. TensorFlow copies what the operation that reads it has elsewhere."""
         slices = x.to_laid_out_tensor().tensor_list
         received = [None] * len(slices)
         for group in mtf.processor_groups(self.shape, [mesh_axis]):
@@ -63,6 +64,13 @@ class Placement(PlacementMeshImpl):
             return pieces[tuple(b // max(s, 1) for b, s in zip(begin, slice_shape, strict=True))]
 
         return self.LaidOutTensor(_on_each(self.devices, tf.identity, [piece_of(p) for p in range(self.size)]))
+
+
+class PlacementRuntime(Runtime):
+    """Devices of one process."""
+
+    def mesh_impl(self) -> Placement:
+        return Placement(self.shape, self.layout_rules, self.devices)
 
 
 def _split(x: tf.Tensor, count: int, axis: int) -> list[tf.Tensor]:

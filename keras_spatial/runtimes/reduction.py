@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from keras_spatial.mtf.compatibility import mtf
+from keras_spatial.mesh_tensorflow import mtf
 
 
 def reduce_together(mesh_impl: mtf.MeshImpl, tensors: Sequence) -> None:

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras.src.saving.keras_saveable import KerasSaveable  # Not public; what all that has a configuration derives from.
 
-from keras_spatial.processes import Processes
-from keras_spatial.runtimes.collective import broadcast_variables
+from keras_spatial.keras_private import KerasSaveable, compilation, function_arguments
 
 # Callbacks of Keras that write or send something, and change nothing in the training itself.
 _WRITERS = (
@@ -34,18 +32,6 @@ def callbacks_without_files(callbacks: Any) -> Any:
     return [c for c in listed if not isinstance(c, _WRITERS) and not getattr(c, "first_process_only", False)]
 
 
-def synchronize(model: keras.Model, processes: Processes) -> None:
-    """Check that all processes hold the same model on the same mesh, and give them the first one's weights.
-
-    Raises:
-        RuntimeError: in all processes, naming what differs, within the processes' timeout.
-    """
-    variables = state_of(model)
-    processes.agree("model", facts_of(model, variables))
-    if variables:
-        broadcast_variables(variables, processes)
-
-
 def state_of(model: keras.Model) -> list[keras.Variable]:
     """All that training changes: weights, moving averages, random seeds, the optimizer's state; not the metrics'."""
     optimizer = getattr(model, "optimizer", None)
@@ -62,7 +48,7 @@ def facts_of(model: keras.Model, variables: Sequence[keras.Variable]) -> dict[st
     shapes = json.dumps([(list(v.shape), str(v.dtype)) for v in variables])
     operations = [f"{type(o).__name__}{_configuration(o)}" for o in getattr(model, "operations", [])]
     optimizer = getattr(model, "optimizer", None)
-    compiled = getattr(getattr(model, "_compile_config", None), "config", {})
+    compiled = compilation(model) or {}
     return {
         "mesh and layout": repr(model.distribution),
         "devices": ", ".join(mesh.devices.flatten()),
@@ -82,7 +68,7 @@ def _described(value: Any) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, KerasSaveable):
         # Keras leaves out of a loss's configuration what its function is called with.
-        return {type(value).__name__: [_without_chance(value.get_config()), getattr(value, "_fn_kwargs", {})]}
+        return {type(value).__name__: [_without_chance(value.get_config()), function_arguments(value)]}
     return getattr(value, "__qualname__", type(value).__name__)
 
 

@@ -6,22 +6,27 @@ Weights, moving averages and the optimizer's state are the mirrored variables of
 Keras's optimizers, metrics and checkpoints work as they do under it.
 """
 
+import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
 from mesh_tensorflow.simd_mesh_impl import SimdMeshImpl
 
-from keras_spatial.mesh import parse_pairs
-from keras_spatial.mtf.compatibility import mtf
+from keras_spatial.layout import parse_mesh
+from keras_spatial.mesh_tensorflow import mtf
+from keras_spatial.runtimes.base import Runtime, ShardOperations, all_coordinates
 from keras_spatial.runtimes.blocks import LocalBlocks
+from keras_spatial.runtimes.functions import Choice
+from keras_spatial.runtimes.reduction import reduce_together
 
 
-class TpuMesh(SimdMeshImpl):
+class TpuMesh(ShardOperations, SimdMeshImpl):
     """One slice of every tensor in each replica of a strategy; replica `i` is processor `i` of the mesh.
 
     Args:
@@ -29,7 +34,6 @@ class TpuMesh(SimdMeshImpl):
         layout: Mesh-TF layout rules.
     """
 
-    fuses_allreduces = True
     devices = ("",)  # The program places nothing: it is compiled for one core.
 
     @property
@@ -39,6 +43,18 @@ class TpuMesh(SimdMeshImpl):
         if replica is None:
             raise RuntimeError("A step on TPUs is traced inside strategy.run: call fit, evaluate or predict.")
         return tf.reshape(tf.convert_to_tensor(replica.replica_id_in_sync_group, tf.int32), [])
+
+    def variants(self, mesh_axes: Sequence[int], key_of: Callable[[tuple[int, ...]], Hashable]):
+        """One value if it is the same on all cores; else all there are, and which one it is on the core at hand."""
+        of_cores = [key_of(tuple(place[axis] for axis in mesh_axes)) for place in all_coordinates(self.shape)]
+        keys = tuple(dict.fromkeys(of_cores))
+        if len(keys) == 1:
+            return self.LaidOutTensor([keys[0]])
+        number = tf.gather(tf.constant([keys.index(key) for key in of_cores]), self.pnum_tensor)
+        return self.LaidOutTensor([Choice(number, keys)])
+
+    def reduce_together(self, tensors: Sequence) -> None:
+        reduce_together(self, tensors)
 
     def allreduce(self, x, mesh_axes: Sequence[int], reduction_fn_string: str):
         mesh_axes = [axis for axis in mesh_axes if self.shape[axis].size > 1]
@@ -54,6 +70,62 @@ class TpuMesh(SimdMeshImpl):
             if mesh_axis is not None:
                 laid_out_x = self.allconcat(laid_out_x, mesh_axis, axis)
         return tf.cast(laid_out_x.one_slice, dtype)
+
+
+class TpuRuntime(Runtime):
+    """The cores of a TPU slice. Not run on hardware.
+
+    Args:
+        device_mesh, layout: as for `Runtime`.
+        strategy: from `tpu_strategy`.
+
+    Raises:
+        ValueError: if it is no TPU strategy, or has another number of replicas than the mesh has devices.
+    """
+
+    def __init__(
+        self,
+        device_mesh: keras.distribution.DeviceMesh,
+        layout: Mapping[str, str],
+        strategy: tf.distribute.TPUStrategy | None,
+    ):
+        super().__init__(device_mesh, layout)
+        if strategy is None:
+            raise ValueError("A mesh of TPU cores needs strategy=ks.tpu_strategy(...). Received: strategy=None")
+        check_strategy(strategy, device_mesh.devices.size)
+        self.strategy = strategy
+
+    def mesh_impl(self) -> TpuMesh:
+        return TpuMesh(self.shape, self.layout_rules)
+
+    def local_coordinates(self) -> list[dict[str, int]]:
+        """Those of all cores: one process has all of them, and each finds out its place when it runs."""
+        return [dict(zip(self.device_mesh.axis_names, place, strict=True)) for place in all_coordinates(self.shape)]
+
+    def scope(self) -> contextlib.AbstractContextManager:
+        return self.strategy.scope()
+
+    def check_optimizer(self, optimizer: Any) -> None:
+        if getattr(optimizer, "_distribution_strategy", None) is not self.strategy:
+            raise ValueError(
+                "The optimizer of a model on TPUs is made inside distribution.scope(), or by its name. "
+                f"Received: {optimizer!r}"
+            )
+
+    def before_step(self, build: Callable[[], None]) -> None:
+        # A step on TPUs cannot make variables.
+        with self.scope():
+            build()
+
+    def compiled(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return on_replicas(self.strategy, step)
+
+    def shared_gradients(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+        # The mesh has summed them already, and Keras sums them over the replicas once more.
+        return [None if g is None else g / self.strategy.num_replicas_in_sync for g in gradients]
+
+    def check_local_blocks(self, name: str) -> None:
+        raise ValueError(f"Model '{name}' runs on TPU cores, which hand out no blocks: use predict.")
 
 
 def tpu_strategy(shape: str, tpu: str | None = None) -> tf.distribute.TPUStrategy:
@@ -73,7 +145,7 @@ def tpu_strategy(shape: str, tpu: str | None = None) -> tf.distribute.TPUStrateg
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu)
     tf.config.experimental_connect_to_cluster(resolver)
     topology = tf.tpu.experimental.initialize_tpu_system(resolver)
-    sizes = [int(size) for _, size in parse_pairs(shape, "mesh shape")]
+    sizes = list(parse_mesh(shape).values())
     cores = assignment(sizes, [int(n) for n in topology.mesh_shape])
     return tf.distribute.TPUStrategy(
         resolver,

@@ -1,13 +1,14 @@
-"""CT volumes as NIfTI files: reading, orientation, resampling, the Hounsfield window, writing.
+"""CT and MR volumes as NIfTI, NRRD, MetaImage and DICOM: reading, orientation, resampling, intensities, writing.
 
 The data sets and the inference share these functions, so that a network sees at inference what it saw in training.
-Needs the `medical` extra (nibabel, python-isal, SciPy, SimpleITK) and no TensorFlow.
+Needs the `medical` extra (nibabel, python-isal, SciPy, SimpleITK), for DICOM the `dicom` extra, and no TensorFlow.
 
 Grids: a volume covers its field of view with voxels side by side. Resampling keeps the field of view and changes the
 number of voxels, so that voxel i of n covers the part [i/n, (i+1)/n] of the axis on every grid.
 """
 
-from keras_spatial.volumes.files import read_volume, write_labels
+from keras_spatial.volumes.dicom_segmentation import write_dicom_segmentation
+from keras_spatial.volumes.grid import Grid, resampled_affine
 from keras_spatial.volumes.labels import (
     as_labels,
     bounding_box,
@@ -15,39 +16,86 @@ from keras_spatial.volumes.labels import (
     labels_from_probabilities,
     resample_labels,
 )
+from keras_spatial.volumes.limits import Limits
+from keras_spatial.volumes.normalisation import Normalisation, Percentiles, Window, ZScore
+from keras_spatial.volumes.reading import read_channels, read_volume
 from keras_spatial.volumes.resampling import resample_image
+from keras_spatial.volumes.series import Series, find_series
+from keras_spatial.volumes.task import LITS, TASK, Channel, Task, TaskError, check_channels, read_task
 from keras_spatial.volumes.volume import (
     AffineError,
+    ChannelError,
     DimensionError,
+    FileNameError,
+    GantryTiltError,
+    IntensityError,
     LabelError,
+    LimitError,
     NonFiniteError,
+    ScaleError,
+    SeriesError,
     Shape,
+    SliceError,
+    SpacingError,
     UnreadableVolumeError,
     Volume,
     VolumeError,
+    check_hounsfield,
     from_canonical,
     hu_window,
+    placed_on,
     to_canonical,
 )
+from keras_spatial.volumes.writing import check_output, write_labels
 
 __all__ = [
+    "LITS",
+    "TASK",
     "AffineError",
+    "Channel",
+    "ChannelError",
     "DimensionError",
+    "FileNameError",
+    "GantryTiltError",
+    "Grid",
+    "IntensityError",
     "LabelError",
+    "LimitError",
+    "Limits",
     "NonFiniteError",
+    "Normalisation",
+    "Percentiles",
+    "ScaleError",
+    "Series",
+    "SeriesError",
     "Shape",
+    "SliceError",
+    "SpacingError",
+    "Task",
+    "TaskError",
     "UnreadableVolumeError",
     "Volume",
     "VolumeError",
+    "Window",
+    "ZScore",
     "as_labels",
     "bounding_box",
+    "check_channels",
+    "check_hounsfield",
+    "check_output",
     "components",
+    "find_series",
     "from_canonical",
     "hu_window",
     "labels_from_probabilities",
+    "placed_on",
+    "read_channels",
+    "read_task",
     "read_volume",
     "resample_image",
     "resample_labels",
+    "resampled_affine",
     "to_canonical",
+    "write_dicom_segmentation",
     "write_labels",
 ]

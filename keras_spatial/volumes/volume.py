@@ -1,11 +1,17 @@
 """A volume in the patient: voxels, affine, orientation, Hounsfield window; and how each fault of one is named."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
 from nibabel import orientations
+
+from keras_spatial.volumes.limits import VARIABLE
+
+if TYPE_CHECKING:
+    from keras_spatial.volumes.series import Series
 
 Shape = tuple[int, int, int]
 
@@ -15,7 +21,7 @@ class VolumeError(ValueError):
 
 
 class UnreadableVolumeError(VolumeError):
-    """The file is missing, truncated, damaged, or no NIfTI file."""
+    """The file is missing, truncated, damaged, or of no format that can be read."""
 
 
 class DimensionError(VolumeError):
@@ -26,12 +32,48 @@ class AffineError(VolumeError):
     """The affine does not place the voxels in space in millimetres."""
 
 
+class SpacingError(AffineError):
+    """The edge of a voxel, or the length of the volume, is 0, no number, or beyond the limits."""
+
+
+class ScaleError(VolumeError):
+    """The header's scale, from stored numbers to values, is NaN or infinite."""
+
+
+class LimitError(VolumeError):
+    """The file asks for more than the limits allow: voxels, extensions, bytes behind the voxels, a grid."""
+
+
+class FileNameError(VolumeError):
+    """The name of a file or a folder is too long or not UTF-8."""
+
+
+class IntensityError(VolumeError):
+    """The values of a CT cannot be told to be Hounsfield units."""
+
+
+class ChannelError(VolumeError):
+    """The channels of a case are not as many as the task has, or do not lie on one grid."""
+
+
 class NonFiniteError(VolumeError):
     """The image holds NaN or infinite voxels."""
 
 
 class LabelError(VolumeError):
     """A label volume holds something other than small non-negative integers."""
+
+
+class SeriesError(VolumeError):
+    """The DICOM files of a folder are not the slices of one volume."""
+
+
+class GantryTiltError(SeriesError):
+    """The slices of a DICOM series lie askew to the line through their centres."""
+
+
+class SliceError(SeriesError):
+    """Slices of a DICOM series are missing, twice there, or at differing distances."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +84,20 @@ class Volume:
         array: voxels `[X, Y, Z]`: HU for a CT, class numbers for labels. Integers as stored; floats as float32.
         affine: float64 `[4, 4]`, voxel index to millimetres, NIfTI convention (x to the right, y to the front, z up).
         header: header of the file it was read from, in the orientation of the file.
-        path: that file.
+        path: that file, or the folder of the series.
+        series: the DICOM series that it was read from, or None.
     """
 
     array: np.ndarray
     affine: np.ndarray
     header: nib.Nifti1Header
     path: Path
+    series: "Series | None" = None
+
+    @property
+    def name(self) -> str:
+        """What messages call it: the path, or the pseudonym of a DICOM series."""
+        return str(self.path) if self.series is None else str(self.series)
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -72,7 +121,7 @@ def to_canonical(volume: Volume) -> Volume:
     change = orientations.io_orientation(volume.affine)
     array = orientations.apply_orientation(volume.array, change)
     affine = volume.affine @ orientations.inv_ornt_aff(change, volume.array.shape)
-    return Volume(array, affine, volume.header, volume.path)
+    return replace(volume, array=array, affine=affine)
 
 
 def from_canonical(array: np.ndarray, original: Volume) -> np.ndarray:
@@ -89,10 +138,40 @@ def from_canonical(array: np.ndarray, original: Volume) -> np.ndarray:
     result = np.ascontiguousarray(orientations.apply_orientation(array, _inverse(change)))
     if result.shape != original.array.shape:
         raise DimensionError(
-            f"from_canonical: expected an array on the RAS grid of {original.path}, shape {original.array.shape} in "
+            f"from_canonical: expected an array on the RAS grid of {original.name}, shape {original.array.shape} in "
             f"the file's order. Received: shape {array.shape}"
         )
     return result
+
+
+def placed_on(labels: Volume, like: Volume) -> np.ndarray:
+    """Labels on the grid of another volume, in its array order; 0 where they do not reach.
+
+    They may be turned another way, and cover fewer slices, as a DICOM segmentation does, but no voxel is resampled.
+
+    Raises:
+        AffineError: the voxels of the two do not coincide.
+        DimensionError: the labels reach beyond the other volume.
+    """
+    ours, theirs = to_canonical(labels), to_canonical(like)
+    difference = np.linalg.inv(theirs.affine) @ ours.affine
+    start = difference[:3, 3]
+    if np.abs(difference[:3, :3] - np.eye(3)).max() > 1e-3 or np.abs(start - np.round(start)).max() > 1e-2:
+        raise AffineError(
+            f"{labels.name}: expected labels on the grid of {like.name}. Received: voxels of "
+            f"{[float(f'{s:.4g}') for s in ours.spacing]} mm for {[float(f'{s:.4g}') for s in theirs.spacing]} mm, "
+            f"beginning at voxel {[float(f'{s:.4g}') for s in start]}. Resample one of the two"
+        )
+    first = [round(float(s)) for s in start]
+    last = [a + n for a, n in zip(first, ours.array.shape, strict=True)]
+    if min(first) < 0 or any(b > n for b, n in zip(last, theirs.array.shape, strict=True)):
+        raise DimensionError(
+            f"{labels.name}: expected labels within the grid of {like.name}, shape {theirs.array.shape} in RAS order. "
+            f"Received: voxels {first} to {last}"
+        )
+    result = np.zeros(theirs.array.shape, ours.array.dtype)
+    result[tuple(slice(a, b) for a, b in zip(first, last, strict=True))] = ours.array
+    return from_canonical(result, like)
 
 
 def _inverse(change: np.ndarray) -> np.ndarray:
@@ -101,6 +180,29 @@ def _inverse(change: np.ndarray) -> np.ndarray:
     for axis, (target, flip) in enumerate(change):
         inverse[int(target)] = axis, flip
     return inverse
+
+
+# Fat, which every body has, lies from -120 to -50 HU, air around and in it near -1000; the densest metal near 31000.
+_FAT, _DENSEST = -100, 65535
+
+
+def check_hounsfield(volume: Volume) -> None:
+    """Refuse a CT whose values cannot be told to be Hounsfield units.
+
+    Values already scaled to 0 to 1, z-scores, and pixel values that lack their offset of -1024 all pass for a CT
+    otherwise, and make an image of one grey. Hounsfield units go down to fat (-100) at least, and above water (0).
+
+    Raises:
+        IntensityError: and how to accept the volume as it is.
+    """
+    low, high = float(volume.array.min()), float(volume.array.max())
+    if low <= _FAT and 0 < high <= _DENSEST:
+        return
+    raise IntensityError(
+        f"{volume.name}: expected Hounsfield units, with fat or air at or below {_FAT} and tissue above 0. Received: "
+        f"{low:g} to {high:g}. Bring the values to HU; or, if they are HU, accept them with "
+        f"ks.volumes.Limits(hounsfield=False) or {VARIABLE}='hounsfield=no'."
+    )
 
 
 def hu_window(array: np.ndarray) -> np.ndarray:

@@ -1,14 +1,19 @@
 """Ingest checks every case, and lists the bad ones with their reasons."""
 
 import csv
+import errno
+import hashlib
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from components.ingest.ingest import ingest_volumes
-from datasets.lits.cases import BadCasesError, MissingPairError, NoCasesError
+from components.ingest.ingest import clone_or_copy, ingest_volumes
+from components.preprocess.preprocess import build_dataset
+from datasets.cases import BadCasesError, MissingPairError, NoCasesError, OtherSourcesError
+from datasets.lits.cases import check_case
 from datasets.phantom import write_lits_folder
 
 
@@ -39,6 +44,52 @@ def test_good_cases_are_collected(folder, tmp_path):
     assert metadata["quarantine"] == {"usable": 3, "bad": 0}
     assert len(list(cases.glob("*.nii.gz"))) == 6
     assert json.loads((cases / "index.json").read_text())["cases"] == [0, 1, 2]
+
+
+def test_what_was_checked_is_copied_and_does_not_change_with_the_original(folder, tmp_path):
+    cases, _, _ = run(folder, tmp_path, "raise")
+    original, copy = folder / "segmentation-0.nii.gz", cases / "segmentation-0.nii.gz"
+    kept = copy.read_bytes()
+    assert not copy.samefile(original)
+    with original.open("r+b") as file:
+        file.write(b"another file")
+    assert copy.read_bytes() == kept
+    digests = json.loads((cases / "index.json").read_text())["sha256"]
+    assert digests == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in cases.glob("*.nii.gz")}
+
+
+def test_where_the_kernel_does_not_copy_python_does(folder, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EXDEV, "no")
+
+    monkeypatch.setattr("components.ingest.ingest.os.copy_file_range", refuse)
+    clone_or_copy(folder / "volume-0.nii.gz", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == (folder / "volume-0.nii.gz").read_bytes()
+
+
+def test_a_case_that_is_written_while_it_is_checked_is_bad(folder, tmp_path, monkeypatch):
+    def check(volume, segmentation):
+        check_case(volume, segmentation)
+        if volume.name == "volume-1.nii.gz":
+            segmentation.touch()
+
+    monkeypatch.setattr("components.cases.lits.check_case", check)
+    cases, _, metadata = run(folder, tmp_path, "skip")
+    assert metadata["quarantine"] == {"usable": 2, "bad": 1}
+    assert sorted(p.name for p in cases.glob("*-1.nii.gz")) == []
+    assert "ChangedCaseError" in (cases / "quarantine.csv").read_text()
+
+
+def test_files_changed_after_ingest_are_not_built(folder, tmp_path):
+    cases, _, _ = run(folder, tmp_path, "raise")
+    build_dataset(str(cases), str(tmp_path / "first"), resolution=16)
+    shutil.copy(cases / "segmentation-0.nii.gz", tmp_path / "image.nii.gz")
+    image = nib.load(tmp_path / "image.nii.gz")
+    labels = np.asarray(image.dataobj).copy()
+    labels[0, 0, 0] = 1
+    nib.save(nib.Nifti1Image(labels, image.affine), cases / "segmentation-0.nii.gz")
+    with pytest.raises(OtherSourcesError, match=r"\['segmentation-0\.nii\.gz'\]"):
+        build_dataset(str(cases), str(tmp_path / "second"), resolution=16)
 
 
 def test_bad_cases_are_put_aside_with_their_reasons(folder, tmp_path):

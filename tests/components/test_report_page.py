@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import html
 import re
 import shutil
 import time
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from components.report import page, viewer
+from components.report.report import markdown
 from keras_spatial import evaluation as ev
 
 SHAPE, SPACING = (24, 20, 12), (1.5, 1.5, 3.0)
@@ -61,6 +63,38 @@ def test_cases_stand_in_the_order_of_their_lesion_dice(tmp_path):
     text = text_of(page.write_report(tmp_path / "report.html", report()))
     rows = re.findall(r'data-show="([^"]+)"', text)
     assert rows == ["volume-2", "volume-1", "volume-0"]
+
+
+HOSTILE = [
+    "$x^{$",
+    "$\\frac{",
+    "{{$}}",
+    "_hidden",
+    "</title><script>alert(1)</script>",
+    "a & b",
+    "\x1b[31m\0",
+    "\udcff",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_users_text_is_neither_formula_nor_markup(tmp_path, text):
+    earlier = report(text, cases=(text,), history={text: [1.0, 0.5], "loss": [1.0]}, notes=[text])
+    shown = text_of(page.write_report(tmp_path / "report.html", report(text), [earlier]))
+    assert "<script>alert" not in shown
+    if text.isprintable():
+        # In the title, the heading, the table of runs and the plots.
+        assert shown.count(html.escape(text[:13], quote=False)) >= 4
+
+
+@pytest.mark.parametrize("text", ["# a", "[a](javascript:b)", "<script>", "a\n\n# b", "| a |", "*a*", "$x$", "`a`"])
+def test_a_users_text_is_no_markdown(text):
+    scores = {"dice": {"liver": 0.5}, "mesh": "rows:2", "layout": "x:rows"}
+    lines = markdown(text, scores, [text]).splitlines()
+    assert lines[0].startswith("# ")
+    assert lines[1] == ""
+    for line in (lines[0][2:], lines[-1][2:]):
+        assert re.search(r"(?<!\\)[<>*`$|\[\]#]", line) is None
 
 
 def test_the_page_refers_to_nothing_outside_itself(tmp_path):

@@ -1,5 +1,6 @@
 """A step that finished is not run again, unless something that it depends on has changed."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,6 +86,84 @@ def test_a_lost_result_is_made_again(store):
     call(double, store, 1)
     (store / "1.txt").unlink()
     call(double, store, 2)
+    assert double.calls == 2
+
+
+def only_record(store):
+    [record] = [path for path in (store / "steps").iterdir() if path.suffix == ".json"]
+    return record
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "{}", '{"seconds": "many", "outputs": {}}', '{"seconds": 1, "outputs": {"target": {}}}'],
+)
+def test_a_record_that_cannot_be_read_is_set_aside_and_the_step_runs_again(store, text, capsys):
+    double = Doubler()
+    call(double, store, 1)
+    record = only_record(store)
+    record.write_text(text)
+    call(double, store, 2)
+    assert double.calls == 2
+    assert record.with_name(f"{record.name}.unreadable-1").read_text() == text
+    assert f"was renamed to {record.name}.unreadable-1" in capsys.readouterr().out
+    call(double, store, 3)
+    assert double.calls == 2
+
+
+def removed(path):
+    path.unlink()
+
+
+def cut(path):
+    path.write_text(path.read_text()[:-1])
+
+
+def edited_with_its_size_and_time(path):
+    stat = path.stat()
+    path.write_text("43")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("damage", [removed, cut, edited_with_its_size_and_time])
+def test_a_result_that_is_not_what_it_was_is_made_again(store, damage, capsys):
+    double = Doubler()
+    call(double, store, 1)
+    damage(store / "1.txt")
+    call(double, store, 2)
+    assert double.calls == 2
+    assert (store / "2.txt").read_text() == "42"
+    assert f"{store / '1.txt'} is not what an earlier run made" in capsys.readouterr().out
+
+
+def test_a_file_that_is_missing_in_or_added_to_a_folder_makes_it_again(store):
+    calls = []
+
+    def fill(source, target, factor):
+        calls.append(target)
+        (Path(target) / "part").mkdir(parents=True)
+        (Path(target) / "part" / "a").write_text("a")
+
+    call(fill, store, 1)
+    call(fill, store, 2)
+    assert len(calls) == 1
+    (store / "2.txt" / "part" / "a").unlink()
+    call(fill, store, 3)
+    assert len(calls) == 2
+    (store / "3.txt" / "b").write_text("b")
+    call(fill, store, 4)
+    assert len(calls) == 3
+
+
+def test_a_source_that_is_edited_with_its_size_and_time_runs_again(store):
+    double, folder = Doubler(), store / "data"
+    folder.mkdir()
+    (folder / "a").write_text("1")
+    call(double, store, 1, folders={"folder": str(folder)})
+    stat = (folder / "a").stat()
+    (folder / "a").write_text("2")
+    os.utime(folder / "a", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    call(double, store, 2, folders={"folder": str(folder)})
     assert double.calls == 2
 
 

@@ -1,8 +1,7 @@
-"""Training jobs of several pods: their manifests, the processes' addresses, and the step that waits for them."""
+"""The step that launches a training job of several pods, waits for it, and survives a cluster that answers late."""
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -15,32 +14,16 @@ import kubernetes_server as fake
 import pytest
 from kubernetes_server import Frame, pod
 
-from components.train.cluster import ClusterError, with_tf_config
 from components.train.settings import TRAINING, TrainingError
-from components.train_job import follow, heartbeat, manifests
+from components.train_job import follow, heartbeat, lifecycle, manifests
 from components.train_job.cluster_api import ClusterApiError
-from components.train_job.settings import JobSettings, JobSettingsError
-from components.train_job.train_job import train_in_job
-from pipelines.cluster import load_cluster
+from components.train_job.settings import JobSettings
+from components.train_job.train_job import job_name, train_in_job
 
 COMMAND = ["python", "-m", "components.train.worker", "/data/job.json"]
-CLUSTERS = Path(__file__).parents[2] / "pipelines" / "clusters"
 KINDS = ("TrainJob", "TFJob")
-GPU = JobSettings(
-    kind="TrainJob",
-    nodes=4,
-    image="registry.example/keras-spatial-python@sha256:0",
-    cpu="16",
-    memory="128Gi",
-    accelerator="nvidia.com/gpu",
-    accelerators=8,
-    node_selectors={"cloud.google.com/gke-accelerator": "nvidia-h100-80gb"},
-    tolerations=({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},),
-    shared_memory="16Gi",
-    volumes={"lits": "/data"},
-    secrets={"store": {"key": "STORE_KEY"}},
-    timeout=3600,
-)
+RUN = "4f0c9f2e-11aa-4ef2-9c54-5b5f0d6a0c11"
+NAME = "keras-spatial-4f0c9f2e-abc"
 CPU = JobSettings(kind="TrainJob", nodes=2, image="i", cpu="2", memory="4Gi", volumes={"lits": "/data"})
 SETTINGS = {
     "mesh": "rows:2",
@@ -58,144 +41,6 @@ SETTINGS = {
 }
 
 
-# Manifests
-
-
-@pytest.mark.parametrize("job", [GPU, CPU], ids=["gpu", "cpu"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_objects_are_valid_by_the_published_schema_of_every_version(kind, job):
-    for resource, body in manifests.objects("keras-spatial-0", replace(job, kind=kind), COMMAND):
-        versions = fake.documents(resource.plural)
-        assert versions
-        for document in versions:
-            fake.check(document, body)
-
-
-def test_the_schemas_refuse_a_misspelt_field():
-    [(_, body)] = manifests.objects("n", replace(GPU, kind="TFJob"), COMMAND)
-    body["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"]["nodeSelectors"] = {}
-    with pytest.raises(fake.jsonschema.ValidationError, match="nodeSelectors"):
-        fake.check(fake.documents("tfjobs")[0], body)
-
-
-def pod_of(kind, job):
-    """Pod specification, its container, and what the operator will give the container."""
-    parts = {r.kind: b for r, b in manifests.objects("ks", replace(job, kind=kind), COMMAND)}
-    if kind == "TFJob":
-        template = parts["TFJob"]["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"]
-        return template, template["containers"][0], template["containers"][0]
-    replicated = parts["TrainingRuntime"]["spec"]["template"]["spec"]["replicatedJobs"][0]
-    template = replicated["template"]["spec"]["template"]["spec"]
-    trainer = dict(parts["TrainJob"]["spec"]["trainer"])
-    trainer["resources"] = trainer.pop("resourcesPerNode")
-    return template, template["containers"][0], trainer
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_pods_get_what_the_cluster_file_says(kind):
-    spec, container, given = pod_of(kind, GPU)
-    assert given["image"] == GPU.image
-    assert given["command"] == COMMAND
-    assert given["resources"]["limits"] == {"cpu": "16", "memory": "128Gi", "nvidia.com/gpu": "8"}
-    assert given["resources"]["requests"] == given["resources"]["limits"]
-    assert spec["nodeSelector"] == GPU.node_selectors
-    assert spec["tolerations"] == list(GPU.tolerations)
-    assert spec["volumes"] == [
-        {"name": "lits", "persistentVolumeClaim": {"claimName": "lits"}},
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}},
-    ]
-    assert [m["mountPath"] for m in container["volumeMounts"]] == ["/data", "/dev/shm"]
-    secret = next(e for e in given["env"] if e["name"] == "STORE_KEY")
-    assert secret["valueFrom"]["secretKeyRef"] == {"name": "store", "key": "key"}
-    assert container["ports"][0]["containerPort"] == 2222
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_job_without_accelerators_asks_for_none(kind):
-    spec, _, given = pod_of(kind, CPU)
-    assert set(given["resources"]["limits"]) == {"cpu", "memory"}
-    assert "nodeSelector" not in spec
-    assert "tolerations" not in spec
-
-
-def test_one_failed_pod_ends_the_job_and_time_ends_every_job():
-    (_, runtime), (_, job) = manifests.objects("ks", GPU, COMMAND)
-    jobset = runtime["spec"]["template"]["spec"]
-    assert jobset["failurePolicy"] == {"maxRestarts": 0}
-    spec = jobset["replicatedJobs"][0]["template"]["spec"]
-    assert (spec["backoffLimit"], spec["activeDeadlineSeconds"]) == (0, 3600)
-    assert job["spec"]["runtimeRef"] == {"apiGroup": "trainer.kubeflow.org", "kind": "TrainingRuntime", "name": "ks"}
-    [(_, tf_job)] = manifests.objects("ks", replace(GPU, kind="TFJob"), COMMAND)
-    assert tf_job["spec"]["runPolicy"]["activeDeadlineSeconds"] == 3600
-    assert tf_job["spec"]["tfReplicaSpecs"]["Worker"]["restartPolicy"] == "Never"
-
-
-@pytest.mark.parametrize("name", ["trainjob", "tfjob"])
-def test_the_example_clusters_give_valid_jobs(name):
-    job = load_cluster(CLUSTERS / f"gpu-{name}.yaml").training_job()
-    assert job.nodes > 1
-    assert JobSettings.from_json(job.to_json()) == job
-    for resource, body in manifests.objects("ks", job, COMMAND):
-        fake.check(fake.documents(resource.plural)[-1], body)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("{", "expected JSON with kind, nodes"),
-        ('{"nodes": 2}', "expected JSON with kind, nodes"),
-        (replace(CPU, nodes=2).to_json().replace('"nodes": 2', '"nodes": 0'), "nodes=0"),
-        (CPU.to_json().replace("TrainJob", "PyTorchJob"), "Received: 'PyTorchJob'"),
-        (CPU.to_json().replace('"image": "i"', '"image": ""'), "image: the job needs"),
-    ],
-)
-def test_a_bad_job_is_named(text, expected):
-    with pytest.raises(JobSettingsError, match=re.escape(expected)):
-        JobSettings.from_json(text)
-
-
-# Addresses
-
-
-def environment(kind="TrainJob", index=1, nodes=3):
-    """What a container of the job finds: the manifest's variables, and the Indexed job's."""
-    _, _, given = pod_of(kind, replace(CPU, nodes=nodes))
-    return {e["name"]: e["value"] for e in given["env"] if "value" in e} | {"JOB_COMPLETION_INDEX": str(index)}
-
-
-def test_pods_of_a_trainjob_find_each_other_by_the_host_names_of_their_jobset():
-    config = json.loads(with_tf_config(environment())["TF_CONFIG"])
-    assert config["cluster"] == {"worker": [f"ks-node-0-{i}.ks:2222" for i in range(3)]}
-    assert config["task"] == {"type": "worker", "index": 1}
-
-
-def test_the_names_are_those_that_the_runtime_makes():
-    (_, runtime), _ = manifests.objects("ks", CPU, COMMAND)
-    jobset = runtime["spec"]["template"]["spec"]
-    assert jobset["network"]["enableDNSHostnames"] is True
-    # JobSet: <jobset>-<replicated job>-<job index>-<pod index>.<jobset>
-    expected = f"ks-{jobset['replicatedJobs'][0]['name']}-0-0.ks"
-    assert expected in json.loads(with_tf_config(environment())["TF_CONFIG"])["cluster"]["worker"][0]
-
-
-@pytest.mark.parametrize("values", [{}, {"TF_CONFIG": "{}", "KERAS_SPATIAL_JOB": "ks"}], ids=["alone", "given"])
-def test_what_is_given_is_left_alone(values):
-    assert with_tf_config(values) == {}
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"JOB_COMPLETION_INDEX": ""}, "JOB_COMPLETION_INDEX: expected a number"),
-        ({"JOB_COMPLETION_INDEX": "3"}, "expected 0 to 2"),
-        ({"KERAS_SPATIAL_NODES": "many"}, "KERAS_SPATIAL_NODES: expected a number"),
-    ],
-)
-def test_a_pod_that_cannot_tell_its_number_says_so(change, expected):
-    with pytest.raises(ClusterError, match=expected):
-        with_tf_config({**environment(), **change})
-
-
 # The launching step
 
 
@@ -210,7 +55,7 @@ def shared(tmp_path):
     """A volume that the job mounts, with a data set; the step's scratch folder lies on it."""
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "file").write_text("cases")
-    (tmp_path / "volume" / "scratch" / "train_job-abc").mkdir(parents=True)
+    (tmp_path / "volume" / "scratch" / RUN / "train_job-abc").mkdir(parents=True)
     return tmp_path
 
 
@@ -220,7 +65,7 @@ def launch(server, shared, kind="TrainJob", **changes):
         str(shared / "dataset"),
         str(shared / "model"),
         job=job.to_json(),
-        scratch=str(shared / "volume" / "scratch" / "train_job-abc"),
+        scratch=str(shared / "volume" / "scratch" / RUN / "train_job-abc"),
         api=fake.api(server),
         poll=0.01,
         **SETTINGS,
@@ -229,7 +74,7 @@ def launch(server, shared, kind="TrainJob", **changes):
 
 def trained(shared):
     """What the first process leaves."""
-    folder = shared / "volume" / "scratch" / "train_job-abc" / "model"
+    folder = shared / "volume" / "scratch" / RUN / "train_job-abc" / "model"
     folder.mkdir(exist_ok=True)
     facts = {"framework": "f", "mesh": "rows:2", "layout": "x:rows", "resolution": 16, "epochs": 2, "parameters": 1}
     (folder / TRAINING).write_text(json.dumps({**facts, "processes": 2, "history": {"loss": [2.0, 1.0]}}))
@@ -242,7 +87,7 @@ def deleted(server):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_job_is_made_followed_and_deleted_and_its_model_taken_over(server, shared, kind, capsys):
     def made(name, body):
-        if body["kind"] != "TrainingRuntime":
+        if body["kind"] in KINDS:
             trained(shared)
 
     server.created = made
@@ -254,14 +99,14 @@ def test_a_job_is_made_followed_and_deleted_and_its_model_taken_over(server, sha
     assert result["model"]["final_loss"] == 1.0
     assert (shared / "model" / TRAINING).is_file()
     assert server.objects == {}
-    assert "keras-spatial-abc" in deleted(server)[0]
+    assert NAME in deleted(server)[0]
     out = capsys.readouterr().out
     # Every line once, though each look reads it anew.
     assert out.count("train: epoch 1/2") == out.count("train: epoch 2/2") == 1
     assert "train_job: a: Pending" in out
     assert "train_job: a: Running" in out
     label = "training.kubeflow.org/job-name" if kind == "TFJob" else "jobset.sigs.k8s.io/jobset-name"
-    assert set(server.selectors) == {f"{label}=keras-spatial-abc"}
+    assert set(server.selectors) == {f"{label}={NAME}"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -273,7 +118,7 @@ def test_a_failed_job_fails_with_the_pods_error_and_its_last_lines(server, share
         launch(server, shared, kind)
     text = str(caught.value)
     for part in (
-        f"{kind} keras-spatial-abc",
+        f"{kind} {NAME}",
         "1 pod failed",
         "Pod b: Failed, OOMKilled: exit code 137",
         "no such mesh",
@@ -288,7 +133,7 @@ def test_a_failed_job_fails_with_the_pods_error_and_its_last_lines(server, share
 def test_a_job_that_takes_too_long_is_deleted(server, shared):
     server.frames = [Frame("Running", "", [pod("a", "Running")])]
     server.logs = {"a": "2026-01-01T00:00:00Z train: epoch 1/2"}
-    with pytest.raises(TrainingError, match=r"(?s)not done after 1 s.*longer timeout.*train: epoch 1/2"):
+    with pytest.raises(TrainingError, match=r"(?s)not done after it had run 1 s.*longer.*train: epoch 1/2"):
         launch(server, shared, timeout=1)
     assert server.objects == {}
 
@@ -305,20 +150,21 @@ def test_pods_that_cannot_start_end_the_wait(server, shared, reason, monkeypatch
 
 def test_missing_rights_are_named_at_once(server, shared):
     server.refuse = 403
-    with pytest.raises(ClusterApiError, match=r"cannot create TrainingRuntime.*namespace imaging: 403.*forbidden"):
+    with pytest.raises(ClusterApiError, match=r"cannot create NetworkPolicy.*namespace imaging: 403.*forbidden"):
         launch(server, shared)
 
 
 def test_a_job_that_somebody_deletes_ends_the_wait(server, shared):
-    server.created = lambda name, body: server.objects.clear()
+    server.created = lambda name, body: body["kind"] == "TrainJob" and server.objects.clear()
     with pytest.raises(TrainingError, match="was deleted while it ran"):
         launch(server, shared)
 
 
 def test_a_server_that_fails_for_a_while_is_asked_again(server, shared, capsys):
     def made(name, body):
-        trained(shared)
-        server.broken = 2
+        if body["kind"] == "TrainJob":
+            trained(shared)
+            server.broken = 2
 
     server.created = made
     server.frames = [Frame(), Frame("Complete")]
@@ -330,7 +176,8 @@ def test_a_server_that_stays_away_ends_the_wait(server, shared, monkeypatch):
     monkeypatch.setattr(follow, "_PATIENCE_SECONDS", 0.05)
 
     def made(name, body):
-        server.broken = 10_000
+        if body["kind"] == "TrainJob":
+            server.broken = 10_000
 
     server.created = made
     with pytest.raises(ClusterApiError, match="500"):
@@ -339,7 +186,7 @@ def test_a_server_that_stays_away_ends_the_wait(server, shared, monkeypatch):
 
 def test_a_step_that_is_tried_again_waits_for_the_job_that_still_runs(server, shared, capsys):
     job = replace(CPU, volumes={"lits": str(shared / "volume")})
-    for resource, body in manifests.objects("keras-spatial-abc", job, COMMAND):
+    for resource, body in manifests.objects(NAME, job, COMMAND):
         server.objects[resource.plural, body["metadata"]["name"]] = body
     trained(shared)
     server.frames = [Frame("Running"), Frame("Running"), Frame("Complete")]
@@ -351,12 +198,12 @@ def test_a_step_that_is_tried_again_waits_for_the_job_that_still_runs(server, sh
 
 def test_a_failed_job_of_an_earlier_attempt_is_replaced(server, shared, capsys):
     job = replace(CPU, volumes={"lits": str(shared / "volume")})
-    for resource, body in manifests.objects("keras-spatial-abc", job, COMMAND):
+    for resource, body in manifests.objects(NAME, job, COMMAND):
         server.objects[resource.plural, body["metadata"]["name"]] = body
     trained(shared)
     server.frames = [Frame("Failed"), Frame("Failed"), Frame("Complete")]
     launch(server, shared)
-    assert "created TrainJob keras-spatial-abc, 2 pods" in capsys.readouterr().out
+    assert f"created TrainJob {NAME}, 2 pods" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("scratch", [None, "/elsewhere/train_job-abc"])
@@ -375,15 +222,198 @@ def test_a_terminated_step_deletes_its_job(server, shared):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+# A cluster that answers late
+
+
+def complete(server, shared):
+    """The operator that the server plays succeeds at once."""
+    trained(shared)
+    server.frames = [Frame("Complete")]
+
+
+def posted(server):
+    return [path.partition("/")[0] for method, path in server.requests if method == "POST"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_finalizers_of_an_earlier_attempts_job_are_waited_for(server, shared, kind, capsys):
+    job = replace(CPU, kind=kind, volumes={"lits": str(shared / "volume")})
+    for resource, body in manifests.objects(NAME, job, COMMAND):
+        server.objects[resource.plural, body["metadata"]["name"]] = body
+        server.finalizing[resource.plural] = 3
+    trained(shared)
+    server.frames = [Frame("Failed"), Frame("Failed"), Frame("Complete")]
+    launch(server, shared, kind)
+    out = capsys.readouterr().out
+    assert f"{kind} {NAME} of an earlier attempt is still being deleted; trying again" in out
+    assert "created" in out
+
+
+def test_a_job_that_is_being_deleted_is_not_waited_for_as_if_it_ran(server, shared, capsys):
+    job = replace(CPU, volumes={"lits": str(shared / "volume")})
+    for resource, body in manifests.objects(NAME, job, COMMAND):
+        server.objects[resource.plural, body["metadata"]["name"]] = body
+    server.objects["trainjobs", NAME]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    server.finalizing["trainjobs"] = 3
+    complete(server, shared)
+    launch(server, shared)
+    assert "of an earlier attempt is running" not in capsys.readouterr().out
+    assert "trainjobs" in posted(server)
+
+
+def test_a_name_that_stays_taken_is_named(server, shared, monkeypatch):
+    monkeypatch.setattr(lifecycle, "PATIENCE_SECONDS", 0.05)
+    for resource, body in manifests.objects(NAME, CPU, COMMAND):
+        server.objects[resource.plural, body["metadata"]["name"]] = body
+    server.frames = [Frame("Failed")]
+    server.finalizing["trainjobs"] = 10_000
+    with pytest.raises(ClusterApiError, match=r"is still being deleted after .* Look at its finalizers"):
+        launch(server, shared)
+
+
+def test_a_webhook_whose_cache_is_behind_is_asked_again(server, shared):
+    complete(server, shared)
+    server.stale = 3
+    launch(server, shared)
+    assert posted(server) == ["networkpolicies", "trainingruntimes", *["trainjobs"] * 4]
+
+
+def test_another_refusal_of_the_webhook_ends_the_step_at_once(server, shared, monkeypatch):
+    monkeypatch.setattr(fake, "WEBHOOK", 'admission webhook "policy" denied the request: image not allowed')
+    server.stale = 1
+    with pytest.raises(ClusterApiError, match="image not allowed"):
+        launch(server, shared)
+    assert posted(server).count("trainjobs") == 1
+
+
+def test_a_server_that_restarts_while_objects_are_made(server, shared):
+    complete(server, shared)
+    server.busy = 2
+    launch(server, shared)
+    assert posted(server) == [*["networkpolicies"] * 3, "trainingruntimes", "trainjobs"]
+
+
+def test_an_object_whose_answer_was_lost_is_not_made_twice(server, shared):
+    complete(server, shared)
+    server.lost = 3
+    launch(server, shared)
+    # The second request finds the first one's object.
+    assert posted(server) == ["networkpolicies", "networkpolicies", *["trainingruntimes"] * 2, *["trainjobs"] * 2]
+
+
+def test_a_slow_server_changes_nothing(server, shared):
+    complete(server, shared)
+    server.slow = 0.1
+    assert launch(server, shared)["model"]["final_loss"] == 1.0
+
+
+# Queues, missing pods, owners
+
+
+def test_time_in_the_queue_is_not_running_time(server, shared):
+    trained(shared)
+    server.frames = [Frame("Suspended", "waits for quota")] * 150 + [Frame("Complete")]
+    started = time.monotonic()
+    launch(server, shared, timeout=1, queue_timeout=60)
+    assert time.monotonic() - started > 1
+
+
+def test_a_queue_that_takes_too_long_ends_the_wait(server, shared):
+    server.frames = [Frame("Suspended", "waits for quota")]
+    with pytest.raises(TrainingError, match=r"waited for its pods to run for 1 s, in state 'Suspended'.*queue_timeout"):
+        launch(server, shared, queue_timeout=1)
+
+
+def test_pods_that_wait_for_a_node_are_in_the_queue(server, shared):
+    server.frames = [Frame("", "", [pod("a", "Pending"), pod("b", "Pending")])]
+    with pytest.raises(TrainingError, match="waited for its pods to run for 1 s"):
+        launch(server, shared, timeout=1_000, queue_timeout=1)
+
+
+def test_pods_that_are_never_made_end_the_wait_with_the_events_that_say_why(server, shared, monkeypatch):
+    monkeypatch.setattr(follow, "_CREATION_SECONDS", 0.05)
+    server.frames = [Frame("Created", "", [pod("a", "Running")])]
+    server.logs = {"a": ""}
+    server.events = [(f"{NAME}-node-0", "pods is forbidden: exceeded quota: gpus"), ("another", "no matter")]
+    with pytest.raises(
+        TrainingError, match=r"has 1 of 2 pods after .* never made. FailedCreate: .*exceeded quota: gpus"
+    ):
+        launch(server, shared)
+    assert server.objects == {}
+
+
+def test_a_queued_job_has_no_pods_for_as_long_as_it_is_queued(server, shared, monkeypatch):
+    monkeypatch.setattr(follow, "_CREATION_SECONDS", 0.02)
+    trained(shared)
+    server.frames = [Frame("Suspended")] * 20 + [Frame("Complete")]
+    launch(server, shared)
+
+
+def test_a_restarting_jobs_pods_may_be_missing_for_a_while(server, shared):
+    trained(shared)
+    both = [pod("a", "Running"), pod("b", "Running")]
+    server.logs = {"a": "", "b": ""}
+    server.frames = [
+        Frame(),
+        Frame("Running", "", both),
+        Frame("Restarting"),
+        Frame("Running", "", both),
+        Frame("Complete"),
+    ]
+    launch(server, shared)
+
+
+@pytest.mark.parametrize("readable", [True, False], ids=["workflow", "pod"])
+def test_the_objects_belong_to_the_run(server, shared, readable, monkeypatch):
+    """To the Workflow, which outlives the step's pod; to the pod itself where the step may not read it."""
+    monkeypatch.setenv("KFP_POD_NAME", "lits-7xk2p-train")
+    monkeypatch.setenv("KFP_POD_UID", "p-1")
+    workflow = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "lits-7xk2p", "uid": "w-1"}
+    if readable:
+        server.owners = {"lits-7xk2p-train": [{**workflow, "controller": True}]}
+    complete(server, shared)
+    owners = []
+    server.created = lambda name, body: owners.extend(body["metadata"]["ownerReferences"])
+    launch(server, shared)
+    pod_itself = {"apiVersion": "v1", "kind": "Pod", "name": "lits-7xk2p-train", "uid": "p-1"}
+    assert owners == [workflow if readable else pod_itself] * 3
+
+
+def test_equal_steps_of_two_runs_have_jobs_of_their_own():
+    names = {job_name(f"/data/{run}/train_job-0123456789abcdef") for run in (RUN, RUN.replace("4f0c", "aaaa"))}
+    assert names == {"keras-spatial-4f0c9f2e-0123456789abcdef", "keras-spatial-aaaa9f2e-0123456789abcdef"}
+    # Of the longest pod's name "-node-0-4095-xxxxx" is added.
+    assert all(len(name) + len("-node-0-4095-xxxxx") <= 63 for name in names)
+
+
+def test_a_job_that_cannot_be_deleted_does_not_cost_the_model(server, shared, monkeypatch, capsys):
+    complete(server, shared)
+    monkeypatch.setattr(lifecycle.Lifecycle, "remove", _refused_after(lifecycle.Lifecycle.remove, 1))
+    assert launch(server, shared)["model"]["final_loss"] == 1.0
+    assert "the job ends by itself" in capsys.readouterr().out
+
+
+def _refused_after(remove, calls):
+    """`remove`, refused after so many calls."""
+    count = iter(range(100))
+
+    def refused(self):
+        if next(count) >= calls:
+            raise ClusterApiError("cannot delete: 403 forbidden", 403)
+        remove(self)
+
+    return refused
+
+
 # The sign of life
 
 
 def test_a_process_ends_when_its_launching_step_is_gone(tmp_path):
     program = (
-        "import sys, time; from pathlib import Path; from components.train_job.heartbeat import end_without\n"
-        "end_without(Path(sys.argv[1]), limit=0.3, look_every=0.05); time.sleep(60)"
+        "import sys, time; from components.train_job.heartbeat import end_without\n"
+        "end_without(sys.argv[1], limit=0.3, look_every=0.05); time.sleep(60)"
     )
-    heartbeat.beat(tmp_path / "heartbeat")
+    heartbeat.beat(str(tmp_path / "heartbeat"))
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path / "heartbeat")],
@@ -392,9 +422,17 @@ def test_a_process_ends_when_its_launching_step_is_gone(tmp_path):
         text=True,
     )
     while time.monotonic() - started < 2:
-        heartbeat.beat(tmp_path / "heartbeat")
+        heartbeat.beat(str(tmp_path / "heartbeat"))
         assert process.poll() is None
         time.sleep(0.05)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 75
     assert "has not been heard of" in error
+
+
+def test_a_sign_of_life_that_cannot_be_written_does_not_end_the_step(server, shared, capsys):
+    """One failed write on a shared file system once deleted a job that ran well."""
+    complete(server, shared)
+    (shared / "volume" / "scratch" / RUN / "train_job-abc" / "heartbeat").mkdir()
+    launch(server, shared)
+    assert "the sign of life cannot be written" in capsys.readouterr().out

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from keras_spatial.data import STRONG, Augmentation, Box, Part, Transform
+from keras_spatial.data import NNUNET, STRONG, Augmentation, Box, Part, Transform
 
 SHAPE = (12, 9, 8)
 
@@ -39,7 +39,11 @@ KINDS = {
     "intensity": Augmentation(intensity_scale=0.2, intensity_shift=0.1),
     "noise": Augmentation(noise=0.2),
     "corruption": Augmentation(corruption=1.0),
+    "turn": Augmentation(flips=False, rotation=False, angle=0.5),
+    "zoom": Augmentation(zoom=0.5),
+    "gamma": Augmentation(gamma=0.5),
     "strong": STRONG,
+    "nnunet": NNUNET,
 }
 
 
@@ -75,6 +79,43 @@ def test_translation_by_whole_voxels_moves_voxels_and_fills_with_air(volume):
     np.testing.assert_allclose(image[:-2, :, 1:], volume[0][2:, :, :-1], atol=1e-6)
     np.testing.assert_array_equal(label[:-2, :, 1:], volume[1][2:, :, :-1])
     assert not image[-2:].any() and not label[-2:].any()
+
+
+def test_a_quarter_turn_about_z_is_that_of_numpy():
+    label = np.zeros((8, 8, 3), np.uint8)
+    label[1:3, 4:7, 1] = 1
+    image = label[..., None].astype(np.float32)
+
+    def read(box):
+        where = tuple(slice(a, b) for a, b in zip(box.start, box.stop, strict=True))
+        return image[where], label[where]
+
+    turned = Transform(angles=(0, 0, np.pi / 2)).apply(read, Box((0, 0, 0), label.shape), label.shape)
+    np.testing.assert_allclose(turned[0], np.rot90(image, -1, axes=(0, 1)), atol=1e-6)
+    np.testing.assert_array_equal(turned[1], np.rot90(label, -1, axes=(0, 1)))
+
+
+def test_zoom_enlarges_about_the_centre(volume):
+    image, label = whole(Transform(zoom=1.25), volume)
+    assert (label == 1).sum() > 1.5 * (volume[1] == 1).sum()
+    # Shrinking leaves air around.
+    image, _ = whole(Transform(zoom=0.5), volume)
+    assert not image[0].any() and not image[-1].any()
+
+
+def test_gamma_is_the_exponent_of_the_intensity(volume):
+    np.testing.assert_allclose(whole(Transform(gamma=2.0), volume)[0], volume[0] ** 2, rtol=1e-6)
+
+
+def test_a_power_of_what_may_be_negative_is_refused():
+    with pytest.raises(ValueError, match="gamma: expected bounds from 0"):
+        Augmentation(gamma=0.5, bounds=None)
+
+
+def test_turn_zoom_and_gamma_are_drawn_as_rarely_as_asked():
+    drawn = [NNUNET.draw(seed) for seed in range(400)]
+    for changed in ([t.zoom != 1 for t in drawn], [t.gamma != 1 for t in drawn], [any(t.angles) for t in drawn]):
+        assert 0.2 < np.mean(changed) < 0.4
 
 
 def test_intensity_changes_by_class(volume):

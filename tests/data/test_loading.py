@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 
 import keras_spatial as ks
-from datasets.phantom import patient, render
+from datasets import lits
+from datasets.phantom import patient, render, write_lits_folder
 from datasets.phantom.phantom_dataset_builder import Builder, PhantomConfig
-from keras_spatial.data import STRONG, Box, Part, Store, StoreError, load, order, part_of
+from keras_spatial.data import STRONG, Augmentation, Box, Part, Store, StoreError, load, order, part_of
 from keras_spatial.volumes import hu_window
 
 SIZE = (16, 16, 16)
@@ -193,3 +194,100 @@ def test_blocks_that_are_not_those_of_the_model_are_named(builder):
         model.evaluate(load(builder, "train", 2, distribution=other), verbose=0)
     with pytest.raises(ValueError, match="leave part out"):
         load(builder, "train", 2, Part((0, 0, 0), (2, 1, 1)), distribution=other)
+
+
+# ---- images of differing sizes
+
+
+@pytest.fixture(scope="module")
+def unequal(tmp_path_factory):
+    """LiTS phantoms whose volumes differ in size, on their own grids, in blocks."""
+    folder = tmp_path_factory.mktemp("unequal")
+    for number, size in enumerate([(18, 16, 20), (24, 17, 16), (16, 22, 19), (20, 20, 20), (16, 16, 16)]):
+        scratch = tmp_path_factory.mktemp("one")
+        write_lits_folder(scratch, 1, seed=number, size=size)
+        for part in ("volume", "segmentation"):
+            (scratch / f"{part}-0.nii.gz").rename(folder / f"{part}-{number}.nii.gz")
+    return lits.prepare(folder, tmp_path_factory.mktemp("data"), None, blocks=(2, 1, 1))
+
+
+def stored(builder, split="train"):
+    store = Store(builder, split)
+    return [store.read(case, Part().box(store.shape(case))) for case in range(store.cases)]
+
+
+def test_smaller_images_lie_in_the_middle_of_padding_that_has_no_weight(unequal):
+    (batch,) = load(unequal, "train", batch_size=3, size=(24, 24, 24))
+    for image, label, weight, (original, truth) in zip(*batch, stored(unequal), strict=True):
+        inside = tuple(slice((24 - n) // 2, (24 - n) // 2 + n) for n in truth.shape)
+        np.testing.assert_array_equal(image[inside], original)
+        np.testing.assert_array_equal(label[inside], truth)
+        assert np.sum(weight[inside]) == truth.size == np.sum(weight)
+        assert np.abs(image).sum() == pytest.approx(np.abs(original).sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [(24, 24, 24), (12, 18, 17)], ids=["padded", "cut"])
+@pytest.mark.parametrize("augmentation", [None, STRONG], ids=["plain", "augmented"])
+def test_the_parts_of_unequal_images_make_up_the_whole(unequal, size, augmentation):
+    options = {"batch_size": 3, "size": size, "shuffle": True, "epochs": 2, "augmentation": augmentation}
+    whole = list(load(unequal, "train", **options))
+    counts = (3, 2, 1)
+    for index in itertools.product(*(range(n) for n in counts)):
+        box = Part(index, counts).box(size)
+        where = (slice(None), *(slice(a, b) for a, b in zip(box.start, box.stop, strict=True)))
+        for expected, found in zip(whole, load(unequal, "train", part=Part(index, counts), **options), strict=True):
+            for a, b in zip(expected, found, strict=True):
+                np.testing.assert_allclose(b, a[where], atol=1e-6)
+
+
+def test_a_larger_image_is_cut_in_the_middle_or_at_a_place_drawn_in_each_epoch(unequal):
+    size = (10, 10, 10)
+    original, truth = stored(unequal)[0]
+    images, labels, weights = next(iter(load(unequal, "train", size=size)))
+    middle = tuple(slice(-((10 - n) // 2), -((10 - n) // 2) + 10) for n in truth.shape)
+    np.testing.assert_array_equal(images[0], original[middle])
+    np.testing.assert_array_equal(labels[0], truth[middle])
+    assert np.all(weights == 1)
+    drawn = [image.numpy() for image, _, _ in load(unequal, "test", size=size, shuffle=True, epochs=4)]
+    assert len({image.tobytes() for image in drawn}) == 4
+
+
+def test_padding_does_not_change_what_a_model_is_trained_on(unequal):
+    """Loss and metric of padded images equal those of the images alone, for a network that sees one voxel."""
+    layer, losses = keras.layers.Conv3D(3, 1), []
+    ((image, _),) = stored(unequal, "validation")
+    for size in (image.shape[:3], (32, 32, 32)):
+        inputs = keras.Input((*size, 1))
+        model = keras.Model(inputs, layer(inputs))
+        dice = ks.metrics.Dice(class_id=1, or_above=True)
+        model.compile(loss=ks.losses.SoftDice(), weighted_metrics=[dice])
+        losses.append(model.evaluate(load(unequal, "validation", size=size), verbose=0))
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        ({"batch_size": 2}, StoreError, "pass size="),
+        ({"size": (8, 8)}, ValueError, "three positive voxel counts. Received: \\(8, 8\\)"),
+        ({"size": (8, 0, 8)}, ValueError, "three positive voxel counts"),
+    ],
+)
+def test_what_does_not_fit_unequal_images_is_named(unequal, arguments, error, message):
+    with pytest.raises(error, match=message):
+        load(unequal, "train", **arguments)
+
+
+def test_only_the_chosen_axes_are_mirrored():
+    flips = np.array([Augmentation(flips="x", rotation=False).draw(seed).flips for seed in range(20)])
+    assert 0 < flips[:, 0].sum() < 20 and not flips[:, 1:].any()
+    with pytest.raises(ValueError, match="'w'"):
+        Augmentation(flips="w")
+
+
+def test_values_without_bounds_are_not_clipped():
+    image, label = np.full((4, 4, 4, 2), -3, np.float32), np.zeros((4, 4, 4), np.uint8)
+    for bounds, expected in ((None, -3), ((0.0, 1.0), 0)):
+        transform = Augmentation(bounds=bounds).draw(1)
+        found, _ = transform.apply(lambda box: (image, label), Box((0, 0, 0), (4, 4, 4)), (4, 4, 4))
+        assert found.shape == image.shape and np.all(found == expected)

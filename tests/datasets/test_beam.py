@@ -95,7 +95,7 @@ def wait_for(port, process, seconds=60):
 
 def test_the_package_holds_the_library_and_the_data_sets_only(package):
     names = zipfile.ZipFile(package).namelist()
-    assert {"keras_spatial/volumes/__init__.py", "datasets/lits/conversion.py"} <= set(names)
+    assert {"keras_spatial/volumes/__init__.py", "datasets/conversion.py"} <= set(names)
     assert {name.split("/")[0] for name in names} == {"keras_spatial", "datasets", "keras_spatial_workers-0.dist-info"}
 
 
@@ -132,7 +132,7 @@ from datasets import lits
 from datasets.lits import conversion
 
 real = conversion.read_case
-conversion.read_case = lambda case: os._exit(9) if case.number == 2 else real(case)
+conversion.read_case = lambda case, limits: os._exit(9) if case.number == 2 else real(case, limits)
 lits.prepare(sys.argv[1], sys.argv[2], 16, (2, 1, 1))
 """
 
@@ -142,10 +142,10 @@ def test_a_killed_build_leaves_nothing_to_load_and_does_no_case_twice(local, fol
     done = subprocess.run([sys.executable, "-c", KILLED, folder, tmp_path], env=environment, check=False)
     assert done.returncode == 9
     with pytest.raises(tfds.core.dataset_info.DatasetInfoFileError, match=r"dataset_info\.json"):
-        tfds.builder_from_directory(str(tmp_path / "lits/16-blocks-2x1x1/1.1.0"))
+        tfds.builder_from_directory(str(tmp_path / "lits/16-blocks-2x1x1/1.2.0"))
     read = []
     real = conversion.read_case
-    monkeypatch.setattr(conversion, "read_case", lambda case: read.append(case.number) or real(case))
+    monkeypatch.setattr(conversion, "read_case", lambda case, limits: read.append(case.number) or real(case, limits))
     same(lits.prepare(folder, tmp_path, 16, (2, 1, 1)), local)
     kept = [number for number in (0, 1) if number not in read]
     assert 2 in read and kept

@@ -1,7 +1,11 @@
 """The LiTS data set, built with Beam: whole and in blocks, resumed, with bad cases, and on the real CT."""
 
+import gzip
+import hashlib
+import json
 import os
 import shutil
+import time
 import zlib
 from pathlib import Path
 
@@ -10,12 +14,26 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from datasets import cases as faults
 from datasets import lits, phantom
 from datasets.blocks import BlockGrid
+from datasets.conversion import Target, convert, find
 from datasets.lits import cases, conversion
-from datasets.lits.conversion import Grid, Target, convert, resampled_affine
+from datasets.lits.conversion import LitsReader
 from datasets.lits.lits_dataset_builder import Builder, LitsConfig
-from keras_spatial.volumes import components, read_volume, to_canonical
+from datasets.locking import exclusive
+from keras_spatial import volumes
+from keras_spatial.data import StoreError
+from keras_spatial.volumes import (
+    Grid,
+    Limits,
+    SpacingError,
+    components,
+    hu_window,
+    read_volume,
+    resampled_affine,
+    to_canonical,
+)
 
 ROOT = Path(__file__).parents[2]
 REAL_CT = Path(os.environ.get("KERAS_SPATIAL_REAL_CT", ROOT.parent / "shared/data/real_ct"))
@@ -114,16 +132,16 @@ def test_bad_cases_end_the_build_with_their_names_and_the_good_ones_are_kept(fol
     source, data = tmp_path / "source", tmp_path / "data"
     shutil.copytree(folder, source)
     break_case(source, 1)
-    with pytest.raises(cases.LabelValueError, match=r"segmentation-1\.nii\.gz"):
+    with pytest.raises(faults.LabelValueError, match=r"segmentation-1\.nii\.gz"):
         lits.prepare(source, data, 16)
     break_case(source, 2)
-    with pytest.raises(cases.BadCasesError, match=r"(?s)volume-1: LabelValueError.*volume-2: LabelValueError"):
+    with pytest.raises(faults.BadCasesError, match=r"(?s)volume-1: LabelValueError.*volume-2: LabelValueError"):
         lits.prepare(source, data, 16)
     assert not list(data.glob("lits/16/*/dataset_info.json"))
 
     read = []
     real = conversion.read_case
-    monkeypatch.setattr(conversion, "read_case", lambda case: read.append(case.number) or real(case))
+    monkeypatch.setattr(conversion, "read_case", lambda case, limits: read.append(case.number) or real(case, limits))
     for number in (1, 2):
         shutil.copy(folder / f"segmentation-{number}.nii.gz", source)
     builder = lits.prepare(source, data, 16)
@@ -153,6 +171,169 @@ def test_a_data_set_of_other_files_is_not_taken_for_this_one(folder, tmp_path):
         lits.prepare(tmp_path / "other", tmp_path / "data", 16)
 
 
+def correct_in_place(folder, number):
+    """One label changed, the file's size kept: as a correction in an editor of uncompressed labels."""
+    path = folder / f"segmentation-{number}.nii"
+    content = bytearray(path.read_bytes())
+    content[-1] = 1
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def uncompressed(folder, tmp_path):
+    for path in folder.iterdir():
+        (tmp_path / "source" / path.stem).parent.mkdir(exist_ok=True)
+        (tmp_path / "source" / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+    return tmp_path / "source"
+
+
+def test_labels_corrected_in_place_are_never_taken_for_the_old_ones(uncompressed, tmp_path):
+    path = uncompressed / "segmentation-0.nii"
+    old, size = lits.prepare(uncompressed, tmp_path / "data", 16), path.stat().st_size
+    before = examples(old, "train")[0]["label"]
+    correct_in_place(uncompressed, 0)
+    assert path.stat().st_size == size
+    with pytest.raises(lits.OtherSourcesError, match=r"on_other_sources=\"rebuild\".*\['volume-0'\]"):
+        lits.prepare(uncompressed, tmp_path / "data", 16)
+    new = lits.prepare(uncompressed, tmp_path / "data", 16, on_other_sources="rebuild")
+    after = examples(new, "train")[0]["label"]
+    assert before[-1, -1, -1] == 0 or before.sum() != after.sum()
+    assert new.info.metadata["sources"]["volume-0"][1] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert lits.prepare(uncompressed, tmp_path / "data", 16).info.metadata == new.info.metadata
+
+
+def test_the_digests_of_files_that_have_not_changed_are_not_computed_again(folder, whole, tmp_path, monkeypatch):
+    lits.prepare(folder, tmp_path, 16)
+    later = time.time_ns() + 10**10
+    monkeypatch.setattr("datasets.sources.time.time_ns", lambda: later)
+    lits.prepare(folder, tmp_path, 16)
+    monkeypatch.setattr("datasets.sources.digest", lambda path: pytest.fail(f"{path} was read again"))
+    lits.prepare(folder, tmp_path, 16)
+
+
+def rewrite_header(path, **fields):
+    image = nib.load(path)
+    data = bytearray(gzip.decompress(path.read_bytes()))
+    block = np.frombuffer(bytes(data[:348]), image.header_class.template_dtype).copy()
+    for name, value in fields.items():
+        block[name][0] = value
+    path.write_bytes(gzip.compress(block.tobytes() + bytes(data[348:])))
+
+
+MICROMETRES = {"sform_code": 0, "qform_code": 0, "xyzt_units": 0, "pixdim": [1, 9e3, 9e3, 9e3, 0, 0, 0, 0]}
+ZERO = {**MICROMETRES, "pixdim": [1, 0, 0, 0, 0, 0, 0, 0]}
+
+
+@pytest.mark.parametrize("fields", [MICROMETRES, ZERO], ids=["micrometres", "zero"])
+def test_spacing_that_no_scanner_has_leaves_out_the_case_and_not_the_build(folder, tmp_path, fields):
+    source = shutil.copytree(folder, tmp_path / "source")
+    for part in ("volume", "segmentation"):
+        rewrite_header(source / f"{part}-1.nii.gz", **fields)
+    builder = lits.prepare(source, tmp_path / "data", None, spacing=15.0, on_bad_case="skip")
+    (bad,) = builder.info.metadata["bad_cases"]
+    assert (bad["case"], bad["error"]) == ("volume-1", "SpacingError")
+    with pytest.raises(SpacingError, match=r"volume-1\.nii\.gz"):
+        lits.prepare(source, tmp_path / "data", None, spacing=15.0)
+
+
+def test_a_grid_that_is_too_large_is_refused_before_it_is_allocated(folder, tmp_path):
+    limits = Limits(grid_voxels=100_000)
+    with pytest.raises(faults.BadCasesError, match=r"volume-0: LimitError.*at most 100000 voxels.*0\.1mm"):
+        lits.prepare(folder, tmp_path, None, spacing=0.1, limits=limits)
+
+
+def test_values_of_0_to_1_are_refused_and_can_be_accepted(folder, tmp_path):
+    source = shutil.copytree(folder, tmp_path / "source")
+    path = source / "volume-1.nii.gz"
+    image = nib.load(path)
+    scaled = hu_window(image.get_fdata())
+    nib.save(nib.Nifti1Image(scaled / scaled.max(), image.affine), path)
+    with pytest.raises(volumes.IntensityError, match=r"volume-1\.nii\.gz: .*Received: 0 to .*hounsfield=False\)"):
+        lits.prepare(source, tmp_path / "data", 16)
+    builder = lits.prepare(source, tmp_path / "data", 16, limits=Limits(hounsfield=False))
+    assert builder.info.metadata["bad_cases"] == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"), [(MemoryError("1.1 TiB"), "CaseTooLargeError"), (ZeroDivisionError("x"), "UnusableCaseError")]
+)
+def test_no_fault_of_one_case_ends_a_build_that_skips_bad_cases(folder, tmp_path, monkeypatch, fault, name):
+    real = conversion.resample_image
+
+    def fail(array, shape):
+        if array.shape == failing:
+            raise fault
+        return real(array, shape)
+
+    source = shutil.copytree(folder, tmp_path / "source")
+    for part in ("volume", "segmentation"):
+        image = nib.load(source / f"{part}-1.nii.gz")
+        nib.save(image.slicer[:, :, 1:], source / f"{part}-1.nii.gz")
+    failing = to_canonical(read_volume(source / "volume-1.nii.gz")).array.shape
+    monkeypatch.setattr(conversion, "resample_image", fail)
+    builder = lits.prepare(source, tmp_path / "data", 16, on_bad_case="skip")
+    (bad,) = builder.info.metadata["bad_cases"]
+    assert (bad["case"], bad["error"]) == ("volume-1", name)
+
+
+def test_a_case_that_changes_while_it_is_read_is_bad(folder, tmp_path, monkeypatch):
+    source = shutil.copytree(folder, tmp_path / "source")
+    real = conversion.read_case
+
+    def edit(case, limits):
+        found = real(case, limits)
+        if case.number == 1:
+            case.segmentation.touch()
+        return found
+
+    monkeypatch.setattr(conversion, "read_case", edit)
+    with pytest.raises(faults.ChangedCaseError, match="written while it was read"):
+        lits.prepare(source, tmp_path / "data", 16)
+
+
+@pytest.mark.parametrize("damage", ["facts.json", "blocks.bin"])
+def test_a_converted_case_that_is_damaged_is_converted_again(folder, tmp_path, damage):
+    case = cases.find_cases(folder)[0]
+    target = Target(Grid(16), BlockGrid(), str(tmp_path), LitsReader())
+    whole = convert(case, target)
+    path = whole.folder / damage
+    path.write_bytes(path.read_bytes()[:-9])
+    assert find(case, target) is None
+    again = convert(case, target)
+    assert find(case, target).facts == again.facts == json.loads(json.dumps(whole.facts))
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "dataset_info.json", "features.json"])
+@pytest.mark.parametrize("content", [None, b"", b'{"a'])
+def test_a_damaged_data_set_is_named(folder, whole, tmp_path, name, content):
+    target = tmp_path / "lits" / whole.builder_config.name / str(whole.version)
+    shutil.copytree(whole.data_dir, target)
+    (target / name).unlink()
+    if content is not None:
+        (target / name).write_bytes(content)
+    with pytest.raises(StoreError, match=rf"{target}.*build it again"):
+        lits.prepare(folder, tmp_path, 16)
+
+
+def test_two_builders_in_one_folder_do_not_meet(folder, tmp_path):
+    (tmp_path / "lits").mkdir()
+    with (
+        exclusive(tmp_path / "lits" / ".lock-16-blocks-1x1x1"),
+        pytest.raises(lits.BuildInProgressError, match="another"),
+    ):
+        lits.prepare(folder, tmp_path, 16)
+    assert lits.prepare(folder, tmp_path, 16).info.splits
+
+
+def test_names_that_are_not_utf8_are_refused(folder, tmp_path):
+    with pytest.raises(volumes.FileNameError, match=r"\\xff"):
+        lits.prepare(folder, tmp_path / "a\udcff", 16)
+    shutil.copytree(folder, tmp_path / "source" / "a\udcff")
+    for name in ("source", "source/a\udcff"):
+        with pytest.raises(volumes.FileNameError, match=r"\\xff"):
+            lits.prepare(tmp_path / name, tmp_path / "data", 16)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -179,7 +360,9 @@ def test_the_resampled_affine_keeps_the_corners_of_the_field_of_view():
 def test_every_lesion_survives_halving_the_resolution(tmp_path):
     phantom.write_lits_folder(tmp_path, 4, size=64, difficulty="hard")
     for case in cases.find_cases(tmp_path):
-        _, packed = convert(case, Target(Grid(resolution=32), BlockGrid(), str(tmp_path / "store"))).block((0, 0, 0))
+        _, packed = convert(
+            case, Target(Grid(resolution=32), BlockGrid(), str(tmp_path / "store"), LitsReader())
+        ).block((0, 0, 0))
         label = np.frombuffer(zlib.decompress(packed.data), np.uint8).reshape(packed.shape)
         lesions, count = components(to_canonical(read_volume(case.segmentation)).array == 2)
         fine = label.repeat(2, 0).repeat(2, 1).repeat(2, 2)

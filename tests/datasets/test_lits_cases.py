@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from datasets import cases as faults
 from datasets.lits import cases as lits
 from datasets.lits.cases import Case, check_case, check_header, find_cases, read_case
 from datasets.phantom import write_lits_folder
@@ -57,10 +58,10 @@ def test_the_decathlon_layout_is_found(tmp_path):
 @pytest.mark.parametrize(
     "names, error, message",
     [
-        ([], lits.NoCasesError, "no case found"),
-        (["volume-1.nii"], lits.MissingPairError, "volume-1.nii: case 1 has no segmentation"),
-        (["segmentation-1.nii"], lits.MissingPairError, "case 1 has no volume"),
-        (["a/volume-1.nii", "b/volume-1.nii.gz", "segmentation-1.nii"], lits.DuplicateCaseError, "case 1"),
+        ([], faults.NoCasesError, "no case found"),
+        (["volume-1.nii"], faults.MissingPairError, "volume-1.nii: case 1 has no segmentation"),
+        (["segmentation-1.nii"], faults.MissingPairError, "case 1 has no volume"),
+        (["a/volume-1.nii", "b/volume-1.nii.gz", "segmentation-1.nii"], faults.DuplicateCaseError, "case 1"),
     ],
 )
 def test_a_folder_without_whole_cases_is_an_error(tmp_path, names, error, message):
@@ -70,7 +71,7 @@ def test_a_folder_without_whole_cases_is_an_error(tmp_path, names, error, messag
 
 
 def test_a_missing_folder_is_an_error(tmp_path):
-    with pytest.raises(lits.NoCasesError, match="no such folder"):
+    with pytest.raises(faults.NoCasesError, match="no such folder"):
         find_cases(tmp_path / "nowhere")
 
 
@@ -112,16 +113,16 @@ def pixels(array, affine):
 
 
 BAD = [
-    ("segmentation", crop, lits.ShapeMismatchError),
+    ("segmentation", crop, faults.ShapeMismatchError),
     ("volume", stack, volumes.DimensionError),
     ("segmentation", stack, volumes.DimensionError),
-    ("segmentation", label_three, lits.LabelValueError),
+    ("segmentation", label_three, faults.LabelValueError),
     ("segmentation", empty, lits.NoLiverError),
-    ("segmentation", shift, lits.AffineMismatchError),
-    ("segmentation", flip, lits.AffineMismatchError),
+    ("segmentation", shift, faults.AffineMismatchError),
+    ("segmentation", flip, faults.AffineMismatchError),
     ("volume", not_a_number, volumes.NonFiniteError),
-    ("volume", pixels, lits.IntensityError),
-    ("volume", empty, lits.IntensityError),
+    ("volume", pixels, volumes.IntensityError),
+    ("volume", empty, volumes.IntensityError),
 ]
 
 

@@ -15,7 +15,13 @@ import generate_benchmarks  # noqa: E402
 import generate_errors  # noqa: E402
 
 # Pages whose Python blocks are one program, run here; other blocks must at least be Python.
-PROGRAMS = ("getting_started.md", "guides/partition.md", "guides/gpus.md", "guides/custom_layers.md")
+PROGRAMS = (
+    "getting_started.md",
+    "guides/partition.md",
+    "guides/gpus.md",
+    "guides/custom_layers.md",
+    "guides/offload.md",
+)
 
 
 def blocks(page: Path) -> list[str]:

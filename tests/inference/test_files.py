@@ -71,6 +71,13 @@ def test_nifti_labels_lie_where_the_affine_says(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["labels.nii"]
 
 
+@pytest.mark.parametrize("ending", [".nii", ".zarr"])
+def test_every_name_that_the_file_system_allows_is_written(tmp_path, ending):
+    model, images = model_on("2x2"), images_of(1)
+    (path,) = ks.inference.predict_to_files(model, images, tmp_path / ("x" * (255 - len(ending)) + ending))
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_zarr_scores_have_the_blocks_of_the_mesh_as_chunks(tmp_path):
     model, images = model_on("4x3"), images_of(3)
     dataset = tf.data.Dataset.from_tensor_slices(images).batch(2)
@@ -88,6 +95,8 @@ def test_zarr_scores_have_the_blocks_of_the_mesh_as_chunks(tmp_path):
     [
         ({"path": "labels.nii.gz"}, "compressed"),
         ({"path": "labels.nii"}, "there are 2 images"),
+        ({"path": "{case}" + "x" * 246 + ".nii"}, "256 bytes"),
+        ({"path": "{case}\udcff.nii"}, r"UTF-8"),
         ({"path": "{case}.nii", "affine": np.zeros((4, 4))}, "affine: expected an invertible"),
     ],
 )
@@ -100,5 +109,5 @@ def test_bad_arguments_are_named_before_anything_is_written(tmp_path, arguments,
 def test_a_model_without_a_mesh_has_no_blocks():
     inputs = keras.Input((8, 8, 1))
     model = ks.Model(inputs, keras.layers.Conv2D(1, 3)(inputs))
-    with pytest.raises(ValueError, match="has no mesh of CPUs"):
+    with pytest.raises(ValueError, match="has no mesh"):
         model.predict_blocks(np.zeros((1, 8, 8, 1), "float32"))

@@ -9,7 +9,7 @@ import tensorflow as tf
 from equality import assert_equal_to_keras, split
 
 import keras_spatial as ks
-from keras_spatial.model import plain
+from keras_spatial.saving import plain
 
 MESHES = {
     "1x1": ("rows:1, columns:1", "x:rows, y:columns"),
@@ -284,7 +284,7 @@ def test_saved_model_loads_on_another_mesh_and_goes_on_training(tmp_path):
         resumed.train_on_batch(images, labels), expected.train_on_batch(images, labels), rtol=1e-4
     )
     with split("4x2").scope():
-        assert ks.load_model(tmp_path / "unet.keras").distribution.blocks("x") == 4
+        assert ks.load_model(tmp_path / "unet.keras").distribution.shards("x") == 4
     assert not isinstance(ks.load_model(tmp_path / "unet.keras"), ks.Model)
 
 

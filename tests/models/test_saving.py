@@ -8,7 +8,7 @@ from equality import split
 from networks import deeplab_v3plus
 
 import keras_spatial as ks
-from keras_spatial.model import plain
+from keras_spatial.saving import plain
 
 IMAGE = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype("float32")
 
@@ -33,6 +33,17 @@ def test_partitioned_file_loads_plain_and_on_another_mesh(model, expected, tmp_p
     spatial = ks.load_model(path, distribution=split("1x4"))
     assert spatial.distribution is not None
     np.testing.assert_allclose(spatial(IMAGE), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_made_without_a_mesh_is_saved_as_a_plain_one(tmp_path):
+    model = ks.models.UNet3D((8, 8, 8, 1), classes=3, filters=2, levels=2)
+    image = np.ones((1, 8, 8, 8, 1), np.float32)
+    model.save(tmp_path / "unet.keras")
+    for loaded in (
+        keras.saving.load_model(tmp_path / "unet.keras"),
+        ks.load_model(tmp_path / "unet.keras", split("2x1")),
+    ):
+        np.testing.assert_allclose(loaded(image), model(image), rtol=1e-5, atol=1e-5)
 
 
 def test_plain_file_loads_on_a_mesh(model, expected, tmp_path):

@@ -29,9 +29,12 @@ def wheel(dist) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def test_the_wheel_has_one_top_level_package(wheel):
+def test_the_wheel_has_the_package_and_the_arguments_of_its_command(wheel):
     top = {name.split("/")[0] for name in wheel.namelist()}
-    assert {name for name in top if not name.endswith(".dist-info")} == {"keras_spatial"}
+    assert {name for name in top if not name.endswith(".dist-info")} == {
+        "keras_spatial",
+        "keras_spatial_command",
+    }
 
 
 def test_every_module_and_the_type_marker_are_in_the_wheel(wheel):
@@ -81,6 +84,6 @@ def test_import_uses_nothing_deprecated():
         "warnings.filterwarnings('error', category=DeprecationWarning, module='keras_spatial')\n"
         "import keras_spatial"
     )
-    setup = "import keras_spatial.mtf.compatibility\n"
+    setup = "import keras_spatial.mesh_tensorflow\n"
     done = subprocess.run([sys.executable, "-c", setup + code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -1,42 +1,90 @@
 """What a compiled pipeline says, read back with KFP's own messages."""
 
+import functools
+import json
+import tempfile
+
 import pytest
 import yaml
 from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from components.resume import code_version
 from pipelines import catalogue
-from pipelines.cluster import Cluster, Toleration
-from pipelines.settings import load
+from pipelines.__main__ import cli
+from pipelines.cluster import Cluster, StepResources, Toleration
+from pipelines.settings import SettingsError, load
 from pipelines.submission import PackageError, check_package, compile_pipeline
 
 TPU = Cluster(
     image="registry.example/keras-spatial-python@sha256:0",
     accelerator="google.com/tpu",
-    accelerators=4,
+    accelerators=8,
     accelerator_type="tpu-v5-lite-podslice",
     tpu_topology="2x4",
     node_selectors={"pool": "imaging"},
     tolerations=(Toleration(key="google.com/tpu", operator="Equal", value="present", effect="NoSchedule"),),
     shared_memory="8Gi",
     volumes={"lits": "/data"},
-    secrets={"store": {"key": "STORE_KEY"}},
+    secrets={"store": "/secrets/store"},
+    environment={"HTTPS_PROXY": "http://proxy:3128"},
+    labels={"team": "imaging"},
+    annotations={"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
+    image_pull_secrets=("registry",),
+    image_pull_policy="Always",
+    store="s3://bucket/results",
+    scratch="/data/scratch",
+    cpu="24",
     memory="32Gi",
     retries=3,
 )
+JOB = Cluster(
+    image="registry.example/keras-spatial-python@sha256:0",
+    accelerator="example.com/npu",
+    accelerators=8,
+    accelerator_type="n1",
+    accelerator_label="example.com/npu-kind",
+    volumes={"lits": "/data"},
+    scratch="/data/scratch",
+    cpu="32",
+    memory="256Gi",
+    steps={"preprocess": StepResources(cpu="8", memory="64Gi")},
+    nodes=4,
+    timeout=3600,
+    queue_timeout=600,
+)
+CLUSTERS = {"tpu": TPU, "job": JOB, "cpu": Cluster()}
+MESHES = {
+    "tpu": ["mesh=rows:4, columns:2"],
+    "job": ["mesh=rows:8, columns:4", "evaluation_mesh=rows:4, columns:2"],
+    "cpu": [],
+}
 ACCELERATED = {"exec-train", "exec-evaluate", "exec-segment"}
+SMALL = {"exec-compare", "exec-study", "exec-sweep", "exec-fingerprint", "exec-cross-validation", "exec-train-job"}
 
 
-def compiled(name, tmp_path, cluster):
-    settings = load(None, ["data=/data/lits", "model=/data/model.keras"])
-    path = compile_pipeline(catalogue.build(name, settings, cluster), tmp_path / f"{name}.yaml")
-    return path, list(yaml.safe_load_all(path.read_text()))
+@functools.cache
+def text_of(name, cluster):
+    given = ["data=/data/lits", *(["model=/data/model.keras"] if name == "batch_inference" else [])]
+    settings = load(None, [*given, *MESHES[cluster]])
+    with tempfile.TemporaryDirectory() as folder:
+        return compile_pipeline(catalogue.build(name, settings, CLUSTERS[cluster]), f"{folder}/p.yaml").read_text()
+
+
+@functools.cache
+def parsed(name, cluster):
+    return tuple(yaml.load_all(text_of(name, cluster), Loader=yaml.CSafeLoader))
+
+
+def compiled(name, cluster="tpu"):
+    """The pipeline and its platform, as they were compiled for a cluster; nothing may change them."""
+    return parsed(name, cluster)
 
 
 @pytest.mark.parametrize("name", catalogue.PIPELINES)
-def test_platform_of_every_step(name, tmp_path):
-    _, (spec, platform) = compiled(name, tmp_path, TPU)
+def test_platform_of_every_step(name):
+    spec, platform = compiled(name)
     json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert set(executors) == set(spec["deploymentSpec"]["executors"])
@@ -44,6 +92,18 @@ def test_platform_of_every_step(name, tmp_path):
         # Parsed one by one: PlatformSpec alone accepts misspelt fields.
         config = json_format.ParseDict(document, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
         assert [mount.mount_path for mount in config.pvc_mount] == ["/data"]
+        assert [(s.secret_name, s.mount_path) for s in config.secret_as_volume] == [("store", "/secrets/store")]
+        assert not config.secret_as_env
+        user = config.security_context
+        assert (user.run_as_user, user.run_as_group, user.run_as_non_root) == (10001, 10001, True)
+        assert [s.secret_name for s in config.image_pull_secret] == ["registry"]
+        assert config.image_pull_policy == "Always"
+        assert dict(config.pod_metadata.labels) == {"team": "imaging"}
+        assert dict(config.pod_metadata.annotations) == TPU.annotations
+        # The run's identity comes from the pod, for as an input it would keep KFP's cache from ever being used.
+        assert [(f.name, f.field_path) for f in config.field_path_as_env] == [
+            ("KERAS_SPATIAL_RUN", "metadata.labels['pipeline/runid']")
+        ]
         if label == "exec-finish":
             continue
         selectors = dict(config.node_selector.labels)
@@ -57,37 +117,135 @@ def test_platform_of_every_step(name, tmp_path):
         assert [t.key for t in config.tolerations] == (["google.com/tpu"] if label in ACCELERATED else [])
         shm = [(m.mount_path, m.medium, m.size_limit) for m in config.empty_dir_mounts]
         assert shm == ([("/dev/shm", "Memory", "8Gi")] if label in ACCELERATED else [])
-        secret = config.secret_as_env[0]
-        assert [(e.secret_key, e.env_var) for e in secret.key_to_env] == [("key", "STORE_KEY")]
         assert config.active_deadline_seconds == 86_400
 
 
 @pytest.mark.parametrize("name", catalogue.PIPELINES)
-def test_containers_of_every_step(name, tmp_path):
-    _, (spec, _) = compiled(name, tmp_path, TPU)
+def test_containers_of_every_step(name):
+    spec, _ = compiled(name)
     for label, document in spec["deploymentSpec"]["executors"].items():
         executor = json_format.ParseDict(document, pipeline_spec_pb2.PipelineDeploymentConfig.ExecutorSpec())
         assert executor.container.image == TPU.image
         assert "pip install" not in " ".join(executor.container.command)
+        assert executor.container.command[-1].endswith(f"# keras-spatial code {code_version()}\n")
+        environment = {variable.name: variable.value for variable in executor.container.env}
+        assert environment == {
+            "HTTPS_PROXY": "http://proxy:3128",
+            "KERAS_SPATIAL_CODE": code_version(),
+            "KERAS_SPATIAL_SCRATCH": "/data/scratch",
+            "KERAS_SPATIAL_STORE": "s3://bucket/results",
+        }
         if label == "exec-finish":
             continue
         resources = executor.container.resources
-        assert resources.resource_memory_limit == "32Gi"
+        expected = ("24", "32Gi") if label in ACCELERATED else ("500m", "2Gi") if label in SMALL else ("4", "16Gi")
+        assert (resources.resource_cpu_limit, resources.resource_memory_limit) == expected
+        assert (resources.resource_cpu_request, resources.resource_memory_request) == expected
         count = resources.accelerator.resource_count if label in ACCELERATED else ""
         assert (resources.accelerator.resource_type, count) == (
-            ("google.com/tpu", "4") if label in ACCELERATED else ("", "")
+            ("google.com/tpu", "8") if label in ACCELERATED else ("", "")
         )
 
 
-def test_a_cpu_cluster_asks_for_no_accelerator(tmp_path):
-    _, (spec, _) = compiled("lits_segmentation", tmp_path, Cluster())
+def test_the_step_that_waits_for_a_job_asks_for_little_and_waits_as_long_as_the_job():
+    spec, platform = compiled("lits_segmentation", "job")
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    launcher = spec["deploymentSpec"]["executors"]["exec-train-job"]["container"]["resources"]
+    assert (launcher["resourceCpuLimit"], launcher["resourceMemoryLimit"]) == ("500m", "2Gi")
+    assert "accelerator" not in launcher
+    assert int(executors["exec-train-job"]["activeDeadlineSeconds"]) == 3600 + 600
+    assert int(executors["exec-evaluate"]["activeDeadlineSeconds"]) == 3600
+    prepared = spec["deploymentSpec"]["executors"]["exec-preprocess"]["container"]["resources"]
+    assert (prepared["resourceCpuLimit"], prepared["resourceMemoryLimit"]) == ("8", "64Gi")
+
+
+def test_kfps_cache_knows_when_the_files_of_the_data_change():
+    spec, _ = compiled("lits_segmentation")
+    tasks = next(d["dag"]["tasks"] for n, d in spec["components"].items() if n.startswith("comp-exit-handler"))
+    assert "enableCache" not in tasks["fingerprint"]["cachingOptions"]
+    ingest = tasks["ingest-folder"]
+    assert ingest["cachingOptions"]["enableCache"] is True
+    assert ingest["inputs"]["parameters"]["version"]["taskOutputParameter"]["producerTask"] == "fingerprint"
+    # They read the baseline, of which KFP knows the name only.
+    for name in ("compare", "report"):
+        assert "enableCache" not in tasks[name]["cachingOptions"]
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "cluster", "assignments", "expected"),
+    [
+        ("lits_segmentation", JOB, [], r"mesh: 4 pod\(s\).*8 example.com/npu in each pod.*32 devices.*4 devices"),
+        ("lits_segmentation", JOB, ["mesh=rows:8, columns:4"], "evaluation_mesh: .*one pod.*at most 8 devices"),
+        ("resolution_study", TPU, [], "mesh: 1 pod.*expected a mesh of 8 devices"),
+        ("sweep", TPU, ["mesh=rows:16", "layout=x:rows"], "expected a mesh of 8 devices. Received: 'rows:16'"),
+        ("batch_inference", JOB, ["mesh=rows:8, columns:4"], "^mesh: .*segmentation run in one pod"),
+        ("lits_segmentation", TPU, ["accelerator=gpu"], "accelerator: the cluster file gives the steps google.com/tpu"),
+        ("lits_segmentation", Cluster(), ["accelerator=gpu"], "gives the steps no accelerators"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_to_the_pods_is_refused_when_compiled(pipeline, cluster, assignments, expected):
+    given = ["data=/data/lits", *(["model=/data/model.keras"] if pipeline == "batch_inference" else [])]
+    with pytest.raises(SettingsError, match=expected):
+        catalogue.build(pipeline, load(None, [*given, *assignments]), cluster)
+
+
+def test_a_mesh_over_all_pods_may_train_though_one_pod_evaluates():
+    job = JOB.model_copy(update={"accelerators": 2, "nodes": 2})
+    settings = load(None, ["evaluation_mesh=rows:2", "evaluation_layout=x:rows"])
+    assert catalogue.build("lits_segmentation", settings, job).pipeline_spec
+    # A sweep evaluates nothing.
+    assert catalogue.build("sweep", load(), job).pipeline_spec
+
+
+@pytest.mark.parametrize(("cluster", "kind"), [("tpu", "tpu"), ("job", "auto"), ("cpu", "auto")])
+def test_the_steps_demand_the_accelerators_of_their_cluster(cluster, kind):
+    spec, _ = compiled("lits_segmentation", cluster)
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
+    assert parameters["accelerator"]["defaultValue"] == kind
+
+
+@pytest.mark.parametrize(("kind", "devices"), [("tpu-v5-lite-podslice", (4,)), ("tpu-v4-podslice", (4, 8))])
+def test_a_chip_has_the_cores_of_its_generation(kind, devices):
+    slice_ = Cluster(accelerator="google.com/tpu", accelerators=4, accelerator_type=kind, tpu_topology="2x2")
+    assert slice_.devices(1) == devices
+
+
+def test_every_fold_is_a_turn_of_the_loop():
+    spec, _ = compiled("cross_validation")
+    tasks = [task for d in spec["components"].values() for task in d.get("dag", {}).get("tasks", {}).values()]
+    [loop] = [task["parameterIterator"] for task in tasks if "parameterIterator" in task]
+    assert json.loads(loop["items"]["raw"]) == [f"fold-{fold}-of-5" for fold in range(5)]
+
+
+def test_an_accelerator_of_another_vendor_is_selected_by_its_own_label():
+    _, platform = compiled("lits_segmentation", "job")
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert executors["exec-evaluate"]["nodeSelector"]["labels"] == {"example.com/npu-kind": "n1"}
+    job = JOB.training_job()
+    assert (job.accelerator, job.node_selectors) == ("example.com/npu", {"example.com/npu-kind": "n1"})
+
+
+def test_an_image_may_be_given_at_compile(tmp_path, capsys):
+    output = tmp_path / "p.yaml"
+    arguments = ["compile", "resolution_study", "--output", str(output), "--image"]
+    assert cli([*arguments, "registry.example/other@sha256:1"]) == 0
+    assert "Warning" not in capsys.readouterr().err
+    spec = next(yaml.safe_load_all(output.read_text()))
+    images = {document["container"]["image"] for document in spec["deploymentSpec"]["executors"].values()}
+    assert images == {"registry.example/other@sha256:1"}
+    assert cli([*arguments, "registry.example/other:0.1.0"]) == 0
+    assert "is a tag, which may be moved" in capsys.readouterr().err
+
+
+def test_a_cpu_cluster_asks_for_no_accelerator():
+    spec, _ = compiled("lits_segmentation", "cpu")
     for document in spec["deploymentSpec"]["executors"].values():
         assert "accelerator" not in document["container"].get("resources", {})
 
 
 @pytest.mark.parametrize("name", catalogue.PIPELINES)
-def test_an_exit_handler_ends_every_pipeline(name, tmp_path):
-    _, (spec, _) = compiled(name, tmp_path, TPU)
+def test_an_exit_handler_ends_every_pipeline(name):
+    spec, _ = compiled(name)
     tasks = spec["root"]["dag"]["tasks"]
     assert tasks["finish"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
     inner = next(d["dag"]["tasks"] for n, d in spec["components"].items() if n.startswith("comp-exit-handler"))
@@ -121,8 +279,8 @@ def test_settings_are_the_defaults_of_parameters_which_explain_themselves(tmp_pa
     ids=["version", "no-pipeline", "unknown-field", "no-yaml"],
 )
 def test_a_bad_package_is_refused(change, expected, tmp_path):
-    path, _ = compiled("batch_inference", tmp_path, Cluster())
-    path.write_text(change(path.read_text()))
+    path = tmp_path / "p.yaml"
+    path.write_text(change(text_of("batch_inference", "cpu")))
     with pytest.raises(PackageError, match=expected):
         check_package(path)
 

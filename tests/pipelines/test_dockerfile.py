@@ -39,6 +39,19 @@ def test_steps_find_the_application_part():
     assert {"components", "datasets", "pipelines"} <= copied
 
 
+def test_the_gpu_variant_is_pinned_and_has_a_tag_of_its_own():
+    text = (ROOT / "Dockerfile").read_text()
+    assert re.search(r"-t \S+:[\d.]+-cuda --build-arg EXTRAS=app,stores,cuda", text)
+    pins = (ROOT / "constraints.txt").read_text()
+    for library in ("nvidia-cudnn-cu12", "nvidia-nccl-cu12", "nvidia-cublas-cu12"):
+        assert re.search(rf"^{library}==", pins, re.MULTILINE), library
+
+
+def test_the_nodes_driver_is_found_where_gke_mounts_it():
+    environment = next(value for name, value in instructions() if name == "ENV")
+    assert "LD_LIBRARY_PATH=/usr/local/nvidia/lib64" in environment
+
+
 def test_constraints_pin_every_direct_dependency():
     pins = dict(
         line.split("==")
@@ -47,7 +60,7 @@ def test_constraints_pin_every_direct_dependency():
     )
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = project["dependencies"] + [
-        requirement for extra in ("app", "medical") for requirement in project["optional-dependencies"][extra]
+        requirement for extra in ("app", "medical", "stores") for requirement in project["optional-dependencies"][extra]
     ]
     names = {re.match(r"[A-Za-z0-9_.-]+", requirement)[0].lower().replace("_", "-") for requirement in wanted}
     assert names - {"keras-spatial"} <= set(pins)

@@ -14,7 +14,11 @@ from pipelines.__main__ import cli
 
 FAULTS = Path(__file__).parent / "faults"
 REAL_CT = Path(os.environ.get("KERAS_SPATIAL_REAL_CT", Path(__file__).parents[3] / "shared" / "data" / "real_ct"))
-SMALL = ["resolution=16", "resolutions=8,16", "filters=2", "levels=2", "epochs=1", "phantoms=3", "phantom_size=16"]
+TRAINING = ["filters=2", "levels=2", "epochs=1", "phantoms=3", "phantom_size=16"]
+SMALL = {
+    "lits_segmentation": ["resolution=16", *TRAINING],
+    "resolution_study": ["resolutions=8,16", *TRAINING],
+}
 real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason=f"no real CT at {REAL_CT}; set KERAS_SPATIAL_REAL_CT")
 
 # What goes wrong in one command after the other: a step, and how. A step that none depends on does not keep the others
@@ -46,7 +50,7 @@ class Attempt:
 
 
 def run(name, folder, *extra):
-    options = [part for assignment in [*SMALL, *extra] for part in ("--set", assignment)]
+    options = [part for assignment in [*SMALL.get(name, []), *extra] for part in ("--set", assignment)]
     return cli(["run", name, "--run-dir", str(folder), *options])
 
 
@@ -57,7 +61,7 @@ def journal(folder):
 
 
 def attempts(name, folder, faults, capture, *extra):
-    """Run a pipeline until it succeeds: every command but the last has its faults, and goes on after the one before."""
+    """Run a pipeline until it succeeds: every command but the last has its faults, and resumes after the one before."""
     result = []
     for fault in [*faults, {}]:
         with pytest.MonkeyPatch.context() as patch:
@@ -123,7 +127,7 @@ def check_attempts(faults, made, order):
         [named] = [step for step in fault if f"Inner task failed: '{step}" in attempt.error]
         assert f"{named}: started" in attempt.error or SAID[fault[named]] in attempt.error
         assert not {name for name, _ in attempt.steps} & set(fault)
-        assert "The same command goes on" in attempt.error
+        assert "The same command resumes" in attempt.error
     assert last.status == 0
     assert sorted(name for name, _ in last.steps) == sorted(order)
     # Every step was done once over all attempts; those of a loop once per turn.
@@ -151,6 +155,13 @@ def test_a_run_leaves_its_results_in_its_folder(segmentation):
     assert list((folder / "scratch").iterdir()) == []
 
 
+def test_no_other_machine_reached_the_processes_of_the_training(segmentation):
+    log = (segmentation[0] / "log.txt").read_text()
+    assert "waits up to 300 s for all 2 processes" in log
+    # Their warning, where another machine could.
+    assert "without asking who calls" not in log
+
+
 def test_the_exit_handler_says_how_the_last_attempts_ended(segmentation):
     records = [json.loads(p.read_text()) for p in sorted(segmentation[0].glob("artifacts/*/finish/record/run.json"))]
     assert [record["state"] for record in records] == ["FAILED"] * len(SEGMENTATION) + ["SUCCEEDED"]
@@ -160,7 +171,7 @@ def test_the_exit_handler_says_how_the_last_attempts_ended(segmentation):
 
 @real_ct
 def test_the_held_out_case_is_the_real_ct_on_its_own_grid(segmentation):
-    predictions = list(segmentation[0].glob("artifacts/*/evaluate/evaluation/prediction-2.nii.gz"))
+    predictions = list(segmentation[0].glob("artifacts/*/evaluate/predictions/prediction-2.nii.gz"))
     assert predictions
     assert nib.load(predictions[-1]).shape == nib.load(REAL_CT / "volume-0.nii.gz").shape
 
@@ -217,12 +228,12 @@ def test_resolution_study_compares_its_runs(study):
     ("name", "extra", "expected"),
     [
         ("lits_segmentation", ["data=/no/such/folder"], "/no/such/folder: no such folder"),
-        ("lits_segmentation", ["mesh=rows"], "mesh: expected"),
+        ("lits_segmentation", ["mesh=rows"], "mesh: A mesh shape is written"),
         ("lits_segmentation", ["epochz=3"], "Did you mean 'epochs'"),
         ("lits_segmentation", ["baseline=/no/metrics.json"], "/no/metrics.json: expected the metrics.json"),
         ("lits_segmentatoin", [], "Did you mean 'lits_segmentation'"),
         ("batch_inference", [], "data: batch_inference needs it"),
-        ("batch_inference", ["data=/no/such/folder", "model=/m"], "no such folder"),
+        ("batch_inference", ["data=/no/such/folder", "model=/m"], "no such file or folder"),
     ],
 )
 def test_bad_input_is_named_before_the_first_step(tmp_path, capsys, name, extra, expected):

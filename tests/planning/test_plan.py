@@ -6,7 +6,7 @@ import pytest
 
 import keras_spatial as ks
 from keras_spatial.planning import NothingFits, smallest_mesh
-from keras_spatial.planning.command import main
+from keras_spatial_command import main
 
 FLOAT = 4
 

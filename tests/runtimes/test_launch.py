@@ -1,12 +1,17 @@
 """The launcher: numbered output, and no process outlives another's failure."""
 
 import io
+import os
+import re
+import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from keras_spatial.launch import free_ports, launch, main
+from keras_spatial.launch import OutputError, UnkillableError, free_ports, launch, main
 
 
 def python(program: str) -> list[str]:
@@ -53,9 +58,126 @@ def test_free_ports_are_different():
     assert len(set(free_ports(8))) == 8
 
 
-@pytest.mark.parametrize("arguments", [["--processes", "0", __file__], ["--processes", "2", "no_such_file.py"]])
-def test_bad_arguments_are_said_at_once(arguments, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--processes", "0", __file__], "--processes must be at least 1. Received: 0"),
+        (["--processes", "2", "--max-restarts", "-1", __file__], "--max-restarts must be at least 0. Received: -1"),
+        (
+            ["--processes", "2", "--frozen-seconds", "nan", __file__],
+            "--frozen-seconds must be at least 0. Received: nan",
+        ),
+        (["--processes", "2", "no_such_file.py"], "no_such_file.py"),
+    ],
+)
+def test_bad_arguments_are_said_at_once(arguments, said, capsys):
     with pytest.raises(SystemExit) as error:
         main(arguments)
     assert error.value.code == 2
-    assert "Received: 0" in (text := capsys.readouterr().err) or "no_such_file.py" in text
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("restarts", "status"), [(0, 5), (1, 5), (2, 0), (3, 0)])
+def test_all_processes_are_started_again_as_often_as_is_allowed(restarts, status):
+    program = "import json, os, sys\nrestart = int(os.environ['KERAS_SPATIAL_RESTARTS'])\n"
+    program += "rank = json.loads(os.environ['TF_CONFIG'])['task']['index']\nprint('attempt', restart, flush=True)\n"
+    program += "sys.exit(5 if rank == 1 and restart < 2 else 0)"
+    output = io.StringIO()
+    assert launch(python(program), 2, output, max_restarts=restarts) == status
+    attempts = min(restarts, 2) + 1
+    assert {line for line in output.getvalue().splitlines() if line.startswith("[1] ")} == {
+        f"[1] attempt {n}" for n in range(attempts)
+    }
+    assert output.getvalue().count("Starting all 2 processes again") == attempts - 1
+
+
+@pytest.mark.parametrize("stopped", ["(1,)", "(0, 1)"], ids=["one", "both"])
+def test_stopped_processes_are_noticed_and_ended(stopped):
+    program = "import json, os, signal, time\nrank = json.loads(os.environ['TF_CONFIG'])['task']['index']\n"
+    program += f"if rank in {stopped}:\n    os.kill(os.getpid(), signal.SIGSTOP)\ntime.sleep(300)"
+    output = io.StringIO()
+    started = time.monotonic()
+    assert launch(python(program), 2, output, frozen_seconds=1) == 128 + signal.SIGSTOP
+    assert time.monotonic() - started < 10
+    assert re.search(r"Process [01] was stopped \(as by SIGSTOP\) and did not continue for 1 s", output.getvalue())
+
+
+def test_a_process_that_is_stopped_for_a_moment_goes_on():
+    program = "import os, signal, subprocess, sys\n"
+    program += "subprocess.Popen(['sh', '-c', f'sleep 0.5; kill -CONT {os.getpid()}'])\n"
+    program += "os.kill(os.getpid(), signal.SIGSTOP)\nprint('continued')"
+    output = io.StringIO()
+    assert launch(python(program), 2, output, frozen_seconds=3) == 0
+    assert output.getvalue().count("continued") == 2
+
+
+class Full(io.StringIO):
+    """A file on a disk that is full from the second line on."""
+
+    def write(self, text):
+        if self.getvalue().count("\n"):
+            raise OSError(28, os.strerror(28))
+        return super().write(text)
+
+
+def test_output_that_cannot_be_written_ends_the_processes_instead_of_blocking_them():
+    started = time.monotonic()
+    with pytest.raises(OutputError, match="No space left on device"):
+        launch(python("while True: print('x' * 1000)"), 2, Full())
+    assert time.monotonic() - started < 20
+
+
+def test_characters_that_the_output_does_not_know_are_escaped():
+    raw = io.BytesIO()
+    output = io.TextIOWrapper(raw, encoding="ascii")
+    assert launch(python("print('5 µm', flush=True)"), 1, output) == 0
+    assert raw.getvalue() == b"[0] 5 \\xb5m\n"
+
+
+def test_a_process_that_no_signal_ends_is_named_and_not_waited_for(monkeypatch):
+    """As one that waits for a dead disk: here signals to it are lost."""
+    monkeypatch.setattr("keras_spatial.launch._TERMINATE_SECONDS", 0.5)
+    monkeypatch.setattr("keras_spatial.launch._KILL_SECONDS", 0.5)
+    monkeypatch.setattr("keras_spatial.launch.Child.signal_group", lambda self, number: None)
+    program = "import json, os, sys, time\nrank = json.loads(os.environ['TF_CONFIG'])['task']['index']\n"
+    program += "sys.exit(3) if rank == 0 else time.sleep(300)"
+    with pytest.raises(UnkillableError, match=r"Received: process 1 \(number \d+\) that waits inside the kernel"):
+        launch(python(program), 2, io.StringIO(), max_restarts=3)
+
+
+def test_what_a_process_started_itself_ends_with_the_job():
+    program = "import json, os, subprocess, sys\np = subprocess.Popen(['sleep', '300'], stdout=subprocess.DEVNULL)\n"
+    program += "print('started', p.pid)\nsys.exit(3 if json.loads(os.environ['TF_CONFIG'])['task']['index'] else 0)"
+    output = io.StringIO()
+    assert launch(python(program), 2, output) == 3
+    for pid in re.findall(r"started (\d+)", output.getvalue()):
+        assert gone(int(pid))
+
+
+def gone(pid: int, seconds: float = 5.0) -> bool:
+    """Whether a process, of which this one is no parent, ends within some seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_no_process_outlives_the_launcher_however_it_ends(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("import os, time\nprint('pid', os.getpid(), flush=True)\ntime.sleep(300)")
+    command = [sys.executable, str(Path(__file__).parents[1] / "light.py"), "--processes", "2", str(program)]
+    signals = (signal.SIGKILL, signal.SIGHUP, signal.SIGTERM)
+    launchers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in signals]
+    for number, launcher in zip(signals, launchers, strict=True):
+        pids = [int(launcher.stdout.readline().split()[-1]) for _ in range(2)]
+        launcher.send_signal(number)
+        assert all(gone(pid) for pid in pids), number
+        status = launcher.wait(20)
+        assert status == (-9 if number == signal.SIGKILL else 128 + number)
+        launcher.stdout.close()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import sys
 import time
 from pathlib import Path
@@ -11,16 +12,17 @@ import numpy as np
 import pytest
 import zarr
 
+from keras_spatial import processes
 from keras_spatial.launch import free_ports, launch
 
 TRAIN = Path(__file__).with_name("train.py")
 
 
-def train(folder: Path, name: str, processes: int, *arguments: str) -> list[dict[str, np.ndarray]]:
+def train(folder: Path, name: str, count: int, *arguments: str) -> list[dict[str, np.ndarray]]:
     output = io.StringIO()
     command = [sys.executable, str(TRAIN), "--output", str(folder / f"{name}{{rank}}.npz"), *arguments]
-    assert launch(command, processes, output) == 0, output.getvalue()
-    return [dict(np.load(folder / f"{name}{rank}.npz")) for rank in range(processes)]
+    assert launch(command, count, output) == 0, output.getvalue()
+    return [dict(np.load(folder / f"{name}{rank}.npz")) for rank in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +31,15 @@ def plain(tmp_path_factory) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("processes", "mesh", "layout"),
+    ("count", "mesh", "layout"),
     [
         (2, "rows:2", "x:rows"),
         (2, "rows:2, columns:2", "y:rows, x:columns"),  # Two devices in each process.
         (4, "rows:2, columns:2", "x:rows, y:columns"),
     ],
 )
-def test_fit_evaluate_and_predict_equal_plain_keras(tmp_path, plain, processes, mesh, layout):
-    results = train(tmp_path, "split", processes, "--mesh", mesh, "--layout", layout)
+def test_fit_evaluate_and_predict_equal_plain_keras(tmp_path, plain, count, mesh, layout):
+    results = train(tmp_path, "split", count, "--mesh", mesh, "--layout", layout)
     for result in results:
         assert set(result) == set(plain)
         for name, expected in plain.items():
@@ -46,13 +48,13 @@ def test_fit_evaluate_and_predict_equal_plain_keras(tmp_path, plain, processes, 
 
 
 @pytest.mark.parametrize(
-    ("processes", "mesh", "layout"),
+    ("count", "mesh", "layout"),
     [(2, "rows:2", "x:rows"), (2, "rows:2, columns:2", "y:rows, x:columns")],
 )
-def test_processes_that_are_fed_their_own_blocks_alone_train_as_plain_keras(tmp_path, plain, processes, mesh, layout):
+def test_processes_that_are_fed_their_own_blocks_alone_train_as_plain_keras(tmp_path, plain, count, mesh, layout):
     written = tmp_path / "written"
     options = ("--mesh", mesh, "--layout", layout, "--blocks", "--write", str(written))
-    for result in train(tmp_path, "blocks", processes, *options):
+    for result in train(tmp_path, "blocks", count, *options):
         for name, expected in plain.items():
             np.testing.assert_allclose(result[name], expected, rtol=1e-4, atol=1e-4, err_msg=name)
     # And each writes its own blocks of the predictions.
@@ -104,6 +106,48 @@ model.fit(np.zeros((1, 8, 8, 1), "float32"), np.zeros((1, 8, 8, 1), "float32"), 
     assert "loss, metrics" in text and "2.0" in text
 
 
+def test_processes_that_are_given_other_data_say_so():
+    program = """
+import numpy as np, tensorflow as tf, keras, keras_spatial as ks
+job = ks.initialize(timeout=60)
+same = np.arange(6, dtype="float32").reshape(1, 2, 3)
+job.agree_on_batch("batch 1", ({{"image": tf.constant(same), "name": tf.constant("case 1")}}, tf.constant(1.0), None))
+# Of blocks each process has its own.
+job.agree_on_batch("batch 2", (ks.LocalBlocks((tf.constant(same) + float(job.rank),), (1, 2, 1)), tf.constant(same)))
+print("compared twice", flush=True)
+with ks.SpatialParallel(ks.device_mesh("rows:2"), "x:rows").scope():
+    inputs = keras.Input((8, 8, 1))
+    model = ks.Model(inputs, ks.layers.Conv2D(1, 3, padding="same")(inputs))
+model.compile("sgd", "mse")
+images, labels = np.zeros((3, 8, 8, 1), "float32"), np.zeros((3, 8, 8, 1), "float32")
+model.evaluate(images, labels, batch_size=1, verbose=0)
+labels[1] += {offset}
+model.fit(images, labels, batch_size=1, shuffle=False, verbose=0)
+"""
+    text = run_each([program.format(offset="0"), program.format(offset="0.5")], 120)
+    assert text.count("compared twice") >= 2
+    assert "The processes do not agree on the batch 2 of fit" in text
+    assert "tensor 1: process 0 has 'shape (1, 8, 8, 1), float32, digest" in text and "tensor 0" not in text
+
+
+def test_a_port_that_is_in_use_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        jobs = {"worker": ["a:1", f"localhost:{port}"]}
+        with pytest.raises(RuntimeError, match=f"port {port} of its address localhost:{port}: another program on this"):
+            processes._check_port(jobs, processes.Processes((("worker", 0), ("worker", 1)), rank=1))
+
+
+@pytest.mark.parametrize(("network", "isolated"), [("", False), ("shared", False), ("", True)])
+def test_an_open_port_is_warned_of_unless_the_network_is_known_to_be_safe(monkeypatch, recwarn, network, isolated):
+    monkeypatch.setenv("KERAS_SPATIAL_NETWORK", network)
+    monkeypatch.setattr("keras_spatial.isolation.is_isolated", lambda: isolated)
+    jobs = {"worker": [f"127.0.0.1:{free_ports(1)[0]}"]}
+    processes._check_port(jobs, processes.Processes((("worker", 0),)))
+    said = [str(w.message) for w in recwarn if "without asking who calls" in str(w.message)]
+    assert len(said) == (0 if network or isolated else 1)
+
+
 def test_a_missing_process_is_an_error_in_bounded_time():
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     program = f"import keras_spatial as ks\nks.initialize({addresses!r}, 0, timeout=5)"
@@ -141,29 +185,35 @@ def test_a_bad_tf_config_is_named(monkeypatch, text):
         ks.initialize()
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path):
-    dropout = ("--dropout", "0.3")
-    whole = train(tmp_path, "whole", 2, *dropout)[0]
-    backup = ("--backup", str(tmp_path / "backup"))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> dict[str, np.ndarray]:
+    """A run of two processes, with dropout, that nothing interrupts."""
+    return train(tmp_path_factory.mktemp("whole"), "whole", 2, "--dropout", "0.3")[0]
+
+
+def test_a_killed_run_is_restarted_by_the_launcher_and_ends_with_the_same_weights(tmp_path, whole):
     output = io.StringIO()
-    command = [sys.executable, str(TRAIN), "--output", str(tmp_path / "killed{rank}.npz"), *dropout, *backup]
-    assert launch([*command, "--die", "1:3:0"], 2, output) == 137, output.getvalue()
-    assert [p.name for p in (tmp_path / "backup").iterdir() if p.suffix == ".npz"] == ["backup.npz"]
+    command = [sys.executable, str(TRAIN), "--output", str(tmp_path / "{rank}.npz"), "--dropout", "0.3"]
+    command += ["--backup", str(tmp_path / "backup"), "--die", "1:3:0"]
+    (tmp_path / "backup").mkdir()
     (tmp_path / "backup" / "backup.npz.1.part").touch()  # As a kill in the middle of a backup leaves it.
-    resumed = train(tmp_path, "resumed", 2, *dropout, *backup)[0]
-    for name in whole:
-        if name.startswith(("weight", "prediction")):
-            np.testing.assert_array_equal(resumed[name], whole[name], err_msg=name)
-    assert [p.name for p in (tmp_path / "backup").iterdir()] == ["backup.npz"]
+    assert launch(command, 2, output, max_restarts=1) == 0, output.getvalue()
+    assert "Process 1 was ended by SIGKILL" in output.getvalue()
+    assert "restart 1 of 1" in output.getvalue()
+    with np.load(tmp_path / "0.npz") as result:
+        for name in whole:
+            if name.startswith(("weight", "prediction")):
+                np.testing.assert_array_equal(result[name], whole[name], err_msg=name)
+    assert {p.name for p in (tmp_path / "backup").iterdir()} == {"backup.npz", ".backup.lock"}
 
 
-@pytest.mark.parametrize(("processes", "mesh", "layout"), [(1, "rows:2, columns:2", "x:columns, y:rows")])
-def test_a_killed_run_goes_on_on_another_mesh(tmp_path, plain, processes, mesh, layout):
+@pytest.mark.parametrize(("count", "mesh", "layout"), [(1, "rows:2, columns:2", "x:columns, y:rows")])
+def test_a_killed_run_goes_on_on_another_mesh(tmp_path, plain, count, mesh, layout):
     backup = ("--backup", str(tmp_path / "backup"))
     output = io.StringIO()
     command = [sys.executable, str(TRAIN), "--output", str(tmp_path / "killed{rank}.npz"), *backup, "--die", "0:2:0"]
     assert launch(command, 2, output) == 137, output.getvalue()
-    resumed = train(tmp_path, "resumed", processes, "--mesh", mesh, "--layout", layout, *backup)[0]
+    resumed = train(tmp_path, "resumed", count, "--mesh", mesh, "--layout", layout, *backup)[0]
     for name in plain:
         if name.startswith(("weight", "prediction")):
             np.testing.assert_allclose(resumed[name], plain[name], rtol=1e-4, atol=1e-4, err_msg=name)

@@ -10,44 +10,14 @@ import types
 import keras
 import numpy as np
 import pytest
+import simulated_tpu
 import tensorflow as tf
 from mesh_tensorflow import simd_mesh_impl
 
 import keras_spatial as ks
 from keras_spatial.runtimes import tpu
-from keras_spatial.step import Lowered, gradients
 
 SHAPE = (16, 12, 4, 1)
-
-
-class MirroredCollectives:
-    """The TPU's collectives over the replicas of a mirrored strategy."""
-
-    @staticmethod
-    def cross_replica_sum(value, group_assignment):
-        def summed(strategy, values):
-            given = strategy.experimental_local_results(values)
-            groups = {replica: group for group in group_assignment for replica in group}
-            results = [tf.add_n([given[j] for j in groups[i]]) for i in range(len(given))]
-            return _per_replica(results)
-
-        return tf.distribute.get_replica_context().merge_call(summed, args=(value,))
-
-    @staticmethod
-    def collective_permute(value, source_target_pairs):
-        def permuted(strategy, values):
-            given = strategy.experimental_local_results(values)
-            sources = {target: source for source, target in source_target_pairs}
-            results = [given[sources[i]] if i in sources else tf.zeros_like(v) for i, v in enumerate(given)]
-            return _per_replica(results)
-
-        return tf.distribute.get_replica_context().merge_call(permuted, args=(value,))
-
-
-def _per_replica(values):
-    from tensorflow.python.distribute.values import PerReplica
-
-    return PerReplica(values)
 
 
 @pytest.fixture
@@ -56,11 +26,7 @@ def distribution(monkeypatch):
     monkeypatch.setattr(tpu, "check_strategy", lambda strategy, devices: None)
 
     def make(mesh: str, layout: str) -> ks.SpatialParallel:
-        devices = ks.device_mesh(mesh)
-        names = [f"/cpu:{i}" for i in range(devices.devices.size)]
-        # Not TensorFlow's collectives, which bind a process to one number of devices.
-        reduction = tf.distribute.ReductionToOneDevice()
-        return ks.SpatialParallel(devices, layout, strategy=tf.distribute.MirroredStrategy(names, reduction))
+        return ks.SpatialParallel(ks.device_mesh(mesh), layout, strategy=simulated_tpu.strategy(mesh))
 
     return make
 
@@ -84,9 +50,9 @@ def data(cases: int = 4) -> tuple[np.ndarray, np.ndarray]:
 
 def own_blocks(distribution: ks.SpatialParallel, whole: np.ndarray, axes: str) -> tf.data.Dataset:
     """Batches of two cases, as a block for each core."""
-    counts = tuple(distribution.blocks(axis) for axis in axes.split())
+    counts = tuple(distribution.shards(axis) for axis in axes.split())
     parts = []
-    for place in distribution.local_coordinates():
+    for place in distribution.runtime.local_coordinates():
         part = whole
         for i, axis in enumerate(axes.split()):
             if counts[i] > 1:
@@ -120,7 +86,7 @@ def trained(distribution: ks.SpatialParallel | None, blocks: bool = False) -> di
     [("rows:2, columns:2", "x:rows, y:columns"), ("cores:2, rows:2", "batch:cores, x:rows"), ("rows:3", "x:rows")],
 )
 def test_the_program_of_each_core_trains_as_plain_keras(monkeypatch, distribution, mesh, layout):
-    monkeypatch.setattr(simd_mesh_impl, "tpu_ops", MirroredCollectives)
+    monkeypatch.setattr(simd_mesh_impl, "tpu_ops", simulated_tpu.MirroredCollectives)
     expected, found = trained(None), trained(distribution(mesh, layout))
     assert set(found) == set(expected)
     for name, value in expected.items():
@@ -128,7 +94,7 @@ def test_the_program_of_each_core_trains_as_plain_keras(monkeypatch, distributio
 
 
 def test_a_core_that_is_handed_its_own_block_alone_trains_as_plain_keras(monkeypatch, distribution):
-    monkeypatch.setattr(simd_mesh_impl, "tpu_ops", MirroredCollectives)
+    monkeypatch.setattr(simd_mesh_impl, "tpu_ops", simulated_tpu.MirroredCollectives)
     expected = trained(None)
     found = trained(distribution("rows:2, columns:2", "x:columns, y:rows"), blocks=True)
     for name, value in expected.items():
@@ -150,7 +116,7 @@ def step_graph(distribution: ks.SpatialParallel) -> list[tf.Graph]:
     with distribution.scope():
         model = ks.partition(network(), distribution)
         model.compile("sgd", ks.losses.DiceCrossentropy())
-    model._build_under_strategy((tf.constant(images), tf.constant(labels)), training=True)
+    model._partition.prepare(model, (tf.constant(images), tf.constant(labels)), "fit")
     strategy = distribution.strategy
     step = tf.function(lambda *batch: strategy.run(model.train_step, args=(batch,)), autograph=False)
     return step.get_concrete_function(tf.constant(images), tf.constant(labels)).graph
@@ -217,9 +183,10 @@ def test_xla_compiles_the_program_for_a_core_that_is_known_only_when_it_runs(mon
     @tf.function(jit_compile=True, autograph=False)
     def program(core: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
         number.append(core)
-        forward, objective = model._objective(images, labels, None, training=True)
-        found, _ = gradients(forward.trace, [objective.loss], [tf.ones([])], variables)
-        return Lowered(forward.trace).export_all(found, [v.shape for v in variables])
+        step = model.step(images, training=True)
+        step.backward([step.objective(model, labels, None).loss], [tf.ones([])], variables)
+        step.lower()
+        return step.gradients(variables)
 
     images, labels = data(2)
     for core in (0, 3):

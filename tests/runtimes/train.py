@@ -32,8 +32,8 @@ class Killed(keras.callbacks.Callback):
 def own_blocks(distribution: ks.SpatialParallel, whole: np.ndarray, axes: str) -> tf.data.Dataset:
     """Cases of one part for each device of this process, read as a pipeline that never sees the others."""
     parts = []
-    counts = tuple(distribution.blocks(axis) for axis in axes.split())
-    for place in distribution.local_coordinates():
+    counts = tuple(distribution.shards(axis) for axis in axes.split())
+    for place in distribution.runtime.local_coordinates():
         part = whole
         for i, axis in enumerate(axes.split()):
             if counts[i] > 1:
@@ -81,7 +81,9 @@ def main() -> None:
     callbacks = [ks.Backup(arguments.backup, steps=1, keep=True)] if arguments.backup else []
     if arguments.die:
         rank, step, seconds = arguments.die.split(":")
-        callbacks += [Killed(int(step), float(seconds))] if int(rank) == processes.rank else []
+        # Once: not again when the launcher has started all processes again.
+        if int(rank) == processes.rank and os.environ.get("KERAS_SPATIAL_RESTARTS", "0") == "0":
+            callbacks.append(Killed(int(step), float(seconds)))
     history = model.fit(dataset, validation_data=dataset, epochs=2, verbose=0, callbacks=callbacks)
     results = {name: np.array(values) for name, values in history.history.items()}
     results["evaluation"] = np.array(model.evaluate(dataset, verbose=0, return_dict=True)["loss"])

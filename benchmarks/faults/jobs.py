@@ -1,0 +1,184 @@
+"""The commands under attack, what they leave behind, and how their results are compared with an undisturbed run's."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+ROOT = Path(__file__).parents[2]
+TRAIN = ROOT / "tests" / "runtimes" / "train.py"
+ROUND_VARIABLE = "KERAS_SPATIAL_FAULT_ROUND"
+SMALL = ("resolution=16", "filters=2", "levels=2", "epochs=4", "phantoms=3", "phantom_size=16", "processes=2")
+
+Result = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that can be started again in the same folder.
+
+    Attributes:
+        name: for the table.
+        command: its arguments, by the folder of the round.
+        result: what counts of what it made, by the folder of the round.
+        folder: the folder in the round's that it writes its backups or its run to.
+    """
+
+    name: str
+    command: Callable[[Path], Sequence[str]]
+    result: Callable[[Path], Result]
+    folder: str
+
+
+def _weights(path: Path) -> Result:
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files if name.startswith("weight")}
+
+
+def _model_weights(path: Path) -> Result:
+    found: Result = {}
+    with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
+        file.visititems(lambda name, item: found.update({name: item[()]} if isinstance(item, h5py.Dataset) else {}))
+    return found
+
+
+def training(*arguments: str, processes: int = 2) -> Job:
+    """The launcher with a small training that backs up each of its steps."""
+
+    def command(folder: Path) -> list[str]:
+        start = [sys.executable, "-m", "keras_spatial.launch", "--processes", str(processes), str(TRAIN)]
+        return [*start, "--output", f"{folder}/result{{rank}}.npz", "--backup", str(folder / "backup"), *arguments]
+
+    return Job("training", command, lambda folder: _weights(folder / "result0.npz"), "backup")
+
+
+def pipeline() -> Job:
+    """The whole chain, from phantoms to a report, with a training of two processes."""
+
+    def command(folder: Path) -> list[str]:
+        options = [part for setting in SMALL for part in ("--set", setting)]
+        return [
+            sys.executable,
+            "-m",
+            "pipelines",
+            "run",
+            "lits_segmentation",
+            "--run-dir",
+            str(folder / "run"),
+            *options,
+        ]
+
+    def result(folder: Path) -> Result:
+        metrics = json.loads((folder / "run" / "metrics.json").read_text(encoding="utf-8"))
+        dice = {f"dice {name}": np.array(value) for name, value in metrics["dice"].items()}
+        return dice | _model_weights(folder / "run" / "model.keras")
+
+    return Job("pipeline", command, result, "run")
+
+
+@dataclass
+class Running:
+    """A started command and all that it has started, which its environment marks."""
+
+    process: subprocess.Popen
+    mark: str
+    log: Path
+    started: float = field(default_factory=time.monotonic)
+
+    def pids(self) -> list[int]:
+        """Every process of the command that is alive, its first one among them."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                try:
+                    marked = f"{ROUND_VARIABLE}={self.mark}".encode() in (entry / "environ").read_bytes()
+                    if marked and state(int(entry.name)) not in ("Z", "X", ""):
+                        found.append(int(entry.name))
+                except OSError:
+                    continue
+        return sorted(found)
+
+    def workers(self) -> list[int]:
+        """Those of `pids` that compute together, as the launcher started them."""
+        return [pid for pid in self.pids() if b"TF_CONFIG=" in _read(pid, "environ")]
+
+    def role(self, pid: int) -> str:
+        if pid == self.process.pid:
+            return "the command"
+        if b"TF_CONFIG=" in _read(pid, "environ"):
+            return "a worker"
+        return "a shell" if _read(pid, "cmdline").startswith(b"sh\0") else "a step"
+
+    def wait(self, seconds: float) -> int | None:
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def left_over(self, seconds: float = 5.0) -> list[int]:
+        """The processes that still live some seconds after the command's end."""
+        deadline = time.monotonic() + seconds
+        while (found := self.pids()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return found
+
+    def end(self) -> None:
+        """End everything that is left of it, so that a failed round does not disturb the next.
+
+        A signal that was sent has not yet ended its process, and what starts meanwhile is in no list: killing goes on
+        until nothing is left.
+        """
+        while found := self.pids():
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+        self.process.wait()
+
+
+def start(job: Job, folder: Path, mark: str, environment: Mapping[str, str] | None = None, **options) -> Running:
+    """Start a job's command in a folder; `options` are those of `subprocess.Popen`."""
+    values = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        ROUND_VARIABLE: mark,
+        **(environment or {}),
+    }
+    log = folder / "log"
+    with log.open("a", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            job.command(folder), cwd=ROOT, env=values, stdout=output, stderr=subprocess.STDOUT, **options
+        )
+    return Running(process, mark, log)
+
+
+def state(pid: int) -> str:
+    """A process's state, as /proc has it; empty for none."""
+    text = _read(pid, "stat").decode(errors="replace")
+    return text.rpartition(")")[2].split()[0] if text else ""
+
+
+def difference(found: Result, expected: Result) -> float:
+    """The largest absolute difference; infinite if something is missing."""
+    if found.keys() != expected.keys():
+        return float("inf")
+    return max(float(np.abs(found[name] - value).max()) for name, value in expected.items())
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""

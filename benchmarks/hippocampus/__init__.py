@@ -1,0 +1,1 @@
+"""Five-fold cross-validation on the hippocampus of the Medical Segmentation Decathlon (Task04)."""

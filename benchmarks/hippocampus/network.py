@@ -1,0 +1,35 @@
+"""The network: a plain U-Net with instance normalisation, as nnU-Net's."""
+
+import keras
+from keras import layers
+
+import keras_spatial as ks
+
+
+def unet(size: tuple[int, int, int], classes: int, filters: int, levels: int) -> ks.Model:
+    """A 3D U-Net with instance normalisation and strided convolutions downwards, partitioned if a distribution is set.
+
+    Args:
+        size: voxels along x, y and z.
+        classes: channels of the output, which are logits.
+        filters: of the first level; they double from level to level, up to 320 as in nnU-Net.
+        levels: of the network.
+    """
+
+    def block(x, width: int, stride: int = 1):
+        for step in (stride, 1):
+            x = layers.Conv3D(width, 3, strides=step, padding="same", use_bias=False)(x)
+            x = layers.GroupNormalization(groups=-1)(x)
+            x = layers.LeakyReLU(0.01)(x)
+        return x
+
+    widths = [min(filters * 2**level, 320) for level in range(levels)]
+    inputs = keras.Input((*size, 1), name="image")
+    x, skips = inputs, []
+    for level, width in enumerate(widths):
+        x = block(x, width, 1 if level == 0 else 2)
+        skips.append(x)
+    for width, skip in zip(widths[-2::-1], skips[-2::-1], strict=True):
+        x = layers.Conv3DTranspose(width, 2, strides=2)(x)
+        x = block(layers.Concatenate()([skip, x]), width)
+    return ks.Model(inputs, layers.Conv3D(classes, 1, name="classes")(x), name="hippocampus")

@@ -1,0 +1,84 @@
+"""The tables of the benchmark: Dice, distances, time."""
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.hippocampus.fold import read_training
+from components.files import write_json, write_text
+from keras_spatial.evaluation import LabelledCase, LabelledSummary, summarise_classes
+
+_TARGET = 0.885
+_NAMES = {"dice": "Dice", "hd95": "HD95, mm", "nsd": "surface Dice at 1 mm", "assd": "ASSD, mm"}
+
+
+def write_report(out: Path, folds: Mapping[int, Sequence[LabelledCase]], of: int) -> str:
+    """Write `report.md` and `report.json` of the folds that are there; the text.
+
+    Args:
+        out: folder of the benchmark.
+        folds: held-out cases by fold.
+        of: how many folds the cross-validation has.
+    """
+    cases = [case for fold in folds.values() for case in fold]
+    summary = summarise_classes(cases)
+    training = {fold: read_training(out, fold) for fold in folds}
+    timings = np.array([t for fold in folds for t in json.loads((out / f"fold-{fold}/timings.json").read_text())])
+    dice = summary.classes["mean"]["dice"].value or 0.0
+    lines = [
+        "# Hippocampus, Medical Segmentation Decathlon Task04",
+        "",
+        f"{len(folds)} of {of} folds, {len(cases)} held-out cases, mesh {training[min(folds)]['settings']['mesh']}. "
+        f"Intervals: {summary.confidence:.0%}, over the cases.",
+        "",
+        *_scores(summary),
+        "",
+        f"Mean foreground Dice {dice:.4f}; target {_TARGET} in five folds: "
+        f"{'reached' if dice >= _TARGET and len(folds) == of else 'not reached' if len(folds) == of else 'open'}.",
+        "",
+        "| fold | mean Dice | steps | training, min | of processor time, min |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for fold, scored in folds.items():
+        facts = training[fold]
+        mean = np.mean([case.mean_dice for case in scored])
+        lines.append(
+            f"| {fold} | {mean:.4f} | {facts['settings']['steps']} | {facts['seconds'] / 60:.1f} | "
+            f"{facts['processor_seconds'] / 60:.1f} |"
+        )
+    lines += [
+        "",
+        "| voxels of a volume | volumes | seconds a volume, median |",
+        "| --- | --- | --- |",
+        *_times(timings),
+    ]
+    text = "\n".join([*lines, ""])
+    write_text(out / "report.md", text)
+    write_json(out / "report.json", {"summary": summary.as_dict(), "training": training})
+    return text
+
+
+def _scores(summary: LabelledSummary) -> list[str]:
+    lines = [f"| class | {' | '.join(_NAMES.values())} |", "| --- |" + " --- |" * len(_NAMES)]
+    for name, metrics in summary.classes.items():
+        cells = []
+        for metric in _NAMES:
+            found = metrics[metric]
+            cells.append("–" if found.value is None else f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def _times(timings: np.ndarray) -> list[str]:
+    """By thirds of the volumes' sizes: what is larger than the network's input takes several windows."""
+    edges = np.quantile(timings[:, 0], (0, 1 / 3, 2 / 3, 1))
+    lines = []
+    for low, high in itertools.pairwise(edges):
+        last = high == edges[-1]
+        chosen = timings[(timings[:, 0] >= low) & ((timings[:, 0] < high) | (last & (timings[:, 0] == high)))]
+        if len(chosen):
+            lines.append(f"| {low:.0f} to {high:.0f} | {len(chosen)} | {np.median(chosen[:, 1]):.2f} |")
+    return lines

@@ -1,0 +1,1 @@
+"""The folds of a cross-validation, put together."""

@@ -1,0 +1,36 @@
+"""The component `cross_validation`."""
+
+from kfp import dsl
+
+from components.base import component
+
+
+@component
+def cross_validation(
+    evaluations: dsl.Input[list[dsl.Artifact]],
+    page: dsl.Output[dsl.HTML],
+    table: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    title: str = "Cross-validation",
+):
+    """Put the folds of a cross-validation together: every case was held out once.
+
+    Args:
+        evaluations: Of the folds.
+        page: Report over all held-out cases, and each fold beside it.
+        table: JSON with Dice and its interval over all cases, and the Dice of each fold.
+        metrics: Dice over all cases with its interval, for the user interface.
+        title: Heading of the page.
+    """
+    from components.resume import step
+
+    step(
+        "cross_validation",
+        "components.cross_validation.cross_validation:report_folds",
+        inputs={"evaluations": evaluations},
+        outputs={"page": page, "table": table},
+        settings={"title": title},
+    )
+    for name, value in table.metadata.items():
+        if name.startswith("dice_"):
+            metrics.log_metric(name, value)

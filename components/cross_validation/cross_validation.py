@@ -1,0 +1,77 @@
+"""One report over the folds of a cross-validation, with intervals over all cases."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from components.evaluate.evaluate import load_metrics, load_scores
+from components.files import write_json
+from components.report.page import RunReport, write_report
+from components.train.task import metric_name
+from keras_spatial.evaluation import CaseMetrics, Estimate, summarise, summarise_classes
+
+
+class FoldsError(ValueError):
+    """The evaluations are not the folds of one cross-validation."""
+
+
+def report_folds(evaluations: Sequence[str], page: str, table: str, *, title: str) -> Mapping[str, Mapping[str, Any]]:
+    """Write one page and one table over all folds.
+
+    Every case is held out by one fold, so that the metrics of all folds together are those of a data set of all cases,
+    each predicted by a network that has not seen it. The intervals are bootstrapped over the cases; they say nothing of
+    the networks' own scatter, which the folds' means show.
+
+    Args:
+        evaluations: folders of the step evaluate, one for each fold.
+        page: HTML file to write.
+        table: JSON file to write: `dice` by part with `value`, `low`, `high`; `confidence`; `folds`.
+        title: heading.
+
+    Returns:
+        Metadata of the table: Dice of each class and the ends of their intervals.
+
+    Raises:
+        FoldsError: if a case is held out by more than one fold.
+    """
+    folds = [load_metrics(evaluation) for evaluation in evaluations]
+    cases = [case for fold in folds for case in fold]
+    twice = sorted(name for name, count in Counter(case.case for case in cases).items() if count > 1)
+    if twice:
+        raise FoldsError(f"expected folds without common held-out cases. Received: {', '.join(twice)} more than once.")
+    confidence, estimates = _estimates(cases)
+    scores = [load_scores(evaluation) for evaluation in evaluations]
+    rows = [{"dice": score["dice"], "cases": score["cases"]} for score in scores]
+    write_json(
+        table,
+        {
+            "dice": {part: {"value": e.value, "low": e.low, "high": e.high} for part, e in estimates.items()},
+            "confidence": confidence,
+            "cases": len(cases),
+            "folds": rows,
+        },
+    )
+    note = f"{len(cases)} cases, each held out by one of {len(folds)} networks. Intervals are over the cases."
+    folded = [
+        RunReport(title=f"fold {number}", metrics=fold, mesh=f"{score['mesh']}; {score['layout']}")
+        for number, (fold, score) in enumerate(zip(folds, scores, strict=True), start=1)
+    ]
+    write_report(
+        page, RunReport(title=title, metrics=cast(Any, cases), mesh=folded[0].mesh, notes=[note]), compared=folded
+    )
+    facts: dict[str, float] = {"cases": len(cases), "folds": len(folds)}
+    for part, estimate in estimates.items():
+        for name, value in (("", estimate.value), ("_low", estimate.low), ("_high", estimate.high)):
+            if value is not None:
+                facts[f"dice_{metric_name(part)}{name}"] = value
+    print(f"cross_validation: {facts}", flush=True)
+    return {"table": facts}
+
+
+def _estimates(cases: Sequence[Any]) -> tuple[float, dict[str, Estimate]]:
+    """Confidence of the intervals, and the Dice of each class over all cases."""
+    if isinstance(cases[0], CaseMetrics):
+        lits = summarise(cases)
+        return lits.confidence, {part: lits.metrics[f"{part}_dice_per_case"] for part in ("liver", "lesion")}
+    found = summarise_classes(cases)
+    return found.confidence, {name: metrics["dice"] for name, metrics in found.classes.items() if name != "mean"}

@@ -1,0 +1,101 @@
+"""The devices of a step: those that the settings demand, or an error that says what TensorFlow has found."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras_spatial as ks  # First: it turns oneDNN on before TensorFlow starts.
+
+# isort: split
+import tensorflow as tf
+
+from components.settings import MeshSettings
+
+_ENVIRONMENT = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "TPU_NAME", "TPU_WORKER_HOSTNAMES")
+_NVIDIA_DRIVER = "/proc/driver/nvidia/version"
+
+
+class AcceleratorError(RuntimeError):
+    """The accelerators that were asked for are not visible."""
+
+
+def demand(accelerator: str) -> None:
+    """Make sure that GPUs that were asked for are visible, and hide those that were not. Call it before TensorFlow
+    starts. TPUs are found by starting their slice, see `distribution`.
+
+    Args:
+        accelerator: "auto", "cpu", "gpu" or "tpu".
+
+    Raises:
+        AcceleratorError: if there are none, with what TensorFlow has found and where it looked.
+    """
+    if accelerator == "cpu":
+        tf.config.set_visible_devices([], "GPU")
+    if accelerator == "gpu" and not tf.config.list_physical_devices("GPU"):
+        raise AcceleratorError(
+            f"accelerator: gpu was asked for, and TensorFlow sees none. {seen()} Use the image with CUDA "
+            "(EXTRAS=app,stores,cuda), give the pod GPUs (accelerators in the cluster file), and where the driver is "
+            "mounted, as /usr/local/nvidia/lib64 on GKE, name that folder in LD_LIBRARY_PATH. Or set accelerator=cpu."
+        )
+
+
+def share(rank: int, processes: int) -> None:
+    """Leave a process of one machine its equal part of the machine's GPUs; nothing where there are none.
+
+    Args:
+        rank: of the process, from 0.
+        processes: of this machine.
+
+    Raises:
+        AcceleratorError: if the GPUs cannot be shared equally.
+    """
+    tf.config.set_visible_devices(part_of(tf.config.get_visible_devices("GPU"), rank, processes), "GPU")
+
+
+def part_of(gpus: Sequence[Any], rank: int, processes: int) -> list[Any]:
+    """The GPUs of one of the processes of a machine: neighbours stay together."""
+    if len(gpus) % processes:
+        raise AcceleratorError(
+            f"processes: expected a divisor of the {len(gpus)} visible GPUs, so that each process has its own. "
+            f"Received: {processes}"
+        )
+    count = len(gpus) // processes
+    return list(gpus[rank * count : (rank + 1) * count])
+
+
+def distribution(settings: MeshSettings) -> ks.SpatialParallel:
+    """Mesh and layout over the devices that the settings demand; on TPUs it starts the slice.
+
+    Raises:
+        AcceleratorError: see `demand`.
+        ValueError: if mesh and layout do not fit to the devices.
+    """
+    demand(settings.accelerator)
+    strategy = None
+    if settings.accelerator == "tpu":
+        try:
+            strategy = ks.tpu_strategy(settings.mesh, tpu="local")
+        except (tf.errors.OpError, RuntimeError) as error:
+            why = str(error).partition("\n")[0]
+            raise AcceleratorError(
+                f"accelerator: tpu was asked for, and its slice cannot be started ({why}). {seen()} Run the step on a "
+                "TPU node (accelerator: google.com/tpu in the cluster file), in an image whose TensorFlow is built for "
+                "TPUs; see docs/guides/tpu.md."
+            ) from error
+    return ks.SpatialParallel(ks.device_mesh(settings.mesh), settings.layout, strategy=strategy)
+
+
+def seen() -> str:
+    """What TensorFlow has found, and what decides where it looks, in one line."""
+    build: dict[str, Any] = dict(tf.sysconfig.get_build_info())
+    cuda = f"built for CUDA {build['cuda_version']}" if build.get("is_cuda_build") else "built without CUDA"
+    driver = Path(_NVIDIA_DRIVER)
+    kernel = driver.read_text(encoding="utf-8").splitlines()[0] if driver.is_file() else "none"
+    files = sorted(p.name for pattern in ("nvidia[0-9]*", "accel*") for p in Path("/dev").glob(pattern))
+    devices = [device.name for device in tf.config.list_physical_devices()]
+    variables = ", ".join(f"{name}={os.environ[name]!r}" for name in _ENVIRONMENT if name in os.environ) or "none set"
+    return (
+        f"Received: TensorFlow {tf.__version__}, {cuda}; devices {devices}; NVIDIA driver {kernel}; device files "
+        f"{files}; environment: {variables}."
+    )

@@ -1,0 +1,38 @@
+"""What an evaluation is told."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from components.settings import MeshSettings
+
+
+class EvaluationSettings(MeshSettings):
+    """Settings of an evaluation."""
+
+    evaluation_mesh: str = Field(
+        "", description="Mesh of the evaluation, where it has fewer devices than the training; empty: the same mesh."
+    )
+    evaluation_layout: str = Field("", description="Layout on that mesh; empty: the same layout.")
+    thresholds: bool = Field(False, description="Score the best intensity thresholds as well, as a yardstick.")
+
+    @property
+    def placed(self) -> MeshSettings:
+        """The mesh and layout that the evaluation uses.
+
+        Raises:
+            ValueError: if they do not fit together.
+        """
+        return MeshSettings(
+            mesh=self.evaluation_mesh or self.mesh,
+            layout=self.evaluation_layout or self.layout,
+            accelerator=self.accelerator,
+        )
+
+    @model_validator(mode="after")
+    def _evaluation_mesh_and_layout_fit_together(self) -> Self:
+        try:
+            self.placed  # noqa: B018 - made to be checked.
+        except ValueError as error:
+            raise ValueError(f"evaluation_mesh: {error}") from None
+        return self

@@ -1,0 +1,1 @@
+"""The state of a folder outside the pipeline, for KFP's cache."""

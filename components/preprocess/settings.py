@@ -1,0 +1,49 @@
+"""What the building of the data set is told."""
+
+from pydantic import Field, field_validator
+
+from components.settings import LayoutSettings
+
+
+class PreprocessSettings(LayoutSettings):
+    """Settings of the data set."""
+
+    resolution: int = Field(
+        64,
+        ge=0,
+        le=2048,
+        description="Voxels along each axis of what the network sees; 0: the scans' own grid for LiTS, the median "
+        "spacing for other data.",
+    )
+    split: str = Field(
+        "published",
+        pattern=r"^(published|fold-[0-9]{1,6}-of-[0-9]{1,6})$",
+        description="Rule of the splits: published, or fold-K-of-N for cross-validation.",
+    )
+    beam_options: tuple[str, ...] = Field(
+        (), description="Options of the Beam pipeline on this machine, such as [--direct_num_workers=0]."
+    )
+
+    @property
+    def blocks(self) -> tuple[int, int, int]:
+        """The blocks along x, y and z in which a volume is stored, so that each process of a training on this mesh
+        reads its own alone: the image's shards, and one along an axis that they do not divide."""
+        if not self.resolution:
+            return 1, 1, 1  # Volumes differ in size.
+        x, y, z = (n if self.resolution % n == 0 else 1 for n in map(self.shards, ("x", "y", "z")))
+        return x, y, z
+
+    @field_validator("resolution", mode="after")
+    @classmethod
+    def _volumes_have_some_voxels(cls, value: int) -> int:
+        if 0 < value < 8:
+            raise ValueError("expected 0, or at least 8 voxels")
+        return value
+
+    @field_validator("split", mode="after")
+    @classmethod
+    def _fold_is_one_of_its_folds(cls, value: str) -> str:
+        _, *numbers = value.replace("-of", "").split("-")
+        if numbers and not (int(numbers[0]) < int(numbers[1]) and int(numbers[1]) >= 3):
+            raise ValueError("expected published, or fold-K-of-N with K from 0 to below N, and N from 3")
+        return value

@@ -1,0 +1,97 @@
+"""Results of finished steps in a shared store, by the key of their step: `<store>/<step>-<key>/`.
+
+`record.json` there appears when everything else is complete. Each run writes into a folder of its own beside it, so
+that equal steps of two runs at once do not meet; the last one's record counts, and both are right.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components import storage
+from components.files import write_json
+
+RECORD = "record.json"
+
+
+class Results:
+    """The results of one step.
+
+    Args:
+        store: folder on a volume that all steps mount, or a URL.
+        step: name of the step.
+        key: of the step, see `components.resume`.
+        run: identity of the run.
+    """
+
+    def __init__(self, store: str, step: str, key: str, run: str):
+        self._folder = storage.join(store, f"{step}-{key}")
+        self._run = run
+        self._work = Path(tempfile.mkdtemp(prefix=f"{step}-")) if storage.is_url(store) else None
+
+    def finished(self) -> dict[str, Any] | None:
+        """The record of an earlier run: `seconds`, and by output its `location`, `metadata`, and whether there is
+        anything; None where there is no record, or what it names is not there any more."""
+        record = storage.read_json(storage.join(self._folder, RECORD))
+        if record is None:
+            return None
+        there = all(storage.exists(facts["location"]) for facts in record["outputs"].values() if facts["made"])
+        return record if there else None
+
+    def target(self, output: str) -> str:
+        """Where the step writes an output."""
+        if self._work is not None:
+            return str(self._work / output)
+        storage.writable(Path(self._location("")).parent)
+        Path(self._location(output)).parent.mkdir(exist_ok=True)
+        return self._location(output)
+
+    def finish(self, metadata: Mapping[str, Mapping[str, Any]], outputs: list[str], seconds: float) -> dict[str, Any]:
+        """Record what the step has written; the record, as `finished` gives it."""
+        facts = {}
+        for output in outputs:
+            made = Path(self.target(output)).exists()
+            if made and self._work is not None:
+                storage.upload(self._work / output, self._location(output))
+            facts[output] = {
+                "location": self._location(output),
+                "metadata": dict(metadata.get(output, {})),
+                "made": made,
+            }
+        record = {"seconds": seconds, "run": self._run, "outputs": facts}
+        storage.write_json(storage.join(self._folder, RECORD), record)
+        return record
+
+    def deliver(self, record: Mapping[str, Any], output: str, artifact: str, *, by_reference: bool) -> str:
+        """Give an output to KFP: a reference to where it lies, or a copy; where it lies."""
+        location = record["outputs"][output]["location"]
+        if by_reference:
+            Path(artifact).mkdir(parents=True, exist_ok=True)
+            write_json(Path(artifact) / storage.REFERENCE, {"location": location})
+            return location
+        if not record["outputs"][output]["made"]:
+            return location
+        here = self._work is not None and (self._work / output).exists()
+        source = Path(self.target(output)) if here else storage.local(location)
+        Path(artifact).parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, artifact, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(source, artifact)
+        return location
+
+    def close(self) -> None:
+        """Remove what was only needed to upload it."""
+        if self._work is not None:
+            shutil.rmtree(self._work, ignore_errors=True)
+
+    def _location(self, output: str) -> str:
+        return storage.join(self._folder, self._run, output)
+
+
+def located(artifact: str) -> str:
+    """Where the files of an artifact are: in it, or where its reference says; a path or a URL."""
+    reference = storage.read_json(str(Path(artifact) / storage.REFERENCE)) if Path(artifact).is_dir() else None
+    return artifact if reference is None else reference["location"]

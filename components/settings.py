@@ -1,0 +1,134 @@
+"""Groups of settings: what a step of the pipeline is given, written once.
+
+A group is a pydantic model. Its fields are the parameters of the component that takes it, with their help
+(`components.base`), the parameters of the pipelines and the fields of the YAML file (`pipelines.settings`), and what
+each process of the step is handed. A new setting is a new field, and the code that reads it.
+"""
+
+import json
+import unicodedata
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Self, get_origin
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+
+from components import pure
+
+
+class Group(BaseModel):
+    """Settings that belong together. Lists and mappings may be given as JSON, for KFP's user interface has one line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _read_json(cls, value: Any, about: pydantic.ValidationInfo) -> Any:
+        if not isinstance(value, str) or not is_structured(cls.model_fields[str(about.field_name)].annotation):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"expected JSON ({error})") from None
+
+    @pydantic.field_validator("*", mode="after")
+    @classmethod
+    def _texts_stay_what_they_are(cls, value: Any) -> Any:
+        """Texts pass through YAML, KFP, files and a page: what one of them would change is refused."""
+        for text in _texts(value):
+            fault = fault_of_text(text)
+            if fault:
+                raise ValueError(f"expected {fault}")
+        return value
+
+    @classmethod
+    def parameters(cls) -> dict[str, tuple[type, Any, str]]:
+        """By name of field: the type that KFP gives it, its default in that type, and its description."""
+        fields = cls.model_fields.items()
+        return {n: (kfp_type(f.annotation), kfp_value(f.default), str(f.description)) for n, f in fields}
+
+
+class LayoutSettings(Group):
+    """How images are split, in the notation of `keras_spatial`, which alone reads it."""
+
+    mesh: str = Field("rows:2, columns:2", description="Axes of the device mesh and their sizes.")
+    layout: str = Field("x:rows, y:columns", description="Which image axis is split over which mesh axis.")
+
+    @pydantic.model_validator(mode="after")
+    def _mesh_and_layout_fit_together(self) -> Self:
+        for name, read in (("mesh", lambda: self.mesh_axes), ("layout", lambda: self.image_axes)):
+            try:
+                read()
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        return self
+
+    @property
+    def mesh_axes(self) -> dict[str, int]:
+        """Sizes by mesh axis."""
+        return pure.load("layout").parse_mesh(self.mesh)
+
+    @property
+    def image_axes(self) -> dict[str, str]:
+        """Mesh axis by image axis."""
+        return pure.load("layout").parse_layout(self.layout, list(self.mesh_axes))
+
+    def shards(self, axis: str) -> int:
+        """Into how many shards an image axis, or the batch, is split."""
+        return self.mesh_axes[self.image_axes[axis]] if axis in self.image_axes else 1
+
+
+class MeshSettings(LayoutSettings):
+    """Over which devices images are split."""
+
+    accelerator: Literal["auto", "cpu", "gpu", "tpu"] = Field(
+        "auto", description="Kind of the mesh's devices, an error where they are missing; auto: GPUs if any, else CPUs."
+    )
+
+
+def kfp_type(annotation: Any) -> type:
+    """The type of a component's parameter: KFP knows str, int, float and bool; everything else is text or JSON."""
+    return annotation if annotation in (str, int, float, bool) else str
+
+
+def kfp_value(value: Any) -> Any:
+    """A setting as the value of a component's parameter."""
+    return json.dumps(value) if isinstance(value, tuple | Mapping) else value
+
+
+def is_structured(annotation: Any) -> bool:
+    """Whether a field holds a list or a mapping."""
+    return get_origin(annotation) in (tuple, dict)
+
+
+def is_text(annotation: Any) -> bool:
+    """Whether a field holds a text."""
+    return annotation is str or get_origin(annotation) is Literal
+
+
+def fault_of_text(text: str) -> str | None:
+    """What a text must be to reach its reader as it is, or None if it does.
+
+    KFP replaces `{{$...}}` in an argument by what it knows of the task, its inputs and secrets' names among them. A
+    lone surrogate, from a command line that is not UTF-8, cannot be written; control characters break a terminal.
+    """
+    if len(text) > 10_000:
+        return f"at most 10000 characters. Received: {len(text)}"
+    if "{{" in text and "$" in text[text.index("{{") :]:
+        return "a text without {{$, which Kubeflow Pipelines would replace"
+    if any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
+        return "printable characters in UTF-8 on one line"
+    return None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a value, names of mappings among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _texts(name)
+            yield from _texts(inner)
+    elif isinstance(value, tuple | list):
+        for inner in value:
+            yield from _texts(inner)

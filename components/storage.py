@@ -1,0 +1,265 @@
+"""Folders and files by path or by URL: `gs://...` and `s3://...` through fsspec, with its packages gcsfs and s3fs.
+
+Every step works on local files. What lies in an object store is downloaded before, and uploaded after; what lies on a
+mounted volume is used where it is.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+REFERENCE = "reference.json"
+"""In the folder of an artifact: where its files really are."""
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
+_MIRROR_SECONDS = 30.0
+
+
+class StorageError(OSError):
+    """A folder or an object store cannot be read or written; the message says what an administrator has to change."""
+
+
+def is_url(location: str | os.PathLike) -> bool:
+    return "://" in str(location)
+
+
+def join(location: str, *parts: str) -> str:
+    return "/".join([location.rstrip("/"), *parts])
+
+
+def writable(folder: str | Path) -> Path:
+    """Make a folder, and make sure that files can be written in it.
+
+    Raises:
+        StorageError: if not, with what a pod of this user needs.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".probe-", dir=folder)
+        os.close(handle)
+        Path(name).unlink()
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: cannot be written by user {os.getuid()}, groups {sorted({os.getgid(), *os.getgroups()})}: "
+            f"{error}. {_owner(folder)} On Kubernetes a volume must be writable for the group of the pods: KFP cannot "
+            "set fsGroup for a step, so an administrator changes the volume's owner or mode once; see 'Storage' in "
+            "pipelines/README.md."
+        ) from error
+    return folder
+
+
+def _owner(folder: Path) -> str:
+    for path in (folder, *folder.parents):
+        try:
+            about = path.stat()
+        except OSError:
+            continue
+        return f"{path} belongs to user {about.st_uid}, group {about.st_gid}, mode {about.st_mode & 0o7777:o}."
+    return ""
+
+
+def read_json(location: str) -> Any | None:
+    """A JSON file by path or URL; None where there is none, or one that is not complete."""
+    try:
+        with _open(location, "rb") as file:
+            return json.loads(file.read())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def write_json(location: str, value: Any) -> None:
+    """Write JSON by path or URL; it appears when it is complete."""
+    data = json.dumps(value, indent=1, allow_nan=False).encode()
+    if is_url(location):
+        with _open(location, "wb") as file:
+            file.write(data)
+        return
+    path = Path(location)
+    writable(path.parent)
+    part = path.with_name(f".part-{os.getpid()}-{path.name}")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def upload(source: str | Path, location: str) -> None:
+    """Copy a file, or a folder with all that is in it, to a URL.
+
+    Raises:
+        StorageError: if the store refuses or cannot be reached.
+    """
+    source = Path(source)
+    files = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
+    targets = [join(location, *p.relative_to(source).parts) if source.is_dir() else location for p in files]
+    with _named(location):
+        _system(location).put([str(p) for p in files], targets)
+
+
+def download(location: str, target: str | Path) -> Path:
+    """Copy a file, or everything below a folder, from a URL; the target appears when it is complete.
+
+    Raises:
+        StorageError: if there is nothing, or the store refuses or cannot be reached.
+    """
+    target = Path(target)
+    part = target.with_name(f".part-{os.getpid()}-{target.name}")
+    with _named(location):
+        system = _system(location)
+        root = system._strip_protocol(location).rstrip("/")
+        found = system.find(root)
+        if not found:
+            raise StorageError(f"{location}: nothing is there. Expected a file or a folder with files.")
+        single = found == [root]
+        names = [part if single else part / name[len(root) + 1 :] for name in found]
+        if part.is_dir():
+            shutil.rmtree(part)
+        for name in names:
+            name.parent.mkdir(parents=True, exist_ok=True)
+        system.get(found, [str(name) for name in names])
+    if target.is_dir():
+        shutil.rmtree(target)
+    part.rename(target)
+    return target
+
+
+def local(location: str, cache: str | Path | None = None) -> Path:
+    """A local path with what a path or URL names; downloaded once into `cache`, of which the process has its own."""
+    if not is_url(location):
+        return Path(location)
+    folder = Path(cache) if cache is not None else Path(tempfile.gettempdir()) / f"keras-spatial-{os.getpid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    # The name is kept, for what a file is may follow from its suffix.
+    target = folder / hashlib.sha256(location.encode()).hexdigest()[:16] / location.rstrip("/").rsplit("/", 1)[-1]
+    target.parent.mkdir(exist_ok=True)
+    return target if target.exists() else download(location, target)
+
+
+def fingerprint(location: str) -> str:
+    """Digest of the names, sizes and versions of everything below a URL."""
+    digest = hashlib.sha256(location.encode())
+    with _named(location):
+        for name, about in sorted(_system(location).find(location, detail=True).items()):
+            version = about.get("ETag") or about.get("etag") or about.get("md5Hash") or about.get("mtime")
+            digest.update(f"{name} {about['size']} {version}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def remove(location: str) -> None:
+    """Delete a file or folder; what is gone already is no error."""
+    if is_url(location):
+        with _named(location):
+            system = _system(location)
+            if system.exists(location):
+                system.rm(location, recursive=True)
+    elif Path(location).is_dir():
+        shutil.rmtree(location)
+    else:
+        Path(location).unlink(missing_ok=True)
+
+
+@contextmanager
+def mirrored(
+    location: str, folder: str | Path, seconds: float = _MIRROR_SECONDS, *, uploads: bool = True
+) -> Iterator[Path]:
+    """A local folder whose files are also at a URL: brought from there first, and uploaded whenever they change.
+
+    The files are those that appear when they are complete, such as backups. What is uploaded stays when the process is
+    killed, and is older than what is lost by `seconds` at most.
+
+    Args:
+        location: URL of a folder.
+        folder: to use here.
+        seconds: between two looks for files that have changed.
+        uploads: whether to upload; of the processes of a job only one does.
+    """
+    folder = Path(folder)
+    if exists(location):
+        download(location, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    seen = {path: _version(path) for path in _files(folder)}
+    stop = threading.Event()
+
+    def pass_on() -> None:
+        for path in _files(folder):
+            version = _version(path)
+            if version is not None and seen.get(path) != version:
+                upload(path, join(location, *path.relative_to(folder).parts))
+                seen[path] = version
+
+    def watch() -> None:
+        while not stop.wait(seconds):
+            try:
+                pass_on()
+            except OSError as error:
+                print(f"storage: {location}: {error}; trying again", flush=True)
+
+    if not uploads:
+        yield folder
+        return
+    thread = threading.Thread(target=watch, daemon=True, name="mirror")
+    thread.start()
+    try:
+        yield folder
+    finally:
+        stop.set()
+        thread.join()
+        pass_on()
+
+
+def _files(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return None
+    return about.st_size, about.st_mtime_ns
+
+
+def exists(location: str) -> bool:
+    """Whether there is a file, or a folder with files, at a path or URL."""
+    if not is_url(location):
+        return Path(location).exists()
+    with _named(location):
+        return bool(_system(location).find(location))
+
+
+def _system(location: str) -> Any:
+    protocol = location.partition("://")[0]
+    try:
+        system = fsspec.filesystem(protocol)
+    except (ImportError, ValueError) as error:
+        package = _PACKAGES.get(protocol)
+        remedy = f"install {package} in the image" if package else f"expected one of {sorted(_PACKAGES)}"
+        raise StorageError(f"{location}: cannot be opened: {error}; {remedy}.") from error
+    # Other processes write there too.
+    system.invalidate_cache()
+    return system
+
+
+def _open(location: str, mode: str) -> Any:
+    return _system(location).open(location, mode) if is_url(location) else Path(location).open(mode)
+
+
+@contextmanager
+def _named(location: str) -> Iterator[None]:
+    """The stores' clients raise whatever their HTTP libraries do."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        raise StorageError(
+            f"{location}: {type(error).__name__}: {error}. Look at the address, the credentials (files of a secret, or "
+            "the service account's) and AWS_ENDPOINT_URL."
+        ) from error

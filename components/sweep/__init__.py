@@ -1,0 +1,1 @@
+"""Trainings that differ in their learning rate, compared on the validation cases."""

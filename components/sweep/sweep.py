@@ -1,0 +1,35 @@
+"""Which learning rate is best, by the validation cases: the held-out ones must not choose it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.files import read_json, write_json
+from components.train.settings import TRAINING
+
+
+def compare_trainings(
+    models: Sequence[str], table: str, summary: str, *, title: str
+) -> Mapping[str, Mapping[str, Any]]:
+    """Order trainings by the mean Dice of the classes on the validation cases, in their best validation.
+
+    Args:
+        models: folders of the step train.
+        table: JSON file to write, the best first.
+        summary: Markdown file to write.
+        title: heading.
+    """
+    rows = sorted((_row(Path(model)) for model in models), key=lambda row: -row["dice"])
+    write_json(table, rows)
+    lines = [f"| {row['learning_rate']:g} | {row['dice']:.3f} | {row['loss']:.4f} |" for row in rows]
+    head = [f"# {title}", "", "| learning rate | Dice, validation | last loss |", "| --- | --- | --- |"]
+    Path(summary).parent.mkdir(parents=True, exist_ok=True)
+    Path(summary).write_text("\n".join([*head, *lines, ""]), encoding="utf-8")
+    print(f"sweep: best learning rate {rows[0]['learning_rate']:g}, Dice {rows[0]['dice']:.3f}", flush=True)
+    return {"table": {"learning_rate": rows[0]["learning_rate"], "dice": rows[0]["dice"], "trainings": len(rows)}}
+
+
+def _row(model: Path) -> dict[str, float]:
+    training = read_json(model / TRAINING)
+    rate, dice = training["learning_rate"], training["best"]["dice"]
+    return {"learning_rate": rate, "dice": dice, "loss": training["history"]["loss"][-1]}

@@ -1,0 +1,62 @@
+"""The cases of a training: each process reads the blocks that its devices hold, where they are stored so."""
+
+from typing import Any
+
+import keras_spatial as ks  # First: it turns oneDNN on before TensorFlow starts.
+
+# isort: split
+import tensorflow as tf
+
+from components.train.objective import for_outputs
+from keras_spatial import data
+from keras_spatial.data import Part, Store, StoreError
+
+
+class Feed:
+    """The batches of one split for a network.
+
+    Args:
+        store: of the split.
+        network: partitioned.
+        batch_size: cases in a batch.
+        size: voxels along each axis that images of differing sizes get; None where they have one size.
+
+    Attributes:
+        why_whole: why every process reads whole images; empty where each reads its own blocks.
+    """
+
+    def __init__(self, store: Store, network: ks.Model, batch_size: int, size: tuple[int, int, int] | None = None):
+        self.store, self._network, self._batch_size, self._size = store, network, batch_size, size
+        self.why_whole = _why_whole(store, network, batch_size, size)
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        return -(-self.store.cases // self._batch_size)
+
+    def load(self, **options: Any) -> tf.data.Dataset:
+        """Batches of images and labels, and of weights where sizes differ; `options` are those of `ks.data.load`."""
+        if not self.why_whole:
+            options["distribution"] = self._network.distribution
+        batches = data.load(self.store, self.store.split, self._batch_size, size=self._size, **options)
+        return for_outputs(batches, len(self._network.outputs))
+
+
+def _why_whole(store: Store, network: ks.Model, batch_size: int, size: tuple[int, int, int] | None) -> str:
+    distribution = network.distribution
+    assert distribution is not None
+    counts = (distribution.shards("x"), distribution.shards("y"), distribution.shards("z"))
+    batches = distribution.shards("batch")
+    if counts == (1, 1, 1) and batches == 1:
+        return "the layout splits nothing"
+    if size is None:
+        try:
+            store.check(Part((0, 0, 0), counts))
+        except StoreError as error:
+            return str(error)
+    shape = size or store.static_shape
+    if None in shape or not network.takes_blocks((*shape, store.channels)):  # pyright: ignore[reportArgumentType]
+        return f"the network needs longer shards than those of {shape} voxels in {counts} blocks"
+    if batch_size % batches or store.cases % batch_size % batches:
+        return f"{batches} parts of the batch cannot share {store.cases} cases in batches of {batch_size}"
+    return ""

@@ -1,0 +1,90 @@
+"""The memory plan of a training, before its first step: what a device must hold, and where it would fit."""
+
+import re
+from collections.abc import Callable
+
+import keras_spatial as ks  # First: it turns oneDNN on before TensorFlow starts.
+
+# isort: split
+import keras
+import tensorflow as tf
+
+from components.train.settings import TrainingError, TrainingSettings
+from keras_spatial import processes
+from keras_spatial.planning import NothingFits, Plan, readable, smallest_mesh
+
+_MOST_DEVICES = 256
+_UNITS = {"k": 1, "M": 2, "G": 3, "T": 4}
+
+
+def plan_training(network: ks.Model, settings: TrainingSettings, twin: Callable[[], keras.Model]) -> Plan:
+    """Plan a training step of a compiled model, and recompute layers if the settings ask for it and memory is short.
+
+    Args:
+        network: compiled and partitioned.
+        settings: of the training.
+        twin: makes the same model again, compiled, with variables of its own: those of a TPU's model are mirrored by
+            its strategy, which a plan has no part in.
+
+    Returns:
+        The plan, which fits where the memory of a device is known.
+
+    Raises:
+        TrainingError: if the step does not fit, with the smallest mesh on which it would.
+    """
+    distribution = network.distribution
+    assert distribution is not None
+    memory = device_memory(settings)
+    if settings.recompute == "auto" and memory is not None:
+        try:
+            found = ks.recompute(network, memory=memory, batch_size=settings.batch_size)
+        except NothingFits as error:
+            raise TrainingError(_advice(network, settings, memory, str(error))) from None
+        assert found is not None
+        return found
+    if distribution.strategy is None:
+        found = ks.plan(network, distribution, settings.batch_size)
+    else:
+        cpus = ["cpu:0"] * distribution.device_mesh.devices.size
+        distribution = ks.SpatialParallel(ks.device_mesh(settings.mesh, devices=cpus), settings.layout)
+        found = ks.plan(twin(), distribution, settings.batch_size)
+    if memory is not None and not found.fits(memory):
+        raise TrainingError(_advice(network, settings, memory, found.explain(memory)))
+    return found
+
+
+def device_memory(settings: TrainingSettings) -> int | None:
+    """Bytes of one device, the smallest over all processes: as the settings say, or as TensorFlow says of GPUs; None
+    where nothing says it."""
+    if settings.device_memory:
+        return parse_size(settings.device_memory)
+    # The only public way to a GPU's memory; TensorFlow's own limit on it, which leaves some to the driver.
+    from tensorflow.python.client import device_lib
+
+    gpus = tf.config.list_logical_devices("GPU")
+    sizes = [d.memory_limit for d in device_lib.list_local_devices() if d.device_type == "GPU"] if gpus else []
+    given = processes.current().exchange("memory of a device", str(min(sizes, default=0)))
+    known = [int(size) for size in given if int(size)]
+    return min(known, default=None)
+
+
+def parse_size(text: str) -> int:
+    """Bytes from a text such as `16GB` (10⁹ bytes each) or `16GiB` (2³⁰)."""
+    found = re.fullmatch(r"([0-9.]+) ?([kMGT])(i?)B", text)
+    assert found is not None
+    number, unit, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** _UNITS[unit])
+
+
+def _advice(network: ks.Model, settings: TrainingSettings, memory: int, why: str) -> str:
+    others = ["recompute=auto"] if settings.recompute == "off" else []
+    others += ["precision=mixed_bfloat16"] if settings.precision == "float32" else []
+    try:
+        fitting = smallest_mesh(network, memory, most_devices=_MOST_DEVICES, batch_size=settings.batch_size)
+        mesh = (
+            f"It fits on {fitting.devices} devices: mesh={fitting.mesh!r}, layout={fitting.layout!r}, with "
+            f"{readable(fitting.memory)} each."
+        )
+    except NothingFits:
+        mesh = f"No mesh of up to {_MOST_DEVICES} such devices is enough."
+    return f"{why}\n{mesh} Or set {' or '.join([*others, 'fewer filters'])}."

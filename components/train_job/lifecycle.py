@@ -1,0 +1,145 @@
+"""Making and removing the objects of a job in a cluster that answers late: finalizers, caches, servers that restart."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from components.train_job.cluster_api import ClusterApi, ClusterApiError, Resource
+from components.train_job.follow import outcome
+from components.train_job.manifests import Part
+
+PATIENCE_SECONDS = 600.0
+"""How long a finalizer, a webhook or the API server may keep a job from being made."""
+_LONGEST_PAUSE = 30.0
+
+# Kubeflow Trainer's webhook looks a TrainJob's runtime up in a cache, and refuses with status 403 what the cache does
+# not hold yet (kubeflow/trainer v2.0.0 to v2.3.0, pkg/runtime/core/trainingruntime.go, ValidateObjects).
+_STALE_CACHE = "specified trainingRuntime must be created before the TrainJob is created"
+
+
+class Lifecycle:
+    """Makes and removes the objects of one job.
+
+    Args:
+        api: of the cluster.
+        name: of the job and all its objects.
+        parts: the objects, as `manifests.objects` gives them; the job itself is the last.
+        first_pause: seconds before the first repetition; later pauses are twice as long each.
+        patience: seconds of repetitions before giving up.
+    """
+
+    def __init__(
+        self,
+        api: ClusterApi,
+        name: str,
+        parts: Sequence[Part],
+        first_pause: float = 1.0,
+        patience: float | None = None,
+    ):
+        self._api, self._name, self._parts = api, name, parts
+        self._first_pause = first_pause
+        self._patience = PATIENCE_SECONDS if patience is None else patience
+
+    @property
+    def _kind(self) -> Resource:
+        return self._parts[-1][0]
+
+    def ensure(self) -> bool:
+        """Make the objects, unless the job of an earlier attempt still runs; whether they are new.
+
+        Raises:
+            ClusterApiError: if Kubernetes refuses, or is not ready after `patience`.
+        """
+        if self._running():
+            print(
+                f"train_job: {self._kind.kind} {self._name} of an earlier attempt is running; waiting for it",
+                flush=True,
+            )
+            return False
+        self.remove()
+        for resource, _ in reversed(self._parts):
+            self._until_gone(resource)
+        for part in self._parts:
+            self._create(part)
+        return True
+
+    def remove(self) -> None:
+        """Delete the objects, the job first; Kubernetes ends them in the background."""
+        for resource, _ in reversed(self._parts):
+            self._api.delete(resource, self._name)
+
+    def _exists(self, resource: Resource) -> bool:
+        try:
+            return not self._api.get(resource, self._name)["metadata"].get("deletionTimestamp")
+        except ClusterApiError as error:
+            if error.status == 404:
+                return False
+            raise
+
+    def _running(self) -> bool:
+        try:
+            found = self._api.get(self._kind, self._name)
+        except ClusterApiError as error:
+            if error.status == 404:
+                return False
+            raise
+        # One that is being deleted may still say that it runs.
+        return not found["metadata"].get("deletionTimestamp") and outcome(found)[0] not in ("Failed", "Complete")
+
+    def _until_gone(self, resource: Resource) -> None:
+        """A deleted object stays until its finalizers have run, and its name is taken for so long."""
+
+        def gone() -> bool:
+            try:
+                self._api.get(resource, self._name)
+            except ClusterApiError as error:
+                if error.status == 404:
+                    return True
+                raise
+            return False
+
+        self._repeat(gone, f"{resource.kind} {self._name} of an earlier attempt is still being deleted")
+
+    def _create(self, part: Part) -> None:
+        resource, body = part
+
+        def made() -> bool:
+            try:
+                self._api.create(resource, body)
+            except ClusterApiError as error:
+                if error.status != 409:
+                    raise
+                # Made by a request whose answer was lost; or one of the same name that is still being deleted.
+                return self._exists(resource)
+            return True
+
+        self._repeat(made, f"{resource.kind} {self._name} cannot be made yet")
+
+    def _repeat(self, done: Callable[[], bool], what: str) -> None:
+        deadline, pause, said = time.monotonic() + self._patience, self._first_pause, ""
+        while True:
+            reason: ClusterApiError | None = None
+            try:
+                if done():
+                    return
+            except ClusterApiError as error:
+                if not passes(error):
+                    raise
+                reason = error
+            text = f"train_job: {what}{f': {reason}' if reason else ''}; trying again"
+            if text != said:
+                print(text, flush=True)
+                said = text
+            if time.monotonic() >= deadline:
+                raise reason or ClusterApiError(
+                    f"{what} after {self._patience:.0f} s, in namespace {self._api.namespace}. Look at its finalizers: "
+                    f"the controller that should remove them may be down.",
+                    409,
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def passes(error: ClusterApiError) -> bool:
+    """Whether an error may be gone at the next attempt: no answer, an overloaded or restarting server, a webhook that
+    cannot be reached or reads from a cache that is behind."""
+    return error.status in (0, 409, 429) or error.status >= 500 or _STALE_CACHE in str(error)

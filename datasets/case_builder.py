@@ -1,0 +1,271 @@
+"""A TFDS builder of cases in files: found, checked, converted by Beam's workers, and stored in blocks.
+
+`datasets/lits` and `datasets/decathlon` are configurations of it: they say which files make a case, and how it is read.
+"""
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from datasets import splits as case_splits
+from datasets.blocks import BlockBuilder, BlockGrid, Index, features
+from datasets.building import keep_local
+from datasets.cases import BadCase, ChangedCaseError, error_of
+from datasets.conversion import STORE, AnyCase, Converted, Reader, Target, changed, convert, find, present
+from datasets.progress import progress
+from datasets.sources import Digests
+from keras_spatial.volumes import Grid, Limits, Task, VolumeError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class CaseConfig(tfds.core.BuilderConfig):
+    """What all variants of such a data set have in common.
+
+    Attributes:
+        blocks: blocks that a volume is stored in, along x (right), y (front), z (up).
+        split: "published", "fold-K-of-N" or "fold-K-of-N-brief", see `splits.assign`.
+        on_bad_case: "raise" to end the build with the reasons, or "skip" to build without the bad cases and list them
+            in the data set's metadata.
+    """
+
+    blocks: Index = (1, 1, 1)
+    split: str = case_splits.PUBLISHED
+    on_bad_case: str = "raise"
+    name: str = "unnamed"
+    description: str | None = None
+
+    @property
+    def grid(self) -> Grid:
+        """The voxels of the data set."""
+        raise NotImplementedError
+
+    def _check(self) -> None:
+        """Check the attributes above, and complete name and description."""
+        self.blocks = tuple(self.blocks)
+        grid, blocks = self.grid, BlockGrid(*self.blocks)
+        case_splits.check_rule(self.split)
+        if self.on_bad_case not in ("raise", "skip"):
+            raise ValueError(f'on_bad_case: expected "raise" or "skip". Received: {self.on_bad_case!r}')
+        if grid.resolution is not None and any(grid.resolution % n for n in blocks.counts):
+            raise ValueError(f"blocks: expected divisors of the resolution {grid.resolution}. Received: {blocks}")
+        if self.name == "unnamed":
+            self.name = "-".join(self._parts())
+        if not self.description:
+            self.description = f"Grid {grid}, stored in {blocks} blocks, split {self.split}."
+
+    def _parts(self) -> list[str]:
+        """Parts of the name."""
+        blocks = BlockGrid(*self.blocks)
+        parts = [str(self.grid)]
+        parts += [] if blocks.whole else [f"blocks-{blocks}"]
+        parts += [] if self.split == case_splits.PUBLISHED else [self.split]
+        return parts + (["skip"] if self.on_bad_case == "skip" else [])
+
+
+class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
+    """A builder of cases in files. Subclasses give `find_cases`, `task`, `reader`, and `key` if it is not the name."""
+
+    limits: Limits | None = None
+    """What is accepted of a case; None for `Limits.current()`."""
+
+    def find_cases(self, folder: str) -> Sequence[AnyCase]:
+        """The cases in a folder.
+
+        Raises:
+            VolumeError: if there is none, or what is there does not fit together.
+        """
+        raise NotImplementedError
+
+    @property
+    def task(self) -> Task:
+        """Classes, channels and grid of the data set."""
+        raise NotImplementedError
+
+    @property
+    def reader(self) -> Reader:
+        """How a case is read."""
+        raise NotImplementedError
+
+    def key(self, case: Any) -> int | str:
+        """What a case goes by in the splits and in `info.metadata["cases"]`."""
+        return case.name
+
+    @property
+    def config(self) -> CaseConfig:
+        return cast(CaseConfig, self.builder_config)
+
+    def target(self, limits: Limits) -> Target:
+        """What the cases are converted to."""
+        return Target(self.config.grid, self.blocks, str(self.data_path.parents[1] / STORE), self.reader, limits)
+
+    def digests(self) -> Digests:
+        """The digests of the files that this data set, or another one beside it, was built of."""
+        return Digests(Path(self.data_path.parents[1]) / ".digests.json")
+
+    @property
+    def lock_name(self) -> str:
+        # Configurations that differ in split and in bad cases share the converted cases.
+        return Path(self.target(Limits()).folder).name
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        task = self.task
+        return self.dataset_info_from_configs(
+            features=features(self.config.grid.shape, self.blocks, len(task.channels), task.labels),
+            supervised_keys=("image", "label"),
+            homepage=self.HOMEPAGE,
+            disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(
+                blocks=list(self.config.blocks),
+                task=task.as_dict(),
+                cases={},
+                order={},
+                bad_cases=[],
+                warnings=[],
+                sources={},
+            ),
+        )
+
+    HOMEPAGE = ""
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager, pipeline: Any) -> dict[str, Any]:
+        beam = tfds.core.lazy_imports.apache_beam
+        keep_local(pipeline)
+        found = self.find_cases(str(dl_manager.manual_dir))
+        limits = self.limits or Limits.current()
+        target = self.target(limits)
+        usable, bad = _checked(found, functools.partial(self.reader.check_header, limits=limits))
+        if bad and self.config.on_bad_case == "raise":
+            raise error_of(bad)
+        logger.info("%s: converting %d cases, kept in %s", self.name, len(usable), target.folder)
+        done = functools.partial(_count, usable, target)
+        with progress(done, len(usable)), beam.Pipeline(pipeline.runner, options=pipeline.options) as conversion:
+            _ = (
+                conversion
+                | "cases" >> beam.Create(usable)
+                | "one case per task" >> beam.Reshuffle()
+                | "convert" >> beam.Map(_convert, target=target)
+            )
+        converted, failed = self._converted(usable, target)
+        bad += failed
+        if bad and (self.config.on_bad_case == "raise" or not converted):
+            raise error_of(bad)
+        splits = case_splits.assign(sorted(converted), self.config.split)  # pyright: ignore - All ints, or all strings.
+        self._note(splits, bad, self._sources(found, target), converted)
+        return self._stored(splits, converted)
+
+    def _converted(self, usable: Sequence[AnyCase], target: Target) -> tuple[dict[int | str, Converted], list[BadCase]]:
+        """What the workers have left, by key."""
+        converted: dict[int | str, Converted] = {}
+        bad: list[BadCase] = []
+        for case in usable:
+            result = find(case, target)
+            if result is None and present(case, target):
+                bad.append(BadCase(case.name, ChangedCaseError.__name__, str(changed(case))))
+            elif result is None:
+                raise RuntimeError(
+                    f"{target.folder}: lacks the workers' results. Give a data_dir that all machines share."
+                )
+            elif result.error is None:
+                converted[self.key(case)] = result
+            else:
+                bad.append(BadCase(case.name, *result.error))
+        return converted, bad
+
+    def _sources(self, found: Sequence[AnyCase], target: Target) -> dict[str, list[str]]:
+        """The digests by which `prepare` knows these files again; the workers have computed most of them."""
+        digests = self.digests()
+        for case in found:
+            result = find(case, target)
+            if result is not None:
+                for path, before, value in zip(
+                    case.files, result.facts["identity"], result.facts["sources"], strict=True
+                ):
+                    digests.add(path, before, value)
+        known = sources(found, digests)
+        digests.save()
+        return known
+
+    def _note(
+        self,
+        splits: case_splits.Splits,
+        bad: list[BadCase],
+        known: dict[str, list[str]],
+        converted: dict[int | str, Converted],
+    ) -> None:
+        x, y, z = np.max([case.facts["shape"] for case in converted.values()], axis=0).tolist()
+        cast(dict, self.info.metadata).update(
+            task=dataclasses.replace(self.task, largest=(x, y, z)).as_dict(),
+            cases={name: list(keys) for name, keys in splits.items()},
+            order={name: [converted[key].facts["case"] for key in keys] for name, keys in splits.items()},
+            bad_cases=[dataclasses.asdict(b) for b in bad],
+            warnings=list(splits.warnings),
+            sources=known,
+        )
+        for warning in splits.warnings:
+            logger.warning("%s: %s", self.name, warning)
+        for case in bad:
+            logger.warning("%s: left out %s: %s: %s", self.name, case.case, case.error, case.reason)
+
+    def _stored(self, splits: case_splits.Splits, converted: dict[int | str, Converted]) -> dict[str, Any]:
+        # Beam's workers have packed the blocks; what is left is copying. A Beam pipeline with a writer for each of
+        # hundreds of block splits takes longer to plan than the copying takes.
+        return {
+            self.blocks.split(name, index): self._generate_examples([converted[key] for key in keys], index)
+            for name, keys in splits.items()
+            for index in self.blocks.indices()
+        }
+
+    def _generate_examples(self, cases: list[Converted], index: Index) -> Iterator[tuple[int, dict[str, Any]]]:
+        for key, case in enumerate(cases):
+            yield key, _example(case, index)
+
+
+def sources(cases: Sequence[AnyCase], digests: Digests) -> dict[str, list[str]]:
+    """Digests of each case's files, by which `prepare` notices that a data set was built of other ones."""
+    return {case.name: [digests[path] for path in case.files] for case in cases}
+
+
+def _checked(found: Sequence[AnyCase], check: Any) -> tuple[list[AnyCase], list[BadCase]]:
+    usable, bad = [], []
+    for case in found:
+        try:
+            check(case)
+        except VolumeError as error:
+            bad.append(BadCase.of(case.name, error))
+        else:
+            usable.append(case)
+    return usable, bad
+
+
+def _convert(case: AnyCase, target: Target) -> None:
+    result = convert(case, target)
+    logger.info("%s %s", case.name, "converted" if result.error is None else "cannot be used")
+
+
+def _count(cases: Sequence[AnyCase], target: Target) -> int:
+    return sum(find(case, target) is not None for case in cases)
+
+
+def _example(converted: Converted, index: Index) -> dict[str, Any]:
+    image, label = converted.block(index)
+    facts = converted.facts
+    return {
+        "image": image,
+        "label": label,
+        "case": facts["case"],
+        "affine": np.array(facts["affine"]),
+        "spacing": np.array(facts["spacing"], np.float32),
+        "original_shape": np.array(facts["original_shape"]),
+        "checksum": facts["checksum"],
+        "shape": np.array(facts["shape"]),
+        "block": np.array(index),
+    }

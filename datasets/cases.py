@@ -1,0 +1,147 @@
+"""A case of any data set, and the faults of one. A case that cannot be used is named, listed and left out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_spatial.volumes import LabelError, Volume, VolumeError
+
+
+class NoCasesError(VolumeError):
+    """The folder is missing or holds no case."""
+
+
+class MissingPairError(VolumeError):
+    """A volume has no segmentation, or a segmentation no volume."""
+
+
+class DuplicateCaseError(VolumeError):
+    """Two files claim to be the same part of the same case."""
+
+
+class ShapeMismatchError(VolumeError):
+    """Volume and segmentation have different shapes."""
+
+
+class AffineMismatchError(VolumeError):
+    """Volume and segmentation lie in different places."""
+
+
+class LabelValueError(LabelError):
+    """The segmentation holds labels that the data set does not have."""
+
+
+class CaseTooLargeError(VolumeError):
+    """The case does not fit into the memory of the machine that works on it."""
+
+
+class UnusableCaseError(VolumeError):
+    """The case fails in a way that has no name of its own; the message and the log hold the error."""
+
+
+class ChangedCaseError(VolumeError):
+    """A file of the case was written while it was read."""
+
+
+class OtherSourcesError(VolumeError):
+    """A data set on disk was built of other files than those given now."""
+
+
+class BadCasesError(VolumeError):
+    """Several cases cannot be used; the message lists each with its reason."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """The files of a case.
+
+    Attributes:
+        name: unique in the data set, and the name of a folder.
+        images: a file a channel, or one file that holds all of them.
+        label: file with the class numbers.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files, images first."""
+        return *self.images, self.label
+
+
+@dataclass(frozen=True)
+class BadCase:
+    """A case that cannot be used: the class of the error names the kind of fault, the message the file."""
+
+    case: str
+    error: str
+    reason: str
+
+    @classmethod
+    def of(cls, case: str, error: VolumeError) -> "BadCase":
+        """The case of an error."""
+        return cls(case, type(error).__name__, str(error))
+
+
+def error_of(bad: list[BadCase]) -> VolumeError:
+    """The error of a build that bad cases end: one bad case raises its own, several raise one that lists them."""
+    if len(bad) == 1:
+        kind = next((k for k in _kinds(VolumeError) if k.__name__ == bad[0].error), VolumeError)
+        return kind(bad[0].reason)
+    lines = "\n".join(f"  {b.case}: {b.error}: {b.reason}" for b in bad)
+    return BadCasesError(
+        f'{len(bad)} cases cannot be used. Repair or remove them, or build with on_bad_case="skip":\n{lines}'
+    )
+
+
+def _kinds(kind: type[VolumeError]) -> Iterator[type[VolumeError]]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from _kinds(below)
+
+
+def check_same_shape(path: Path, shape: tuple[int, ...], of: Path, expected: tuple[int, ...]) -> None:
+    """Raise ShapeMismatchError unless the image at `path` has the shape of the one at `of`."""
+    if shape != expected:
+        raise ShapeMismatchError(f"{path}: expected the shape of {of.name}, {expected}. Received: {shape}")
+
+
+def check_same_place(volume: Volume, of: Volume) -> None:
+    """Raise AffineMismatchError unless two images of one shape lie in the same place, to the edge of a voxel."""
+    corners = np.array([[0, 0, 0, 1], [*of.array.shape, 1]], float).T
+    apart = float(np.abs((of.affine - volume.affine) @ corners)[:3].max())
+    if apart <= max(of.spacing):
+        return
+    raise AffineMismatchError(
+        f"{volume.path}: lies up to {apart:.1f} mm away from {of.path.name}. Copy that one's affine to it if the "
+        f"voxels belong together. Received: orientation {volume.orientation} and spacing "
+        f"{np.round(volume.spacing, 3).tolist()} mm against {of.orientation} and {np.round(of.spacing, 3).tolist()} mm"
+    )
+
+
+def checked_labels(labels: Volume, names: tuple[str, ...]) -> np.ndarray:
+    """Class numbers as uint8.
+
+    Args:
+        labels: as read.
+        names: of the classes by number.
+
+    Raises:
+        LabelValueError: for values that are not the number of a class.
+    """
+    array = labels.array
+    least, most = float(array.min()), float(array.max())
+    if not (least >= 0 and most < len(names)) or (
+        array.dtype.kind == "f" and not np.array_equal(array, np.rint(array))
+    ):
+        values = np.unique(array)
+        wanted = [f"{number} ({name})" for number, name in enumerate(names)]
+        raise LabelValueError(
+            f"{labels.path}: expected the labels {', '.join(wanted[:-1])} and {wanted[-1]}. "
+            f"Received: {values[:10].tolist()}{' and more' if values.size > 10 else ''}"
+        )
+    return array.astype(np.uint8, copy=False)

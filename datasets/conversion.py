@@ -1,0 +1,275 @@
+"""One case: from its files to the packed blocks of the data set, kept on disk until they are stored.
+
+A case that was converted is not converted again when a build is repeated after a failure: its folder appears under its
+name only when it is complete, and says which files it was made of.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from datasets.blocks import BlockGrid, Index
+from datasets.cases import CaseTooLargeError, ChangedCaseError, UnusableCaseError
+from datasets.sources import digest, identity
+from keras_spatial.data.packing import Packed, pack
+from keras_spatial.volumes import Grid, LimitError, Limits, Shape, Volume, VolumeError, resampled_affine
+from keras_spatial.volumes.headers import raise_it
+
+logger = logging.getLogger(__name__)
+
+# Folder of the converted cases, beside the configurations of the data set.
+STORE = "converted"
+
+
+class AnyCase(Protocol):
+    """What the conversion needs to know of a case."""
+
+    @property
+    def name(self) -> str:
+        """Unique in the data set, and the name of a folder."""
+        ...
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files, the label last."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """A case on the grid of the data set.
+
+    Attributes:
+        image: `[X, Y, Z]` or `[X, Y, Z, channels]`, which `network_input` makes the network's.
+        label: uint8 `[X, Y, Z]`.
+        network_input: from a part of the image to float16 `[x, y, z, channels]`: a worker never holds it whole.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    network_input: Callable[[np.ndarray], np.ndarray]
+
+
+class Reader(Protocol):
+    """How the cases of a data set are read and checked. It travels to Beam's workers, so it can be pickled."""
+
+    @property
+    def name(self) -> str:
+        """Tells apart cases that are converted in different ways into one folder; empty if there is but one."""
+        ...
+
+    def check_header(self, case: Any, limits: Limits) -> None:
+        """Compare the headers of a case, which takes milliseconds.
+
+        Raises:
+            VolumeError: as `read`, as far as the headers tell.
+        """
+        ...
+
+    def read(self, case: Any, limits: Limits) -> tuple[list[Volume], Volume]:
+        """The channels and the labels of a case in canonical (RAS) order, every voxel checked.
+
+        Raises:
+            VolumeError: named by its subclass.
+        """
+        ...
+
+    def resample(self, volumes: list[Volume], labels: Volume, shape: Shape) -> Arrays:
+        """The case on a grid over the same field of view."""
+        ...
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A converted case on disk: `blocks.bin`, packed blocks one after the other, and `facts.json` about them."""
+
+    folder: Path
+    facts: dict[str, Any]
+
+    @property
+    def error(self) -> tuple[str, str] | None:
+        """Class name and message, where the case could not be used."""
+        error = self.facts.get("error")
+        return (error[0], error[1]) if error else None
+
+    def block(self, index: Index) -> tuple[Packed, Packed]:
+        """Image, float16 `[x, y, z, channels]`, and label, uint8 `[x, y, z]`, of one block."""
+        facts = self.facts["blocks"]["_".join(map(str, index))]
+        shape = tuple(facts["shape"])
+        with (self.folder / "blocks.bin").open("rb") as file:
+            file.seek(facts["offset"])
+            image, label = (file.read(facts[name]) for name in ("image", "label"))
+        return Packed(image, (*shape, self.facts["channels"])), Packed(label, shape)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What cases are converted to, and where the result is kept.
+
+    Attributes:
+        grid: the voxels.
+        blocks: how they are divided.
+        store: folder of the results.
+        reader: of the cases.
+        limits: what is accepted of a case; a worker on another machine does not have this one's environment.
+    """
+
+    grid: Grid
+    blocks: BlockGrid
+    store: str
+    reader: Reader
+    limits: Limits = field(default_factory=Limits.current)
+
+    @property
+    def folder(self) -> Path:
+        """The cases of this grid in these blocks, read in this way."""
+        return Path(self.store) / "-".join(filter(None, [self.reader.name, f"{self.grid}-blocks-{self.blocks}"]))
+
+
+def convert(case: AnyCase, target: Target) -> Converted:
+    """Check a case, bring it into RAS order and onto the grid, and keep its packed blocks.
+
+    A case that cannot be used, for whatever reason, is kept as its error, so that all of them can be reported at once
+    and none ends the work on the others.
+
+    Raises:
+        OSError: if the result cannot be written.
+    """
+    done = find(case, target)
+    if done is not None and done.error is None:
+        return done
+    folder = _folder(case, target)
+    part = folder.with_name(f".part-{uuid.uuid4().hex}")
+    part.mkdir(parents=True)
+    try:
+        facts: dict[str, Any] = {"identity": _identity(case), "sources": _digests(case)}
+        try:
+            facts |= {**_blocks(case, target, part), "checksum": _checksum(facts["sources"])}
+            after = _identity(case)
+            if after != facts["identity"]:
+                # The error belongs to the case as it is now.
+                facts["identity"] = after
+                raise changed(case)
+        except Exception as error:
+            fault = _named(case, error)
+            facts["error"] = [type(fault).__name__, str(fault)]
+        (part / "facts.json").write_text(json.dumps(facts, indent=1))
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return Converted(folder, facts)
+
+
+def _named(case: AnyCase, error: Exception) -> VolumeError:
+    if isinstance(error, VolumeError):
+        return error
+    if isinstance(error, MemoryError):
+        return CaseTooLargeError(
+            f"{case.files[0]}: does not fit into this machine's memory on this grid. Choose a coarser one, or a "
+            f"machine with more memory. Received: {error}"
+        )
+    if isinstance(error, OSError):
+        # The readers name their own: what is left comes from writing, and holds for every case.
+        raise error
+    logger.exception("%s failed in an unexpected way", case.name)
+    return UnusableCaseError(f"{case.files[0]}: cannot be converted. Received: {type(error).__name__}: {error}")
+
+
+def changed(case: AnyCase) -> ChangedCaseError:
+    """The error of a case whose files did not stay what they were during the build."""
+    return ChangedCaseError(
+        f"{case.files[0]}: this file or another one of its case was written while it was read; build again when it is "
+        "complete."
+    )
+
+
+def find(case: AnyCase, target: Target) -> Converted | None:
+    """The converted case, or None if it is not there or damaged, or its files have changed since."""
+    folder = _folder(case, target)
+    try:
+        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        if facts["identity"] != _identity(case):
+            return None
+        if "error" not in facts:
+            ends = [b["offset"] + b["image"] + b["label"] for b in facts["blocks"].values()]
+            if (folder / "blocks.bin").stat().st_size != max(ends):
+                return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return Converted(folder, facts)
+
+
+def present(case: AnyCase, target: Target) -> bool:
+    """Whether the case was converted, be it as its files were before they changed."""
+    return (_folder(case, target) / "facts.json").is_file()
+
+
+def _folder(case: AnyCase, target: Target) -> Path:
+    return target.folder / case.name
+
+
+def _identity(case: AnyCase) -> list[list[int]]:
+    return [identity(path) for path in case.files]
+
+
+def _digests(case: AnyCase) -> list[str]:
+    """Digests of the files; the empty text for a file that cannot be read, which the reader names."""
+    found = []
+    for path in case.files:
+        try:
+            found.append(digest(path))
+        except OSError:
+            found.append("")
+    return found
+
+
+def _checksum(sources: list[str]) -> str:
+    """One digest for the images of a case: that of its file, or of the digests of its files."""
+    images = sources[:-1]
+    return images[0] if len(images) == 1 else hashlib.sha256("".join(images).encode()).hexdigest()
+
+
+def _blocks(case: AnyCase, target: Target, folder: Path) -> dict[str, Any]:
+    volumes, labels = target.reader.read(case, target.limits)
+    first = volumes[0]
+    original = _shape(first.array)
+    shape = target.grid.target(original, first.spacing)
+    if target.grid.spacing is not None and math.prod(shape) > target.limits.grid_voxels:
+        raise LimitError(
+            f"{first.path}: expected a grid of at most {target.limits.grid_voxels} voxels. Received: {shape} of "
+            f"{target.grid}, for voxels of {[round(s, 4) for s in first.spacing]} mm there. "
+            f"{raise_it('grid_voxels')}"
+        )
+    facts = {
+        "case": case.name,
+        "shape": list(shape),
+        "channels": len(volumes),
+        "affine": resampled_affine(first.affine, original, shape).tolist(),
+        "spacing": [s * n / m for s, n, m in zip(first.spacing, original, shape, strict=True)],
+        "original_shape": list(original),
+    }
+    arrays = target.reader.resample(volumes, labels, shape)
+    blocks = {}
+    with (folder / "blocks.bin").open("wb") as file:
+        for index in target.blocks.indices():
+            part = target.blocks.slices(index, shape)
+            packed = pack(arrays.network_input(arrays.image[part])), pack(arrays.label[part])
+            sizes = {"image": len(packed[0].data), "label": len(packed[1].data)}
+            blocks["_".join(map(str, index))] = {"offset": file.tell(), **sizes, "shape": list(packed[1].shape)}
+            file.writelines(p.data for p in packed)
+    return {**facts, "blocks": blocks}
+
+
+def _shape(array: np.ndarray) -> Shape:
+    x, y, z = array.shape
+    return x, y, z

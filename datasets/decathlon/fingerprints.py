@@ -1,0 +1,142 @@
+"""What a data set is like: spacing, sizes, intensities, labels. It decides the grid and how intensities are normalised.
+
+After nnU-Net (Isensee et al., Nature Methods 18, 2021). All cases that can be read count, those of the test too, as
+there; each case's numbers are kept on disk and computed again only if one of its files has changed.
+"""
+
+import hashlib
+import json
+import logging
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datasets.cases import BadCase, Case, error_of
+from datasets.decathlon.reader import TaskReader
+from datasets.sources import identity
+from keras_spatial.volumes import Limits, Task, VolumeError, as_labels, read_volume, to_canonical
+
+logger = logging.getLogger(__name__)
+
+_SAMPLES = 10_000
+"""Labelled voxels of a case and channel whose intensities count, evenly spread over all of them."""
+_THREADS = 2
+# Anisotropy by nnU-Net: voxels three times as long along one axis as along the others, of which there are as few.
+_ANISOTROPIC = 3.0
+# Where so much of a volume is exactly 0, its surroundings were cut away; nnU-Net looks at a quarter of the box.
+_CUT_AWAY = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprint:
+    """Facts of all cases together.
+
+    Attributes:
+        spacing: mm along x, y and z: the median; along a much coarser axis the 10th percentile, as in nnU-Net.
+        shape: median voxels along each axis.
+        intensities: of the labelled voxels by channel: 0.5th and 99.5th percentile, mean and standard deviation.
+        cut_away: by channel, whether the voxels around the patient were set to 0 in most cases.
+        labels: the largest label of any case.
+    """
+
+    spacing: tuple[float, float, float]
+    shape: tuple[int, int, int]
+    intensities: tuple[tuple[float, float, float, float], ...]
+    cut_away: tuple[bool, ...]
+    labels: int
+
+
+def fingerprint(cases: Sequence[Case], task: Task, store: str | Path, limits: Limits | None = None) -> Fingerprint:
+    """Look through all cases.
+
+    Args:
+        cases: of the data set; those that cannot be read are left out here and named by the build.
+        task: whose channels the cases have.
+        store: folder where the numbers of each case are kept.
+        limits: what is accepted of a case.
+
+    Raises:
+        VolumeError: if no case can be read; the error of one case, or a list of all.
+    """
+    limits = limits or Limits.current()
+    folder = Path(store)
+
+    def look(case: Case) -> dict[str, np.ndarray] | BadCase:
+        try:
+            return _kept(case, task, folder, limits)
+        except VolumeError as error:
+            return BadCase.of(case.name, error)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        results = list(pool.map(look, cases))
+    found = [r for r in results if not isinstance(r, BadCase)]
+    if not found:
+        raise error_of([r for r in results if isinstance(r, BadCase)])
+    spacings, shapes = (np.stack([r[name] for r in found]) for name in ("spacing", "shape"))
+    x, y, z = np.median(shapes, 0).round().astype(int).tolist()
+    samples = [np.concatenate([r["samples"][c] for r in found]) for c in range(len(task.channels))]
+    return Fingerprint(
+        spacing=_target_spacing(spacings, np.median(shapes, 0)),
+        shape=(x, y, z),
+        intensities=tuple(_statistics(values) for values in samples),
+        cut_away=tuple(bool(b) for b in np.median(np.stack([r["zeros"] for r in found]), 0) >= _CUT_AWAY),
+        labels=max(int(r["label"]) for r in found),
+    )
+
+
+def _target_spacing(spacings: np.ndarray, shape: np.ndarray) -> tuple[float, float, float]:
+    target = np.median(spacings, 0)
+    coarse = int(np.argmax(target))
+    others = [axis for axis in range(3) if axis != coarse]
+    if target[coarse] > _ANISOTROPIC * target[others].max() and shape[coarse] * _ANISOTROPIC < shape[others].min():
+        target[coarse] = max(np.percentile(spacings[:, coarse], 10), target[others].max())
+    x, y, z = (float(f"{s:.4g}") for s in target)
+    return x, y, z
+
+
+def _statistics(values: np.ndarray) -> tuple[float, float, float, float]:
+    if not values.size:
+        return 0.0, 1.0, 0.0, 1.0
+    low, high = (float(p) for p in np.percentile(values, (0.5, 99.5)))
+    return low, high, float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+
+
+def _kept(case: Case, task: Task, folder: Path, limits: Limits) -> dict[str, np.ndarray]:
+    """The numbers of a case, from disk if its files are what they were."""
+    known = json.dumps([[str(p.absolute()), identity(p)] for p in case.files] + [len(task.channels)])
+    path = folder / f"{hashlib.sha256(known.encode()).hexdigest()[:32]}.npz"
+    try:
+        with np.load(path) as stored:
+            return dict(stored)
+    except (OSError, ValueError, EOFError, KeyError):
+        pass
+    values = _look(case, task, limits)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".part-{uuid.uuid4().hex}.npz"
+    try:
+        np.savez(part, allow_pickle=False, **values)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return values
+
+
+def _look(case: Case, task: Task, limits: Limits) -> dict[str, np.ndarray]:
+    reader = TaskReader(task)
+    reader.check_header(case, limits)
+    volumes = reader.read_images(case.images, limits)
+    labels = as_labels(read_volume(case.label, limits).array)
+    places = np.flatnonzero(labels)
+    places = places[:: max(1, -(-places.size // _SAMPLES))]
+    canonical = to_canonical(volumes[0])
+    return {
+        "spacing": np.array(canonical.spacing),
+        "shape": np.array(canonical.array.shape),
+        "samples": np.stack([v.array.reshape(-1)[places].astype(np.float32) for v in volumes]),
+        "zeros": np.array([1 - np.count_nonzero(v.array) / v.array.size for v in volumes]),
+        "label": np.array(int(labels.max())),
+    }

@@ -1,0 +1,240 @@
+"""Which files make a case, what its channels and labels are called: three layouts of a folder.
+
+| layout | images | labels | names |
+| --- | --- | --- | --- |
+| Medical Segmentation Decathlon | the list `training` of `dataset.json`; several channels in one 4D file | there too | `modality`, `labels` of `dataset.json` |
+| nnU-Net v2 | `imagesTr/CASE_0000.nii.gz`, `CASE_0001`, ..., a file a channel | `labelsTr/CASE.nii.gz` | `channel_names`, `labels` of `dataset.json` |
+| plain folder | `images/CASE.nii.gz`, or a file a channel as nnU-Net's | `labels/CASE.nii.gz` | given by the user |
+"""  # noqa: E501 - a table.
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets.cases import Case, DuplicateCaseError, NoCasesError
+from keras_spatial._paths import fault_of_name, printable
+from keras_spatial.volumes import FileNameError, VolumeError
+
+DESCRIPTION = "dataset.json"
+_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+_CHANNEL = re.compile(r"(.+)_([0-9]{4})")
+
+
+class LayoutError(VolumeError):
+    """The folder's description is damaged, contradicts itself, or asks for what is not supported."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The cases of a folder. A file that is missing is named when its case is checked.
+
+    Attributes:
+        name: of the data set.
+        channels: names of the channels, such as "CT" or "T2".
+        labels: names of the classes by number, the background first; empty where nothing says so.
+        cases: in the order of their names.
+    """
+
+    name: str
+    channels: tuple[str, ...]
+    labels: tuple[str, ...]
+    cases: tuple[Case, ...]
+
+
+def read_layout(folder: str | Path, channels: Sequence[str] = (), labels: Sequence[str] = ()) -> Layout:
+    """Find out which of the three layouts a folder has, and read it.
+
+    Args:
+        folder: with `dataset.json`, or with `images` and `labels`.
+        channels: names of the channels of a plain folder.
+        labels: names of the classes of a plain folder, the background first.
+
+    Raises:
+        NoCasesError: no such folder, or no case in it.
+        LayoutError: `dataset.json` is damaged or asks for what is not supported, or channels are not named.
+        DuplicateCaseError: a case is there twice.
+        FileNameError: the name of the folder or of a case is not UTF-8.
+    """
+    folder = Path(folder)
+    fault = fault_of_name(folder)
+    if fault:
+        raise FileNameError(f"{printable(folder)}: rename the folder. Received: {fault}")
+    if not folder.is_dir():
+        raise NoCasesError(f"{folder}: no such folder. Expected one with {DESCRIPTION}, or with images and labels.")
+    path = folder / DESCRIPTION
+    if path.is_file():
+        if channels or labels:
+            raise LayoutError(f"{path}: names channels and labels; leave them out. Received: {channels}, {labels}")
+        description = _description(path)
+        layout = _nnunet(path, description) if "channel_names" in description else _decathlon(path, description)
+    elif (folder / "images").is_dir() and (folder / "labels").is_dir():
+        layout = _plain(folder, tuple(channels), tuple(labels))
+    else:
+        raise NoCasesError(
+            f"{folder}: expected {DESCRIPTION} (Medical Segmentation Decathlon, nnU-Net), or the folders images and "
+            f"labels. Received: {sorted(p.name for p in folder.iterdir())[:10]}"
+        )
+    if not layout.cases:
+        raise NoCasesError(f"{folder}: no case found.")
+    for case in layout.cases:
+        fault = fault_of_name(case.name)
+        if fault:
+            raise FileNameError(f"{printable(folder / case.name)}: rename the case. Received: {fault}")
+    return layout
+
+
+def _description(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise LayoutError(f"{path}: cannot be read. Received: {type(error).__name__}: {error}") from error
+    if not isinstance(value, dict):
+        raise LayoutError(f"{path}: expected an object. Received: {type(value).__name__}")
+    return value
+
+
+def _decathlon(path: Path, description: Mapping[str, Any]) -> Layout:
+    """`modality` and `labels` are names by number, as text; `training` is a list of image and label."""
+    channels = _numbered(path, "modality", description.get("modality"))
+    labels = _numbered(path, "labels", description.get("labels"))
+    listed = description.get("training")
+    if not isinstance(listed, list) or not all(
+        isinstance(x, dict) and isinstance(x.get("image"), str) and isinstance(x.get("label"), str) for x in listed
+    ):
+        raise LayoutError(
+            f"{path}: training: expected a list of image and label, or channel_names as in nnU-Net v2. "
+            f"Received: {listed!r:.100}"
+        )
+    cases: dict[str, Case] = {}
+    for entry in listed:
+        image, label = (_inside(path, entry[part]) for part in ("image", "label"))
+        name = _stem(path, label)
+        if name in cases:
+            raise DuplicateCaseError(f"{path}: training: the case {name} is listed twice. Remove one of them.")
+        cases[name] = Case(name, (image,), label)
+    return _layout(path, description, channels, labels, cases)
+
+
+def _nnunet(path: Path, description: Mapping[str, Any]) -> Layout:
+    """`channel_names` are names by number, `labels` numbers by name."""
+    channels = _numbered(path, "channel_names", description["channel_names"])
+    given = description.get("labels")
+    if not isinstance(given, dict) or not all(isinstance(n, int) and not isinstance(n, bool) for n in given.values()):
+        raise LayoutError(
+            f"{path}: labels: expected one number for each name; regions (several numbers for a name) are not "
+            f"supported. Received: {given!r:.200}"
+        )
+    if "ignore" in given:
+        raise LayoutError(f"{path}: labels: nnU-Net's ignore label is not supported; label these voxels, or leave out.")
+    labels = _numbered(path, "labels", {str(number): name for name, number in given.items()})
+    if len(labels) != len(given):
+        raise LayoutError(f"{path}: labels: two names have one number. Received: {given!r:.200}")
+    ending = description.get("file_ending", ".nii.gz")
+    if ending not in _ENDINGS:
+        raise LayoutError(f"{path}: file_ending: expected one of {list(_ENDINGS)}. Received: {ending!r}")
+    folders = path.parent / "imagesTr", path.parent / "labelsTr"
+    names = {_stem(path, p) for p in _files(folders[1]) if p.name.endswith(ending)}
+    names |= {m[1] for p in _files(folders[0]) if p.name.endswith(ending) and (m := _CHANNEL.fullmatch(_stem(path, p)))}
+    cases = {
+        name: Case(
+            name,
+            tuple(folders[0] / f"{name}_{index:04}{ending}" for index in range(len(channels))),
+            folders[1] / f"{name}{ending}",
+        )
+        for name in names
+    }
+    return _layout(path, description, channels, labels, cases)
+
+
+def _plain(folder: Path, channels: tuple[str, ...], labels: tuple[str, ...]) -> Layout:
+    """Images and labels of the same names; a file a channel where the names end in `_0000`, `_0001`, ..."""
+    if not channels:
+        raise LayoutError(
+            f"{folder}: a folder without {DESCRIPTION} does not say what its images are. Pass channels=, such as "
+            '["CT"], or ["T1", "T2"] for two MR sequences.'
+        )
+    images: dict[str, dict[int, Path]] = {}
+    for path in _files(folder / "images"):
+        stem = _stem(folder, path)
+        match = _CHANNEL.fullmatch(stem)
+        name, index = (match[1], int(match[2])) if match else (stem, -1)
+        other = images.setdefault(name, {}).setdefault(index, path)
+        if other != path:
+            raise DuplicateCaseError(f"{path}: this image of the case {name} is also {other}. Remove one of them.")
+    truths: dict[str, Path] = {}
+    for path in _files(folder / "labels"):
+        other = truths.setdefault(_stem(folder, path), path)
+        if other != path:
+            raise DuplicateCaseError(f"{path}: the labels of the case {path.stem} are also {other}. Remove one.")
+    cases = {
+        name: _plain_case(folder, name, images.get(name, {}), truths.get(name), len(channels))
+        for name in {*images, *truths}
+    }
+    return _layout(folder / "images", {"name": folder.name}, channels, labels, cases)
+
+
+def _plain_case(folder: Path, name: str, found: Mapping[int, Path], truth: Path | None, channels: int) -> Case:
+    """A case by its image files, that of all channels numbered -1; what is missing gets the name it should have."""
+    ending = _ending(truth or next(iter(found.values())))
+    if -1 in found and len(found) > 1:
+        raise DuplicateCaseError(
+            f"{found[-1]}: the case {name} has a file for all channels, and files for each. Remove one kind."
+        )
+    if -1 in found:
+        images = [found[-1]]
+    else:
+        count = max(channels, *(index + 1 for index in found)) if found else channels
+        images = [found.get(index, folder / "images" / f"{name}_{index:04}{ending}") for index in range(count)]
+    return Case(name, tuple(images), truth or folder / "labels" / f"{name}{ending}")
+
+
+def _layout(
+    path: Path,
+    description: Mapping[str, Any],
+    channels: tuple[str, ...],
+    labels: tuple[str, ...],
+    cases: Mapping[str, Case],
+) -> Layout:
+    name = description.get("name") or path.parent.name
+    return Layout(str(name), channels, labels, tuple(cases[key] for key in sorted(cases)))
+
+
+def _numbered(path: Path, field: str, given: Any) -> tuple[str, ...]:
+    """Names by their numbers from 0, without a gap."""
+    fits = isinstance(given, dict) and bool(given) and all(isinstance(name, str) and name for name in given.values())
+    if fits and sorted(given) == sorted(map(str, range(len(given)))):
+        names = tuple(given[str(number)] for number in range(len(given)))
+        if len(set(names)) == len(names) or field != "labels":
+            return names
+    raise LayoutError(
+        f"{path}: {field}: expected names for the numbers 0, 1, 2, ... without a gap. Received: {given!r:.200}"
+    )
+
+
+def _inside(path: Path, name: str) -> Path:
+    """A file of the folder, by its path from there."""
+    relative = Path(name)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise LayoutError(f"{path}: expected files inside {path.parent}. Received: {name!r}")
+    return path.parent / relative
+
+
+def _files(folder: Path) -> list[Path]:
+    """The volumes in a folder, hidden files left out."""
+    if not folder.is_dir():
+        raise NoCasesError(f"{folder}: no such folder.")
+    return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name.endswith(_ENDINGS))
+
+
+def _ending(path: Path) -> str:
+    return next((e for e in _ENDINGS if path.name.endswith(e)), "")
+
+
+def _stem(where: Path, path: Path) -> str:
+    ending = _ending(path)
+    if not ending:
+        raise LayoutError(f"{where}: expected files that end in {', '.join(_ENDINGS)}. Received: {path.name!r}")
+    return path.name.removesuffix(ending)

@@ -1,0 +1,110 @@
+"""How a case with any channels and labels is read, checked and brought onto a grid."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datasets.cases import Case, MissingPairError, check_same_place, check_same_shape, checked_labels
+from datasets.conversion import Arrays
+from keras_spatial.volumes import (
+    ChannelError,
+    Limits,
+    Shape,
+    Task,
+    Volume,
+    check_channels,
+    check_hounsfield,
+    read_channels,
+    read_volume,
+    resample_labels,
+    to_canonical,
+)
+from keras_spatial.volumes.reading import read_grid
+
+
+@dataclass(frozen=True)
+class TaskReader:
+    """The `datasets.conversion.Reader` of a task.
+
+    Attributes:
+        task: channels, labels and normalisation; its labels may be unknown, while a data set is looked through.
+    """
+
+    task: Task
+
+    @property
+    def name(self) -> str:
+        """A digest of the task: another normalisation, or another data set, gives other cases."""
+        return hashlib.sha256(json.dumps(self.task.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def check_header(self, case: Case, limits: Limits) -> None:
+        """Every file is there, and its header says the same grid.
+
+        Raises:
+            MissingPairError: a channel or the labels are missing.
+            ChannelError: channels of different shapes, or too many.
+            VolumeError: as `read`, as far as the headers tell.
+        """
+        self._check_files(case)
+        count = self._channels_of_a_file(case)
+        shapes = [read_grid(path, count, limits)[0] for path in case.images]
+        _check_shapes(case.images, shapes)
+        check_same_shape(case.label, read_grid(case.label, 1, limits)[0], case.images[0], shapes[0])
+
+    def read(self, case: Case, limits: Limits) -> tuple[list[Volume], Volume]:
+        """See `datasets.conversion.Reader`.
+
+        Raises:
+            VolumeError: as `check_header`; AffineMismatchError for files that lie in different places, LabelValueError
+                for labels that the task does not have, IntensityError for a CT that is not in Hounsfield units.
+        """
+        self.check_header(case, limits)
+        volumes = self.read_images(case.images, limits)
+        labels = read_volume(case.label, limits)
+        check_same_shape(case.label, labels.array.shape, case.images[0], volumes[0].array.shape)
+        check_same_place(labels, volumes[0])
+        array = checked_labels(labels, self.task.labels)
+        labels = Volume(array, volumes[0].affine, labels.header, labels.path)
+        return [to_canonical(v) for v in volumes], to_canonical(labels)
+
+    def read_images(self, paths: tuple[Path, ...], limits: Limits) -> list[Volume]:
+        """The channels of a case, each checked, in the order of the files' voxels."""
+        count = len(self.task.channels) if len(paths) == 1 else 1
+        volumes = [v for path in paths for v in read_channels(path, count, limits)]
+        volumes = check_channels(volumes, [c.name for c in self.task.channels])
+        for channel, volume in zip(self.task.channels, volumes, strict=True):
+            if channel.is_ct and limits.hounsfield:
+                check_hounsfield(volume)
+        return volumes
+
+    def resample(self, volumes: list[Volume], labels: Volume, shape: Shape) -> Arrays:
+        """See `datasets.conversion.Reader`; the intensities are normalised before they are resampled."""
+        return Arrays(self.task.image(volumes), resample_labels(labels.array, shape, keep=()), _network_input)
+
+    def _check_files(self, case: Case) -> None:
+        expected = len(self.task.channels)
+        if len(case.images) > expected:
+            raise ChannelError(
+                f"{case.images[-1]}: expected {expected} channels ({', '.join(c.name for c in self.task.channels)}). "
+                f"Received: {len(case.images)} files of case {case.name}"
+            )
+        for path in case.files:
+            if not path.exists():
+                part = "labels" if path == case.label else f"channel {case.images.index(path)}"
+                raise MissingPairError(f"{path}: case {case.name} has no {part}. Add the file, or remove the case.")
+
+    def _channels_of_a_file(self, case: Case) -> int:
+        return len(self.task.channels) if len(case.images) == 1 else 1
+
+
+def _check_shapes(paths: tuple[Path, ...], shapes: list[tuple[int, ...]]) -> None:
+    for path, shape in zip(paths[1:], shapes[1:], strict=False):
+        if shape != shapes[0]:
+            raise ChannelError(f"{path}: expected the shape of {paths[0].name}, {shapes[0]}. Received: {shape}")
+
+
+def _network_input(image: np.ndarray) -> np.ndarray:
+    return image.astype(np.float16)

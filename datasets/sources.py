@@ -1,0 +1,108 @@
+"""Which files a data set was built of, known by their digests and not by their sizes."""
+
+import hashlib
+import json
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+# A file may change again within the clock's resolution of its last change, and its times would not show it.
+_SETTLED = 2e9
+
+
+def identity(path: Path) -> list[int]:
+    """What changes when a file does: size, times of its last change (mtime and ctime, ns) and inode; -1 if missing.
+
+    Nobody can set a file's ctime: an edit whose mtime is set back shows in it.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return [-1]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal text.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Digests:
+    """Digests of files, each computed again only if the file's `identity` has changed since.
+
+    Args:
+        cache: JSON file to keep them in. One that is missing or damaged is no error: the digests are computed.
+    """
+
+    def __init__(self, cache: Path):
+        self._cache = cache
+        self._known = _read(cache)
+        self._saved = dict(self._known)
+        self.computed = 0
+
+    def __getitem__(self, path: Path) -> str:
+        """The digest of a file; the empty text for one that cannot be read."""
+        now = identity(path)
+        known = self._known.get(str(path.absolute()))
+        if known is not None and known[0] == now:
+            return known[1]
+        try:
+            found = digest(path)
+        except OSError:
+            return ""
+        self.computed += 1
+        self.add(path, now, found)
+        return found
+
+    def add(self, path: Path, before: list[int], found: str) -> None:
+        """Keep a digest that was computed elsewhere.
+
+        Args:
+            path: of the file.
+            before: its identity before it was read.
+            found: its digest.
+        """
+        settled = before[0] >= 0 and time.time_ns() - max(before[1:3]) > _SETTLED
+        if settled and identity(path) == before:
+            self._known[str(path.absolute())] = [before, found]
+
+    def save(self) -> None:
+        """Write the cache if it has changed; it appears only when it is complete.
+
+        Where the folder cannot be written, nothing is kept, and the digests are computed again the next time.
+        """
+        if self._known == self._saved:
+            return
+        with suppress(OSError):
+            self._write()
+
+    def _write(self) -> None:
+        self._cache.parent.mkdir(parents=True, exist_ok=True)
+        part = self._cache.with_name(f".part-{uuid.uuid4().hex}")
+        try:
+            part.write_text(json.dumps(self._known))
+            part.replace(self._cache)
+        finally:
+            part.unlink(missing_ok=True)
+        self._saved = dict(self._known)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(values, dict):
+        return {}
+    return {
+        name: entry
+        for name, entry in values.items()
+        if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], list) and isinstance(entry[1], str)
+    }

@@ -1,0 +1,141 @@
+"""`keras-spatial evaluate`: predicted labels against reference labels."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from keras_spatial._paths import printable
+from keras_spatial.evaluation import (
+    Estimate,
+    EvaluationError,
+    LabelledCase,
+    LabelledSummary,
+    evaluate_classes,
+    summarise_classes,
+    write_class_csv,
+)
+from keras_spatial.evaluation.classes import ABSENT
+from keras_spatial.volumes import VolumeError, as_labels, placed_on, read_volume
+
+_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm")
+_PREFIXES = ("segmentation-", "prediction-", "labels-", "label-", "volume-")
+# The metrics of the table on the screen.
+_SHOWN = ("dice", "nsd", "rvd", "assd", "hd95", "msd")
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Compare what was chosen; returns the exit status."""
+    pairs, failed = _pairs(Path(chosen.predictions), Path(chosen.labels))
+    cases: list[LabelledCase] = []
+    names = list(chosen.classes) or _numbered(1)
+    for number, (name, (predicted, reference)) in enumerate(pairs.items(), start=1):
+        try:
+            prediction, truth, spacing = _arrays(predicted, reference)
+            if not chosen.classes:
+                # Without names a class is one that some case has.
+                names = max(names, _numbered(int(max(prediction.max(), truth.max()))), key=len)
+            found = evaluate_classes(prediction, truth, spacing, names, case=name)
+            cases.append(found)
+            said = ", ".join(f"{c} {m.dice:.3f}" for c, m in found.classes.items() if m != ABSENT)
+            _say(f"{number}/{len(pairs)} {name}: Dice {said or 'of no class'}")
+        except (VolumeError, EvaluationError) as error:
+            failed[name] = f"{type(error).__name__}: {error}"
+            _say(f"{number}/{len(pairs)} {name}: left out: {failed[name]}")
+    for name, reason in failed.items():
+        if name not in pairs:
+            _say(f"{name}: left out: {reason}")
+    if not cases:
+        raise ValueError("no case could be compared")
+    cases = [replace(case, classes={c: case.classes.get(c, ABSENT) for c in names[1:]}) for case in cases]
+    summary = summarise_classes(cases)
+    _print(summary)
+    if chosen.output is not None:
+        _write(Path(chosen.output), cases, summary, failed)
+    if failed:
+        print(f"error: {len(failed)} cases could not be compared.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _numbered(highest: int) -> list[str]:
+    return ["background", *(f"class {number}" for number in range(1, highest + 1))]
+
+
+def _arrays(predicted: Path, reference: Path) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
+    truth = read_volume(reference)
+    prediction = read_volume(predicted)
+    return as_labels(placed_on(prediction, truth)), as_labels(truth.array), truth.spacing
+
+
+def _pairs(predictions: Path, labels: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
+    """Files that belong together by name, and what lacks its other half."""
+    if predictions.is_file() and labels.is_file():
+        return {_case(predictions): (predictions, labels)}, {}
+    ours, theirs = _files(predictions), _files(labels)
+    failed = {name: "a prediction without reference labels" for name in ours if name not in theirs}
+    failed |= {name: "reference labels without a prediction" for name in theirs if name not in ours}
+    pairs = {name: (ours[name], theirs[name]) for name in ours if name in theirs}
+    if not pairs:
+        raise ValueError(
+            f"no prediction has the name of a reference. Received: {list(ours)[:5]} in {printable(predictions)} and "
+            f"{list(theirs)[:5]} in {printable(labels)}"
+        )
+    return pairs, failed
+
+
+def _files(path: Path) -> dict[str, Path]:
+    if path.is_file():
+        return {_case(path): path}
+    if not path.is_dir():
+        raise ValueError(f"{printable(path)}: no such file or folder. Expected label files: {', '.join(_ENDINGS)}")
+    found: dict[str, Path] = {}
+    for file in sorted(path.iterdir()):
+        if file.name.startswith(".") or not file.name.lower().endswith(_ENDINGS):
+            continue
+        other = found.setdefault(_case(file), file)
+        if other is not file:
+            raise ValueError(
+                f"{printable(path)}: expected one file for each case. Received: {printable(other.name)} and "
+                f"{printable(file.name)}, both of case {_case(file)}"
+            )
+    return found
+
+
+def _case(path: Path) -> str:
+    name = path.name
+    name = name.removesuffix(next((e for e in _ENDINGS if name.lower().endswith(e)), ""))
+    return printable(name.removeprefix(next((p for p in _PREFIXES if name.startswith(p)), "")))
+
+
+def _print(summary: LabelledSummary) -> None:
+    cases = "case" if summary.cases == 1 else "cases"
+    _say(f"\nmeans over {summary.cases} {cases}, with {summary.confidence:.0%} intervals; distances in mm")
+    _say(f"nsd: surface Dice at a tolerance of {summary.tolerance:g} mm; mean: over the classes of a case")
+    width = max(len("class"), *map(len, summary.classes))
+    _say(f"{'class':<{width}}" + "".join(f"{name:>26}" for name in _SHOWN))
+    for name, metrics in summary.classes.items():
+        _say(f"{name:<{width}}" + "".join(f"{_shown(metrics[metric]):>26}" for metric in _SHOWN))
+
+
+def _shown(estimate: Estimate) -> str:
+    if estimate.defined is None:
+        return "undefined"
+    if estimate.low is None:
+        return f"{estimate.defined:.3f}"
+    return f"{estimate.defined:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _write(folder: Path, cases: Sequence[LabelledCase], summary: LabelledSummary, failed: dict[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_class_csv(folder / "cases.csv", cases)
+    text = json.dumps({**summary.as_dict(), "failed": failed}, indent=2)
+    (folder / "summary.json").write_text(text, encoding="utf-8")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,45 @@
+"""`keras-spatial info`: what a model is."""
+
+import argparse
+
+from keras import tree
+
+from keras_spatial.commands.models import load, planned
+from keras_spatial.planning.plan import readable
+from keras_spatial.planning.receptive_field import WHOLE, receptive_field
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Print what the model is; returns the exit status."""
+    model = load(chosen.model)
+    parameters = model.count_params()
+    weights = sum(int(v.shape.num_elements() or 0) * v.value.dtype.size for v in model.variables)
+    rows = [
+        ("model", f"{model.name} ({type(model).__name__})"),
+        ("inputs", _shapes(model.inputs)),
+        ("outputs", _shapes(model.outputs)),
+        ("classes", ", ".join(str(output.shape[-1]) for output in tree.flatten(model.outputs))),
+        ("parameters", f"{parameters:,} ({readable(weights)})"),
+        ("receptive field", _field(model)),
+    ]
+    for name, value in rows:
+        print(f"{name:<17}{value}")
+    if chosen.mesh is not None:
+        print(f"\n{planned(model, chosen.mesh, chosen.layout, chosen.image)}")
+    return 0
+
+
+def _shapes(tensors) -> str:
+    return "; ".join(
+        f"{tensor.name} [{', '.join('any' if n is None else str(n) for n in tensor.shape)}] {tensor.dtype}"
+        for tensor in tree.flatten(tensors)
+    )
+
+
+def _field(model) -> str:
+    found = receptive_field(model)
+    if found is None:
+        return "not known: the model has layers that it is not known for"
+    if found == WHOLE:
+        return "the whole image"
+    return " x ".join(str(n) for n in found) + " voxels"

@@ -1,0 +1,91 @@
+"""`keras-spatial segment`: volumes in, label files out."""
+
+import argparse
+import math
+import sys
+
+import keras
+
+import keras_spatial as ks
+from keras_spatial.commands.models import load, planned
+from keras_spatial.inference import (
+    Outcome,
+    Patches,
+    check_results,
+    find_sources,
+    segment_each,
+    write_failed,
+)
+from keras_spatial.planning import shared_distribution
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Segment what was chosen; returns the exit status."""
+    ending = f".{chosen.format}"
+    if chosen.offload is not None and (chosen.memory is None or chosen.mesh is not None):
+        raise ValueError("--offload is where shards wait that share a device. Give --memory besides, and no --mesh")
+    patches = None
+    if chosen.patches:
+        patches = Patches(grid=chosen.grid, overlap=0.5 if chosen.overlap is None else chosen.overlap)
+    elif chosen.overlap is not None or chosen.grid is not None:
+        raise ValueError("--overlap and --grid are those of patches. Give --patches as well, or leave them out")
+    if chosen.grid is not None and len(chosen.grid) != 3:
+        raise ValueError(f"--grid: expected three sizes, along x, y and z. Received: {chosen.grid}")
+    sources = find_sources(chosen.inputs, ending)
+    check_results(sources, chosen.output, ending, overwrite=chosen.overwrite)
+    model = _model(chosen)
+    _say(f"{len(sources)} {'volume' if len(sources) == 1 else 'volumes'} to segment into {chosen.output}")
+    outcomes: list[Outcome] = []
+    for outcome in segment_each(
+        model,
+        sources,
+        chosen.output,
+        ending=ending,
+        patches=patches,
+        flips=chosen.flips,
+        largest_liver=chosen.largest_liver,
+        from_logits=not chosen.probabilities,
+        classes=chosen.classes,
+    ):
+        outcomes.append(outcome)
+        said = f"left out: {outcome.reason}" if outcome.path is None else f"{outcome.path} in {outcome.seconds:.1f} s"
+        _say(f"{len(outcomes)}/{len(sources)} {outcome.source.name}: {said}")
+    failed = [outcome for outcome in outcomes if outcome.reason is not None]
+    if not failed:
+        return 0
+    table = write_failed(chosen.output, outcomes)
+    print(f"error: {len(failed)} of {len(sources)} volumes have no result; {table} says why.", file=sys.stderr)
+    return 1
+
+
+def _model(chosen: argparse.Namespace) -> keras.Model:
+    # Before TensorFlow makes its devices, of which there are as many as the mesh asks for.
+    shape: str | None = chosen.mesh
+    mesh = None if shape is None else ks.device_mesh(shape)
+    model = load(chosen.model)
+    classes = model.output_shape[-1] if isinstance(model.output_shape, tuple) else None
+    if chosen.classes and classes is not None and len(chosen.classes) != classes:
+        raise ValueError(
+            f"--classes: expected {classes} names, one for each class of the model. Received: {len(chosen.classes)}"
+        )
+    if shape is None or mesh is None:
+        return model if chosen.memory is None else _in_shards(model, chosen)
+    if chosen.memory is not None:
+        needed = planned(model, shape, chosen.layout, None)
+        if not needed.fits(chosen.memory):
+            raise ValueError(
+                f"--memory: choose a larger mesh; keras-spatial plan finds one.\n{needed.explain(chosen.memory)}"
+            )
+    _say(f"mesh of {math.prod(mesh.shape)} devices: {', '.join(dict.fromkeys(map(str, mesh.devices.flatten())))}")
+    return ks.partition(model, ks.SpatialParallel(mesh, chosen.layout))
+
+
+def _in_shards(model: keras.Model, chosen: argparse.Namespace) -> keras.Model:
+    distribution = shared_distribution(model, chosen.memory, chosen.offload or chosen.output)
+    count = distribution.device_mesh.devices.size
+    _say(f"{count} {'shard' if count == 1 else 'shards, one after another'}, on {distribution.runtime.devices[0]}")
+    return ks.partition(model, distribution)
+
+
+def _say(text: str) -> None:
+    print(text.encode("utf-8", "backslashreplace").decode("utf-8"), flush=True)

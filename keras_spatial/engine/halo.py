@@ -1,0 +1,278 @@
+"""Halo exchange: every shard receives the halos of its neighbours, and gives their gradients back.
+
+A shard's neighbourhood is kept as the shard itself and thin halos, one pair per split axis; it is assembled only
+inside the local function that needs it. The halos of the second axis include the corners, since they are cut from the
+neighbour's shard *with* the halos that it received along the first axis.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from keras_spatial.mesh_tensorflow import mtf
+from keras_spatial.runtimes.functions import SharedFunction, custom_gradient, scalar, static_sizes
+
+# Elements of a shard, from which on copying it costs more than preparing some more operations.
+LARGE = 1 << 18
+
+# By it a profile tells the exchange's own operations from the layers' (`keras_spatial.profiling`).
+SCOPE = "halo_exchange"
+
+
+def _scoped(function: Callable) -> Callable:
+    @functools.wraps(function)
+    def inside(*args):
+        with tf.name_scope(SCOPE):
+            return function(*args)
+
+    return inside
+
+
+@dataclass(frozen=True)
+class Halo:
+    """How many elements of its neighbours a shard needs along one split axis of a tensor.
+
+    Attributes:
+        axis: the tensor's axis, such as 1 for the first image axis.
+        mesh_axis: the mesh axis over which it is split.
+        before: elements needed below the shard's own.
+        after: elements needed above the shard's own.
+    """
+
+    axis: int
+    mesh_axis: int
+    before: int
+    after: int
+
+
+def exchange(mesh_impl: mtf.MeshImpl, x, halos: Sequence[Halo]) -> list:
+    """The halos of every shard: below and above it for each halo in turn; zeros beyond the mesh's edge.
+
+    A halo wider than a shard comes from as many neighbours as needed.
+
+    Args:
+        mesh_impl: the mesh implementation.
+        x: a laid-out tensor.
+        halos: axes and widths. Each halo's halos extend over those of the halos before it.
+
+    Returns:
+        Laid-out tensors, `[below, above]` of the first halo, then of the second, and so on. A halo of width 0 is an
+        empty tensor.
+    """
+    shape = x.to_laid_out_tensor().slice_shape
+    margins: list = []
+    for number, halo in enumerate(halos):
+        earlier = tuple(halos[:number])
+        length = shape[halo.axis]
+        cut = _strips_to_send(earlier, halo, length)
+        strips = list(mesh_impl.slicewise(cut, x, *margins))
+        below = [
+            mesh_impl.shift_by_n_processors(strips.pop(0), halo.mesh_axis, hop, wrap=False)
+            for hop, _ in _hops(halo.before, length)
+        ]
+        above = [
+            mesh_impl.shift_by_n_processors(strips.pop(0), halo.mesh_axis, -hop, wrap=False)
+            for hop, _ in _hops(halo.after, length)
+        ]
+        empty = strips.pop(0) if strips else None
+        margins.append(_joined(mesh_impl, below[::-1], halo.axis, empty))
+        margins.append(_joined(mesh_impl, above, halo.axis, empty))
+    return margins
+
+
+def exchange_adjoint(mesh_impl: mtf.MeshImpl, dx, dmargins: Sequence, halos: Sequence[Halo]):
+    """The transpose of `exchange`: what halos contributed goes back to the shards they came from, and is added.
+
+    Args:
+        mesh_impl: the mesh implementation.
+        dx: the gradient of the shards, a laid-out tensor.
+        dmargins: the gradients of the halos, in the order in which `exchange` returns them.
+        halos: as given to `exchange`.
+
+    Returns:
+        The gradient with respect to the exchanged tensor.
+    """
+    shape = dx.to_laid_out_tensor().slice_shape
+    dmargins = list(dmargins)
+    for number in reversed(range(len(halos))):
+        halo, length = halos[number], shape[halos[number].axis]
+        dbelow, dabove = dmargins[2 * number :]
+        dmargins = dmargins[: 2 * number]
+        pieces = []
+        start = halo.before
+        for hop, width in _hops(halo.before, length):
+            start -= width
+            piece = _cut(mesh_impl, dbelow, halo.axis, start, width, halo.before)
+            pieces.append(mesh_impl.shift_by_n_processors(piece, halo.mesh_axis, -hop, wrap=False))
+        start = 0
+        for hop, width in _hops(halo.after, length):
+            piece = _cut(mesh_impl, dabove, halo.axis, start, width, halo.after)
+            pieces.append(mesh_impl.shift_by_n_processors(piece, halo.mesh_axis, hop, wrap=False))
+            start += width
+        add = _add_returned(tuple(halos[:number]), halo, length)
+        # Large shards are worth more nodes, which add in place.
+        large = math.prod(shape) >= LARGE
+        dx, *dmargins = mesh_impl.slicewise(add.inline if large else add, dx, *dmargins, *pieces)
+    return dx
+
+
+@_scoped
+def assemble(x: tf.Tensor, margins: Sequence[tf.Tensor], halos: Sequence[Halo]) -> tf.Tensor:
+    """A shard with its halos around it, on one device."""
+    for number, halo in enumerate(halos):
+        parts = [t for t in (margins[2 * number], x, margins[2 * number + 1]) if t.shape[halo.axis]]
+        x = tf.concat(parts, halo.axis) if len(parts) > 1 else x
+    return x
+
+
+def neighbourhood(
+    x: tf.Tensor,
+    margins: Sequence[tf.Tensor],
+    halos: Sequence[Halo],
+    paddings: Mapping[int, tuple[int, int]] | None = None,
+    fill: float = 0.0,
+) -> tf.Tensor:
+    """As `assemble`, with other axes padded too. Its gradient cuts what it needs, without copies in between.
+
+    Args:
+        x: the shard.
+        margins, halos: as for `assemble`.
+        paddings: elements below and above along axes without a halo.
+        fill: what they are.
+    """
+    around = {**(paddings or {}), **{halo.axis: (halo.before, halo.after) for halo in halos}}
+    around = {axis: widths for axis, widths in around.items() if any(widths)}
+    if not paddings and len(around) < 2:
+        return assemble(x, margins, halos)
+    widths = [around.get(axis, (0, 0)) for axis in range(x.shape.rank)]
+    core = [before for before, _ in widths]
+    others = around.keys() - {halo.axis for halo in halos}
+
+    @custom_gradient
+    def put_together(x: tf.Tensor, *margins: tf.Tensor):
+        # Two concatenations take half the time of writing the halos into a padded copy.
+        y = assemble(x, margins, halos)
+        outer = [widths[axis] if axis in others else (0, 0) for axis in range(x.shape.rank)]
+        y = tf.pad(y, outer, constant_values=scalar(fill, x.dtype)) if others else y
+        places = []
+        for number, halo in enumerate(halos):
+            # A halo spans those of the halos before it, and of the axes after it only the shard.
+            done = {h.axis for h in halos[: number + 1]}
+            begin = [0 if axis in done and axis not in others else core[axis] for axis in range(x.shape.rank)]
+            for start in (0, halo.before + static_sizes(x.shape)[halo.axis]):
+                places.append([start if axis == halo.axis else b for axis, b in enumerate(begin)])
+
+        def gradient(dy: tf.Tensor):
+            dx = tf.slice(dy, core, static_sizes(x.shape))
+            dmargins = [tf.slice(dy, place, static_sizes(m.shape)) for place, m in zip(places, margins, strict=True)]
+            return [dx, *dmargins]
+
+        return y, gradient
+
+    return put_together(x, *margins)
+
+
+def take(x: tf.Tensor, axis: int, start: int, width: int) -> tf.Tensor:
+    """`width` elements of `x` from `start` on along one axis; `x` itself where that is all of it."""
+    if start == 0 and x.shape[axis] == width:
+        return x
+    begin = [0] * x.shape.rank
+    size = [-1] * x.shape.rank
+    begin[axis], size[axis] = start, width
+    return tf.slice(x, begin, size)
+
+
+def _hops(width: int, length: int) -> list[tuple[int, int]]:
+    """A halo as `(distance of the neighbour, elements taken from it)`, nearest first."""
+    return [(hop + 1, min(length, width - hop * length)) for hop in range(-(-width // length))]
+
+
+def _ranges(halo: Halo, length: int) -> list[tuple[int, int]]:
+    """What a shard sends along one axis, as `(start, width)`: for each hop up the mesh, then for each hop down."""
+    up = [(length - width, width) for _, width in _hops(halo.before, length)]
+    down = [(0, width) for _, width in _hops(halo.after, length)]
+    return up + down
+
+
+# Many layers of a network have the same halos: their functions are traced once for all of them.
+
+
+@functools.cache
+def _strips_to_send(earlier: tuple[Halo, ...], halo: Halo, length: int) -> SharedFunction:
+    """A function of a shard and its earlier halos: the strips that its neighbours need, corners included."""
+
+    @_scoped
+    def cut(x: tf.Tensor, *margins: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        strips = []
+        for start, width in _ranges(halo, length):
+            rows = [take(t, halo.axis, start, width) for t in (x, *margins)]
+            strips.append(assemble(rows[0], rows[1:], earlier))
+        if not (halo.before and halo.after):
+            whole = assemble(take(x, halo.axis, 0, 0), [take(t, halo.axis, 0, 0) for t in margins], earlier)
+            strips.append(whole)
+        return tuple(strips)
+
+    return SharedFunction(cut)
+
+
+@functools.cache
+def _add_returned(earlier: tuple[Halo, ...], halo: Halo, length: int) -> SharedFunction:
+    """The adjoint of `_strips_to_send`: returned strips are added to the shard and its earlier halos."""
+    ranges = _ranges(halo, length)
+
+    @_scoped
+    def add(dx: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        tensors, strips = [dx, *others[: 2 * len(earlier)]], others[2 * len(earlier) :]
+        for (start, _), strip in zip(ranges, strips, strict=True):
+            for i, rows in enumerate(_disassemble(strip, [static_sizes(t.shape) for t in tensors], earlier)):
+                tensors[i] = add_rows(tensors[i], rows, halo.axis, start)
+        return tuple(tensors)
+
+    return SharedFunction(add)
+
+
+def _disassemble(strip: tf.Tensor, shapes: Sequence[list[int]], earlier: Sequence[Halo]) -> list[tf.Tensor]:
+    """The inverse of `assemble`: the shard's own part, then each halo's."""
+    margins: list[tf.Tensor] = []
+    for number in reversed(range(len(earlier))):
+        axis = earlier[number].axis
+        below, above = shapes[1 + 2 * number][axis], shapes[2 + 2 * number][axis]
+        own = static_sizes(strip.shape)[axis] - below - above
+        margins = [take(strip, axis, 0, below), take(strip, axis, below + own, above), *margins]
+        strip = take(strip, axis, below, own)
+    return [strip, *margins]
+
+
+def add_rows(x: tf.Tensor, rows: tf.Tensor, axis: int, start: int) -> tf.Tensor:
+    """`x` with `rows` added at `start` along one axis. Adds in place where nothing else uses `x`."""
+    if 0 in rows.shape.as_list():
+        return x
+    if rows.shape[axis] == x.shape[axis]:
+        return x + rows
+    return _write_rows(x, rows, axis, start, tf.tensor_scatter_nd_add)
+
+
+def _write_rows(x: tf.Tensor, rows: tf.Tensor, axis: int, start: int, scatter: Callable[..., tf.Tensor]) -> tf.Tensor:
+    width = static_sizes(rows.shape)[axis]
+    lead, rest = math.prod(static_sizes(x.shape)[:axis]), static_sizes(x.shape)[axis:][1:]
+    index = np.stack(np.meshgrid(np.arange(lead), np.arange(start, start + width), indexing="ij"), -1)
+    flat = tf.reshape(x, [lead, x.shape[axis], *rest])
+    return tf.reshape(scatter(flat, index, tf.reshape(rows, [lead, width, *rest])), x.shape)
+
+
+def _joined(mesh_impl: mtf.MeshImpl, parts: list, axis: int, empty):
+    if not parts:
+        return empty
+    if len(parts) == 1:
+        return parts[0]
+    return mesh_impl.slicewise(lambda *ts: tf.concat(ts, axis), *parts)
+
+
+def _cut(mesh_impl: mtf.MeshImpl, x, axis: int, start: int, width: int, of: int):
+    if width == of:
+        return x
+    return mesh_impl.slicewise(lambda t: take(t, axis, start, width), x)

@@ -1,0 +1,62 @@
+"""Local functions of which only one is kept of those that compute the same.
+
+A network repeats its layers, and each traces its own functions. TensorFlow prepares every function of a step for every
+device, and each costs memory for as long as the step lives: of MobileNetV2 on 2x2 devices, 64² pixels, 609 of 1503 were
+different, and the first step added 822 MB in place of 1179.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_spatial.runtimes.functions import DerivativeFunction, Prepared, SharedFunction
+
+# Of the graph that calls functions, which holds on to them anyway: by a digest of the definition, the function. Kept
+# anywhere else they would keep the graph alive.
+_KNOWN = "_interned_functions"
+
+
+def interned(prepared: Prepared) -> Prepared:
+    """A function of the same definition that the graph at hand calls already, or else this one.
+
+    Definitions are compared node by node, constants and attributes included, all but the function's own name. A
+    function that captures tensors of another graph belongs to that graph, and is returned as it is.
+    """
+    concrete = prepared.concrete
+    if concrete.captured_inputs:
+        return prepared
+    definition = type(concrete.function_def)()
+    definition.CopyFrom(concrete.function_def)
+    definition.signature.name = ""
+    key = hashlib.sha256(definition.SerializeToString(deterministic=True)).digest()
+    graph = tf.compat.v1.get_default_graph()
+    if not hasattr(graph, _KNOWN):
+        setattr(graph, _KNOWN, {})
+    known: dict[bytes, Any] = getattr(graph, _KNOWN)
+    return Prepared(known.setdefault(key, concrete), prepared.used)
+
+
+class InternedFunction(SharedFunction):
+    """A `SharedFunction` that calls an earlier function of the same definition, if the graph has one."""
+
+    def __init__(self, function: Callable[..., Sequence[tf.Tensor]]):
+        super().__init__(function)
+        self._interned: dict[Prepared, Prepared] = {}
+
+    def prepared(self, arguments: Sequence[Any]) -> Prepared:
+        prepared = super().prepared(arguments)
+        if tf.executing_eagerly():
+            return prepared  # There is no graph whose functions it might be one of.
+        if prepared not in self._interned:
+            self._interned[prepared] = interned(prepared)
+        return self._interned[prepared]
+
+
+class InternedDerivative(InternedFunction, DerivativeFunction):
+    """A `DerivativeFunction` that calls an earlier function of the same definition, if the graph has one."""
+
+    def __init__(self, *arguments: Any, **options: Any):
+        DerivativeFunction.__init__(self, *arguments, **options)
+        self._interned = {}

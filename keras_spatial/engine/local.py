@@ -1,0 +1,279 @@
+"""A differentiable local operation: any TensorFlow function, run on every shard."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_spatial.engine.edges import Edge, Intervals, beyond, cropped, is_empty
+from keras_spatial.engine.halo import Halo, exchange, exchange_adjoint, neighbourhood
+from keras_spatial.engine.interning import InternedDerivative, InternedFunction
+from keras_spatial.mesh_tensorflow import mtf
+from keras_spatial.runtimes.blocks import LocalBlocks
+from keras_spatial.runtimes.functions import VariedFunction
+
+
+class LocalOperation(mtf.Operation):
+    """Outputs are a TensorFlow function of the inputs, shard by shard.
+
+    An output that lacks a split axis of the inputs is a partial sum, and is summed over that axis of the mesh: so
+    `fn = tf.reduce_sum` with a scalar output is the sum over the whole image. The gradient follows from the same rule
+    read backwards: the gradient of an input that lacks a split axis of the others (a weight, say) is summed over it.
+
+    `fn` is traced once and called on every shard. The backward pass calls a second function that differentiates it
+    anew, and keeps alive only those inputs that the derivative depends on.
+
+    Args:
+        fn: from the inputs' shards (`tf.Tensor`s) to a tuple of the outputs' shards. With `coordinates`, its first
+            argument is the list of the shard's coordinates.
+        inputs: Mesh-TF tensors.
+        outputs: shape and dtype of every output.
+        halos: halos of the first input that `fn` sees around it. They are kept for the backward pass; the input with
+            its halos assembled is not.
+        paddings: elements below and above the first input that `fn` sees along axes without a halo.
+        fill: what they are.
+        on_margins: from the intervals of `edges` and the halos to the halos that `fn` sees in their place, such as
+            some with another value beyond the image.
+        coordinates: mesh axes whose coordinates `fn` gets.
+        edges: where the image ends within the inputs' shards, and what `fn` sees there.
+        reduction: `"SUM"`, or `"MAX"` for partial maxima; those have no gradient.
+        elementwise: whether the output is a function of the first input's elements, one by one, and of weights.
+        linear: whether it is linear in the first input, element by element, such as adding a bias.
+        derivative_at_output: whether its derivative at the output is that at the input, as for `relu`.
+        summed: of an operation that sums over the channels of the first input: for each other input that it sums over
+            with them, its number among those and its axis.
+        concatenates: whether it puts the channels of its inputs side by side.
+        name: a name for the graph.
+
+    Operations that follow one another become one where that keeps less for the backward pass: see `engine.fusion`.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., tuple[tf.Tensor, ...]],
+        inputs: Sequence[mtf.Tensor],
+        outputs: Sequence[tuple[mtf.Shape, tf.DType]],
+        *,
+        halos: Sequence[Halo] = (),
+        paddings: Mapping[int, tuple[int, int]] | None = None,
+        fill: float = 0.0,
+        on_margins: Callable[[Intervals, Sequence[tf.Tensor]], Sequence[tf.Tensor]] | None = None,
+        coordinates: Sequence[int] = (),
+        edges: Sequence[Edge] = (),
+        reduction: str = "SUM",
+        elementwise: bool = False,
+        linear: bool = False,
+        derivative_at_output: bool = False,
+        summed: Mapping[int, int] | None = None,
+        concatenates: bool = False,
+        name: str = "local",
+    ):
+        super().__init__(list(inputs), name=name)
+        self._outputs = [mtf.Tensor(self, shape, dtype) for shape, dtype in outputs]
+        self._splittable_dims, self._unsplittable_dims = self._initialize_all_dimensions_as_splittable()
+        self.fn = fn
+        self.halos = [halo for halo in halos if halo.before or halo.after]
+        self.paddings, self.fill = dict(paddings or {}), fill
+        self.on_margins = on_margins
+        self.coordinates = list(coordinates)
+        self.edges = tuple(edges)
+        self.reduction = reduction
+        self.elementwise = elementwise or linear or derivative_at_output
+        self.linear = linear
+        self.derivative_at_output = derivative_at_output
+        self.summed, self.concatenates = dict(summed or {}), concatenates
+        # Applied to the result of `fn`; its derivative is taken at the operation's own output.
+        self.tail: Callable[[tf.Tensor], tf.Tensor] | None = None
+        self.arguments: list = []
+        self.intervals: Any = None
+        self.slice_shapes: list[list[int]] = []
+        self._on_slices = VariedFunction(
+            lambda intervals: InternedFunction(functools.partial(self.on_slice, intervals))
+        )
+        for output in self._outputs:
+            leads_to_differentiable_source(output)  # Asked in forward order, so that it never recurses deeply.
+
+    def accepts(self, operation: "LocalOperation", mesh_impl: mtf.MeshImpl) -> bool:
+        """Whether an elementwise operation that follows may become part of this one.
+
+        The derivative of the two must not need what passes between them.
+        """
+        if self.tail is not None or len(self.outputs) != 1 or self.reduction != "SUM":
+            return False
+        if split_axes(mesh_impl, self.inputs) != split_axes(mesh_impl, self.outputs):
+            return False  # Partial sums are added up between the two.
+        return operation.linear or (operation.derivative_at_output and len(operation.inputs) == 1)
+
+    def absorb(self, operation: "LocalOperation") -> None:
+        if not operation.linear:
+            self.tail = lambda y, fn=operation.fn: fn(y)[0]
+            return
+        count, first, then = len(self.inputs) + bool(self.coordinates), self.fn, operation.fn
+        self.fn = lambda *arguments: then(first(*arguments[:count])[0], *arguments[count:])
+        self._inputs += operation.inputs[1:]
+
+    def on_slice(self, intervals: Intervals, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The outputs' shards from what lies inside the image, coordinates, halos and the inputs' shards."""
+        results = self.before_tail(intervals, *arguments)
+        return results if self.tail is None else (self.tail(results[0]),)
+
+    def before_tail(self, intervals: Intervals, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        places, margins, inputs = self.sorted(arguments)
+        if self.on_margins is not None:
+            margins = self.on_margins(intervals, margins)
+        inputs = [neighbourhood(inputs[0], margins, self.halos, self.paddings, self.fill), *inputs[1:]]
+        for edge, interval in zip(self.edges, intervals, strict=True):
+            if edge.fill is not None and not edge.in_margins:
+                inputs[edge.input] = beyond(inputs[edge.input], edge.axis, interval, edge.fill)
+        if is_empty(self.edges, intervals):
+            return self.of_nothing()
+        for edge, interval in zip(self.edges, intervals, strict=True):
+            if edge.fill is None:
+                inputs[edge.input] = cropped(inputs[edge.input], edge.axis, interval)
+        return self.fn(list(places), *inputs) if places else self.fn(*inputs)
+
+    def of_nothing(self) -> tuple[tf.Tensor, ...]:
+        """What a shard that lies beyond the image adds to a reduction."""
+        fill = {"SUM": lambda dtype: tf.zeros([], dtype), "MAX": lambda dtype: tf.constant(dtype.min, dtype)}
+        pairs = zip(self.slice_shapes, self.outputs, strict=True)
+        return tuple(tf.fill(shape, fill[self.reduction](output.dtype)) for shape, output in pairs)
+
+    def sorted(self, arguments: Sequence) -> tuple[Sequence, Sequence, Sequence]:
+        """Arguments of `on_slice` as coordinates, halos and inputs."""
+        first, second = len(self.coordinates), len(self.coordinates) + 2 * len(self.halos)
+        return arguments[:first], arguments[first:second], arguments[second:]
+
+    def lower(self, lowering: mtf.Lowering) -> None:
+        mesh_impl = lowering.mesh_impl(self)
+        inputs = [lowering.tensors[t].to_laid_out_tensor() for t in self.inputs]
+        places = [mesh_impl.laid_out_pcoord(axis) for axis in self.coordinates]
+        self.arguments = [*places, *exchange(mesh_impl, inputs[0], self.halos), *inputs]
+        self.slice_shapes = [list(mesh_impl.slice_shape(output.shape)) for output in self.outputs]
+        self.intervals = intervals_of(mesh_impl, self.edges)
+        results = mesh_impl.slicewise(self._on_slices, self.intervals, *self.arguments)
+        own_axes = split_axes(mesh_impl, self.inputs)
+        for output, result in zip(self.outputs, results, strict=True):
+            missing = own_axes - split_axes(mesh_impl, [output])
+            if missing and self.reduction == "MAX":
+                result = mesh_impl.allreduce(result, sorted(missing), "MAX")
+            elif missing:
+                result = mtf.LazyAllreduceSum(mesh_impl, result, sorted(missing))
+            lowering.set_tensor_lowering(output, result)
+
+    @property
+    def has_gradient(self) -> bool:
+        return self.reduction == "SUM" and bool(super().has_gradient)
+
+    def gradient(self, grad_ys: Sequence[mtf.Tensor | None]) -> list[mtf.Tensor | None]:
+        wanted = differentiable_inputs(self)
+        if not wanted:
+            return [None] * len(self.inputs)
+        operation = _LocalGradient(self, grad_ys, wanted)
+        gradients = dict(zip(wanted, operation.outputs, strict=True))
+        return [gradients.get(i) for i in range(len(self.inputs))]
+
+
+class _LocalGradient(mtf.Operation):
+    def __init__(self, forward: LocalOperation, grad_ys: Sequence[mtf.Tensor | None], wanted: Sequence[int]):
+        self.forward = forward
+        self.known = [i for i, dy in enumerate(grad_ys) if dy is not None]
+        self.wanted = list(wanted)
+        dys = [grad_ys[i] for i in self.known]
+        super().__init__(dys, mesh=forward.mesh, name=forward.name.split("/")[-1] + "_gradient")
+        self._outputs = [mtf.Tensor(self, forward.inputs[i].shape, forward.inputs[i].dtype) for i in self.wanted]
+
+    def lower(self, lowering: mtf.Lowering) -> None:
+        mesh_impl = lowering.mesh_impl(self)
+        forward = self.forward
+        dys = [lowering.tensors[t].to_laid_out_tensor() for t in self.inputs]
+        arguments = list(forward.arguments)
+        before_inputs = len(arguments) - len(forward.inputs)
+        tail = forward.tail
+        at = [] if tail is None else [lowering.tensors[forward.outputs[0]].to_laid_out_tensor()]
+        # Halos are differentiated with the input that they belong to.
+        margins = range(len(forward.coordinates), before_inputs) if 0 in self.wanted else range(0)
+        sources = [*margins, *(before_inputs + i for i in self.wanted)]
+        backward = VariedFunction(
+            lambda intervals: InternedDerivative(
+                functools.partial(forward.before_tail, intervals), len(arguments), sources, self.known, tail
+            )
+        )
+        results = list(mesh_impl.slicewise(backward, forward.intervals, *arguments, *at, *dys))
+        dmargins, dinputs = results[: len(margins)], results[len(margins) :]
+        if len(margins):
+            dinputs[0] = exchange_adjoint(mesh_impl, dinputs[0], dmargins, forward.halos)
+        own_axes = split_axes(mesh_impl, forward.inputs + forward.outputs)
+        for i, output, result in zip(self.wanted, self.outputs, dinputs, strict=True):
+            missing = own_axes - split_axes(mesh_impl, [forward.inputs[i]])
+            if missing:
+                result = mtf.LazyAllreduceSum(mesh_impl, result, sorted(missing))
+            lowering.set_tensor_lowering(output, result)
+
+
+def intervals_of(mesh_impl: mtf.MeshImpl, edges: Sequence[Edge]):
+    """For each shard, what of it lies inside the image along each of some edges."""
+    return mesh_impl.variants(
+        [edge.mesh_axis for edge in edges],
+        lambda coordinates: tuple(edge.interval(c) for edge, c in zip(edges, coordinates, strict=True)),
+    )
+
+
+def split_axes(mesh_impl: mtf.MeshImpl, tensors: Sequence[mtf.Tensor]) -> set[int]:
+    """The mesh axes over which any of some tensors is split."""
+    axes = {axis for t in tensors for axis in mesh_impl.tensor_layout(t).tensor_axis_to_mesh_axis}
+    return axes - {None}
+
+
+class Source(mtf.Operation):
+    """A `tf.Tensor` brought onto the mesh.
+
+    Args:
+        mesh: the Mesh-TF mesh.
+        value: the tensor, of the whole shape; or the shards that this process holds of it.
+        shape: its Mesh-TF shape.
+        differentiable: whether a gradient with respect to it will be asked for; backward operations that lead to no
+            such source are never built.
+        name: a name for the graph.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        value: tf.Tensor | tf.TensorSpec | LocalBlocks,
+        shape: mtf.Shape,
+        *,
+        differentiable: bool,
+        name: str,
+    ):
+        super().__init__([], mesh=mesh, name=name)
+        self.value = value
+        self.differentiable = differentiable
+        self._outputs = [mtf.Tensor(self, shape, value.dtype)]
+
+    def lower(self, lowering: mtf.Lowering) -> None:
+        mesh_impl = lowering.mesh_impl(self)
+        if isinstance(self.value, LocalBlocks):
+            lowered = mesh_impl.slicewise(tf.identity, mesh_impl.LaidOutTensor(list(self.value.slices)))
+        else:
+            lowered = mesh_impl.import_tf_tensor(self.outputs[0], self.value)
+        lowering.set_tensor_lowering(self.outputs[0], lowered)
+
+
+def leads_to_differentiable_source(tensor: mtf.Tensor) -> bool:
+    """Whether a gradient may flow through a tensor to a differentiable `Source`."""
+    operation = tensor.operation
+    known = getattr(operation, "_leads_to_source", None)
+    if known is None:
+        if isinstance(operation, Source):
+            known = operation.differentiable
+        elif not operation.has_gradient:
+            known = False
+        else:
+            known = any(leads_to_differentiable_source(t) for t in operation.inputs)
+        operation._leads_to_source = known
+    return known and tensor.dtype.is_floating
+
+
+def differentiable_inputs(operation: mtf.Operation) -> list[int]:
+    return [i for i, t in enumerate(operation.inputs) if leads_to_differentiable_source(t)]

@@ -1,0 +1,214 @@
+"""Normalization by the statistics of the whole image and batch, as one operation.
+
+Made of separate means, variances and products, its backward pass would hold three gradients of the image's size at once
+where one is enough. As one operation it reads the image once for both sums that the derivative needs, and once more to
+write the gradient:
+
+    dx = gamma / sigma * (dn - mean(dn) - n * mean(dn * n)),    n = (x - mean) / sigma
+
+(Ioffe and Szegedy, "Batch Normalization", arXiv 1502.03167, section 3).
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_spatial.engine.edges import Edge, Intervals, beyond, cropped
+from keras_spatial.engine.interning import InternedFunction
+from keras_spatial.engine.local import differentiable_inputs, intervals_of, leads_to_differentiable_source, split_axes
+from keras_spatial.mesh_tensorflow import mtf
+from keras_spatial.runtimes.functions import VariedFunction, derivative, static_sizes
+
+Tail = Callable[[tf.Tensor], tf.Tensor]
+
+
+class Normalization(mtf.Operation):
+    """`gamma * (x - mean) / sqrt(variance + epsilon) + beta`, with the moments of all but the last axis of `x`.
+
+    Args:
+        x: a Mesh-TF tensor `[batch, ..., channels]`; its moments are taken in float32 at least.
+        gamma, beta: `[channels]`, or None.
+        edges: where the image ends within the shards of `x`.
+        count: the number of elements that each moment is taken of.
+        epsilon: added to the variance.
+        dtype: the result's dtype.
+        name: a name for the graph.
+
+    Its outputs are the result, and the mean and the biased variance, `[channels]`, through which no gradient flows.
+    """
+
+    def __init__(
+        self,
+        x: mtf.Tensor,
+        gamma: mtf.Tensor | None,
+        beta: mtf.Tensor | None,
+        *,
+        edges: Sequence[Edge],
+        count: int,
+        epsilon: float,
+        dtype: tf.DType,
+        name: str,
+    ):
+        self._present = tuple(t is not None for t in (gamma, beta))
+        super().__init__([x, *(t for t in (gamma, beta) if t is not None)], name=name)
+        self.edges = tuple(edges)
+        self.intervals: Any = None
+        self.place_of_beta = 1 + (gamma is not None)  # Among the inputs, if it is there.
+        self.count, self.epsilon, self.dtype = count, epsilon, dtype
+        self.moment_dtype = x.dtype if x.dtype == tf.float64 else tf.float32
+        channels = mtf.Shape([x.shape.dims[-1]])
+        self._outputs = [
+            mtf.Tensor(self, x.shape, dtype),
+            mtf.Tensor(self, channels, self.moment_dtype),
+            mtf.Tensor(self, channels, self.moment_dtype),
+        ]
+        self.tails: list[Tail] = []
+        self.moments: list = []
+        leads_to_differentiable_source(self._outputs[0])
+
+    def accepts(self, operation, mesh_impl: mtf.MeshImpl) -> bool:
+        """Whether a following operation may become part of this one: its input is cheaper to compute than to keep."""
+        return operation.elementwise and len(operation.inputs) == 1
+
+    def absorb(self, operation) -> None:
+        self.tails.append(lambda y, fn=operation.fn: fn(y)[0])
+
+    # On one device.
+
+    def named(self, arguments: Sequence[tf.Tensor]) -> tuple:
+        """The operation's inputs: x, gamma, beta; None for those that are absent."""
+        rest = iter(arguments[1:])
+        return (arguments[0], *(next(rest) if present else None for present in self._present))
+
+    def _inside(self, intervals: Intervals, x: tf.Tensor) -> tf.Tensor:
+        for edge, interval in zip(self.edges, intervals, strict=True):
+            x = cropped(x, edge.axis, interval)
+        return x
+
+    def _sum(self, intervals: Intervals, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        x = self._inside(intervals, arguments[0])
+        return (_total(tf.cast(x, self.moment_dtype)) / self.count,)
+
+    def _squares(self, intervals: Intervals, mean: tf.Tensor, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        x = self._inside(intervals, arguments[0])
+        squares = _by_channel(tf.math.squared_difference, tf.cast(x, mean.dtype), mean)
+        return (_total(squares) / self.count,)
+
+    def _normalize(self, mean: tf.Tensor, variance: tf.Tensor, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return (self._tail(self._before_tail(mean, variance, arguments)),)
+
+    def _before_tail(self, mean: tf.Tensor, variance: tf.Tensor, arguments: Sequence[tf.Tensor]) -> tf.Tensor:
+        x, gamma, beta = self.named(arguments)
+        scale = tf.math.rsqrt(variance + self.epsilon)
+        scale = scale if gamma is None else scale * tf.cast(gamma, scale.dtype)
+        shift = -mean * scale
+        shift = shift if beta is None else shift + tf.cast(beta, shift.dtype)
+        y = _by_channel(lambda t, scale, shift: t * scale + shift, tf.cast(x, scale.dtype), scale, shift)
+        return tf.cast(y, self.dtype)
+
+    def _tail(self, y: tf.Tensor) -> tf.Tensor:
+        for tail in self.tails:
+            y = tail(y)
+        return y
+
+    def derivative_sums(self, intervals, mean, variance, dy, *arguments) -> tuple[tf.Tensor, ...]:
+        """This shard's part of `[sum(dn), sum(dn * n)]`, the gradients of beta and gamma; and `dn`.
+
+        `dn` is the gradient with respect to what the operation would return without its tails.
+        """
+        if self.tails:
+            dy = derivative(self._tail, self._before_tail(mean, variance, arguments), dy)
+        dn = tf.cast(self._inside(intervals, dy), mean.dtype)
+        centered = _by_channel(tf.subtract, tf.cast(self._inside(intervals, arguments[0]), mean.dtype), mean)
+        products = _total(dn * centered) * tf.math.rsqrt(variance + self.epsilon)
+        return tf.stack([_total(dn), products]), dy
+
+    def derivative(self, intervals, mean, variance, dn, sums, *arguments) -> tuple[tf.Tensor, ...]:
+        """The gradient of `x`, given the sums over the whole image."""
+        x, gamma, _ = self.named(arguments)
+        inverse = tf.math.rsqrt(variance + self.epsilon)
+        scale = inverse if gamma is None else inverse * tf.cast(gamma, inverse.dtype)
+        means = sums / self.count
+        dx = _by_channel(
+            lambda t, mean, slope, offset: (t - mean) * slope + offset,
+            tf.cast(x, mean.dtype),
+            mean,
+            inverse * means[1],
+            means[0],
+        )
+        dx = _by_channel(tf.multiply, tf.cast(dn, dx.dtype) - dx, scale)
+        for edge, interval in zip(self.edges, intervals, strict=True):
+            dx = beyond(dx, edge.axis, interval, 0.0)
+        return (tf.cast(dx, x.dtype),)
+
+    # On the mesh.
+
+    def lower(self, lowering: mtf.Lowering) -> None:
+        mesh_impl = lowering.mesh_impl(self)
+        inputs = [lowering.tensors[t].to_laid_out_tensor() for t in self.inputs]
+        self.intervals = intervals_of(mesh_impl, self.edges)
+        (mean,) = mesh_impl.slicewise(_varied(self._sum), self.intervals, *inputs)
+        mean = self.reduce(mesh_impl, mean)
+        (variance,) = mesh_impl.slicewise(_varied(self._squares), self.intervals, mean, *inputs)
+        variance = self.reduce(mesh_impl, variance)
+        self.moments = [mean, variance]
+        (y,) = mesh_impl.slicewise(InternedFunction(self._normalize), mean, variance, *inputs)
+        for output, value in zip(self.outputs, (y, mean, variance), strict=True):
+            lowering.set_tensor_lowering(output, value)
+
+    def reduce(self, mesh_impl: mtf.MeshImpl, part):
+        """The sum of the shards' parts."""
+        axes = sorted(split_axes(mesh_impl, self.inputs[:1]))
+        return mesh_impl.allreduce(part, axes, "SUM") if axes else part
+
+    def gradient(self, grad_ys: Sequence[mtf.Tensor | None]) -> list[mtf.Tensor | None]:
+        wanted = differentiable_inputs(self)
+        if grad_ys[0] is None or not wanted:
+            return [None] * len(self.inputs)
+        gradients = dict(zip(wanted, _NormalizationGradient(self, grad_ys[0], wanted).outputs, strict=True))
+        return [gradients.get(i) for i in range(len(self.inputs))]
+
+
+class _NormalizationGradient(mtf.Operation):
+    def __init__(self, forward: Normalization, dy: mtf.Tensor, wanted: Sequence[int]):
+        self.forward, self.wanted = forward, list(wanted)
+        super().__init__([dy], name=forward.name.split("/")[-1] + "_gradient")
+        self._outputs = [mtf.Tensor(self, forward.inputs[i].shape, forward.inputs[i].dtype) for i in wanted]
+
+    def lower(self, lowering: mtf.Lowering) -> None:
+        mesh_impl, forward = lowering.mesh_impl(self), self.forward
+        dy = lowering.tensors[self.inputs[0]].to_laid_out_tensor()
+        inputs = [lowering.tensors[t].to_laid_out_tensor() for t in forward.inputs]
+        sums_of = _varied(forward.derivative_sums)
+        sums, dn = mesh_impl.slicewise(sums_of, forward.intervals, *forward.moments, dy, *inputs)
+        sums = forward.reduce(mesh_impl, sums)
+        for i, output in zip(self.wanted, self.outputs, strict=True):
+            if i == 0:
+                derivative = _varied(forward.derivative)
+                (value,) = mesh_impl.slicewise(derivative, forward.intervals, *forward.moments, dn, sums, *inputs)
+            else:
+                number = 0 if i == forward.place_of_beta else 1
+                value = mesh_impl.slicewise(lambda s, n=number, d=output.dtype: tf.cast(s[n], d), sums)
+            lowering.set_tensor_lowering(output, value)
+
+
+def _varied(method: Callable[..., tuple[tf.Tensor, ...]]) -> VariedFunction:
+    return VariedFunction(lambda intervals: InternedFunction(functools.partial(method, intervals)))
+
+
+def _total(x: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(x, list(range(x.shape.rank - 1)))
+
+
+def _by_channel(fn: Callable[..., tf.Tensor], x: tf.Tensor, *vectors: tf.Tensor) -> tf.Tensor:
+    """An elementwise function of a tensor and of one number per channel, its last axis.
+
+    TensorFlow broadcasts short vectors slowly on CPUs: several voxels are treated as one with as many more channels.
+    """
+    *voxels, channels = static_sizes(x.shape)
+    together = math.gcd(math.prod(voxels), 64) or 1
+    wide = fn(tf.reshape(x, [-1, together * channels]), *(tf.tile(v, [together]) for v in vectors))
+    return tf.reshape(wide, x.shape)

@@ -1,0 +1,95 @@
+"""Tensors of a partitioned model: logical sizes beside the padded sizes that are laid out on the mesh."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from keras_spatial.layout import Axis
+from keras_spatial.mesh_tensorflow import mtf
+
+
+@dataclass(frozen=True)
+class SpatialTensor:
+    """A tensor of a partitioned model.
+
+    Attributes:
+        value: the Mesh-TF tensor, of padded sizes.
+        axes: one `Axis` per dimension, batch first, channels last.
+    """
+
+    value: mtf.Tensor
+    axes: tuple[Axis, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The logical shape, as plain Keras sees it."""
+        return tuple(axis.size for axis in self.axes)
+
+    @property
+    def dtype(self) -> tf.DType:
+        return self.value.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.axes)
+
+    @property
+    def image_axes(self) -> tuple[Axis, ...]:
+        return self.axes[1:-1]
+
+    @property
+    def padded_axes(self) -> list[int]:
+        return [i for i, axis in enumerate(self.axes) if axis.padded]
+
+    def axis_index(self, name: str) -> int:
+        return [axis.name for axis in self.axes].index(name)
+
+
+def dimension_of(axis: Axis) -> mtf.Dimension:
+    """The Mesh-TF dimension. The layout knows the plain names, so an axis that is not sharded goes by another one."""
+    return mtf.Dimension(axis.name if axis.sharded else f"whole_{axis.name}", axis.shards * axis.length)
+
+
+def mesh_shape_of(axes: Sequence[Axis]) -> mtf.Shape:
+    dimensions: list[mtf.Dimension] = []
+    for i, axis in enumerate(axes):
+        dimension = dimension_of(axis)
+        if not axis.sharded and any(dimension.name == other.name for other in dimensions):
+            # Axes that are not sharded are known by their place; Mesh-TensorFlow wants different names all the same.
+            dimension = mtf.Dimension(f"{dimension.name}_{i}", dimension.size)
+        dimensions.append(dimension)
+    return mtf.Shape(dimensions)
+
+
+def broadcast_axes(tensors: Sequence[SpatialTensor]) -> tuple[Axis, ...]:
+    """Axes of the result of an elementwise operation, by NumPy's rules.
+
+    Raises:
+        ValueError: if the shapes do not broadcast.
+    """
+    rank = max(x.ndim for x in tensors)
+    axes: list[Axis] = []
+    for i in range(-rank, 0):
+        candidates = [x.axes[i] for x in tensors if x.ndim >= -i]
+        largest = max(candidates, key=lambda axis: axis.size)
+        for axis in candidates:
+            if axis.size not in (1, largest.size):
+                raise ValueError(f"Shapes do not broadcast. Received: {[x.shape for x in tensors]}")
+            if axis.size == largest.size and (axis.shards, axis.length) != (largest.shards, largest.length):
+                raise ValueError(
+                    f"Tensors of shapes {[x.shape for x in tensors]} are cut into different blocks along "
+                    f"'{axis.name}': {axis} and {largest}."
+                )
+        axes.append(largest)
+    return tuple(axes)
+
+
+def axis_names(rank: int) -> tuple[str, ...]:
+    """Names of the axes of a channels-last tensor: `batch, x, y, z, channels` for rank 5."""
+    if rank == 0:
+        return ()
+    if rank == 1:
+        return ("batch",)
+    image = ("x", "y", "z") if rank <= 5 else ("x", "y", "z", *(f"axis{i}" for i in range(4, rank - 1)))
+    return ("batch", *image[: rank - 2], "channels")

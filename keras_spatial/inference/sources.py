@@ -1,0 +1,144 @@
+"""Which volumes there are to segment, and what they and their results are called."""
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from keras_spatial._paths import NAME_BYTES, printable
+from keras_spatial.volumes import Series, find_series
+
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+"""Files that `read_volume` takes as one volume."""
+RESULTS = (".nii.gz", ".nii", ".dcm")
+"""Endings of results: NIfTI, or a DICOM segmentation."""
+_KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device"}
+# What the name of a file that is being written has more.
+_PART_BYTES = len(".part-")
+
+
+class NothingToSegment(ValueError):
+    """There is no volume where some were looked for, or none of them could be segmented."""
+
+
+class ResultsCollide(ValueError):
+    """Two volumes would get the same result file, or a result would replace a file that is there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A volume to segment.
+
+    Attributes:
+        volume: a file, or a DICOM series.
+    """
+
+    volume: Path | Series
+
+    @property
+    def name(self) -> str:
+        """What messages and tables call it: the file's name, or the pseudonym of the series."""
+        return printable(self.volume.name) if isinstance(self.volume, Path) else str(self.volume)
+
+    @property
+    def stem(self) -> str:
+        """Of the result's name: `volume-3.nii.gz` gives `segmentation-3`, as in LiTS; others `segmentation-NAME`."""
+        name = self.volume.name
+        if isinstance(self.volume, Path):
+            name = name.removesuffix(next((e for e in ENDINGS if name.lower().endswith(e)), ""))
+        return f"segmentation-{name.removeprefix('volume-')}"
+
+    def unusable(self, ending: str = ".nii.gz") -> str | None:
+        """Why it cannot be read at all, or its result not be written; None if nothing says so.
+
+        A named pipe without a writer would block whoever opens it.
+        """
+        if isinstance(self.volume, Series):
+            return None
+        try:
+            mode = self.volume.stat().st_mode
+            if not stat.S_ISREG(mode):
+                return f"expected a regular file. Received: {_KINDS.get(stat.S_IFMT(mode), 'a special file')}"
+            with self.volume.open("rb"):
+                pass
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
+        longest = len(os.fsencode(self.stem + ending)) + _PART_BYTES
+        if longest > NAME_BYTES:
+            return f"the name of its result would have {longest} bytes; expected at most {NAME_BYTES}. Rename it"
+        return None
+
+
+def find_sources(paths: Iterable[str | Path], ending: str = ".nii.gz") -> list[Source]:
+    """The volumes of files and folders.
+
+    Args:
+        paths: volume files; folders with volume files, of which segmentations and hidden files are left out; folders
+            with DICOM series, one or many, in any folders below. A path that is not there is a source that cannot be
+            used.
+        ending: of the results, one of `RESULTS`.
+
+    Raises:
+        NothingToSegment: there is no volume in a folder.
+        ResultsCollide: two volumes whose results would have the same name, as of `3.nii` and `volume-3.nii.gz`.
+        VolumeError: the name of a folder cannot be used.
+        ImportError: a folder holds DICOM, and pydicom is not installed.
+    """
+    if ending not in RESULTS:
+        raise ValueError(f"expected results that end in one of {RESULTS}. Received: {ending!r}")
+    found = [source for path in paths for source in _sources(Path(path))]
+    _check_names(found, ending)
+    return found
+
+
+def check_results(sources: Sequence[Source], folder: str | Path, ending: str, *, overwrite: bool = False) -> None:
+    """Refuse results that would replace a file.
+
+    Raises:
+        ResultsCollide: a result's name is that of a volume to segment, or of a file that is there and not to be
+            overwritten.
+    """
+    volumes = {path.resolve() for s in sources if isinstance(path := s.volume, Path)}
+    for source in sources:
+        target = Path(folder) / (source.stem + ending)
+        try:
+            there = target.exists()
+        except OSError:
+            continue
+        if target.resolve() in volumes:
+            raise ResultsCollide(
+                f"{folder}: the result of {source.name} would replace a volume to segment, {printable(target.name)}. "
+                "Choose another folder for the results"
+            )
+        if there and not overwrite:
+            raise ResultsCollide(
+                f"{folder}: expected no result yet. Received: {printable(target.name)} is there. Choose another "
+                "folder, or allow that results are overwritten"
+            )
+
+
+def _sources(path: Path) -> Iterator[Source]:
+    if not path.is_dir():
+        yield Source(path)
+        return
+    files = sorted(p for p in path.iterdir() if p.name.lower().endswith(ENDINGS))
+    found = [Source(p) for p in files if not p.name.startswith((".", "segmentation-", "segmentation."))]
+    found += [Source(series) for series in find_series(path)]
+    if not found:
+        raise NothingToSegment(
+            f"{printable(path)}: no volume found. Expected .nii, .nii.gz, .nrrd or .mha files, or DICOM series."
+        )
+    yield from found
+
+
+def _check_names(sources: Sequence[Source], ending: str) -> None:
+    known: dict[str, Source] = {}
+    for source in sources:
+        other = known.setdefault(source.stem, source)
+        if other is not source:
+            raise ResultsCollide(
+                f"expected a result file of its own for each volume. Received: {other.name} and {source.name}, whose "
+                f"results would both be {printable(source.stem + ending)}. Rename one of them, or segment them into "
+                "different folders"
+            )

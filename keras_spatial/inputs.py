@@ -1,0 +1,76 @@
+"""What users pass to a model, in the form in which it is computed."""
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import tree
+
+from keras_spatial.keras_private import Functional, in_symbolic_scope, input_structure
+from keras_spatial.runtimes.blocks import LocalBlocks, as_tensor
+
+
+def is_concrete(inputs: Any) -> bool:
+    """Whether a model is called with values, rather than to find out its structure."""
+    return not in_symbolic_scope() and not any(isinstance(x, keras.KerasTensor) for x in tree.flatten(inputs))
+
+
+def fit_input(value: tf.Tensor | LocalBlocks, reference: keras.KerasTensor, name: str) -> tf.Tensor | LocalBlocks:
+    """A value in the dtype and rank of the model's input."""
+    if value.dtype.name != reference.dtype:
+        value = cast(value, reference.dtype)
+    if value.shape.rank == len(reference.shape) - 1 and reference.shape[-1] == 1:
+        value = value.with_channels() if isinstance(value, LocalBlocks) else tf.expand_dims(value, -1)
+    shape = value.shape
+    fits = shape.rank == len(reference.shape) and all(
+        b is None or a == b for a, b in zip(shape[1:], reference.shape[1:], strict=True)
+    )
+    if not fits:
+        raise ValueError(f"Model '{name}' takes inputs of shape {reference.shape}. Received: {tuple(shape)}")
+    return value
+
+
+def cast(value: tf.Tensor | LocalBlocks, dtype: str) -> tf.Tensor | LocalBlocks:
+    return value.cast(dtype) if isinstance(value, LocalBlocks) else tf.cast(value, dtype)
+
+
+def batches_of(x: Any, batch_size: int) -> Iterable:
+    """What users pass to `predict`, as batches.
+
+    Raises:
+        ValueError: if the arrays are not equally long.
+    """
+    if isinstance(x, tf.data.Dataset):
+        return x
+    flat = tree.flatten(x)
+    if any(isinstance(value, LocalBlocks) for value in flat):
+        return [(x,)]
+    lengths = {len(value) for value in flat}
+    if len(lengths) != 1 or batch_size < 1:
+        raise ValueError(f"Expected arrays of one length and batch_size >= 1. Received: {lengths}, {batch_size}")
+    starts = range(0, lengths.pop(), batch_size)
+    return [(tree.map_structure(operator.itemgetter(slice(i, i + batch_size)), x),) for i in starts]
+
+
+def as_inputs(model: keras.Model, x: Any) -> Any:
+    """Inputs as tensors of static shape and the model's dtype, in the structure of the model's inputs.
+
+    Raises:
+        ValueError: if there are too many or too few, or one does not have the model's shape.
+    """
+    tensors = tree.map_structure(as_tensor, x)
+    if not isinstance(model, Functional):
+        return tree.map_structure(lambda t: cast(t, model.input_dtype) if t.dtype.is_floating else t, tensors)
+    structure = input_structure(model)
+    flat, references = tree.flatten(tensors), tree.flatten(structure)
+    if isinstance(tensors, dict):
+        if isinstance(structure, dict):
+            flat = [tensors[name] for name in sorted(structure)]
+        elif all(reference.name in tensors for reference in references):
+            flat = [tensors[reference.name] for reference in references]
+    if len(flat) != len(references):
+        raise ValueError(f"Model '{model.name}' takes {len(references)} inputs. Received: {len(flat)} tensors")
+    flat = [fit_input(value, reference, model.name) for value, reference in zip(flat, references, strict=True)]
+    return tree.pack_sequence_as(structure, flat)

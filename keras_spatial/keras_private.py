@@ -1,0 +1,496 @@
+"""Every name of Keras that is not public and that this package uses, in one place.
+
+Keras moves these between releases. `tests/test_keras_private.py` says for each what it is for, and what to do when it
+is gone; everything else in the package uses only what `keras` exports.
+"""
+
+import contextlib
+import copy
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import tree
+from keras.src import ops
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+from keras.src.distribution.distribution_lib import Distribution
+from keras.src.losses.loss import squeeze_or_expand_to_same_rank
+from keras.src.metrics.reduction_metrics import reduce_to_samplewise_values
+from keras.src.models.functional import Functional
+from keras.src.ops import core, einops, image, linalg, math, nn, numpy
+from keras.src.saving.keras_saveable import KerasSaveable
+from keras.src.trainers.compile_utils import CompileLoss, CompileMetrics
+from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
+from keras.src.utils.tracking import Tracker
+
+__all__ = [
+    "Distribution",
+    "Functional",
+    "KerasSaveable",
+    "core",
+    "einops",
+    "image",
+    "in_symbolic_scope",
+    "linalg",
+    "math",
+    "nn",
+    "numpy",
+    "reduce_to_samplewise_values",
+    "squeeze_or_expand_to_same_rank",
+    "unpack_x_y_sample_weight",
+]
+
+# Functional models.
+
+
+def input_structure(model: keras.Model) -> Any:
+    """A functional model's inputs, in the structure in which they were given."""
+    return model._inputs_struct
+
+
+def output_structure(model: keras.Model) -> Any:
+    """A functional model's outputs, in the structure in which they were given."""
+    return model._outputs_struct
+
+
+def functional_part(model: keras.Model) -> keras.Model | None:
+    """The functional model that a model's `call` runs; None if its `call` is its own."""
+    if isinstance(model, keras.Sequential):
+        return model._functional if defining_class(model, "call") is keras.Sequential else None
+    if isinstance(model, Functional):
+        return model if defining_class(model, "call") is Functional else None
+    return None
+
+
+def watch_functional_models(listener: Callable[[keras.Model, list], None]) -> None:
+    """Tell a listener of every functional model that is made: the model, and the symbolic tensors it is made of."""
+    original = Functional.__init__
+
+    # Keras looks at the names of the arguments.
+    def init(self, inputs, outputs, name=None, **kwargs):
+        original(self, inputs, outputs, name=name, **kwargs)
+        listener(self, tree.flatten(inputs))
+
+    Functional.__init__ = functools.wraps(original)(init)
+
+
+def nodes_of(graph: keras.Model) -> Iterator[Any]:
+    """The nodes of a functional model: `operation`, `arguments.args`, `arguments.kwargs`, `output_tensors`."""
+    for nodes in graph._nodes_by_depth.values():
+        yield from nodes
+
+
+def run_graph(graph: keras.Model, inputs: list, operation_fn: Callable) -> Any:
+    """Walk a functional model: `operation_fn(operation)` is called in place of each operation."""
+    return graph._run_through_graph(inputs, operation_fn=operation_fn)
+
+
+def name_of(operation: keras.Operation) -> str:
+    """An operation's name. Some libraries set it to None after Keras has chosen one."""
+    return operation.name or type(operation).__name__.lower()
+
+
+# Operators of variables by the functions that do the same, and whether the variable comes second.
+_OPERATORS = {
+    **{
+        f"__{name}__": (function, False)
+        for name, function in (("add", "add"), ("sub", "subtract"), ("mul", "multiply"))
+    },
+    **{
+        f"__r{name}__": (function, True)
+        for name, function in (("add", "add"), ("sub", "subtract"), ("mul", "multiply"))
+    },
+    "__truediv__": ("true_divide", False),
+    "__rtruediv__": ("true_divide", True),
+    "__pow__": ("power", False),
+    "__rpow__": ("power", True),
+    "__matmul__": ("matmul", False),
+    "__rmatmul__": ("matmul", True),
+}
+
+
+@contextlib.contextmanager
+def symbolic_calls() -> Iterator[None]:
+    """Let code that Keras runs on real tensors alone run on symbolic ones too, while it is traced.
+
+    `keras.ops.cond` on a symbolic condition computes both sides and selects one: what the sides use is hidden in
+    closures otherwise, where no walk over a graph finds it. A variable on the left of an operator is one of the
+    operation's inputs, as on the right.
+    """
+    with _conditions_as_selections(), _operators_of_variables():
+        yield
+
+
+@contextlib.contextmanager
+def _operators_of_variables() -> Iterator[None]:
+    originals = {name: getattr(keras.Variable, name) for name in _OPERATORS}
+
+    def symbolic(name: str) -> Callable:
+        function, second = _OPERATORS[name]
+
+        def operator(variable: keras.Variable, other: Any) -> Any:
+            if not isinstance(other, keras.KerasTensor):
+                return originals[name](variable, other)
+            return getattr(keras.ops, function)(*((other, variable) if second else (variable, other)))
+
+        return operator
+
+    for name in _OPERATORS:
+        setattr(keras.Variable, name, symbolic(name))
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(keras.Variable, name, original)
+
+
+@contextlib.contextmanager
+def _conditions_as_selections() -> Iterator[None]:
+    original = ops.cond
+
+    def cond(pred: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> Any:
+        if not isinstance(pred, keras.KerasTensor):
+            return original(pred, true_fn, false_fn)
+        return tree.map_structure(lambda a, b: keras.ops.where(pred, a, b), true_fn(), false_fn())
+
+    ops.cond = keras.ops.cond = cond
+    try:
+        yield
+    finally:
+        ops.cond = keras.ops.cond = original
+
+
+# Layers.
+
+
+def takes_training(layer: keras.Layer) -> bool:
+    """Whether a layer's `call` takes `training`. What Keras notes of it is wrong for some subclasses."""
+    return "training" in inspect.signature(layer.call).parameters
+
+
+def call_context(layer: keras.Layer) -> frozenset[str]:
+    """The arguments of `call` that a model hands on to its layers."""
+    return frozenset(getattr(layer, "_call_context_args", ()))
+
+
+def all_layers(model: keras.Model, include_self: bool = True) -> list[keras.Layer]:
+    """A model's layers, those inside layers too."""
+    return list(model._flatten_layers(include_self=include_self))
+
+
+def raw_kernel(layer: keras.Layer) -> keras.Variable:
+    """A layer's kernel without low-rank adaptation."""
+    return layer._kernel if hasattr(layer, "_kernel") else layer.kernel
+
+
+def merge_function(layer: keras.Layer) -> Callable:
+    """What a merging layer, such as `keras.layers.Add`, does with a list of tensors."""
+    return layer._merge_function
+
+
+def to_value_range(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+    """The change of value range of Keras's layers for preprocessing."""
+    return layer._transform_value_range(*args, **kwargs)
+
+
+def mask_of(x: Any) -> Any:
+    """The mask that Keras has attached to a tensor, or None."""
+    return getattr(x, "_keras_mask", None)
+
+
+def function_arguments(wrapper: Any) -> dict[str, Any]:
+    """What a loss's or metric's function is called with besides labels and predictions."""
+    return dict(getattr(wrapper, "_fn_kwargs", {}))
+
+
+def wrapped_function(metric: keras.metrics.MeanMetricWrapper) -> Callable:
+    return metric._fn
+
+
+def changed_in(scope: keras.StatelessScope, layer: keras.Layer) -> list[str]:
+    """The paths of a layer's variables that were assigned to in a scope."""
+    names = {id(v): v.path for v in layer.variables}
+    return [names.get(key, "of another layer") for key in scope.state_mapping]
+
+
+def called_with(model: keras.Model) -> Any:
+    """What a model that is not functional was built with, as symbolic tensors of one argument; None if unknown."""
+    shapes = getattr(model, "_build_shapes_dict", None)
+    if not shapes or len(shapes) != 1:
+        return None
+    (shape,) = shapes.values()
+    if shape is None:
+        return None
+    return tree.map_shape_structure(lambda s: keras.KerasTensor((None, *s[1:]), model.input_dtype), shape)
+
+
+# Models: classes, copies, compilation.
+
+
+def defining_class(model: keras.Model, method: str) -> type:
+    """The class that a model's method comes from, this package's own left out."""
+    return next(
+        cls for cls in type(model).__mro__ if method in vars(cls) and not cls.__module__.startswith("keras_spatial.")
+    )
+
+
+def overrides(model: keras.Model, *methods: str) -> list[str]:
+    """Which of some methods a model's class, or one of its bases outside Keras, defines itself."""
+    return [m for m in methods if not defining_class(model, m).__module__.startswith("keras.src.")]
+
+
+def shared_copy(model: keras.Model, cls: type) -> Any:
+    """A model of another class with the same layers, variables and attributes, which can be compiled by itself.
+
+    Args:
+        model: the model.
+        cls: a class that differs from the model's by bases that add no state.
+    """
+    result = keras.Model.__new__(cls)
+    # Keras wraps these two for each instance.
+    own = {name: vars(result)[name] for name in ("build", "quantize") if name in vars(result)}
+    vars(result).update({name: _own_container(value) for name, value in vars(model).items()} | own)
+    stores = {name: (test, list(values)) for name, (test, values) in model._tracker.config.items()}
+    tracker = Tracker(stores, exclusions=model._tracker.exclusions)
+    tracker.stored_ids = {name: set(ids) for name, ids in model._tracker.stored_ids.items()}
+    tracker.locked, tracker._lock_violation_msg = model._tracker.locked, model._tracker._lock_violation_msg
+    vars(result)["_tracker"] = tracker
+    for name, (_, values) in stores.items():
+        # Sequential models keep a list of layers of their own.
+        if vars(model).get(f"_{name}") is model._tracker.config[name][1]:
+            vars(result)[f"_{name}"] = values
+    vars(result).update(_inbound_nodes=[], _outbound_nodes=[])
+    vars(result).update(train_function=None, test_function=None, predict_function=None)
+    if model.compiled:
+        copy_compilation(model, result)
+    return result
+
+
+def _own_container(value: Any) -> Any:
+    """TensorFlow's bookkeeping of attributes is lists and dicts, which a copy must not share."""
+    return copy.copy(value) if type(value) in (list, dict, set) else value
+
+
+def copy_compilation(source: keras.Model, target: keras.Model) -> None:
+    """Compile `target` as `source` is, with the same optimizer, losses and metrics."""
+    configuration = compilation(source)
+    if configuration is not None:
+        keras.Model.compile(target, **{**configuration, "jit_compile": False})
+
+
+def compiled_copy(model: keras.Model) -> Any:
+    """Something compiled as a model is, whose losses and metrics are not built yet."""
+    configuration = compilation(model) or {}
+    names = getattr(model, "output_names", None)
+    loss, metrics = model._compile_loss, model._compile_metrics
+    if loss is not None:
+        loss = CompileLoss(configuration["loss"], configuration["loss_weights"], output_names=names)
+    if metrics is not None:
+        metrics = CompileMetrics(configuration["metrics"], configuration["weighted_metrics"], output_names=names)
+    return types.SimpleNamespace(name=model.name, _compile_loss=loss, _compile_metrics=metrics)
+
+
+def compilation(model: keras.Model) -> dict[str, Any] | None:
+    """What a model was compiled with; None if it was not."""
+    if not model.compiled:
+        return None
+    return {**model._compile_config.config, "optimizer": model.optimizer}
+
+
+def start_with_epoch(model: keras.Model, epoch: int | None) -> None:
+    """Let `fit` begin with an epoch whatever it is called with; None: with what it is called with."""
+    model._initial_epoch = epoch
+
+
+def loss_dtype(model: keras.Model) -> str:
+    """The dtype in which Keras adds up a compiled model's losses."""
+    return model._compile_loss.dtype if model._compile_loss is not None else keras.config.floatx()
+
+
+def update_loss_trackers(model: keras.Model, total: tf.Tensor, losses: dict[int, tf.Tensor], cases: int) -> None:
+    """Tell Keras the losses of a batch: the total, and each by its number among the compiled ones."""
+    model._loss_tracker.update_state(total, sample_weight=cases)
+    for number, tracker in enumerate(model._compile_loss.metrics if model._compile_loss is not None else ()):
+        if number in losses:
+            tracker.update_state(losses[number], sample_weight=cases)
+
+
+def weight_regularization(
+    variables: list[keras.Variable], scale: tf.Tensor | None = None
+) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
+    """What the regularizers of variables add to the loss, and its gradients times `scale`.
+
+    Args:
+        variables: a model's trainable variables, whose regularizers alone count, as in Keras.
+        scale: the factor of the loss that is differentiated; without it there are no gradients.
+    """
+    regularized = [v for v in variables if v.regularizer is not None]
+    if not regularized:
+        return tf.zeros([]), [None] * len(variables)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        values = [v.value for v in regularized]
+        tape.watch(values)
+        total = tf.add_n([tf.cast(keras.ops.sum(v.regularizer(v)), keras.config.floatx()) for v in regularized])
+    if scale is None:
+        return total, []
+    found = dict(zip(map(id, regularized), tape.gradient(total, values), strict=True))
+    gradients = [found.get(id(v)) for v in variables]
+    return total, [None if g is None else tf.convert_to_tensor(g) * tf.cast(scale, g.dtype) for g in gradients]
+
+
+def build_state(model: Any, x: Any, y: Any, training: bool) -> None:
+    """Make the variables of the optimizer, the losses and the metrics, which a step would make.
+
+    Args:
+        model: a compiled, partitioned model.
+        x, y: a batch.
+        training: whether it is to be trained.
+    """
+    if training and not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    batch = tree.flatten(x)[0].shape[0]
+
+    def handle(t: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(tuple(t.shape), dtype=keras.backend.standardize_dtype(t.dtype))
+
+    specs = model._network.output_specs_for(x, training)
+    outputs = tree.map_structure(lambda t: keras.KerasTensor((batch, *t.shape[1:]), t.dtype.name), specs)
+    labels = tree.map_structure(handle, y)
+    loss_calls(model, labels, outputs, None)
+    metric_calls(model, labels, outputs, None)
+
+
+def without_optionals(model: keras.Model, step: Callable) -> Callable:
+    return model._autoconvert_optionals(step)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A loss or a metric with what Keras calls it with.
+
+    Attributes:
+        called: the loss or the metric.
+        y_true, y_pred, sample_weight: the tensors, or structures of them; no weights: None.
+        number: of a loss, its number among the compiled ones.
+        factor: of a loss, what it is multiplied with in the total.
+    """
+
+    called: Any
+    y_true: Any
+    y_pred: Any
+    sample_weight: Any
+    number: int = 0
+    factor: float = 1.0
+
+
+@dataclass
+class _Recorder:
+    """Stands for a loss or a list of metrics, and keeps what it is called with."""
+
+    value: float = 0.0
+    arguments: tuple[Any, Any, Any] | None = None
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> float:
+        self.arguments = (y_true, y_pred, sample_weight)
+        return self.value
+
+    update_state = __call__
+
+
+def _bare_copy(value: Any) -> Any:
+    """A copy with the same attributes; Keras's own way goes through serialization."""
+    result = object.__new__(type(value))
+    vars(result).update(vars(value))
+    return result
+
+
+def loss_calls(model: keras.Model, y_true: Any, y_pred: Any, sample_weight: Any) -> list[Call]:
+    """How Keras would call a compiled model's losses, by Keras's own code with stand-ins for the losses.
+
+    Args:
+        model: a compiled model.
+        y_true, y_pred, sample_weight: structures of anything with `shape` and `dtype`.
+    """
+    compiled = model._compile_loss
+    if compiled is None:
+        return []
+    recorders: list[_Recorder] = []
+    stand_in = _bare_copy(compiled)
+
+    def adopt() -> None:
+        recorders[:] = [_Recorder() for _ in compiled._flat_losses]
+        vars(stand_in).update(vars(compiled))
+        pairs = zip(compiled._flat_losses, recorders, strict=True)
+        vars(stand_in)["_flat_losses"] = [loss._replace(loss=recorder) for loss, recorder in pairs]
+        # Keras goes through losses and their metrics side by side.
+        vars(stand_in)["_metrics"] = [None] * len(recorders)
+
+    def build(y_true: Any, y_pred: Any) -> None:
+        compiled.build(y_true, y_pred)
+        adopt()
+
+    if compiled.built:
+        adopt()
+    else:
+        vars(stand_in)["build"] = build
+    with tf.init_scope():
+        # The total is linear in the losses: their factors are what it is for one loss of 1 and others of 0.
+        stand_in.call(y_true, y_pred, sample_weight)
+        factors = []
+        for recorder in recorders:
+            recorder.value = 1.0
+            factors.append(float(stand_in.call(y_true, y_pred, sample_weight)))
+            recorder.value = 0.0
+    return [
+        Call(loss.loss, *recorder.arguments, number=number, factor=factor)
+        for number, (loss, recorder, factor) in enumerate(zip(compiled._flat_losses, recorders, factors, strict=True))
+        if recorder.arguments is not None
+    ]
+
+
+def metric_calls(model: keras.Model, y_true: Any, y_pred: Any, sample_weight: Any) -> list[Call]:
+    """How Keras would call a compiled model's metrics; see `loss_calls`."""
+    compiled = model._compile_metrics
+    if compiled is None:
+        return []
+    if not compiled.built:
+        compiled.build(y_true, y_pred)
+    stand_in = _bare_copy(compiled)
+    calls = []
+    for name in ("_flat_metrics", "_flat_weighted_metrics"):
+        recorders = [None if metrics is None else _Recorder() for metrics in getattr(compiled, name)]
+        vars(stand_in)[name] = recorders
+        calls.append((getattr(compiled, name), recorders))
+    type(compiled).update_state(stand_in, y_true, y_pred, sample_weight)
+    return [
+        Call(metric, *recorder.arguments)
+        for lists, recorders in calls
+        for metrics, recorder in zip(lists, recorders, strict=True)
+        if recorder is not None and recorder.arguments is not None
+        for metric in metrics.metrics
+    ]
+
+
+def build_metric(metric: keras.metrics.Metric, y_true: tf.Tensor, y_pred: tf.Tensor) -> None:
+    """Let a metric that makes its state for the shapes of its first batch make it, without counting the batch."""
+    if getattr(metric, "_built", True):
+        return
+    metric.update_state(y_true, y_pred)
+    metric.reset_state()
+
+
+def is_mean_of_function(metric: keras.metrics.Metric) -> bool:
+    """Whether a metric is Keras's mean over cases of a function of labels and predictions."""
+    return (
+        isinstance(metric, keras.metrics.MeanMetricWrapper)
+        and defining_method(metric, "update_state") is keras.metrics.MeanMetricWrapper
+    )
+
+
+def defining_method(value: Any, method: str) -> type:
+    return next(cls for cls in type(value).__mro__ if method in vars(cls))

@@ -1,0 +1,25 @@
+"""Mesh-TensorFlow 0.1.21, its last release, on today's TensorFlow.
+
+It imports two names that TensorFlow has moved since. They are put back for the time of its import only where they are
+missing; `tests/test_mesh_tensorflow.py` says what to do when this stops being enough. Everything else in the package
+imports Mesh-TensorFlow from here:
+
+    from keras_spatial.mesh_tensorflow import mtf
+"""
+
+import types
+
+import tensorflow.compat.v1 as tf  # pyright: ignore[reportMissingImports]
+from tensorflow.python.framework import ops, tensor_conversion_registry
+
+if not hasattr(ops, "register_tensor_conversion_function"):
+    ops.register_tensor_conversion_function = tensor_conversion_registry.register_tensor_conversion_function
+if not hasattr(tf, "estimator"):
+    tf.estimator = types.SimpleNamespace(
+        SessionRunHook=tf.train.SessionRunHook, CheckpointSaverListener=tf.train.CheckpointSaverListener
+    )
+
+import mesh_tensorflow as mtf
+from mesh_tensorflow.placement_mesh_impl import PlacementMeshImpl
+
+__all__ = ["PlacementMeshImpl", "mtf"]

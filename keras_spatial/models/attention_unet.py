@@ -1,0 +1,99 @@
+"""The attention U-Net of Oktay et al., arXiv 1804.03999, in two and three dimensions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import layers
+
+from keras_spatial.model import Model
+from keras_spatial.models.arguments import KITS, check_arguments
+
+
+def AttentionUNet2D(input_shape: Sequence[int | None], classes: int, **options: Any) -> Model:
+    """A 2D attention U-Net; see `AttentionUNet3D` for its options.
+
+    Args:
+        input_shape: `(x, y, channels)`, in pixels.
+        classes: channels of the output.
+        **options: the keyword arguments of `AttentionUNet3D`.
+    """
+    return _attention_unet(2, input_shape, classes, **options)
+
+
+def AttentionUNet3D(input_shape: Sequence[int | None], classes: int, **options: Any) -> Model:
+    """A 3D U-Net whose skip connections pass additive attention gates.
+
+    A gate weights every voxel of a skip connection between 0 and 1, by the skip itself and the decoder's features of
+    the next coarser level, where the weights are computed; they are repeated to the skip's resolution.
+
+    Args:
+        input_shape: `(x, y, z, channels)`, in voxels.
+        classes: channels of the output, which are logits.
+        filters: filters of the first level, 16; they double from level to level.
+        levels: levels, 4, so that the image is halved `levels - 1` times.
+        batch_normalization: whether one follows each convolution, True.
+        dropout: rate of the dropout after each level, 0.
+        name: the model's name.
+
+    Returns:
+        A `ks.Model`, partitioned if a `ks.SpatialParallel` is in force.
+
+    Raises:
+        ValueError: if an argument is out of its range, or the image cannot be halved so often.
+
+    Example:
+
+    ```python
+    model = ks.models.AttentionUNet3D((160, 160, 96, 1), classes=8)
+    ```
+    """
+    return _attention_unet(3, input_shape, classes, **options)
+
+
+def _attention_unet(
+    rank: int,
+    input_shape: Sequence[int | None],
+    classes: int,
+    *,
+    filters: int = 16,
+    levels: int = 4,
+    batch_normalization: bool = True,
+    dropout: float = 0.0,
+    name: str | None = None,
+) -> Model:
+    check_arguments(rank, input_shape, levels=levels, dropout=dropout, classes=classes, filters=filters)
+    kit = KITS[rank]
+
+    def level_of(x, width: int, label: str):
+        for number in (1, 2):
+            x = kit.convolution(
+                width, 3, padding="same", use_bias=not batch_normalization, name=f"{label}_conv{number}"
+            )(x)
+            if batch_normalization:
+                x = layers.BatchNormalization(name=f"{label}_norm{number}")(x)
+            x = layers.ReLU(name=f"{label}_relu{number}")(x)
+        return layers.Dropout(dropout, name=f"{label}_dropout")(x) if dropout else x
+
+    def gated(skip, gate, width: int, label: str):
+        coarse = kit.convolution(width, 2, strides=2, use_bias=False, name=f"{label}_theta")(skip)
+        weights = layers.Add(name=f"{label}_sum")([coarse, kit.convolution(width, 1, name=f"{label}_phi")(gate)])
+        weights = kit.convolution(1, 1, activation="sigmoid", name=f"{label}_psi")(
+            layers.ReLU(name=f"{label}_relu")(weights)
+        )
+        return layers.Multiply(name=f"{label}_gated")([skip, kit.upsampling(2, name=f"{label}_weights")(weights)])
+
+    inputs = keras.Input(tuple(input_shape), name="image")
+    x, skips = inputs, []
+    for level in range(levels):
+        if level:
+            x = kit.pooling(2, name=f"down{level}_pool")(x)
+        x = level_of(x, filters * 2**level, f"down{level}")
+        skips.append(x)
+    for level in reversed(range(levels - 1)):
+        width = filters * 2**level
+        skip = gated(skips[level], x, width, f"gate{level}")
+        x = kit.transposed(width, 2, strides=2, name=f"up{level}_transposed")(x)
+        x = level_of(layers.Concatenate(name=f"up{level}_skip")([skip, x]), width, f"up{level}")
+    outputs = kit.convolution(classes, 1, name="classes")(x)
+    return Model(inputs, outputs, name=name or f"attention_unet{rank}d")

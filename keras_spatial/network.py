@@ -1,0 +1,166 @@
+"""A model as a graph of layers on a mesh: what is found out once, before any step of it runs."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import tree
+
+from keras_spatial import keras_private
+from keras_spatial.distribution import SpatialParallel
+from keras_spatial.engine.trace import Trace
+from keras_spatial.layout import ShardLength, ShardsTooShort
+from keras_spatial.rules.table import UnsupportedLayer
+from keras_spatial.rules.walk import explain, functional_graph, lower_graph, lower_operation, uses_channels_first
+
+# Each failed attempt makes the shards of one axis longer; a network has a handful of scales at most.
+_MOST_ATTEMPTS = 100
+# Stands for image sizes that a model leaves open, while it is looked for layers that cannot be partitioned.
+_OPEN_SIZE = 128
+
+
+class Network:
+    """A model's graph for each mode, and the lengths of shards for each shape; both are found once.
+
+    Args:
+        model: a Keras model.
+        distribution: the mesh and layout.
+        replicate: whether layers without a rule run on whole tensors.
+    """
+
+    def __init__(self, model: keras.Model, distribution: SpatialParallel, *, replicate: bool = False):
+        self.model, self.distribution, self.replicate = model, distribution, replicate
+        self._graphs: dict[Any, keras.Model] = {}
+        self._lengths: dict[Any, Mapping[str, ShardLength]] = {}
+        # As soon as they are known: what the model takes, and what it gives for the checked size.
+        self.input_specs: Any = None
+        self.output_specs: Any = None
+
+    def graph(self, inputs: Any, training: bool) -> keras.Model:
+        """The model as a functional model.
+
+        Args:
+            inputs: anything with `shape` and `dtype`, in the structure of the model's inputs.
+            training: whether layers run in training mode.
+        """
+        graph = keras_private.functional_part(self.model)
+        if graph is not None:
+            return graph
+        # Sizes are numbers in it, so that there is one for each shape.
+        key = (training, shapes_of(inputs))
+        if key not in self._graphs:
+            self._graphs[key] = functional_graph(self.model, inputs, training)
+        return self._graphs[key]
+
+    def trace(self, inputs: Any, training: bool, **options: Any) -> Trace:
+        """A trace for inputs of some shapes."""
+        return Trace(
+            self.distribution,
+            training,
+            channels_first=uses_channels_first(self.graph(inputs, training)),
+            lower=lower_operation,
+            replicate=self.replicate,
+            **options,
+        )
+
+    def forward(self, trace: Trace, inputs: Any, on_mesh: Any) -> Any:
+        """The model's outputs, given its inputs as `SpatialTensor`s in the model's structure."""
+        return lower_graph(self.graph(inputs, trace.training), trace, on_mesh)
+
+    def shard_lengths(self, inputs: Any, training: bool) -> Mapping[str, ShardLength]:
+        """How long the shards must be so that every layer's output falls into equal shards."""
+        key = (training, shapes_of(inputs))
+        if key not in self._lengths:
+            self._lengths[key] = self._planned(inputs, training, None).shard_lengths
+        return self._lengths[key]
+
+    def outputs_for_planning(self) -> tuple[Trace, Any] | None:
+        """The model's outputs on a fresh trace for planning; None if their shapes are not known yet."""
+        if self.output_specs is None:
+            return None
+        trace = Trace(self.distribution, True, planning=True, lower=lower_operation, replicate=self.replicate)
+        return trace, tree.map_structure(trace.input, self.output_specs)
+
+    def output_specs_for(self, inputs: Any, training: bool) -> Any:
+        """Shapes and dtypes of the outputs for inputs of some shapes."""
+        trace = self.trace(inputs, training, planning=True, shard_lengths=self.shard_lengths(inputs, training))
+        return tree.map_structure(_spec, self.forward(trace, inputs, tree.map_structure(trace.input, inputs)))
+
+    def check(self, inputs: Any = None) -> list[tuple[str, str, int, str]]:
+        """Find all layers that cannot be partitioned, before there are data.
+
+        Args:
+            inputs: anything with `shape` and `dtype`, in the structure of the model's inputs; sizes may be None.
+
+        Returns:
+            The layers that run on whole tensors: name, class, bytes on every device for one batch, reason.
+
+        Raises:
+            UnsupportedLayer: a `ValueError` that names all of them.
+        """
+        self.input_specs = inputs
+        specs = tree.map_structure(self._closed, inputs)
+        problems, replicated = [], []
+        for training in (False, True):
+            found: list = []
+            replicated += self._planned(specs, training, found).replicated
+            problems += found
+        if problems:
+            raise UnsupportedLayer(explain(problems))
+        return list(dict.fromkeys(replicated))
+
+    def _closed(self, x: Any) -> tf.TensorSpec:
+        """A specification without open sizes."""
+        batch = x.shape[0] or max(2, self.distribution.shards("batch"))
+        sizes = [_OPEN_SIZE if size is None else size for size in x.shape[1:]]
+        return tf.TensorSpec((batch, *sizes), x.dtype)
+
+    def _planned(self, inputs: Any, training: bool, problems: list | None) -> Trace:
+        """Walk the model with ever longer shards until all of its strides divide them."""
+        lengths: dict[str, ShardLength] = {}
+        for _ in range(_MOST_ATTEMPTS):
+            if problems is not None:
+                problems.clear()
+            trace = self.trace(inputs, training, planning=True, shard_lengths=lengths, problems=problems)
+            try:
+                outputs = self.forward(trace, inputs, tree.map_structure(trace.input, inputs))
+                self.output_specs = self.output_specs or tree.map_structure(_spec, outputs)
+                return trace
+            except ShardsTooShort as needed:
+                longer = lengths.get(needed.axis, ShardLength()).including(needed)
+                if longer == lengths.get(needed.axis):
+                    name = needed.axis.split("#")[0]
+                    raise ValueError(
+                        f"Axis '{name}' cannot be cut into {self.distribution.shards(name)} equal shards for model "
+                        f"'{keras_private.name_of(self.model)}': its layers change the size in ways that no shard "
+                        "length fits. Leave that axis whole in the layout. Received: inputs of shape "
+                        f"{tree.map_structure(lambda x: tuple(x.shape), inputs)}"
+                    ) from needed
+                lengths = {**lengths, needed.axis: longer}
+        raise ValueError(
+            f"No shards were found that fit model '{keras_private.name_of(self.model)}' after {_MOST_ATTEMPTS} "
+            f"attempts: {lengths}"
+        )
+
+
+def _spec(x: Any) -> tf.TensorSpec:
+    return tf.TensorSpec(x.shape, x.dtype)
+
+
+def shapes_of(inputs: Any) -> tuple:
+    return tuple(tuple(x.shape) for x in tree.flatten(inputs))
+
+
+def readable_replicated(replicated: list[tuple[str, str, int, str]]) -> str:
+    """What runs on whole tensors and what that costs, as text."""
+    lines = [
+        f"  - '{name}' ({cls}): {size / 1e6:.3g} MB of inputs and outputs ({reason})"
+        for name, cls, size, reason in dict.fromkeys(replicated)
+    ]
+    total = math.fsum(size for *_, size, _ in replicated)
+    return (
+        f"These layers have no rule and run on whole tensors on every device, {total / 1e6:.3g} MB in all for one "
+        "batch of the checked size:\n" + "\n".join(lines)
+    )

@@ -1,0 +1,155 @@
+"""A compiled model's losses and metrics, put together as Keras puts them together."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import tree
+
+from keras_spatial import keras_private
+from keras_spatial.engine.tensors import SpatialTensor
+from keras_spatial.engine.trace import Trace
+from keras_spatial.objective.losses import lower_loss
+from keras_spatial.objective.metrics import Update, lower_metric
+from keras_spatial.objective.refusal import UnsupportedObjective
+from keras_spatial.runtimes.blocks import as_tensor
+from keras_spatial.runtimes.functions import scalar
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Losses and metrics of a step.
+
+    Attributes:
+        loss: the total, a scalar, without regularization.
+        losses: one by one, by their numbers among the compiled ones.
+        updates: what the batch changes of the metrics.
+    """
+
+    loss: SpatialTensor
+    losses: dict[int, SpatialTensor]
+    updates: tuple[Update, ...]
+
+    @property
+    def read(self) -> list[SpatialTensor]:
+        """All tensors that are brought back from the mesh."""
+        return [self.loss, *self.losses.values(), *(value for update in self.updates for value in update.values)]
+
+
+def lower_objective(trace: Trace, model: keras.Model, outputs: Any, labels: Any, sample_weight: Any) -> Objective:
+    """Add a compiled model's losses and metrics to a forward pass.
+
+    Args:
+        trace: the trace under way.
+        model: a compiled model.
+        outputs: its outputs, `SpatialTensor`s in its own structure.
+        labels, sample_weight: tensors or `LocalBlocks`, as they were given to Keras.
+
+    Raises:
+        ValueError: if there is no loss, or labels are missing.
+        UnsupportedObjective: if a loss or metric has no equal on shards.
+    """
+    dtype = keras_private.loss_dtype(model)
+    handles = _Handles(trace)
+    y_pred, y_true, weights = (handles.of(x) for x in (outputs, labels, sample_weight))
+    total, losses = None, {}
+    for call in keras_private.loss_calls(model, y_true, y_pred, weights):
+        loss = trace.cast(lower_loss(trace, call.called, *handles.tensors(call)), dtype)
+        losses[call.number] = loss
+        term = loss if call.factor == 1 else trace.pointwise(_times(call.factor), [loss], name="weighted")
+        if call.factor:
+            total = term if total is None else trace.pointwise(tf.add, [total, term], name="total_loss")
+    for activity in trace.losses:
+        term = trace.cast(activity, dtype)
+        total = term if total is None else trace.pointwise(tf.add, [total, term], name="total_loss")
+    if total is None:
+        raise ValueError(f"Model '{model.name}' has no loss: compile it with one.")
+    updates = [
+        lower_metric(trace, call.called, *handles.tensors(call))
+        for call in keras_private.metric_calls(model, y_true, y_pred, weights)
+    ]
+    return Objective(total, losses, tuple(updates))
+
+
+def update_metric(update: Update, values: Sequence[tf.Tensor]) -> None:
+    """Assign what `lower_metric` found, brought back from the mesh, to the metric."""
+    update.apply(values)
+
+
+def _times(factor: float) -> Callable[[tf.Tensor], tf.Tensor]:
+    return lambda value: value * scalar(factor, value.dtype)
+
+
+class _Handles:
+    """Symbolic tensors that stand for labels, predictions and weights while Keras decides what goes where."""
+
+    def __init__(self, trace: Trace):
+        self._trace = trace
+        self._known: dict[int, Any] = {}
+        self._kept: list[keras.KerasTensor] = []
+
+    def of(self, structure: Any) -> Any:
+        return tree.map_structure(lambda x: None if x is None else self._handle(x), structure)
+
+    def _handle(self, x: Any) -> keras.KerasTensor:
+        x = x if isinstance(x, (SpatialTensor, tf.TensorSpec)) else as_tensor(x)
+        handle = keras.KerasTensor(tuple(x.shape), dtype=keras.backend.standardize_dtype(x.dtype))
+        self._known[id(handle)] = x
+        self._kept.append(handle)
+        return handle
+
+    def tensors(self, call: keras_private.Call) -> tuple[SpatialTensor, SpatialTensor, SpatialTensor | None]:
+        """Labels, predictions and weights of a call, on the mesh."""
+        for what, value in (("labels", call.y_true), ("predictions", call.y_pred), ("weights", call.sample_weight)):
+            if tree.is_nested(value):
+                raise UnsupportedObjective(
+                    f"'{call.called.name}' takes the {what} of several outputs at once, which is not partitioned. Give "
+                    f"each output its own. Received: {what} in the structure {tree.map_structure(lambda _: '*', value)}"
+                )
+        if call.y_true is None:
+            raise ValueError(f"'{call.called.name}' has no labels: an output that is compared needs some.")
+        y_pred = self._known[id(call.y_pred)]
+        y_true = self._trace.input(self._known[id(call.y_true)], like=y_pred)
+        if call.sample_weight is None:
+            return y_true, y_pred, None
+        return y_true, y_pred, self._trace.input(self._known[id(call.sample_weight)], like=y_pred)
+
+
+def check_compiled(outputs_for_planning: Callable[[], tuple[Trace, Any] | None], model: keras.Model) -> None:
+    """Refuse losses and metrics that have no equal on shards, before there are data.
+
+    Labels are not known yet: those of the outputs' own shape and class numbers are tried, and it is enough that one
+    kind works.
+
+    Args:
+        outputs_for_planning: makes a fresh trace with the model's outputs on it, or None if they are not known.
+        model: a compiled model.
+
+    Raises:
+        UnsupportedObjective: if one is refused with every kind of labels that Keras takes.
+    """
+    refusals: list[UnsupportedObjective] = []
+    for kind in ("dense", "classes", "numbers"):
+        found = outputs_for_planning()
+        if found is None or keras_private.compilation(model) is None:
+            return
+        trace, outputs = found
+        labels = tree.map_structure(lambda x, kind=kind: _labels(x, kind), outputs)
+        try:
+            # Keras settles on what the first labels ask for: a copy is asked.
+            lower_objective(trace, keras_private.compiled_copy(model), outputs, labels, None)
+            return
+        except UnsupportedObjective as error:
+            refusals.append(error)
+        except Exception:  # Labels of another kind than the loss takes: Keras says so when it gets them.
+            continue
+    if refusals:
+        raise refusals[0]
+
+
+def _labels(x: SpatialTensor, kind: str) -> tf.TensorSpec:
+    if kind == "dense" or x.ndim < 2:
+        return tf.TensorSpec(x.shape, x.dtype)
+    return tf.TensorSpec(x.shape[:-1] if kind == "classes" else (*x.shape[:-1], 1), tf.int32)

@@ -1,0 +1,12 @@
+"""What is raised for a loss or metric that has no equal on shards."""
+
+
+class UnsupportedObjective(ValueError):
+    """A loss or metric that cannot be computed on shards with the result that Keras has; the message names it."""
+
+
+def refusal(kind: str, name: str, reason: str, instead: str) -> UnsupportedObjective:
+    return UnsupportedObjective(
+        f"{kind} '{name}' cannot be computed on a partitioned model: {reason}. {instead}, or let it see the whole "
+        'predictions on every device with ks.partition(..., unsupported="replicate").'
+    )

@@ -1,0 +1,56 @@
+"""This package's own losses and metrics: sums over each case's image, which every device adds up for its part."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from keras_spatial.engine.local import LocalOperation
+from keras_spatial.engine.reshard import among_blocks
+from keras_spatial.engine.tensors import SpatialTensor, mesh_shape_of
+from keras_spatial.engine.trace import Trace
+from keras_spatial.layout import Axis
+from keras_spatial.losses import voxel_weights
+from keras_spatial.runtimes.functions import static_sizes
+
+
+def sums_of_cases(
+    trace: Trace,
+    sums: Callable,
+    y_true: SpatialTensor,
+    y_pred: SpatialTensor,
+    weight: SpatialTensor | None,
+    dtype: str,
+    name: str,
+) -> SpatialTensor:
+    """`sums` of every case of the batch, over its whole image, on every device: shape `(batch, number of sums)`."""
+    batch = y_pred.axes[0]
+    number = _number_of_sums(sums, y_true, y_pred, dtype)
+    inputs = [y_true, y_pred] if weight is None else [y_true, y_pred, weight]
+
+    def on_shard(place: list, t: tf.Tensor, p: tf.Tensor, *weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        p = tf.cast(p, dtype)
+        values = sums(t, p, voxel_weights(weights[0], p) if weights else None)
+        for coordinate in place:
+            # Every device writes its own cases into a table of all; their sum is the whole table.
+            surplus = batch.length - static_sizes(values.shape)[0]
+            values = tf.pad(values, [(0, surplus), (0, 0)]) if surplus else values
+            values = among_blocks(values, 0, batch.shards, coordinate)[: batch.size]
+        return (tf.ensure_shape(values, [batch.size, number]),)
+
+    axes = (Axis("cases", batch.size), Axis("sums", number))
+    split = batch.sharded
+    operation = LocalOperation(
+        on_shard if split else lambda *shards: on_shard([], *shards),
+        [t.value for t in inputs],
+        [(mesh_shape_of(axes), tf.as_dtype(dtype))],
+        coordinates=[trace.mesh_axis(batch)] if split else [],
+        edges=trace.edges(inputs, [axes], name),
+        name=name,
+    )
+    return SpatialTensor(operation.outputs[0], axes)
+
+
+def _number_of_sums(sums: Callable, y_true: SpatialTensor, y_pred: SpatialTensor, dtype: str) -> int:
+    specs = [tf.TensorSpec(y_true.shape, y_true.dtype), tf.TensorSpec(y_pred.shape, dtype)]
+    traced = tf.function(lambda t, p: sums(t, p, None), autograph=False).get_concrete_function(*specs)
+    return traced.output_shapes[-1]

@@ -1,0 +1,284 @@
+"""Convolutions of every kind: halo exchange, then Keras's own convolution without padding."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import keras
+import tensorflow as tf
+from keras import layers, ops
+
+from keras_spatial.engine.halo import take
+from keras_spatial.engine.tensors import SpatialTensor
+from keras_spatial.engine.trace import Trace
+from keras_spatial.layout import Axis, TransposedWindow, Window
+from keras_spatial.rules.formats import in_either_format
+from keras_spatial.rules.pointwise import apply_activation
+from keras_spatial.rules.table import register_lowering
+from keras_spatial.rules.weights import kernel_value, kernel_variables
+from keras_spatial.runtimes.functions import static_sizes
+
+
+def per_axis(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
+    """Keras's `strides=2` or `strides=(2, 2, 1)`, as one number per image axis."""
+    return (value,) * rank if isinstance(value, int) else tuple(value)
+
+
+def windowed_axes(x: SpatialTensor, windows: Sequence[Window], padding: str) -> tuple[Axis, ...]:
+    """Image axes after a convolution or pooling.
+
+    Raises:
+        ValueError: if a window does not fit into the image.
+    """
+    axes = []
+    for axis, window in zip(x.image_axes, windows, strict=True):
+        size = window.output_size(axis.size, padding)
+        if size < 1:
+            raise ValueError(
+                f"A window of {window.extent} voxels does not fit into axis '{axis.name}' of {axis.size} voxels. "
+                f"Received: input shape {x.shape}, padding='{padding}'"
+            )
+        axes.append(axis.resized(size, down=window.stride))
+    return tuple(axes)
+
+
+def window_margins(x: SpatialTensor, windows: Sequence[Window], padding: str) -> dict[int, tuple[int, int]]:
+    """Elements that a convolution or pooling reads below and above each shard, by tensor axis."""
+    margins = {}
+    for i, (axis, window) in enumerate(zip(x.image_axes, windows, strict=True), start=1):
+        before = window.padding_before(axis.size, padding)
+        if axis.sharded:
+            margins[i] = window.margins(before)
+        else:
+            needed = (window.output_size(axis.size, padding) - 1) * window.stride + window.extent
+            margins[i] = before, max(needed - axis.size - before, 0)
+    return margins
+
+
+# A Keras variable, or a tensor of the model that is replicated.
+Weight = keras.Variable | SpatialTensor
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution, whatever asks for it: a layer or `keras.ops`.
+
+    Attributes:
+        kernel_size, strides, dilation: per image axis.
+        padding: `"same"`, `"valid"` or `"causal"`.
+        channels: of the result.
+        sums_channels: whether every result sums over all channels, as without groups.
+    """
+
+    kernel_size: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: str
+    channels: int
+    sums_channels: bool = False
+
+    @property
+    def rank(self) -> int:
+        return len(self.kernel_size)
+
+    @property
+    def windows(self) -> list[Window]:
+        return [Window(*n) for n in zip(self.kernel_size, self.strides, self.dilation, strict=True)]
+
+
+def convolve(
+    trace: Trace,
+    x: SpatialTensor,
+    convolution: Convolution,
+    function: Callable[..., tf.Tensor],
+    kernels: Sequence[Weight],
+    name: str,
+) -> SpatialTensor:
+    """Halo exchange, then `function` of each shard.
+
+    Args:
+        trace: the trace under way.
+        x: the images, channels last.
+        convolution: what it does.
+        function: from the padding, a tensor and the kernels, of which the first spans the image axes, to the result.
+        kernels: its kernels.
+        name: a name for the graph.
+    """
+    windows, padding = convolution.windows, convolution.padding
+    axes = (x.axes[0], *windowed_axes(x, windows, padding), Axis("channels", convolution.channels))
+
+    def padded(padding: str) -> Callable[..., tf.Tensor]:
+        return lambda shard, *values: function(padding, shard, *values)
+
+    return trace.windowed(
+        padded("valid"),
+        x,
+        window_margins(x, windows, padding),
+        axes,
+        weights=kernels,
+        native=padded(padding) if padding != "causal" else None,
+        summed={0: convolution.rank} if convolution.sums_channels else None,
+        name=name,
+    )
+
+
+def _convolution_of(layer, channels: int, *, sums_channels: bool = False) -> Convolution:
+    return Convolution(
+        per_axis(layer.kernel_size, layer.rank),
+        per_axis(layer.strides, layer.rank),
+        per_axis(layer.dilation_rate, layer.rank),
+        layer.padding,
+        channels,
+        sums_channels,
+    )
+
+
+@register_lowering(layers.Conv1D, layers.Conv2D, layers.Conv3D)
+@in_either_format
+def convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    def function(padding: str, shard: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
+        kernel = kernel_value(layer, values, shard.dtype)
+        return ops.conv(shard, kernel, layer.strides, padding, "channels_last", layer.dilation_rate)
+
+    what = _convolution_of(layer, layer.filters, sums_channels=layer.groups == 1 and not layer.lora_enabled)
+    x = trace.cast(x, layer.compute_dtype)
+    return _bias_and_activation(layer, trace, convolve(trace, x, what, function, kernel_variables(layer), layer.name))
+
+
+@register_lowering(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+@in_either_format
+def depthwise_convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    def function(padding: str, shard: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        kernel = _cast(kernel, shard)
+        return ops.depthwise_conv(shard, kernel, layer.strides, padding, "channels_last", layer.dilation_rate)
+
+    what = _convolution_of(layer, layer.depth_multiplier * x.shape[-1])
+    x = trace.cast(x, layer.compute_dtype)
+    return _bias_and_activation(layer, trace, convolve(trace, x, what, function, [layer.kernel], layer.name))
+
+
+@register_lowering(layers.SeparableConv1D, layers.SeparableConv2D)
+@in_either_format
+def separable_convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    def function(padding: str, shard: tf.Tensor, *kernels: tf.Tensor) -> tf.Tensor:
+        depthwise, pointwise = (_cast(kernel, shard) for kernel in kernels)
+        return ops.separable_conv(
+            shard, depthwise, pointwise, layer.strides, padding, "channels_last", layer.dilation_rate
+        )
+
+    kernels = [layer.depthwise_kernel, layer.pointwise_kernel]
+    x = trace.cast(x, layer.compute_dtype)
+    what = _convolution_of(layer, layer.filters)
+    return _bias_and_activation(layer, trace, convolve(trace, x, what, function, kernels, layer.name))
+
+
+@dataclass(frozen=True)
+class TransposedConvolution:
+    """A transposed convolution, whatever asks for it: a layer or `keras.ops`.
+
+    Attributes:
+        kernel_size, strides, dilation: per image axis.
+        padding: `"same"` or `"valid"`.
+        output_padding: per image axis, or None.
+        channels: of the result.
+    """
+
+    kernel_size: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: str
+    output_padding: tuple[int, ...] | None
+    channels: int
+
+    @property
+    def windows(self) -> list[TransposedWindow]:
+        return [TransposedWindow(*n) for n in zip(self.kernel_size, self.strides, self.dilation, strict=True)]
+
+
+def convolve_transposed(
+    trace: Trace, x: SpatialTensor, what: TransposedConvolution, kernel: Weight, name: str
+) -> SpatialTensor:
+    """Halo exchange, then Keras's own transposed convolution of each shard, and what of it belongs to the shard.
+
+    Args:
+        trace: the trace under way.
+        x: the images, channels last.
+        what: what it does.
+        kernel: its kernel.
+        name: a name for the graph.
+    """
+    windows, strides = what.windows, what.strides
+    surplus = (None,) * len(strides) if what.output_padding is None else what.output_padding
+    image_axes, margins, starts = [], {}, {}
+    for i, (axis, window, extra) in enumerate(zip(x.image_axes, windows, surplus, strict=True), start=1):
+        crop = window.crop_before(axis.size, what.padding, extra)
+        image_axes.append(axis.resized(window.output_size(axis.size, what.padding, extra), up=window.stride))
+        margins[i] = window.margins(crop) if axis.sharded else (0, 0)
+        starts[i] = crop + margins[i][0] * window.stride
+    axes = (x.axes[0], *image_axes, Axis("channels", what.channels))
+
+    def spread(shard: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        kernel = _at_least(strides, _cast(kernel, shard))
+        y = ops.conv_transpose(shard, kernel, strides, "valid", None, "channels_last", what.dilation)
+        for i, start in starts.items():
+            missing = max(start + axes[i].length - static_sizes(y.shape)[i], 0)
+            if missing:
+                y = tf.pad(y, [(0, missing if j == i else 0) for j in range(x.ndim)])
+            y = take(y, i, start, axes[i].length)
+        return y
+
+    def native(shard: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        kernel = _at_least(strides, _cast(kernel, shard))
+        return ops.conv_transpose(
+            shard, kernel, list(strides), what.padding, what.output_padding, "channels_last", what.dilation
+        )
+
+    # Without halos and with nothing cut off, shards of the image are transposed each for itself, without a copy.
+    separate = all(not any(margins[i]) for i in margins) and all(
+        not axis.sharded or (window.extent <= window.stride and not starts[i])
+        for i, (axis, window) in enumerate(zip(x.image_axes, windows, strict=True), start=1)
+    )
+    if separate and not any(axis.padded for axis in x.image_axes):
+        return trace.reduced(native, [x], axes, weights=[kernel], name=name)
+    return trace.windowed(spread, x, margins, axes, weights=[kernel], native=native, name=name)
+
+
+@register_lowering(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+@in_either_format
+def transposed_convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    rank, surplus = layer.rank, layer.output_padding
+    what = TransposedConvolution(
+        per_axis(layer.kernel_size, rank),
+        per_axis(layer.strides, rank),
+        per_axis(layer.dilation_rate, rank),
+        layer.padding,
+        None if surplus is None else per_axis(surplus, rank),
+        layer.filters,
+    )
+    x = trace.cast(x, layer.compute_dtype)
+    return _bias_and_activation(layer, trace, convolve_transposed(trace, x, what, layer.kernel, layer.name))
+
+
+def _bias_and_activation(layer, trace: Trace, y: SpatialTensor) -> SpatialTensor:
+    if layer.use_bias:
+        y = trace.pointwise(
+            lambda t, bias: tf.nn.bias_add(t, _cast(bias, t)),
+            [y],
+            weights=[layer.bias],
+            linear=True,
+            name=f"{layer.name}_bias",
+        )
+    return apply_activation(trace, layer.activation, y)
+
+
+def _at_least(sizes: Sequence[int], kernel: tf.Tensor) -> tf.Tensor:
+    """A transposed convolution's kernel, with zeros up to some sizes: what it computes stays the same.
+
+    TensorFlow 2.21 with oneDNN corrupts memory where a kernel is smaller than its stride.
+    """
+    lacking = [max(size - n, 0) for size, n in zip(sizes, cast(list[int], kernel.shape.as_list()), strict=False)]
+    return tf.pad(kernel, [*((0, n) for n in lacking), (0, 0), (0, 0)]) if any(lacking) else kernel
+
+
+def _cast(weight: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    return tf.cast(weight, like.dtype)

@@ -1,0 +1,96 @@
+"""Sums, means, maxima, moments and softmax over any axes, split or not."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from keras_spatial.engine.tensors import SpatialTensor
+from keras_spatial.engine.trace import Trace
+from keras_spatial.layout import Axis
+from keras_spatial.runtimes.functions import scalar
+
+
+def normalized_axes(axis: int | Sequence[int] | None, rank: int) -> list[int]:
+    """Keras's `axis` argument as sorted non-negative numbers; None means all axes."""
+    if axis is None:
+        return list(range(rank))
+    return sorted({a % rank for a in ([axis] if isinstance(axis, int) else axis)})
+
+
+def reduced_axes(x: SpatialTensor, over: Sequence[int], keepdims: bool) -> tuple[Axis, ...]:
+    """Axes of a reduction's result."""
+    if keepdims:
+        return tuple(axis.whole(1) if i in over else axis for i, axis in enumerate(x.axes))
+    return tuple(axis for i, axis in enumerate(x.axes) if i not in over)
+
+
+def number_of_elements(x: SpatialTensor, over: Sequence[int]) -> int:
+    count = 1
+    for i in over:
+        count *= x.axes[i].size
+    return count
+
+
+def total(
+    trace: Trace,
+    x: SpatialTensor,
+    over: Sequence[int],
+    *,
+    keepdims: bool = False,
+    divisor: float = 1,
+    name: str = "sum",
+) -> SpatialTensor:
+    """The sum over some axes, divided by a number."""
+    over = list(over)
+
+    def part(t: tf.Tensor) -> tf.Tensor:
+        t = tf.reduce_sum(t, over, keepdims=keepdims)
+        return t / scalar(divisor, t.dtype) if divisor != 1 else t
+
+    return trace.reduced(part, [x], reduced_axes(x, over, keepdims), name=name)
+
+
+def mean(trace: Trace, x: SpatialTensor, over: Sequence[int], *, keepdims: bool = False) -> SpatialTensor:
+    return total(trace, x, over, keepdims=keepdims, divisor=number_of_elements(x, over), name="mean")
+
+
+def maximum(trace: Trace, x: SpatialTensor, over: Sequence[int], *, keepdims: bool = False) -> SpatialTensor:
+    return trace.maximum(x, reduced_axes(x, over, keepdims), keepdims=keepdims, over=over)
+
+
+def moments(
+    trace: Trace, x: SpatialTensor, over: Sequence[int], *, keepdims: bool = False
+) -> tuple[SpatialTensor, SpatialTensor]:
+    """Mean and biased variance over some axes of the whole image, as `tf.nn.moments` computes them: in two passes."""
+    over = list(over)
+    count = number_of_elements(x, over)
+    center = mean(trace, x, over, keepdims=True)
+
+    def squares(t: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
+        # The derivative of the variance by the mean is zero.
+        t = tf.math.squared_difference(t, tf.stop_gradient(mean))
+        return tf.reduce_sum(t, over, keepdims=keepdims) / scalar(count, t.dtype)
+
+    axes = reduced_axes(x, over, keepdims)
+    variance = trace.reduced(squares, [x, center], axes, name="variance")
+    if not keepdims:
+        center = trace.reduced(lambda t: tf.squeeze(t, over), [center], axes, name="mean")
+    return center, variance
+
+
+def softmax(trace: Trace, x: SpatialTensor, over: Sequence[int], name: str = "softmax") -> SpatialTensor:
+    """Softmax over some axes: exponentials of the distance to the maximum, over their sum."""
+    powers, sums, _ = exponentials(trace, x, over)
+    return trace.pointwise(lambda t, s: t / tf.where(s == 0, tf.ones_like(s), s), [powers, sums], name=name)
+
+
+def exponentials(
+    trace: Trace, x: SpatialTensor, over: Sequence[int]
+) -> tuple[SpatialTensor, SpatialTensor, SpatialTensor]:
+    """Exponentials of the distance to the maximum over some axes, their sum over them, and the maximum."""
+    # Exact: of scores as low as masked ones are, the distance to a rounded maximum has no exponential.
+    largest = trace.maximum(x, reduced_axes(x, over, True), keepdims=True, over=over, differentiable=False)
+    # Beyond the image there is no maximum, and an infinite power would spoil the gradients.
+    distance = trace.pointwise(lambda t, m: t - tf.stop_gradient(m), [x, largest], name="distance")
+    powers = trace.pointwise(tf.exp, [trace.filled(distance, 0.0)], name="powers")
+    return powers, total(trace, powers, over, keepdims=True), largest

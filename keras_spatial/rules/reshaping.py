@@ -1,0 +1,188 @@
+"""Cropping, padding, up-sampling and resizing of images; flatten, reshape and permute."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import tensorflow as tf
+from keras import layers, ops
+
+from keras_spatial.engine.reshard import aligned, mapped, permuted, selected, shifted, shifted_along
+from keras_spatial.engine.tensors import SpatialTensor
+from keras_spatial.engine.trace import Trace
+from keras_spatial.layout import Axis
+from keras_spatial.rules.formats import in_either_format
+from keras_spatial.rules.table import register_lowering
+
+
+@register_lowering(layers.ZeroPadding2D, layers.ZeroPadding3D)
+@in_either_format
+def zero_padding(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    return _padded(trace, x, layer.padding)
+
+
+@register_lowering(layers.ZeroPadding1D)
+def zero_padding_1d(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    return _padded(trace, x, [layer.padding])
+
+
+@register_lowering(layers.Cropping2D, layers.Cropping3D)
+@in_either_format
+def cropping(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    return _padded(trace, x, [(-before, -after) for before, after in layer.cropping])
+
+
+@register_lowering(layers.Cropping1D)
+def cropping_1d(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    return _padded(trace, x, [[-n for n in layer.cropping]])
+
+
+def _padded(trace: Trace, x: SpatialTensor, padding: Sequence[Sequence[int]]) -> SpatialTensor:
+    """Image axes with zeros added at their ends, or elements taken off where a number is negative."""
+    return shifted_along(
+        trace,
+        x,
+        {
+            i: (sized_axis(trace, x.axes[i], x.axes[i].size + before + after), before)
+            for i, (before, after) in enumerate(padding, start=1)
+            if before or after
+        },
+    )
+
+
+def sized_axis(trace: Trace, axis: Axis, size: int) -> Axis:
+    """An axis of another size at the same voxel spacing: with the same shards, so that it merges with others."""
+    if size < 1:
+        raise ValueError(f"Nothing is left of axis '{axis.name}'. Received: size {axis.size}, to become {size}")
+    return replace(axis, size=size) if 2 * size >= axis.size > 2 else trace.recut(axis, size)
+
+
+def scaled_axis(trace: Trace, axis: Axis, size: int) -> Axis:
+    """An axis of another size, at another voxel spacing."""
+    if size % axis.size == 0:
+        return axis.resized(size, up=size // axis.size)
+    if axis.size % size == 0 and axis.size <= 16 * size:
+        return axis.resized(size, down=axis.size // size)
+    return trace.recut(axis, size)
+
+
+@register_lowering(layers.UpSampling2D)
+@in_either_format
+def up_sampling_2d(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    if layer.interpolation == "nearest":
+        return repeated(trace, x, layer.size, layer.name)
+    sizes = [axis.size * factor for axis, factor in zip(x.image_axes, layer.size, strict=True)]
+    return resized(trace, x, sizes, layer.interpolation)
+
+
+@register_lowering(layers.UpSampling1D)
+def up_sampling_1d(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    return repeated(trace, x, [layer.size], layer.name)
+
+
+@register_lowering(layers.UpSampling3D)
+@in_either_format
+def up_sampling_3d(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    return repeated(trace, x, layer.size, layer.name)
+
+
+def repeated(trace: Trace, x: SpatialTensor, factors: Sequence[int], name: str) -> SpatialTensor:
+    """Every voxel, so many times along each image axis."""
+    image = [axis.resized(axis.size * f, up=f) for axis, f in zip(x.image_axes, factors, strict=True)]
+
+    def repeat(t: tf.Tensor) -> tf.Tensor:
+        for i, factor in enumerate(factors, start=1):
+            t = ops.repeat(t, factor, axis=i) if factor > 1 else t
+        return t
+
+    return trace.reduced(repeat, [x], (x.axes[0], *image, x.axes[-1]), name=name)
+
+
+def resized(
+    trace: Trace, x: SpatialTensor, sizes: Sequence[int], interpolation: str, antialias: bool = False
+) -> SpatialTensor:
+    """`keras.ops.image.resize` of the image axes, one axis after the other."""
+    for i, size in enumerate(sizes, start=1):
+        if size != x.axes[i].size:
+            matrix = resizing_matrix(x.axes[i].size, size, interpolation, antialias)
+            x = mapped(trace, x, i, scaled_axis(trace, x.axes[i], size), matrix)
+    return x
+
+
+def resizing_matrix(size: int, new_size: int, interpolation: str, antialias: bool = False) -> np.ndarray:
+    """What TensorFlow's resizing does along one axis, found by resizing the unit vectors: shape `(new_size, size)`."""
+    with tf.init_scope():
+        unit_vectors = tf.eye(size)[None, :, None, :]
+        return ops.image.resize(
+            unit_vectors, (new_size, 1), interpolation=interpolation, antialias=antialias, data_format="channels_last"
+        ).numpy()[0, :, 0, :]
+
+
+@register_lowering(layers.Permute)
+def permute(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    return permuted(trace, x, (0, *layer.dims))
+
+
+@register_lowering(layers.Flatten)
+def flatten(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    if layer.data_format == "channels_first" and x.ndim > 1:
+        x = permuted(trace, x, (0, *range(2, x.ndim), 1))
+    return reshaped(trace, x, (x.shape[0], int(np.prod(x.shape[1:], dtype="int64"))))
+
+
+@register_lowering(layers.Reshape)
+def reshape(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    return reshaped(trace, x, layer.compute_output_shape(x.shape))
+
+
+@register_lowering(layers.RepeatVector)
+def repeat_vector(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    axes = (x.axes[0], Axis("repeats", layer.n), x.axes[1])
+    return trace.reduced(lambda t: tf.repeat(t[:, None], layer.n, axis=1), [x], axes, name=layer.name)
+
+
+def reshaped(trace: Trace, x: SpatialTensor, shape: Sequence[int]) -> SpatialTensor:
+    """Another shape of the same elements in the same order.
+
+    Leading axes that stay as they are keep their shards; of the rest, split axes are gathered on every device.
+    """
+    shape = tuple(int(n) for n in shape)
+    kept = 0
+    while kept < min(x.ndim, len(shape)) and x.shape[kept] == shape[kept]:
+        kept += 1
+    if int(np.prod(x.shape[kept:], dtype="int64")) != int(np.prod(shape[kept:], dtype="int64")):
+        raise ValueError(f"A tensor of shape {x.shape} cannot be reshaped to {shape}.")
+    x = trace.whole(x, range(kept, x.ndim))
+    axes = (*x.axes[:kept], *(Axis(f"axis{i}", n) for i, n in enumerate(shape[kept:], start=kept)))
+    lengths = [axis.length for axis in axes]
+    return trace.reduced(lambda t: tf.reshape(t, lengths), [x], axes, name="reshaped")
+
+
+def concatenated(trace: Trace, tensors: Sequence[SpatialTensor], axis: int, name: str) -> SpatialTensor:
+    """Tensors one after the other along any axis. Along a split axis, each is moved to its place and they are added."""
+    axis %= tensors[0].ndim
+    split = next((x.axes[axis] for x in tensors if x.axes[axis].sharded), None)
+    size = sum(x.shape[axis] for x in tensors)
+    if split is None:
+        others = aligned(trace, tensors, but=axis - tensors[0].ndim)
+        axes = list(others[0].axes)
+        axes[axis] = Axis(axes[axis].name, size)
+        outputs = [(tuple(axes), others[0].dtype)]
+        last = axis == len(axes) - 1
+        return trace.local(lambda *ts: tf.concat(ts, axis), others, outputs, concatenates=last, name=name)[0]
+    target = trace.recut(split, size)
+    start, moved = 0, []
+    for x in tensors:
+        moved.append(shifted(trace, x, axis, target, start))
+        start += x.shape[axis]
+    return trace.pointwise(lambda *ts: tf.add_n(ts), aligned(trace, moved), name=name)
+
+
+def sliced(trace: Trace, x: SpatialTensor, i: int, index: Sequence[int] | np.ndarray) -> SpatialTensor:
+    """The elements `index` of one axis, in that order."""
+    places = np.asarray(index)
+    size, old = len(places), x.axes[i]
+    step = int(places[1] - places[0]) if size > 1 else 1
+    regular = size > 1 and step > 1 and bool(np.all(np.diff(places) == step)) and -(-old.size // step) == size
+    axis = old.resized(size, down=step) if regular else sized_axis(trace, old, size)
+    return selected(trace, x, i, axis, places)

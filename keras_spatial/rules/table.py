@@ -1,0 +1,69 @@
+"""The table: from a Keras layer's or operation's class to the function that lowers it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+_TABLE: dict[type, Callable] = {}
+
+
+class UnsupportedLayer(ValueError):
+    """A model holds layers that cannot be partitioned. The message names all of them."""
+
+
+def register_lowering(*layer_classes: type) -> Callable[[Callable], Callable]:
+    """Teach keras_spatial how to partition a layer.
+
+    Decorates a function `lower(layer, trace, *inputs, **call_arguments)` that receives the layer, the
+    `ks.rules.Trace` under way and the layer's inputs as `ks.rules.SpatialTensor`s, and returns its outputs as
+    such. It is built from the four kinds, `trace.pointwise`, `trace.windowed`, `trace.reduced` and `trace.reshard`;
+    the built-in layers are registered in the same way. A subclass of a registered layer is lowered as that layer
+    unless it overrides `call`.
+
+    Args:
+        *layer_classes: subclasses of `keras.Layer` or `keras.Operation`.
+
+    Raises:
+        TypeError: if one of them is not.
+
+    Example:
+
+    ```python
+    class Scale(keras.layers.Layer):
+        def build(self, shape):
+            self.gain = self.add_weight(shape=(shape[-1],), initializer="ones")
+
+        def call(self, x):
+            return x * self.gain
+
+    @ks.register_lowering(Scale)
+    def lower_scale(layer, trace, x):
+        return trace.pointwise(lambda x, gain: x * gain, [x], weights=[layer.gain])
+    ```
+    """
+    for cls in layer_classes:
+        if not (isinstance(cls, type) and issubclass(cls, keras.Operation)):
+            raise TypeError(f"Only Keras layers and operations have lowerings. Received: {cls!r}")
+
+    def register(lower: Callable) -> Callable:
+        for cls in layer_classes:
+            _TABLE[cls] = lower
+        return lower
+
+    return register
+
+
+def find_lowering(operation: Any) -> Callable | None:
+    """The function that lowers a layer, or None. A subclass with its own `call` is not its parent."""
+    for cls in type(operation).__mro__:
+        if cls in _TABLE:
+            return _TABLE[cls]
+        if "call" in vars(cls):
+            return None
+    return None
+
+
+def registered_classes() -> list[type]:
+    """All classes of the table, sorted by name."""
+    return sorted(_TABLE, key=lambda cls: (cls.__module__, cls.__name__))

@@ -1,0 +1,178 @@
+"""The walk over a Keras model, layer by layer: each is handed to its lowering rule."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import tree
+
+from keras_spatial import keras_private
+from keras_spatial.engine.tensors import SpatialTensor
+from keras_spatial.engine.trace import Trace
+from keras_spatial.layout import ShardsTooShort
+from keras_spatial.rules.composite import composite_graph, is_tensor, trace_call
+from keras_spatial.rules.regularization import add_activity_loss
+from keras_spatial.rules.replication import replicated
+from keras_spatial.rules.table import UnsupportedLayer, find_lowering
+
+# What a rule raises for a layer that it does not take.
+_REFUSALS = (ValueError, NotImplementedError, TypeError, AttributeError, IndexError)
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """A layer or operation that cannot be partitioned, and why."""
+
+    operation: keras.Operation
+    reason: str
+
+    def __str__(self) -> str:
+        name = keras_private.name_of(self.operation)
+        return f"'{name}' ({type(self.operation).__name__}): {self.reason}"
+
+
+def lower_operation(operation: keras.Operation, trace: Trace, *args: Any, **kwargs: Any) -> Any:
+    """Lower one layer or operation, given its inputs as `SpatialTensor`s.
+
+    Where it has no rule, or its rule refuses it, it runs on whole tensors if `trace.replicate` says so.
+
+    Raises:
+        UnsupportedLayer: if it has no rule.
+        ValueError: if its rule refuses it.
+    """
+    kwargs = {k: v for k, v in kwargs.items() if k != "training" and not (k == "mask" and v is None)}
+    if isinstance(operation, keras.Layer):
+        args, kwargs = _autocast(operation, trace, args, kwargs)
+    try:
+        outputs = _by_rule(operation, trace, args, kwargs)
+    except _REFUSALS as error:
+        # Of a functional model the layers inside are replicated, each by itself; another model is a layer like others.
+        if not trace.replicate or (
+            isinstance(operation, keras.Model) and keras_private.functional_part(operation) is not None
+        ):
+            raise
+        outputs = replicated(operation, trace, args, kwargs, reason=_first_line(error))
+    if getattr(operation, "activity_regularizer", None) is not None:
+        for output in tree.flatten(outputs):
+            add_activity_loss(operation, trace, output)
+    return outputs
+
+
+def _by_rule(operation: keras.Operation, trace: Trace, args: tuple, kwargs: dict[str, Any]) -> Any:
+    if (rule := find_lowering(operation)) is not None:
+        return rule(operation, trace, *args, **kwargs)
+    if isinstance(operation, keras.Model) and (graph := keras_private.functional_part(operation)) is not None:
+        return lower_graph(graph, trace, args[0])
+    graph = composite_graph(operation, args, kwargs, trace.training)
+    return lower_graph(graph, trace, [t for t in tree.flatten((args, kwargs)) if is_tensor(t)], own_modes=True)
+
+
+def _autocast(layer: keras.Layer, trace: Trace, args: Any, kwargs: Any) -> Any:
+    """Floating-point inputs in the layer's dtype, as Keras casts them before every call."""
+    if not layer.autocast:
+        return args, kwargs
+
+    def cast(value: Any):
+        floating = isinstance(value, SpatialTensor) and value.dtype.is_floating
+        return trace.cast(value, layer.input_dtype) if floating and layer.input_dtype else value
+
+    return tree.map_structure(cast, (args, kwargs))
+
+
+def lower_graph(graph: keras.Model, trace: Trace, inputs: Any, *, own_modes: bool = False) -> Any:
+    """Lower a functional model, given its inputs as `SpatialTensor`s in the model's own structure.
+
+    Args:
+        graph: the model.
+        trace: the trace under way.
+        inputs: its inputs.
+        own_modes: whether a layer that was called with `training` keeps to it, as inside a `call` that says so. The
+            layers of a functional model follow the model, whatever they were called with when it was made.
+    """
+
+    def run(operation: keras.Operation):
+        def call(*args: Any, **kwargs: Any) -> Any:
+            mode = kwargs.get("training") if own_modes else None
+            with trace.in_mode(trace.training if mode is None else bool(mode)):
+                return _named(operation, trace, *args, **kwargs)
+
+        return call
+
+    return keras_private.run_graph(graph, tree.flatten(inputs), operation_fn=run)
+
+
+def _named(operation: keras.Operation, trace: Trace, *args: Any, **kwargs: Any) -> Any:
+    name, first = keras_private.name_of(operation), len(trace.graph.operations)
+    try:
+        outputs = lower_operation(operation, trace, *args, **kwargs)
+    except ShardsTooShort:
+        raise
+    except _REFUSALS as error:
+        if trace.problems is not None:
+            trace.problems.extend(_problems_of(operation, error))
+            return _stand_in(operation, trace, args, kwargs)
+        if name not in str(error):
+            error.add_note(f"While partitioning layer '{name}' ({type(operation).__name__}).")
+        raise
+    for lowered in trace.graph.operations[first:]:
+        # Of nested layers the outermost stands first.
+        trace.layers[lowered] = (name, *trace.layers.get(lowered, ()))
+    return outputs
+
+
+def _problems_of(operation: keras.Operation, error: Exception) -> list[Unsupported]:
+    return [Unsupported(operation, _first_line(error))]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:300] or type(error).__name__
+
+
+def _stand_in(operation: keras.Operation, trace: Trace, args: Any, kwargs: Any) -> Any:
+    """Tensors of the shapes that an operation would give, so that the walk can look for further problems."""
+
+    def symbolic(value: Any) -> Any:
+        return keras.KerasTensor(value.shape, dtype=value.dtype.name) if isinstance(value, SpatialTensor) else value
+
+    args, kwargs = tree.map_structure(symbolic, (args, {k: v for k, v in kwargs.items() if k != "training"}))
+    with tf.init_scope():
+        spec = operation.compute_output_spec(*args, **kwargs)
+    # Of some results the values decide on a size; any will do.
+    return tree.map_structure(
+        lambda x: trace.input(tf.TensorSpec([1 if n is None else n for n in x.shape], x.dtype)), spec
+    )
+
+
+def functional_graph(model: keras.Model, inputs: Any = None, training: bool | None = None) -> keras.Model:
+    """A model as a graph of layers: itself if it is functional, or what its `call` does with symbolic inputs.
+
+    Args:
+        model: a functional, sequential or subclassed model.
+        inputs: anything with `shape` and `dtype` in the structure of the model's inputs; needed for subclassed models.
+        training: passed to a `call` that takes it.
+    """
+    graph = keras_private.functional_part(model)
+    return trace_call(model, inputs, training) if graph is None else graph
+
+
+def explain(unsupported: list[Unsupported]) -> str:
+    lines = "\n".join(dict.fromkeys(f"  - {problem}" for problem in unsupported))
+    return (
+        f"These layers cannot be partitioned:\n{lines}\n"
+        "Replace them, teach keras_spatial how with ks.register_lowering, or let them run on whole tensors on every "
+        'device with ks.partition(..., unsupported="replicate").'
+    )
+
+
+def uses_channels_first(graph: keras.Model) -> bool:
+    """Whether a model's images have their channels before the image axes, as its layers say."""
+    for operation in graph.operations:
+        if getattr(operation, "data_format", None) == "channels_first":
+            return True
+        if hasattr(operation, "operations") and uses_channels_first(operation):
+            return True
+    return False
+
+
+__all__ = ["UnsupportedLayer", "explain", "functional_graph", "lower_graph", "lower_operation", "uses_channels_first"]

@@ -1,0 +1,24 @@
+"""A layer's kernel, with or without low-rank adaptation (LoRA)."""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_spatial.keras_private import raw_kernel
+
+
+def kernel_variables(layer) -> list[keras.Variable]:
+    """The variables that make up a layer's kernel: one, or with LoRA the frozen kernel and its two factors."""
+    if getattr(layer, "lora_enabled", False):
+        return [raw_kernel(layer), layer.lora_kernel_a, layer.lora_kernel_b]
+    return [raw_kernel(layer)]
+
+
+def kernel_value(layer, values: Sequence[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
+    """The kernel, from the values of `kernel_variables`."""
+    kernel, *factors = values
+    if factors:
+        kernel = kernel + (layer.lora_alpha / layer.lora_rank) * ops.matmul(*factors)
+    return tf.cast(kernel, dtype)

@@ -1,0 +1,81 @@
+"""A mesh of which one device is lowered, and none is needed: messages are counted and not sent."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from keras_spatial.mesh_tensorflow import mtf
+from keras_spatial.runtimes.base import Runtime
+from keras_spatial.runtimes.functions import static_sizes
+from keras_spatial.runtimes.placement import Placement
+
+# A received halo is a tensor of its own; every other identity stands for the tensor itself.
+RECEIVED = "received"
+
+
+def byte_size(tensor: tf.Tensor) -> int:
+    """Bytes of a tensor of static shape."""
+    size = 1
+    for n in static_sizes(tensor.shape):
+        size *= n
+    return size * tensor.dtype.size
+
+
+class RehearsalRuntime(Runtime):
+    """As another runtime, but only the device in the middle of the mesh is lowered, and none is needed.
+
+    Attributes:
+        traffic: bytes that the device sends in the graph that was lowered last: `"halo"`, and `"allreduce"` (what it
+            puts into sums over other devices).
+    """
+
+    def __init__(self, device_mesh: keras.distribution.DeviceMesh, layout: Mapping[str, str]):
+        super().__init__(device_mesh, layout)
+        self.traffic: Counter[str] = Counter()
+
+    def mesh_impl(self) -> "RehearsalMesh":
+        # TensorFlow traces a step that makes variables twice, and each time for a mesh of its own.
+        self.traffic.clear()
+        return RehearsalMesh(self.shape, self.layout_rules, self.traffic)
+
+
+class RehearsalMesh(Placement):
+    """One shard of every tensor: that of the device in the middle, which has neighbours on all sides."""
+
+    def __init__(self, shape: mtf.Shape, layout: mtf.LayoutRules, traffic: Counter[str]):
+        self._traffic = traffic
+        super().__init__(shape, layout, ["cpu:0"])
+        self._place = [dimension.size // 2 for dimension in shape.dims]
+        self._number = 0
+        for dimension, coordinate in zip(shape.dims, self._place, strict=True):
+            self._number = self._number * dimension.size + coordinate
+
+    def laid_out_pnum(self):
+        return self.LaidOutTensor([self._number])
+
+    def laid_out_pcoord(self, mesh_axis: int):
+        return self.LaidOutTensor([self._place[mesh_axis]])
+
+    def import_tf_tensor(self, x: mtf.Tensor, tf_x: tf.Tensor):
+        shape = list(self.slice_shape(x.shape))
+        if shape == tf_x.shape.as_list():
+            return self.LaidOutTensor([tf.identity(tf_x)])
+        return self.LaidOutTensor([tf.slice(tf_x, self.slice_begin(x.shape, self._number), shape)])
+
+    def export_to_tf_tensor(self, x: mtf.Tensor, laid_out_x) -> tf.Tensor:
+        return laid_out_x.to_laid_out_tensor().tensor_list[0]
+
+    def allreduce(self, x, mesh_axes: Sequence[int], reduction_fn_string: str):
+        (value,) = x.to_laid_out_tensor().tensor_list
+        if any(self.shape[axis].size > 1 for axis in mesh_axes):
+            self._traffic["allreduce"] += byte_size(value)
+        return self.LaidOutTensor([tf.identity(value)])
+
+    def receive(self, x, mesh_axis: int, source_pcoord: Sequence[int | None]):
+        (value,) = x.to_laid_out_tensor().tensor_list
+        # It sends as much as it receives: what the device on its other side receives of it.
+        if self._place[mesh_axis] in source_pcoord:
+            self._traffic["halo"] += byte_size(value)
+        return self.LaidOutTensor([tf.identity(value, name=RECEIVED)])

@@ -1,0 +1,302 @@
+"""Where a streaming step keeps the shards that are not being computed: host memory, or a file."""
+
+import abc
+import bisect
+import contextlib
+import errno
+import math
+import os
+import tempfile
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_spatial.runtimes.functions import static_sizes
+
+# Bytes of a tensor from which on it goes to the file. Smaller ones cost more to write than they free.
+LEAST_BYTES = 1 << 16
+# The file's pieces begin at multiples of this: of a page, so that no two of them share one.
+_PAGE = 4096
+# Where arrays begin that TensorFlow takes over as they are, without a copy.
+_ALIGNMENT = 64
+
+
+class OffloadError(OSError):
+    """Shards could not be kept where `offload` says; the message has the folder, what was needed, and what to do."""
+
+
+class Storage(abc.ABC):
+    """Keeps tensors between the operations of a step. Of one thread.
+
+    Attributes:
+        held: bytes that are kept now.
+        peak: the most bytes that were kept at once.
+        written, read: bytes that went to a file and came back.
+    """
+
+    def __init__(self) -> None:
+        self.held = self.peak = self.written = self.read = 0
+
+    @abc.abstractmethod
+    def keep(self, tensor: tf.Tensor, resident: bool = False) -> Any:
+        """Keep a tensor, in host memory if it must be `resident`; what is returned stands for it."""
+
+    @abc.abstractmethod
+    def prefetch(self, kept: Any) -> None:
+        """Begin to bring a tensor back."""
+
+    @abc.abstractmethod
+    def bring(self, kept: Any) -> tf.Tensor:
+        """A tensor that is kept."""
+
+    @abc.abstractmethod
+    def drop(self, kept: Any) -> None:
+        """Keep a tensor no longer."""
+
+    def abandon(self) -> None:  # noqa: B027  Nothing is begun by default.
+        """After an error: what was begun for the step that failed is nobody's any more."""
+
+    def _counted(self, size: int) -> None:
+        self.held += size
+        self.peak = max(self.peak, self.held)
+
+
+class HostStorage(Storage):
+    """Host memory: what a device computes is copied there, and on a CPU stays where it is."""
+
+    def keep(self, tensor: tf.Tensor, resident: bool = False) -> tf.Tensor:
+        self._counted(_byte_size(tensor))
+        return _on_host(tensor)
+
+    def prefetch(self, kept: tf.Tensor) -> None:
+        pass
+
+    def bring(self, kept: tf.Tensor) -> tf.Tensor:
+        return kept
+
+    def drop(self, kept: tf.Tensor) -> None:
+        self.held -= _byte_size(kept)
+
+
+@dataclass
+class _Piece:
+    """A tensor's place in the file.
+
+    Attributes:
+        start, size: in bytes; a multiple of the page is taken up.
+        shape, dtype: the tensor's.
+        written: the writing of it, which may be under way.
+        brought: the reading of it, if that has begun.
+    """
+
+    start: int
+    size: int
+    shape: tuple[int, ...]
+    dtype: tf.DType
+    written: Future
+    brought: Future | None = None
+
+
+class FileStorage(Storage):
+    """A file in some folder, without a name: the system frees it when the process ends, however it ends.
+
+    One thread reads and writes, in the order in which it was asked, while the caller computes. Of what was asked for,
+    two tensors at most wait to be written, so that memory stays bounded. Small tensors stay in memory.
+
+    Args:
+        folder: on a file system with enough room.
+
+    Raises:
+        OffloadError: if no file can be made there.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        super().__init__()
+        self.folder = Path(folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # Unbuffered: shards are large, and each is read and written whole.
+            self._file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115  Open as long as this is.
+        except OSError as error:
+            raise self._named(error, "make a file in it") from error
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="offload")
+        self._space, self._lock = Space(), threading.Lock()
+        self._waiting: list[Future] = []
+
+    def keep(self, tensor: tf.Tensor, resident: bool = False) -> Any:
+        size = _byte_size(tensor)
+        self._counted(size)
+        if resident or size < LEAST_BYTES:
+            return _on_host(tensor)
+        while len(self._waiting) > 1:
+            self._finish(self._waiting.pop(0))
+        with self._lock:
+            start = self._space.take(size)
+        written = self._thread.submit(self._write, start, tensor)
+        self._waiting.append(written)
+        self.written += size
+        return _Piece(start, size, tuple(static_sizes(tensor.shape)), tensor.dtype, written)
+
+    def prefetch(self, kept: Any) -> None:
+        if isinstance(kept, _Piece) and kept.brought is None:
+            kept.brought = self._thread.submit(self._read, kept)
+            self.read += kept.size
+
+    def bring(self, kept: Any) -> tf.Tensor:
+        if not isinstance(kept, _Piece):
+            return kept
+        self.prefetch(kept)
+        self._finish(kept.written)
+        assert kept.brought is not None
+        brought, kept.brought = kept.brought, None
+        return self._finish(brought)
+
+    def drop(self, kept: Any) -> None:
+        if not isinstance(kept, _Piece):
+            self.held -= _byte_size(kept)
+            return
+        self.held -= kept.size
+        # What is written there next is written after what was asked for before: there is one thread.
+        with self._lock:
+            self._space.give_back(kept.start, kept.size)
+            if not self._space.taken:
+                self._space = Space()
+                # At the end of the process the thread is gone already, and the file is about to be.
+                with contextlib.suppress(RuntimeError):
+                    self._thread.submit(self._file.truncate, 0)
+
+    def abandon(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            future.exception()
+
+    def _finish(self, future: Future) -> Any:
+        try:
+            return future.result()
+        except OSError as error:
+            raise self._named(error, f"keep {self.held / 1e9:.3g} GB of shards in it") from error
+
+    def _named(self, error: OSError, what: str) -> OffloadError:
+        advice = {
+            errno.ENOSPC: "Free some space, name a folder of a larger file system, or use a smaller image",
+            errno.EDQUOT: "Its owner's quota is used up: name another folder",
+            errno.EACCES: "Name a folder in which you may write",
+            errno.EROFS: "It is on a read-only file system: name another one",
+        }.get(error.errno or 0, "Name another folder")
+        return OffloadError(
+            error.errno or 0, f"offload={str(self.folder)!r}: could not {what}: {error.strerror or error}. {advice}"
+        )
+
+    # In the thread.
+
+    def _write(self, start: int, tensor: tf.Tensor) -> None:
+        data = _bytes_of(tensor).data
+        done = 0
+        while done < len(data):
+            done += os.pwrite(self._file.fileno(), data[done:], start + done)
+
+    def _read(self, piece: _Piece) -> tf.Tensor:
+        piece.written.result()
+        data = _aligned(piece.size)
+        view, done = data.data, 0
+        while done < piece.size:
+            count = os.preadv(self._file.fileno(), [view[done:]], piece.start + done)
+            if not count:
+                raise OSError(errno.EIO, "the file ends too early")
+            done += count
+        return tensor_of(data, piece.dtype, piece.shape)
+
+
+class Space:
+    """Which parts of a file are taken: first fit, and neighbours that are free become one."""
+
+    def __init__(self) -> None:
+        self._free: list[tuple[int, int]] = []  # (start, end), sorted, never touching.
+        self.end = 0
+        self.taken = 0
+
+    def take(self, size: int) -> int:
+        """The start of a free part of so many bytes."""
+        size = _pages(size)
+        self.taken += size
+        for i, (start, end) in enumerate(self._free):
+            if end - start >= size:
+                self._free[i : i + 1] = [(start + size, end)] if end - start > size else []
+                return start
+        start = self.end
+        if self._free and self._free[-1][1] == start:
+            start = self._free.pop()[0]
+        self.end = start + size
+        return start
+
+    def give_back(self, start: int, size: int) -> None:
+        end = start + _pages(size)
+        self.taken -= end - start
+        i = bisect.bisect(self._free, (start, end))
+        if i < len(self._free) and self._free[i][0] == end:
+            end = self._free.pop(i)[1]
+        if i and self._free[i - 1][1] == start:
+            i -= 1
+            start = self._free.pop(i)[0]
+        self._free.insert(i, (start, end))
+
+
+def check_offload(offload: str | os.PathLike) -> None:
+    """Raise an `OffloadError` if a folder cannot be written to."""
+    if offload != "host":
+        FileStorage(offload).keep(tf.zeros([LEAST_BYTES], tf.uint8))
+
+
+def storage_for(offload: str | os.PathLike) -> Storage:
+    """What `offload` of `SpatialParallel` says: "host", or a folder."""
+    return HostStorage() if offload == "host" else FileStorage(offload)
+
+
+def tensor_of(data: np.ndarray, dtype: tf.DType, shape: Sequence[int]) -> tf.Tensor:
+    """A tensor in host memory of some bytes, which it takes over without a copy."""
+    # DLPack knows no bfloat16.
+    known = np.uint16 if dtype == tf.bfloat16 else dtype.as_numpy_dtype
+    tensor = tf.experimental.dlpack.from_dlpack(data.view(known).reshape(tuple(shape)).__dlpack__())
+    return tf.bitcast(tensor, dtype) if tensor.dtype != dtype else tensor
+
+
+def copied(array: np.ndarray, dtype: tf.DType) -> tf.Tensor:
+    """A tensor in host memory with a copy of an array."""
+    data = _aligned(array.size * dtype.size)
+    data.view(array.dtype).reshape(array.shape)[...] = array
+    return tensor_of(data, dtype, array.shape)
+
+
+def _pages(size: int) -> int:
+    return -(-size // _PAGE) * _PAGE
+
+
+def _byte_size(tensor: tf.Tensor) -> int:
+    return math.prod(static_sizes(tensor.shape)) * tensor.dtype.size
+
+
+def _on_host(tensor: tf.Tensor) -> tf.Tensor:
+    if "CPU" in tensor.device or not tensor.device:
+        return tensor
+    with tf.device("cpu:0"):
+        return tf.identity(tensor)
+
+
+def _bytes_of(tensor: tf.Tensor) -> np.ndarray:
+    """A tensor's bytes, without a copy where it is in host memory."""
+    host: Any = _on_host(tensor)
+    # NumPy's buffer protocol knows no bfloat16.
+    array = np.asarray(host) if tensor.dtype == tf.bfloat16 else np.frombuffer(host, np.uint8)
+    return np.ascontiguousarray(array).view(np.uint8).reshape(-1)
+
+
+def _aligned(size: int) -> np.ndarray:
+    data = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -data.ctypes.data % _ALIGNMENT
+    return data[start : start + size]

@@ -1,0 +1,227 @@
+"""Labels as a DICOM segmentation, the object in which archives and viewers hold them. Needs the `dicom` extra."""
+
+import importlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_spatial._paths import partial
+from keras_spatial.volumes.headers import check_affine, nifti_header, raise_it
+from keras_spatial.volumes.identity import identifiers_kept, pseudonym, quiet
+from keras_spatial.volumes.labels import as_labels
+from keras_spatial.volumes.limits import Limits
+from keras_spatial.volumes.series import BoundedFile, Slice, pydicom
+from keras_spatial.volumes.volume import (
+    DimensionError,
+    LabelError,
+    LimitError,
+    SeriesError,
+    UnreadableVolumeError,
+    Volume,
+    VolumeError,
+)
+
+# What is copied of a source's header: what the image is and where it lies, and the UIDs that link the two.
+_KEPT = [
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
+    "Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
+    "SpacingBetweenSlices", "ImageType", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated",
+    "BitsStored", "HighBit", "PixelRepresentation", "PositionReferenceIndicator", "InstanceNumber",
+]  # fmt: skip
+# What a segmentation has to say of its patient and study, be it nothing.
+_REQUIRED = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
+    "StudyTime", "ReferringPhysicianName", "PositionReferenceIndicator",
+)  # fmt: skip
+_ABNORMAL = ("lesion", "tumor", "tumour", "neoplasm", "nodule", "cyst", "metastasis", "mass")
+_OWN_SCHEME = "99KERASSPATIAL"
+
+
+def write_dicom_segmentation(
+    path: str | Path, labels: np.ndarray, like: Volume, *, classes: Sequence[str] = ()
+) -> Path:
+    """Write class numbers as a DICOM segmentation (binary segments) of the series that `like` was read from.
+
+    Each class above 0 is a segment. A class whose name is a term of SNOMED CT that DICOM uses ("liver", "spleen",
+    "lesion") gets its code, others one of this package's own scheme, `99KERASSPATIAL`.
+
+    The segmentation names the study, the frame of reference and the images of its series by their UIDs, without which
+    no viewer shows it on them. Nothing else of the patient is copied: the patient's ID and name are a pseudonym, dates
+    and numbers are empty. `KERAS_SPATIAL_IDENTIFIERS=keep` copies patient and study instead, as an archive needs
+    them. UIDs that the source lacks, as after some anonymisation, are made from the pseudonym.
+
+    Args:
+        path: ends in `.dcm`.
+        labels: integers 0 to 255 on the grid and in the array order of `like`.
+        like: read by `read_volume` from a DICOM series.
+        classes: names of the classes from 0, the background, on; "class N" for those without.
+
+    Returns:
+        The path.
+
+    Raises:
+        SeriesError: `like` was not read from a DICOM series.
+        DimensionError: the shapes differ.
+        LabelError: values other than 0 to 255, or of a class that has no name although names are given.
+        ImportError: highdicom is not installed.
+
+    Example:
+
+    ```python
+    volume = ks.volumes.read_volume("series")
+    ks.volumes.write_dicom_segmentation("liver.dcm", volume.array > 40, volume, classes=("background", "liver"))
+    ```
+    """
+    path = Path(path)
+    if like.series is None:
+        raise SeriesError(f"{path}: expected the labels of a DICOM series. Received: those of {like.name}")
+    if labels.shape != like.array.shape:
+        raise DimensionError(f"{path}: expected labels of shape {like.array.shape}. Received: {labels.shape}")
+    labels = as_labels(labels)
+    highest = int(labels.max(initial=0))
+    if classes and highest >= len(classes):
+        raise LabelError(f"{path}: expected labels below {len(classes)}, the number of classes. Received: {highest}")
+    names = [str(name) for name in classes[1:]] or [f"class {n}" for n in range(1, max(highest, 1) + 1)]
+    highdicom = _highdicom("Writing a DICOM segmentation")
+    with quiet():
+        sources = _sources(like, identifiers_kept())
+        uid = pydicom("Writing a DICOM segmentation").uid.generate_uid
+        found = highdicom.seg.Segmentation(
+            source_images=sources,
+            pixel_array=np.ascontiguousarray(labels.transpose(2, 1, 0)),
+            segmentation_type="BINARY",
+            segment_descriptions=[_segment(highdicom, number, name) for number, name in enumerate(names, start=1)],
+            series_instance_uid=uid(),
+            series_number=1,
+            sop_instance_uid=uid(),
+            instance_number=1,
+            manufacturer="keras-spatial",
+            manufacturer_model_name="keras-spatial",
+            software_versions=_version(),
+            device_serial_number="0",
+            content_label="SEGMENTATION",
+            omit_empty_frames=bool(highest),
+        )
+        if not identifiers_kept():
+            found.PatientIdentityRemoved = "YES"
+            found.DeidentificationMethod = "keras-spatial: patient and study replaced, UIDs kept"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = partial(path)
+        try:
+            found.save_as(part)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    return path
+
+
+def read_dicom_segmentation(path: Path, limits: Limits) -> Volume:
+    """Read the segments of a DICOM segmentation as class numbers; see `read_volume`.
+
+    It covers the slices from the first to the last that any segment lies on, as such files hold no others.
+    """
+    highdicom = _highdicom("Reading a DICOM segmentation")
+    name = f"DICOM segmentation {pseudonym(path.name)}"
+    with quiet():
+        try:
+            with BoundedFile(path) as file:
+                header = pydicom("Reading DICOM").dcmread(file, stop_before_pixels=True)
+            voxels = int(header.Rows) * int(header.Columns) * int(header.NumberOfFrames)
+            if voxels > limits.voxels:
+                raise LimitError(
+                    f"{name}: expected at most {limits.voxels} voxels. Received: {header.Rows} x {header.Columns} x "
+                    f"{header.NumberOfFrames}. {raise_it('voxels')}"
+                )
+            segmentation = highdicom.seg.segread(path)
+            found = segmentation.get_volume(combine_segments=True, dtype=np.uint8)
+            affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(found.affine, np.float64)[:, [2, 1, 0, 3]]
+            array = np.asarray(found.array).transpose(2, 1, 0)
+        except VolumeError:
+            raise
+        # highdicom raises whatever its code runs into, and quotes the header.
+        except Exception as error:
+            raise UnreadableVolumeError(
+                f"{name}: not a DICOM segmentation on a rectangular grid whose segments do not overlap. Received: "
+                f"{type(error).__name__}"
+            ) from None
+    check_affine(name, affine, (array.shape[0], array.shape[1], array.shape[2]), limits)
+    return Volume(array, affine, nifti_header(array, affine), path)
+
+
+def _highdicom(purpose: str) -> Any:
+    try:
+        importlib.import_module("highdicom.seg")
+        return importlib.import_module("highdicom")
+    except ImportError as error:
+        raise ImportError(f"{purpose} needs highdicom. Install it: pip install 'keras-spatial[dicom]'") from error
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("keras-spatial")
+    except PackageNotFoundError:
+        return "checkout"
+
+
+def _sources(like: Volume, keep: bool) -> list[Any]:
+    """The headers of the slices, with what a segmentation needs of them."""
+    assert like.series is not None
+    patient = pseudonym(like.series.slices[0].patient or like.series.name)
+    return [_source(image, like, patient, keep) for image in like.series.slices]
+
+
+def _source(image: Slice, like: Volume, patient: str, keep: bool) -> Any:
+    reader = pydicom("Writing a DICOM segmentation")
+    try:
+        header = reader.dcmread(image.path, stop_before_pixels=True, specific_tags=None if keep else _KEPT)
+        if not keep:
+            header.PatientID = header.PatientName = patient
+        for keyword in _REQUIRED:
+            if header.get(keyword) is None:
+                setattr(header, keyword, "")
+        assert like.series is not None
+        made = reader.uid.generate_uid
+        for keyword, stored, parts in (
+            ("SOPInstanceUID", "MediaStorageSOPInstanceUID", ["image", like.series.name, str(image.position)]),
+            ("SOPClassUID", "MediaStorageSOPClassUID", None),
+            ("StudyInstanceUID", "", ["study", like.series.name]),
+            ("SeriesInstanceUID", "", ["series", like.series.name]),
+            ("FrameOfReferenceUID", "", ["frame", like.series.name]),
+        ):
+            if not header.get(keyword):
+                found = header.file_meta.get(stored) if stored else None
+                setattr(header, keyword, found or made(entropy_srcs=parts))
+    except Exception as error:
+        raise UnreadableVolumeError(
+            f"{like.name}: {image.called}: its header cannot be read again. Received: {type(error).__name__}"
+        ) from None
+    return header
+
+
+def _segment(highdicom: Any, number: int, name: str) -> Any:
+    code = importlib.import_module("pydicom.sr.codedict").codes
+    own = highdicom.sr.CodedConcept(re.sub(r"[^A-Z0-9_]", "_", name.upper())[:16] or "CLASS", _OWN_SCHEME, name[:64])
+    term = "".join(word.capitalize() for word in re.findall(r"[A-Za-z0-9]+", name))
+    abnormal = any(word in _ABNORMAL for word in re.findall(r"[a-z]+", name.lower()))
+    try:
+        kind = getattr(code.SCT, term.replace("Tumour", "Tumor"))
+    except AttributeError:
+        kind = own
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name="keras-spatial", family=code.DCM.ArtificialIntelligence, version=_version()
+    )
+    return highdicom.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=name[:64],
+        segmented_property_category=(
+            code.SCT.MorphologicallyAbnormalStructure if abnormal else code.SCT.AnatomicalStructure
+        ),
+        segmented_property_type=kind,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=algorithm,
+    )

@@ -1,0 +1,83 @@
+"""The grid on which a data set stores its volumes, and on which its networks predict."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from nibabel import affines
+
+from keras_spatial.volumes.volume import Shape
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A cube of `resolution` voxels over the whole field of view, or voxels of `spacing` mm, or the scan's own grid.
+
+    Attributes:
+        resolution: voxels along each axis, 8 to 2048.
+        spacing: edge of cubic voxels in mm, or edges along x, y and z; 0.1 to 20 mm.
+    """
+
+    resolution: int | None = None
+    spacing: float | tuple[float, float, float] | None = None
+
+    def __post_init__(self):
+        if self.resolution is not None and self.spacing is not None:
+            raise ValueError(
+                "expected a resolution, or a spacing, or neither for the scan's own grid. "
+                f"Received: resolution={self.resolution}, spacing={self.spacing}"
+            )
+        if self.resolution is not None and not (isinstance(self.resolution, int) and 8 <= self.resolution <= 2048):
+            raise ValueError(f"resolution: expected an integer from 8 to 2048 voxels. Received: {self.resolution!r}")
+        if isinstance(self.spacing, Sequence):
+            object.__setattr__(self, "spacing", tuple(float(s) for s in self.spacing))
+        if self.spacing is not None and not (len(self.edges) == 3 and all(0.1 <= s <= 20 for s in self.edges)):
+            raise ValueError(f"spacing: expected 0.1 to 20 mm, once or for x, y and z. Received: {self.spacing!r}")
+
+    def __str__(self) -> str:
+        if self.resolution is not None:
+            return str(self.resolution)
+        if self.spacing is None:
+            return "native"
+        return "x".join(f"{s:g}" for s in self.edges[: 3 if len(set(self.edges)) > 1 else 1]) + "mm"
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """Edges of a voxel along x, y and z in mm; none where the spacing does not decide the grid."""
+        if self.spacing is None:
+            return ()
+        return self.spacing if isinstance(self.spacing, tuple) else (self.spacing,) * 3
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Voxels along each axis, None where it differs from case to case."""
+        return self.resolution, self.resolution, self.resolution
+
+    def target(self, shape: Shape, spacing: tuple[float, float, float]) -> Shape:
+        """Voxels of a case with this shape and spacing (mm) in canonical order; the field of view stays."""
+        if self.resolution is not None:
+            return self.resolution, self.resolution, self.resolution
+        if self.spacing is None:
+            return shape
+        x, y, z = (max(1, round(n * s / e)) for n, s, e in zip(shape, spacing, self.edges, strict=True))
+        return x, y, z
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"resolution": self.resolution, "spacing": list(self.edges) or None}
+
+
+def resampled_affine(affine: np.ndarray, shape: Shape, target: Shape) -> np.ndarray:
+    """The affine after resampling over the same field of view, whose voxel i covers [i/n, (i+1)/n] of the axis.
+
+    Args:
+        affine: float64 `[4, 4]`, voxel index to mm, of the grid with `shape` voxels.
+        shape: voxels along x, y and z before, target: and after resampling.
+
+    Returns:
+        float64 `[4, 4]`.
+    """
+    factor = np.array(shape) / np.array(target)
+    scale = affines.from_matvec(np.diag(factor), (factor - 1) / 2)
+    return affine @ scale

@@ -1,0 +1,99 @@
+"""What a reader of volumes accepts before it allocates anything, and how to raise it."""
+
+import os
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+VARIABLE = "KERAS_SPATIAL_LIMITS"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds that a volume has to keep, checked before memory is allocated for it.
+
+    The defaults admit every scan of a human body with any scanner. They refuse files that ask for terabytes because a
+    header is damaged or its lengths are micrometres, and compressed files made to fill a machine's memory. Readers take
+    the limits as an argument; without one they take `Limits.current()`.
+
+    Attributes:
+        voxels: most voxels of a file, by default those of 1024 x 1024 x 1024.
+        grid_voxels: most voxels of a grid that a volume is resampled to because of its spacing.
+        spacing: least and largest edge of a voxel, in mm.
+        extent: largest length of a volume along an axis, in mm.
+        extension_bytes: most bytes between a NIfTI header and the voxels.
+        trailing_bytes: most bytes behind the voxels.
+        hounsfield: refuse a CT whose values cannot be told to be Hounsfield units, see `check_hounsfield`.
+
+    Example:
+
+    ```python
+    microscopy = ks.volumes.Limits(spacing=(1e-4, 1.0), hounsfield=False)
+    volume = ks.volumes.read_volume("slide.nii.gz", microscopy)
+    ```
+    """
+
+    voxels: int = 1 << 30
+    grid_voxels: int = 1 << 30
+    spacing: tuple[float, float] = (0.01, 100.0)
+    extent: float = 4000.0
+    extension_bytes: int = 1 << 24
+    trailing_bytes: int = 1 << 20
+    hounsfield: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("voxels", "grid_voxels", "extension_bytes", "trailing_bytes"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise ValueError(f"limits: {name}: expected an integer from 0. Received: {value!r}")
+        if len(self.spacing) != 2 or not 0 < self.spacing[0] <= self.spacing[1]:
+            raise ValueError(f"limits: spacing: expected a least and a largest edge in mm. Received: {self.spacing!r}")
+        if not self.extent > 0:
+            raise ValueError(f"limits: extent: expected a length in mm. Received: {self.extent!r}")
+
+    @classmethod
+    def current(cls) -> Self:
+        """The limits that the environment variable `KERAS_SPATIAL_LIMITS` sets, or the defaults.
+
+        It holds `name=value` pairs with semicolons between them: `voxels=4e9; spacing=0.0001:1; hounsfield=no`. A
+        variable reaches every process of a run, and every step of a pipeline on one machine.
+
+        Raises:
+            ValueError: if it names no limit, or a value is no number.
+        """
+        return cls.parse(os.environ.get(VARIABLE, ""))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Limits from `name=value; name=value`; what is not named keeps its default.
+
+        Raises:
+            ValueError: as `current`.
+        """
+        known = {field.name: field.default for field in fields(cls)}
+        values: dict[str, Any] = {}
+        for part in filter(None, (p.strip() for p in text.split(";"))):
+            name, _, value = (p.strip() for p in part.partition("="))
+            if name not in known:
+                raise ValueError(f"{VARIABLE}: expected name=value with a name of {list(known)}. Received: {part!r}")
+            try:
+                values[name] = _value(value, known[name])
+            except (ValueError, KeyError, OverflowError) as error:
+                raise ValueError(
+                    f"{VARIABLE}: {name}: expected a value such as {_example(known[name])}. Received: {value!r}"
+                ) from error
+        return replace(cls(), **values)
+
+
+def _value(text: str, like: Any) -> Any:
+    if isinstance(like, bool):
+        return {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}[text.lower()]
+    if isinstance(like, tuple):
+        least, largest = (float(part) for part in text.split(":"))
+        return least, largest
+    return int(float(text)) if isinstance(like, int) else float(text)
+
+
+def _example(like: Any) -> str:
+    if isinstance(like, bool):
+        return "yes or no"
+    return ":".join(f"{v:g}" for v in like) if isinstance(like, tuple) else f"{like:g}"

@@ -1,0 +1,95 @@
+"""From a scanner's intensities to a network's input, by modality."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Window:
+    """`clip((value - low) / (high - low), 0, 1)`, for a CT in Hounsfield units: one organ's window for all scans."""
+
+    low: float = -512.0
+    high: float = 512.0
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"Window: expected low below high. Received: low={self.low}, high={self.high}")
+
+    def __call__(self, array: np.ndarray) -> np.ndarray:
+        """float32 of the array's shape, 0 to 1."""
+        result = np.asarray(array, np.float32) * np.float32(1 / (self.high - self.low))
+        result += np.float32(-self.low / (self.high - self.low))
+        return np.clip(result, 0, 1, out=result)
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """`(clip(value, low, high) - mean) / deviation`, nnU-Net's normalisation of CT.
+
+    The four numbers are those of the labelled voxels of all training cases: `low` and `high` the 0.5th and the 99.5th
+    percentile (Isensee et al., "nnU-Net", Nature Methods 18, 2021, supplementary note 2).
+    """
+
+    low: float
+    high: float
+    mean: float
+    deviation: float
+
+    def __post_init__(self) -> None:
+        if not (self.low < self.high and self.deviation > 0):
+            raise ValueError(f"Percentiles: expected low below high and a positive deviation. Received: {self}")
+
+    def __call__(self, array: np.ndarray) -> np.ndarray:
+        """float32 of the array's shape."""
+        result = np.clip(np.asarray(array, np.float32), np.float32(self.low), np.float32(self.high))
+        result -= np.float32(self.mean)
+        result *= np.float32(1 / self.deviation)
+        return result
+
+
+@dataclass(frozen=True)
+class ZScore:
+    """`(value - mean) / deviation` of each volume by itself, for modalities without a scale, such as MR.
+
+    Attributes:
+        nonzero: take mean and deviation of the voxels that are not 0, and leave those at 0: for scans whose
+            surroundings were cut away, as skull-stripped ones.
+    """
+
+    nonzero: bool = False
+
+    def __call__(self, array: np.ndarray) -> np.ndarray:
+        """float32 of the array's shape; a volume of one value becomes 0."""
+        result = np.asarray(array, np.float32)
+        inside = result != 0 if self.nonzero else np.ones(result.shape, bool)
+        known = result[inside].astype(np.float64)
+        mean, deviation = (known.mean(), known.std()) if known.size else (0.0, 0.0)
+        scaled = (result - np.float32(mean)) * np.float32(1 / deviation if deviation > 0 else 0)
+        return np.where(inside, scaled, np.float32(0))
+
+
+Normalisation = Window | Percentiles | ZScore
+KINDS: dict[str, type[Normalisation]] = {"window": Window, "percentiles": Percentiles, "zscore": ZScore}
+
+
+def to_json(normalisation: Normalisation) -> dict[str, Any]:
+    """A normalisation as a dictionary of its kind and its numbers."""
+    kind = next(name for name, known in KINDS.items() if type(normalisation) is known)
+    return {"kind": kind, **asdict(normalisation)}
+
+
+def from_json(value: Any) -> Normalisation:
+    """The normalisation that `to_json` wrote.
+
+    Raises:
+        ValueError: if it names no kind, or its numbers are not those of the kind.
+    """
+    kind = KINDS.get(str(value.get("kind"))) if isinstance(value, dict) else None
+    if kind is None:
+        raise ValueError(f"normalisation: expected a kind of {list(KINDS)}. Received: {value!r:.200}")
+    try:
+        return kind(**{name: number for name, number in value.items() if name != "kind"})
+    except TypeError as error:
+        raise ValueError(f"normalisation: expected the numbers of {kind.__name__}. Received: {value!r:.200}") from error

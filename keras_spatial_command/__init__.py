@@ -1,0 +1,49 @@
+"""The command `keras-spatial`: its arguments alone, so that its help needs no TensorFlow, whose import takes seconds.
+
+It stands beside `keras_spatial` because importing anything of that package imports TensorFlow. What the commands do is
+in `keras_spatial.commands`.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from keras_spatial_command.arguments import parser
+
+DONE, FAILED, REFUSED = 0, 1, 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: without the command's name; those of the process by default.
+
+    Returns:
+        The exit status: 0 if all is done, 1 if something of it could not be done, 2 if nothing was begun because the
+        arguments or the inputs are wrong.
+    """
+    chosen = parser().parse_args(arguments)
+    if getattr(chosen, "identifiers", None):
+        os.environ["KERAS_SPATIAL_IDENTIFIERS"] = chosen.identifiers
+    try:
+        _check(chosen)
+        return importlib.import_module(f"keras_spatial.commands.{chosen.command}").run(chosen)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        print("error: interrupted; results that are complete are kept.", file=sys.stderr)
+        return 130
+
+
+def _check(chosen: argparse.Namespace) -> None:
+    """What can be known before seconds go by for the import of TensorFlow."""
+    model = getattr(chosen, "model", None)
+    if model in (None, "unet3d"):
+        return
+    if not Path(model).is_file():
+        found = "a folder" if Path(model).is_dir() else "no regular file" if Path(model).exists() else "no such file"
+        raise ValueError(f"The model must be a .keras file. Received: {model!r}, {found}")

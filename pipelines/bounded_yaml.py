@@ -1,0 +1,211 @@
+"""The one reader of YAML: what a file says is measured before it is built.
+
+A few hundred bytes of YAML can stand for billions of values (an alias of a list of aliases of a list ...), and deep
+nesting ends in a RecursionError. So the events of the parser, which need no recursion, are counted first, with each
+alias counted as what it stands for.
+"""
+
+import os
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+VARIABLE = "KERAS_SPATIAL_YAML_LIMITS"
+
+
+class YamlError(ValueError):
+    """A text is no YAML, or asks for more than the limits allow."""
+
+
+@dataclass(frozen=True)
+class YamlLimits:
+    """What is accepted of a YAML text.
+
+    Attributes:
+        size: most bytes.
+        depth: most lists and mappings inside one another.
+        values: most scalars, lists and mappings, with each alias counted as all that it stands for.
+    """
+
+    size: int = 1 << 17
+    depth: int = 50
+    values: int = 20_000
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"YAML limits: {name}: expected an integer from 1. Received: {value!r}")
+
+    @classmethod
+    def current(cls, default: "YamlLimits | None" = None) -> "YamlLimits":
+        """`default`, but for what the environment sets: `KERAS_SPATIAL_YAML_LIMITS="values=1000000; depth=90"`.
+
+        Raises:
+            YamlError: if it holds something else.
+        """
+        limits = vars(default or cls()).copy()
+        for part in filter(None, (p.strip() for p in os.environ.get(VARIABLE, "").split(";"))):
+            name, _, value = (p.strip() for p in part.partition("="))
+            if name not in limits or not (value.isascii() and value.isdigit() and 1 <= len(value) <= 15):
+                raise YamlError(f"{VARIABLE}: expected pairs such as values=1000000; depth=90. Received: {part!r}")
+            limits[name] = int(value)
+        return cls(**limits)
+
+
+def read_yaml(path: str | Path, limits: YamlLimits | None = None) -> list[Any]:
+    """The documents of a YAML file.
+
+    Args:
+        path: of the file.
+        limits: what is accepted; `YamlLimits.current()` by default.
+
+    Raises:
+        YamlError: unreadable, not UTF-8, no YAML, a key twice, or beyond the limits; the message names the file.
+    """
+    limits = limits or YamlLimits.current()
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(limits.size + 1)
+        if len(content) > limits.size:
+            raise _too_much(str(path), "size", limits, f"at least {len(content)} bytes")
+        text = content.decode("utf-8")
+    except YamlError:
+        raise
+    except (OSError, ValueError) as error:
+        raise YamlError(f"{path}: cannot be read as UTF-8 text. Received: {error}") from error
+    return parse_yaml(text, str(path), limits)
+
+
+def parse_yaml(text: str, where: str, limits: YamlLimits | None = None) -> list[Any]:
+    """The documents of a YAML text.
+
+    Args:
+        text: YAML.
+        where: name for messages: a file, or an argument.
+        limits: what is accepted; `YamlLimits.current()` by default.
+
+    Raises:
+        YamlError: as `read_yaml`.
+    """
+    limits = limits or YamlLimits.current()
+    if len(text) > limits.size:
+        raise _too_much(where, "size", limits, f"at least {len(text)} bytes")
+    try:
+        _measure(text, where, limits)
+        return list(yaml.load_all(text, _Loader))
+    except YamlError:
+        raise
+    except _REFUSED as error:
+        message = " ".join(cut(str(error)).split())
+        raise YamlError(f"{where}: cannot be read as YAML. Received: {type(error).__name__}: {message}") from error
+
+
+def shortened(value: Any) -> str:
+    """How a value shows in a message: a few of its parts, whatever its size."""
+    return cut(_repr.repr(value))
+
+
+def cut(text: str) -> str:
+    return text if len(text) <= 300 else f"{text[:300]}…"
+
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 200
+
+
+# Besides its own errors, PyYAML lets through those of dates, numbers and characters that are none.
+_REFUSED = (
+    yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, for which a key that stands twice is an error instead of the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
+            if name in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                )
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def _measure(text: str, where: str, limits: YamlLimits) -> None:
+    """Raise unless the text keeps the limits; takes time and memory in proportion to its length alone."""
+    # For each open list or mapping: its anchor, and the values inside so far.
+    open_nodes: list[tuple[str | None, int]] = [(None, 0)]
+    sizes: dict[str, int] = {}
+    total = 0
+
+    def add(inner: int, new: int) -> None:
+        nonlocal total
+        anchor, inside = open_nodes[-1]
+        open_nodes[-1] = anchor, inside + inner
+        total += new
+        if total > limits.values:
+            raise _too_much(where, "values", limits, f"at least {total}, with each alias counted as what it stands for")
+
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in open_nodes):
+                raise YamlError(f"{where}: the alias *{event.anchor} stands inside of what it names. Write it out.")
+            # An alias of nothing is the loader's to name.
+            count = sizes.get(event.anchor or "", 1)
+            add(count, count)
+        elif isinstance(event, yaml.ScalarEvent):
+            if event.anchor:
+                sizes[event.anchor] = 1
+            add(1, 1)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append((event.anchor, 1))
+            if len(open_nodes) - 1 > limits.depth:
+                raise _too_much(where, "depth", limits, f"at least {len(open_nodes) - 1} levels")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, inside = open_nodes.pop()
+            if anchor:
+                sizes[anchor] = inside
+            # What is inside was counted when it came.
+            add(inside, 1)
+
+
+def _too_much(where: str, name: str, limits: YamlLimits, received: str) -> YamlError:
+    return YamlError(
+        f"{where}: expected at most {getattr(limits, name)} for the {name} of a YAML text. Received: {received}. Raise "
+        f"the limit if the text is right: {VARIABLE}='{name}=...'"
+    )
+
+
+def faults(errors: list[Any]) -> list[str]:
+    """The lines that name what pydantic found wrong, without values that fill the screen."""
+    lines = []
+    for fault in errors:
+        name = ".".join(str(part)[:100] for part in fault["loc"])
+        # Faults of the whole value name their setting in the message, and the value.
+        text = cut(fault["msg"].removeprefix("Value error, "))
+        lines.append(f"{name}: {text}. Received: {shortened(fault['input'])}" if name else text)
+    return lines
+
+
+def mapping(documents: list[Any], where: str) -> Mapping[str, Any]:
+    """The only document of a text, `name: value` pairs; an empty text is an empty mapping.
+
+    Raises:
+        YamlError: for several documents, anything else, or a name that is no text.
+    """
+    if len(documents) > 1:
+        raise YamlError(f"{where}: expected one document. Received: {len(documents)}, with --- between them")
+    values = documents[0] if documents and documents[0] is not None else {}
+    if not isinstance(values, dict):
+        raise YamlError(f"{where}: expected settings as name: value. Received: {shortened(values)}")
+    wrong = [key for key in values if not isinstance(key, str)]
+    if wrong:
+        raise YamlError(f"{where}: expected names that are texts. Received: {shortened(wrong[0])}")
+    return values

@@ -1,0 +1,43 @@
+"""Every case held out once: a network for each fold, and one report over all of them."""
+
+from kfp import dsl
+from kfp.dsl.base_component import BaseComponent
+
+from components.cross_validation.component import cross_validation as put_together
+from components.evaluate.component import evaluate
+from components.ingest.component import ingest_folder
+from components.preprocess.component import preprocess
+from components.train.component import train
+from pipelines.cluster import Cluster
+from pipelines.parameters import Parameters, pipeline
+from pipelines.resources import Resources, guarded
+from pipelines.settings import Settings
+from pipelines.shared import CASES, checked_cases, trained_model
+
+
+def cross_validation(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
+    """The pipeline with these settings as defaults of its parameters; the number of folds is fixed."""
+    give = Resources(cluster)
+    splits = [f"fold-{fold}-of-{settings.folds}" for fold in range(settings.folds)]
+
+    @pipeline(
+        "cross-validation",
+        "Dice over all cases, each held out once, with its interval.",
+        settings,
+        (ingest_folder, preprocess, train, evaluate, put_together),
+        without=("split",),
+        fixed=(*CASES, "folds"),
+    )
+    def build(p: Parameters) -> None:
+        with guarded(cluster):
+            cases = checked_cases(p, settings, give)
+            # Here one at a time: two trainings on one machine would only slow each other down.
+            parallelism = 1 if cluster is None else 0
+            with dsl.ParallelFor(splits, name="folds", parallelism=parallelism) as split:
+                dataset = give(preprocess(cases=cases, split=split, **p.of(preprocess))).output
+                model = trained_model(p, dataset, give)
+                scored = evaluate(cases=cases, dataset=dataset, model=model, **p.of(evaluate))
+                evaluation = give(scored, accelerated=True).outputs["evaluation"]
+            give(put_together(evaluations=dsl.Collected(evaluation), **p.of(put_together)))
+
+    return build

@@ -1,0 +1,39 @@
+"""A small sweep by KFP's own means: trainings at several learning rates, and the best by the validation cases."""
+
+from kfp import dsl
+from kfp.dsl.base_component import BaseComponent
+
+from components.ingest.component import ingest_folder
+from components.preprocess.component import preprocess
+from components.sweep.component import sweep as compared
+from components.train.component import train
+from pipelines.cluster import Cluster
+from pipelines.parameters import Parameters, pipeline
+from pipelines.resources import Resources, guarded
+from pipelines.settings import Settings
+from pipelines.shared import CASES, checked_cases, trained_model
+
+
+def sweep(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
+    """The pipeline with these settings as defaults of its parameters."""
+    give = Resources(cluster)
+
+    @pipeline(
+        "sweep",
+        "Trainings at several learning rates, compared on the validation cases.",
+        settings,
+        (ingest_folder, preprocess, train, compared),
+        also=("learning_rates",),
+        without=("learning_rate",),
+        fixed=CASES,
+    )
+    def build(p: Parameters) -> None:
+        with guarded(cluster):
+            cases = checked_cases(p, settings, give)
+            dataset = give(preprocess(cases=cases, **p.of(preprocess))).output
+            parallelism = 1 if cluster is None else 0
+            with dsl.ParallelFor(p["learning_rates"], name="learning-rates", parallelism=parallelism) as rate:
+                model = trained_model(p, dataset, give, learning_rate=rate)
+            give(compared(models=dsl.Collected(model), **p.of(compared)))
+
+    return build

@@ -1,0 +1,210 @@
+"""The command `keras-spatial`, as a user types it."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import highdicom
+import keras
+import nibabel as nib
+import numpy as np
+import pytest
+from volumes.dicom_files import SECRET, SHAPE, hounsfield, write_series
+
+import keras_spatial as ks
+from keras_spatial.volumes import read_volume
+from keras_spatial_command import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Classes by intensity: 1 above 0 HU, 2 above 256 HU."""
+    inputs = keras.Input((*SHAPE, 1))
+    layer = keras.layers.Conv3D(3, 1)
+    made = keras.Model(inputs, layer(inputs))
+    layer.set_weights([np.array([0, 40, 120], np.float32).reshape(1, 1, 1, 1, 3), np.array([0, -20, -80], np.float32)])
+    path = tmp_path_factory.mktemp("model") / "liver.keras"
+    made.save(path)
+    return str(path)
+
+
+def nifti(path, array):
+    path.parent.mkdir(exist_ok=True, parents=True)
+    nib.save(nib.Nifti1Image(array, np.diag([0.8, 0.7, 2.5, 1])), path)
+    return path
+
+
+WANTED = (hounsfield() > 0).astype(np.uint8) + (hounsfield() > 256)
+
+
+def test_help_answers_in_under_a_second_and_without_tensorflow():
+    for arguments in ([], ["segment"], ["evaluate"], ["plan"], ["info"]):
+        code = (
+            "import sys; from keras_spatial_command import main\ntry: main(sys.argv[1:])\nfinally: print(*sys.modules)"
+        )
+        command = [sys.executable, "-c", code, *arguments, "--help"]
+        started = time.perf_counter()
+        before = os.times().children_user
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+        # Of the processor, for the machine may be busy with something else.
+        assert os.times().children_user - before < 1
+        assert time.perf_counter() - started < 10
+        assert "usage: keras-spatial" in done.stdout
+        assert not {"tensorflow", "keras", "numpy", "keras_spatial"} & set(done.stdout.split())
+
+
+def test_a_folder_of_files_and_series_is_segmented_and_bad_ones_are_named(model, tmp_path, capfd):
+    scans = tmp_path / "scans"
+    nifti(scans / "volume-1.nii.gz", hounsfield())
+    nifti(scans / "volume-2.nii.gz", hounsfield()).write_bytes(b"damaged")
+    series = write_series(scans / SECRET)
+    lone = nifti(tmp_path / "volume-3.nii", hounsfield())
+    status = main(["segment", model, str(scans), str(lone), str(tmp_path / "none.nii"), "-o", str(tmp_path / "out")])
+    said = capfd.readouterr()
+    assert status == 1
+    assert "2 of 5 volumes have no result" in said.err
+    assert SECRET not in said.out + said.err
+    results = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert results[0] == "failed.csv"
+    assert results[1:3] == ["segmentation-1.nii.gz", "segmentation-3.nii.gz"]
+    for name in results[1:]:
+        assert np.array_equal(read_volume(tmp_path / "out" / name).array, WANTED)
+    assert read_volume(tmp_path / "out" / results[3]).affine == pytest.approx(read_volume(series).affine)
+    with (tmp_path / "out" / "failed.csv").open() as file:
+        assert {row["volume"] for row in csv.DictReader(file)} == {"volume-2.nii.gz", "none.nii"}
+
+
+def test_a_series_becomes_a_dicom_segmentation_with_the_names_of_the_classes(model, tmp_path):
+    write_series(tmp_path / "study")
+    options = ["--format", "dcm", "--classes", "background,liver,lesion", "--mesh", "rows:2, columns:2"]
+    assert main(["segment", model, str(tmp_path / "study"), "-o", str(tmp_path / "out"), *options]) == 0
+    (path,) = (tmp_path / "out").iterdir()
+    found = highdicom.seg.segread(path)
+    assert [found.get_segment_description(n).segment_label for n in (1, 2)] == ["liver", "lesion"]
+    assert np.array_equal(read_volume(path).array.max(axis=(0, 1)), WANTED.max(axis=(0, 1)))
+
+
+def test_a_process_of_its_own_makes_the_devices_of_the_mesh(tmp_path):
+    ks.models.UNet3D((*SHAPE, 1), 3, filters=2, levels=1).save(tmp_path / "unet.keras")
+    nifti(tmp_path / "a.nii", hounsfield())
+    command = [sys.executable, "-m", "keras_spatial", "segment", "unet.keras", "a.nii", "-o", "out", "--mesh", "rows:3"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "--layout", "x:rows"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "1/1 a.nii: out/segmentation-a.nii.gz in" in done.stdout
+
+
+def test_a_memory_makes_shards_of_one_device_that_leave_nothing_behind(tmp_path, capsys):
+    inputs = keras.Input((*SHAPE, 1))
+    hidden = keras.layers.Conv3D(32, 3, padding="same", activation="relu")(inputs)
+    keras.Model(inputs, keras.layers.Conv3D(3, 1)(hidden)).save(tmp_path / "model.keras")
+    scan = nifti(tmp_path / "volume-1.nii.gz", hounsfield())
+    command = ["segment", str(tmp_path / "model.keras"), str(scan), "-o"]
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    assert main([*command, str(tmp_path / "out"), "--memory", "80KB"]) == 0
+    assert "shards, one after another, on cpu:0" in capsys.readouterr().out
+    whole, sharded = (read_volume(tmp_path / name / "segmentation-1.nii.gz").array for name in ("whole", "out"))
+    np.testing.assert_array_equal(sharded, whole)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["segmentation-1.nii.gz"]
+
+
+def test_patches_with_overlap_and_flips_give_the_same(model, tmp_path):
+    nifti(tmp_path / "a.nii", hounsfield())
+    options = ["--patches", "--overlap", "0.25", "--flips", "x,z"]
+    assert main(["segment", model, str(tmp_path / "a.nii"), "-o", str(tmp_path / "out"), *options]) == 0
+    assert np.array_equal(read_volume(tmp_path / "out" / "segmentation-a.nii.gz").array, WANTED)
+
+
+def test_results_that_collide_are_refused_before_the_first(model, tmp_path, capsys):
+    for name in ("3.nii", "volume-3.nii.gz"):
+        nifti(tmp_path / "scans" / name, hounsfield())
+    out = tmp_path / "out"
+    assert main(["segment", model, str(tmp_path / "scans"), "-o", str(out)]) == 2
+    assert "segmentation-3.nii.gz" in capsys.readouterr().err
+    assert not out.exists()
+    one = str(tmp_path / "scans" / "3.nii")
+    assert main(["segment", model, one, "-o", str(out)]) == 0
+    assert main(["segment", model, one, "-o", str(out)]) == 2
+    assert "is there" in capsys.readouterr().err
+    assert main(["segment", model, one, "-o", str(out), "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--classes", "background,liver"], "expected 3 names"),
+        (["--overlap", "0.5"], "--patches"),
+        (["--memory", "0.02KB"], "Does not fit"),
+        (["--memory", "1KB", "--mesh", "rows:2", "--layout", "x:rows"], "Does not fit"),
+        (["--offload", "somewhere"], "--offload is where shards wait"),
+        (["--mesh", "rows:many"], "mesh"),
+        (["--format", "dcm"], "has no images"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(model, tmp_path, capsys, options, word):
+    nifti(tmp_path / "a.nii", hounsfield())
+    status = main(["segment", model, str(tmp_path / "a.nii"), "-o", str(tmp_path / "out"), *options])
+    said = capsys.readouterr()
+    # That a file is no series is known when it is read: it has no result, and others may.
+    assert status == (1 if "dcm" in options else 2)
+    assert word in said.err + said.out
+
+
+def test_a_model_that_is_none_is_named(tmp_path, capsys):
+    (tmp_path / "bad.keras").write_bytes(b"no model")
+    for name, word in (("none.keras", "no such file"), ("bad.keras", "a model that Keras saved"), (".", "a folder")):
+        assert main(["info", str(tmp_path / name)]) == 2
+        assert word in capsys.readouterr().err
+
+
+def test_labels_are_compared_whatever_their_format_and_orientation(tmp_path, capsys):
+    volume = read_volume(write_series(tmp_path / "series"))
+    ks.volumes.write_labels(tmp_path / "p" / "segmentation-1.dcm", WANTED, volume)
+    turned = nib.Nifti1Image(WANTED, volume.affine).as_reoriented([[1, -1], [0, 1], [2, 1]])
+    (tmp_path / "t").mkdir()
+    nib.save(turned, tmp_path / "t" / "labels-1.nii.gz")
+    half = WANTED.copy()
+    half[:6] = 0
+    nifti(tmp_path / "p" / "prediction-2.nii", half)
+    nifti(tmp_path / "t" / "labels-2.nii", WANTED)
+    out = tmp_path / "evaluation"
+    names = ["--classes", "background,liver,lesion"]
+    assert main(["evaluate", str(tmp_path / "p"), str(tmp_path / "t"), "-o", str(out), *names]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    expected = 2 * np.sum(half == 1) / (np.sum(half == 1) + np.sum(WANTED == 1))
+    assert summary["classes"]["liver"]["dice"]["value"] == pytest.approx((1 + expected) / 2)
+    with (out / "cases.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["dice"]) for row in rows if row["case"] == "1"] == [1.0, 1.0]
+    assert "liver" in capsys.readouterr().out
+
+
+def test_what_cannot_be_compared_is_named_and_stops_no_other(tmp_path, capsys):
+    nifti(tmp_path / "p" / "1.nii", WANTED)
+    nifti(tmp_path / "t" / "1.nii", WANTED)
+    nifti(tmp_path / "p" / "2.nii", WANTED[1:])
+    nifti(tmp_path / "t" / "2.nii", WANTED[:, 1:])
+    nifti(tmp_path / "t" / "3.nii", WANTED)
+    assert main(["evaluate", str(tmp_path / "p"), str(tmp_path / "t")]) == 1
+    said = capsys.readouterr()
+    assert "DimensionError" in said.out
+    assert "without a prediction" in said.out
+    assert "2 cases" in said.err
+    assert main(["evaluate", str(tmp_path / "p" / "none"), str(tmp_path / "t")]) == 2
+
+
+def test_info_says_what_a_model_is_and_needs(model, capsys):
+    assert main(["info", model, "--mesh", "rows:2"]) == 2
+    assert "columns" in capsys.readouterr().err
+    assert main(["info", model, "--mesh", "rows:2", "--layout", "x:rows"]) == 0
+    said = capsys.readouterr().out
+    for word in ("12, 10, 6, 1", "classes", "3", "6 (24 B)", "1 x 1 x 1 voxels", "memory in all"):
+        assert word in said

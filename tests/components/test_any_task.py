@@ -1,0 +1,127 @@
+"""Somebody's own data through the steps: two MR channels, four classes, volumes of differing sizes."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from components.compare.compare import compare_models
+from components.cross_validation.cross_validation import report_folds
+from components.evaluate.evaluate import evaluate_model, load_metrics
+from components.ingest.ingest import ingest_volumes
+from components.preprocess.preprocess import build_dataset, open_dataset
+from components.report.report import report_run
+from components.segment.segment import segment_folder
+from components.train.train import train_model
+from datasets.cases import NoCasesError
+from keras_spatial.volumes import read_task
+
+LABELS = ("background", "core", "rim", "tail")
+TRAINING = {
+    "mesh": "rows:2, columns:1", "layout": "x:rows, y:columns", "filters": 4, "levels": 2, "dropout": 0.0, "epochs": 2,
+    "batch_size": 2, "learning_rate": 0.01, "minutes": 0, "seed": 0, "backup_steps": 50, "slices": 1,
+}  # fmt: skip
+
+
+def write(folder, cases):
+    training = []
+    for number in range(cases):
+        shape = (12 + number % 3, 12, 8 + number % 2)
+        label = np.zeros(shape, np.uint8)
+        label[2:6, 2:8, 1:5], label[6:9, 2:8, 1:5], label[9:11, 2:8, 1:5] = 1, 2, 3
+        image = np.stack([40.0 * label, 900 - 200.0 * label], -1).astype(np.float32)
+        for part, array in (("imagesTr", image), ("labelsTr", label)):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(array, np.diag([-1.0, -1.0, 1.0, 1.0])), folder / f"{part}/p{number}.nii.gz")
+        training.append({"image": f"imagesTr/p{number}.nii.gz", "label": f"labelsTr/p{number}.nii.gz"})
+    description = {
+        "name": "Toy", "modality": {"0": "T1", "1": "T2"}, "labels": {str(i): n for i, n in enumerate(LABELS)},
+        "training": training,
+    }  # fmt: skip
+    (folder / "dataset.json").write_text(json.dumps(description))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """All steps once; one case of seven is bad."""
+    root = tmp_path_factory.mktemp("run")
+    write(root / "source", 7)
+    bad = nib.load(root / "source/labelsTr/p3.nii.gz")
+    nib.save(nib.Nifti1Image(np.asarray(bad.dataobj) + np.uint8(3), bad.affine), root / "source/labelsTr/p3.nii.gz")
+    paths = {name: str(root / name) for name in ("cases", "dataset", "model", "evaluation", "predictions")}
+    ingest_volumes(str(root / "source"), paths["cases"], str(root / "quarantine.html"))
+    build_dataset(paths["cases"], paths["dataset"], resolution=0)
+    train_model(paths["dataset"], paths["model"], **TRAINING)
+    facts = evaluate_model(
+        paths["cases"], paths["dataset"], paths["model"], paths["evaluation"], paths["predictions"],
+        mesh=TRAINING["mesh"], layout=TRAINING["layout"], thresholds=False,
+    )  # fmt: skip
+    return root, paths, facts
+
+
+def test_a_bad_case_is_in_the_quarantine_and_no_other_is_lost(run):
+    root, paths, _ = run
+    assert "LabelValueError" in (root / "quarantine.html").read_text()
+    listed = json.loads((root / "cases/dataset.json").read_text())["training"]
+    assert [Path(x["label"]).name[:2] for x in listed] == ["p0", "p1", "p2", "p4", "p5", "p6"]
+    cases = open_dataset(paths["dataset"]).info.metadata["cases"]
+    assert sorted(n for names in cases.values() for n in names) == ["p0", "p1", "p2", "p4", "p5", "p6"]
+
+
+def test_the_model_has_the_classes_and_channels_of_the_data(run):
+    _, paths, _ = run
+    task = read_task(paths["model"])
+    assert task.labels == LABELS and [c.name for c in task.channels] == ["T1", "T2"]
+    history = json.loads((run[0] / "model/training.json").read_text())["history"]
+    assert {"dice_core", "dice_rim", "dice_tail", "val_dice_core"} <= set(history)
+
+
+def test_every_class_is_scored(run):
+    _, paths, facts = run
+    (case,) = load_metrics(paths["evaluation"])
+    assert list(case.classes) == list(LABELS[1:])
+    confusion = np.array(json.loads(facts["evaluation"]["confusion"]))
+    assert confusion.shape == (4, 4)
+    reference = [c.reference for c in case.classes.values()]
+    np.testing.assert_array_equal(confusion.sum(1)[1:], reference)
+    np.testing.assert_array_equal(confusion.sum(0)[1:], [c.predicted for c in case.classes.values()])
+    assert {"dice_core", "dice_rim", "dice_tail"} <= set(facts["evaluation"])
+
+
+def test_the_report_names_the_classes(run):
+    root, paths, _ = run
+    report_run(*paths.values(), str(root / "page.html"), str(root / "summary.md"), title="Toy", seconds={"train": 2.0})
+    page = (root / "page.html").read_text()
+    assert all(name in page for name in LABELS[1:]) and "Liver Dice" not in page and "data:image/png" in page
+    assert "| core |" in (root / "summary.md").read_text()
+
+
+def test_folds_are_put_together(run):
+    root, paths, _ = run
+    table = report_folds([paths["evaluation"]], str(root / "folds.html"), str(root / "folds.json"), title="Folds")
+    assert {"dice_core", "dice_rim", "dice_tail"} <= set(table["table"])
+
+
+def test_the_gate_compares_class_by_class(run):
+    root, paths, _ = run
+    baseline = str(root / "evaluation/metrics.json")
+    decision = compare_models(paths["evaluation"], str(root / "decision.json"), baseline=baseline, tolerance=0.0)
+    assert decision["decision"]["accepted"]
+
+
+def test_new_cases_are_segmented_by_the_task_of_the_model(run, tmp_path):
+    _, paths, _ = run
+    write(tmp_path / "new", 1)
+    segment_folder(
+        str(tmp_path / "new/imagesTr"), paths["model"], str(tmp_path / "out"), mesh="rows:2", layout="x:rows"
+    )
+    labels = np.asarray(nib.load(tmp_path / "out/segmentation-p0.nii.gz").dataobj)
+    assert labels.shape == (12, 12, 8) and labels.max() <= 3
+
+
+def test_a_folder_that_says_nothing_is_told_what_is_missing(tmp_path):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(NoCasesError, match=r"Other data need a dataset\.json"):
+        ingest_volumes(str(tmp_path), str(tmp_path / "cases"), str(tmp_path / "q.html"))

@@ -1,0 +1,85 @@
+"""The parameters of the components are the fields of their groups of settings, and those of the definition of a run."""
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from kfp.dsl.types import type_utils
+
+from components.base import component
+from components.settings import Group, kfp_type, kfp_value
+from components.train.settings import LocalTrainingSettings, TrainingSettings
+from pipelines.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+# Inputs whose meaning is another one than that of the setting of their name.
+OTHER = {"phantom": {"seed"}, "segment": {"model"}, "fingerprint": {"data"}, "ingest-folder": {"data"}}
+
+
+def components():
+    for path in sorted(ROOT.glob("components/*/component.py")):
+        module = importlib.import_module(f"components.{path.parent.name}.component")
+        for made in vars(module).values():
+            if hasattr(made, "component_spec") and made.python_func.__globals__["__name__"] == module.__name__:
+                yield pytest.param(made, id=made.component_spec.name)
+
+
+@pytest.mark.parametrize("made", list(components()))
+def test_inputs_that_are_settings_have_their_type_and_default(made):
+    inputs = made.component_spec.inputs or {}
+    titles = {"title"}  # Each pipeline's report has its own heading.
+    for name, facts in inputs.items():
+        field = Settings.model_fields.get(name)
+        skipped = OTHER.get(made.component_spec.name, set()) | titles
+        if field is None or name in skipped or not type_utils.is_parameter_type(facts.type):
+            continue
+        assert facts.default == kfp_value(field.default), name
+        expected = {str: "STRING", int: "NUMBER_INTEGER", float: "NUMBER_DOUBLE", bool: "BOOLEAN"}
+        assert type_utils.get_parameter_type_name(facts.type) == expected[kfp_type(field.annotation)], name
+
+
+@pytest.mark.parametrize(("name", "group"), [("train", LocalTrainingSettings), ("train_job", TrainingSettings)])
+def test_every_training_setting_is_an_explicit_input_with_its_help(name, group):
+    made = getattr(importlib.import_module(f"components.{name}.component"), name)
+    inputs = made.component_spec.inputs
+    for field, facts in group.model_fields.items():
+        assert inputs[field].description == facts.description
+        assert f"{field}:" in made.component_spec.implementation.container.command[-1]
+
+
+class Own(Group):
+    """Settings of a test."""
+
+    number: int = 3
+    words: tuple[str, ...] = ("a",)
+    options: dict[str, float] = {}  # noqa: RUF012 - pydantic copies it.
+
+
+@component
+def own_component(text: str, settings: Annotated[dict, Own]) -> str:
+    """Return its settings.
+
+    Args:
+        text: any.
+    """
+    import json
+
+    return json.dumps({"text": text, **settings})
+
+
+def test_a_new_setting_is_one_field():
+    signature = inspect.signature(own_component.python_func)
+    assert [str(p) for p in signature.parameters.values()] == [
+        "text: str",
+        "number: int = 3",
+        "words: str = '[\"a\"]'",
+        "options: str = '{}'",
+    ]
+    assert (
+        own_component.python_func(text="t", number=4)
+        == '{"text": "t", "number": 4, "words": "[\\"a\\"]", "options": "{}"}'
+    )
+    # And back: what the component hands on is read as the group.
+    assert Own.model_validate({"number": 4, "words": '["a"]', "options": '{"b": 1}'}).options == {"b": 1.0}

@@ -1,0 +1,340 @@
+"""Folders and results in an object store: a real S3-compatible server on loopback, and a volume."""
+
+import json
+import time
+from pathlib import Path
+
+import kubernetes_server as fake
+import pytest
+from moto.server import ThreadedMotoServer
+
+from components import resume, storage
+from components.results import located
+from components.train.worker import _near
+from components.train_job.settings import JobSettings
+from components.train_job.train_job import train_in_job
+
+TRAINING = {
+    "mesh": "rows:2",
+    "layout": "x:rows",
+    "filters": 2,
+    "levels": 2,
+    "dropout": 0.0,
+    "epochs": 2,
+    "batch_size": 1,
+    "learning_rate": 0.003,
+    "minutes": 0.0,
+    "seed": 0,
+    "backup_steps": 50,
+    "slices": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(server, monkeypatch, tmp_path):
+    """URL of an empty folder in a bucket."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": server,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    system = storage._system("s3://")
+    if not system.exists("bucket"):
+        system.mkdir("bucket")
+    return f"s3://bucket/{tmp_path.name}"
+
+
+@pytest.fixture(params=["volume", "s3"])
+def place(request, tmp_path):
+    """A folder of a mounted volume, or a URL."""
+    return request.getfixturevalue("bucket") if request.param == "s3" else str(tmp_path / "volume")
+
+
+def tree(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "data"
+    (path / "deep" / "er").mkdir(parents=True)
+    (path / "volume-0.nii.gz").write_bytes(b"0" * 1000)
+    (path / "deep" / "er" / "ünï.txt").write_text("text")
+    (path / "empty").write_bytes(b"")
+    return path
+
+
+def test_a_folder_comes_back_as_it_went(bucket, folder, tmp_path):
+    storage.upload(folder, storage.join(bucket, "data"))
+    assert tree(storage.download(storage.join(bucket, "data"), tmp_path / "back")) == tree(folder)
+
+
+def test_a_file_comes_back_under_its_name(bucket, folder, tmp_path):
+    url = storage.join(bucket, "volume-0.nii.gz")
+    storage.upload(folder / "volume-0.nii.gz", url)
+    near = storage.local(url, tmp_path / "cache")
+    assert near.name == "volume-0.nii.gz"
+    assert near.read_bytes() == b"0" * 1000
+
+
+def test_a_path_is_used_where_it_is(folder):
+    assert storage.local(str(folder)) == folder
+
+
+def test_what_is_not_there_is_named(bucket, tmp_path):
+    with pytest.raises(storage.StorageError, match=r"s3://bucket/.*/none: nothing is there"):
+        storage.download(storage.join(bucket, "none"), tmp_path / "x")
+
+
+def test_a_store_that_refuses_is_named(bucket, tmp_path):
+    with pytest.raises(storage.StorageError, match=r"s3://no-such-bucket/x: .*Look at the address, the credentials"):
+        storage.upload(__file__, "s3://no-such-bucket/x")
+
+
+def test_an_unknown_kind_of_store_is_named():
+    with pytest.raises(storage.StorageError, match=r"ssss://x: cannot be opened.*expected one of \['gcs', 'gs'"):
+        storage.local("ssss://x")
+
+
+def test_a_fingerprint_changes_with_content_of_the_same_size(bucket, folder):
+    storage.upload(folder, storage.join(bucket, "data"))
+    before = resume.fingerprint(storage.join(bucket, "data"))
+    assert resume.fingerprint(storage.join(bucket, "data")) == before
+    (folder / "volume-0.nii.gz").write_bytes(b"1" * 1000)
+    storage.upload(folder, storage.join(bucket, "data"))
+    assert resume.fingerprint(storage.join(bucket, "data")) != before
+
+
+def test_json_is_absent_until_it_is_there(place):
+    assert storage.read_json(storage.join(place, "record.json")) is None
+    storage.write_json(storage.join(place, "record.json"), {"a": 1})
+    assert storage.read_json(storage.join(place, "record.json")) == {"a": 1}
+    storage.remove(place)
+    storage.remove(place)
+    assert storage.read_json(storage.join(place, "record.json")) is None
+
+
+def test_backups_outlive_the_machine_that_wrote_them(bucket, tmp_path):
+    url = storage.join(bucket, "work")
+    with storage.mirrored(url, tmp_path / "first", seconds=0.05) as work:
+        (work / "backup.npz").write_bytes(b"step 50")
+        # The machine could be lost from here on.
+        deadline = time.monotonic() + 20
+        while not storage.exists(url) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert storage.download(url, tmp_path / "elsewhere").joinpath("backup.npz").read_bytes() == b"step 50"
+        (work / "backup.npz").write_bytes(b"step 100")
+    with storage.mirrored(url, tmp_path / "second", uploads=False) as work:
+        assert (work / "backup.npz").read_bytes() == b"step 100"
+
+
+def test_a_folder_that_cannot_be_written_says_what_an_administrator_has_to_change(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        storage.StorageError, match=r"cannot be written by user \d+, groups .* belongs to user .*fsGroup"
+    ):
+        storage.writable(tmp_path / "file" / "folder")
+
+
+# Steps whose results lie in a store
+
+
+class Artifact:
+    """As KFP gives it: a path of the pod's own."""
+
+    def __init__(self, path, metadata=None):
+        self.path, self.metadata, self.uri = str(path), dict(metadata or {}), str(path)
+
+
+class Steps:
+    """Two steps in pods of their own, of which the first makes something large."""
+
+    def __init__(self, tmp_path):
+        self.folder, self.calls, self.pods = tmp_path / "pods", [], 0
+
+    def make(self, cases, summary):
+        self.calls.append("make")
+        Path(cases).mkdir(parents=True)
+        (Path(cases) / "volume-0.nii").write_bytes(b"v" * 10_000)
+        Path(summary).write_text("1 case")
+        return {"cases": {"usable": 1}}
+
+    def use(self, cases, result):
+        self.calls.append("use")
+        Path(result).write_text(str(sum(len(v) for v in tree(cases).values())))
+
+    def run(self):
+        """One run of both; the artifacts, by name."""
+        self.pods += 1
+        pod = self.folder / str(self.pods)
+        pod.mkdir(parents=True)
+        cases, summary, result = (Artifact(pod / name) for name in ("cases", "summary", "result"))
+        resume.step("make", self.make, outputs={"cases": cases, "summary": summary}, stored=("cases",))
+        # KFP carries what is in the artifact's folder, and its metadata, to another pod.
+        resume.step("use", self.use, inputs={"cases": cases}, outputs={"result": result})
+        return {"cases": cases, "summary": summary, "result": result}
+
+
+@pytest.fixture
+def steps(place, tmp_path, monkeypatch):
+    monkeypatch.setenv(resume.STORE_VARIABLE, place)
+    monkeypatch.setenv(resume.RUN_VARIABLE, "run-1")
+    return Steps(tmp_path)
+
+
+def test_large_results_are_passed_on_by_reference(steps, place):
+    made = steps.run()
+    assert list(tree(made["cases"].path)) == [storage.REFERENCE]
+    assert located(made["cases"].path).startswith(place)
+    assert made["cases"].metadata["location"].startswith(place)
+    assert Path(made["summary"].path).read_text() == "1 case"
+    assert Path(made["result"].path).read_text() == "10000"
+
+
+def test_a_run_takes_from_the_store_what_an_earlier_one_has_made(steps, monkeypatch):
+    first = steps.run()
+    monkeypatch.setenv(resume.RUN_VARIABLE, "run-2")
+    second = steps.run()
+    assert steps.calls == ["make", "use"]
+    assert Path(second["result"].path).read_text() == "10000"
+    assert Path(second["summary"].path).read_text() == "1 case"
+    assert second["cases"].metadata == first["cases"].metadata
+
+
+def test_other_code_is_other_results(steps, monkeypatch):
+    steps.run()
+    monkeypatch.setattr(resume, "code_version", lambda: "other")
+    steps.run()
+    assert steps.calls == ["make", "use"] * 2
+
+
+def test_a_step_that_was_interrupted_is_not_taken_for_finished(steps, monkeypatch):
+    def full(cases, summary):
+        Path(cases).mkdir(parents=True)
+        raise OSError("disk is full")
+
+    made = Artifact(steps.folder / "x"), Artifact(steps.folder / "y")
+    with pytest.raises(OSError, match="disk is full"):
+        resume.step("make", full, outputs=dict(zip(("cases", "summary"), made, strict=True)), stored=("cases",))
+    monkeypatch.setenv(resume.RUN_VARIABLE, "run-2")
+    steps.run()
+    assert steps.calls == ["make", "use"]
+
+
+def test_results_that_were_deleted_are_made_again(steps, place, monkeypatch):
+    first = steps.run()
+    storage.remove(located(first["cases"].path))
+    monkeypatch.setenv(resume.RUN_VARIABLE, "run-2")
+    assert Path(steps.run()["result"].path).read_text() == "10000"
+    # The small result of the second step is still there.
+    assert steps.calls == ["make", "use", "make"]
+
+
+def test_a_store_that_fails_after_a_training_does_not_cost_its_backup(place, tmp_path, monkeypatch):
+    monkeypatch.setenv(resume.STORE_VARIABLE, place)
+    monkeypatch.setenv(resume.RUN_VARIABLE, "run-1")
+    monkeypatch.setenv(resume.SCRATCH_VARIABLE, str(tmp_path / "scratch"))
+
+    def train(model, scratch):
+        (Path(scratch) / "backup.npz").write_bytes(b"state")
+        Path(model).write_text("model")
+
+    def full(*arguments):
+        raise storage.StorageError("the store is full")
+
+    monkeypatch.setattr(resume.results.Results, "finish", full)
+    with pytest.raises(storage.StorageError, match="the store is full"):
+        resume.step("train", train, outputs={"model": Artifact(tmp_path / "model")}, scratch=True)
+    assert [p.name for p in (tmp_path / "scratch").rglob("*.npz")] == ["backup.npz"]
+
+
+def test_a_record_that_is_cut_off_is_none(steps, place):
+    steps.run()
+    if storage.is_url(place):
+        pytest.skip("an object appears whole")
+    for record in Path(place).glob("*/record.json"):
+        record.write_bytes(record.read_bytes()[:20])
+    assert storage.read_json(str(next(Path(place).glob("make-*/record.json")))) is None
+
+
+def test_scratch_has_a_folder_for_each_run_and_leaves_nothing(place, tmp_path, monkeypatch):
+    monkeypatch.setenv(resume.SCRATCH_VARIABLE, place)
+    seen = []
+
+    def train(model, scratch):
+        seen.append((Path(scratch) / "backup.npz").exists())
+        (Path(scratch) / "backup.npz").write_bytes(b"state")
+        if len(seen) % 2:
+            raise RuntimeError("killed")
+        Path(model).write_text("model")
+
+    for run in ("run-1", "run-1", "run-2", "run-2"):
+        monkeypatch.setenv(resume.RUN_VARIABLE, run)
+        try:
+            resume.step("train", train, outputs={"model": Artifact(tmp_path / f"{run}.keras")}, scratch=True)
+        except RuntimeError:
+            continue
+        assert storage.read_json(storage.join(place, run, "x")) is None
+    # The second attempt of a run finds the first one's backup, and another run does not.
+    assert seen == [False, True, False, True]
+    assert storage.is_url(place) or not [p for p in Path(place).rglob("*") if p.is_file()]
+
+
+def test_a_step_of_other_code_than_the_packages_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv(resume.CODE_VARIABLE, "0123456789abcdef")
+    with pytest.raises(resume.OtherCodeError, match=r"compiled from code 0123456789abcdef, and the image has .*digest"):
+        resume.step("make", print, outputs={})
+
+
+# A job of several pods whose folders lie in a store
+
+
+def test_a_job_may_share_a_url_in_place_of_a_volume(bucket, tmp_path):
+    """The launching step and each of the pods have nothing in common but the store."""
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "cases").write_text("cases")
+    scratch = storage.join(bucket, "run-1", "train_job-abc")
+
+    def made(name, body):
+        if body["kind"] == "TrainJob":
+            job = storage.read_json(body["spec"]["trainer"]["command"][-1])
+            for number in (1, 0):
+                pod(job, number == 0)
+
+    def pod(job, first):
+        with _near(job, first) as (dataset, model, work):
+            assert (Path(dataset) / "cases").read_text() == "cases"
+            (Path(work) / "backup.npz").write_bytes(b"state")
+            Path(model).mkdir()
+            facts = dict.fromkeys(("framework", "mesh", "layout", "resolution", "epochs", "parameters", "processes"), 1)
+            (Path(model) / "training.json").write_text(json.dumps({**facts, "history": {"loss": [2.0, 1.0]}}))
+
+    with fake.running() as server:
+        server.created = made
+        server.frames = [fake.Frame("Complete")]
+        job = JobSettings(kind="TrainJob", nodes=2, image="i", cpu="2", memory="4Gi")
+        result = train_in_job(
+            str(tmp_path / "dataset"),
+            str(tmp_path / "model"),
+            job=job.to_json(),
+            scratch=scratch,
+            api=fake.api(server),
+            poll=0.01,
+            **TRAINING,
+        )
+    assert result["model"]["final_loss"] == 1.0
+    assert isinstance(storage.read_json(storage.join(scratch, "heartbeat")), float)
+    assert storage.download(storage.join(scratch, "work"), tmp_path / "work").joinpath("backup.npz").exists()

@@ -1,0 +1,61 @@
+"""The component `train` on a TPU slice, which is simulated: the whole training, and its resumption from a backup."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import simulated_tpu
+from mesh_tensorflow import simd_mesh_impl
+
+import keras_spatial as ks
+from components.preprocess.preprocess import build_dataset
+from components.train.train import train_model
+from datasets.phantom import write_lits_folder
+from keras_spatial.runtimes import tpu
+
+SETTINGS = {
+    "mesh": "rows:2",
+    "layout": "x:rows",
+    "filters": 2,
+    "levels": 2,
+    "epochs": 2,
+    "slices": 1,
+    "ema": 0.5,
+}
+
+
+@pytest.fixture
+def slice_(monkeypatch):
+    """A TPU slice of as many cores as a mesh asks for; the meshes that were started."""
+    started = []
+
+    def start(mesh, tpu=None):
+        started.append((mesh, tpu))
+        return simulated_tpu.strategy(mesh)
+
+    monkeypatch.setattr(ks, "tpu_strategy", start)
+    monkeypatch.setattr(tpu, "check_strategy", lambda strategy, devices: None)
+    monkeypatch.setattr(simd_mesh_impl, "tpu_ops", simulated_tpu.MirroredCollectives)
+    return started
+
+
+def test_the_component_trains_on_a_slice_as_on_cpus(tmp_path, slice_):
+    cases, dataset = tmp_path / "cases", tmp_path / "dataset"
+    write_lits_folder(cases, cases=3, size=16)
+    build_dataset(str(cases), str(dataset), resolution=16, mesh="rows:2", layout="x:rows")
+    found = {}
+    for accelerator in ("cpu", "tpu"):
+        folder = tmp_path / accelerator
+        given = {**SETTINGS, "accelerator": accelerator}
+        train_model(str(dataset), str(folder / "model"), scratch=str(folder / "work"), **given)
+        facts = json.loads((folder / "model" / "training.json").read_text())
+        weights = keras.saving.load_model(folder / "model" / "model.keras", compile=False).get_weights()
+        found[accelerator] = facts["history"], weights
+    assert slice_ == [("rows:2", "local")]
+    (expected, weights), (history, found_weights) = found["cpu"], found["tpu"]
+    for name, values in expected.items():
+        np.testing.assert_allclose(history[name], values, rtol=1e-3, atol=1e-4, err_msg=name)
+    for a, b in zip(found_weights, weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+    assert (tmp_path / "tpu" / "work" / "backup.npz").is_file()

@@ -1,0 +1,277 @@
+"""Training as practitioners do it, each way in small form: the networks, objectives, schedules and stops of `train`."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_spatial as ks
+from components.preprocess.preprocess import build_dataset
+from components.train import best, memory, network, objective
+from components.train.history import read_epochs, readable
+from components.train.schedule import rate
+from components.train.settings import LocalTrainingSettings, TrainingError, TrainingSettings, files_of
+from components.train.train import train_model
+from datasets.phantom import write_lits_folder
+from keras_spatial.volumes import LITS, Channel, Task, ZScore
+
+SMALL = {"mesh": "rows:2", "layout": "x:rows", "filters": 2, "levels": 2, "epochs": 2, "slices": 0}
+OWN = {"mesh": "rows:2", "layout": "x:rows", "epochs": 1, "slices": 0, "network": "own_networks:network"}
+
+FROM_MEDICAI = """
+from medicai.models import ResNetBackbone, UNet
+
+def network(input_shape, classes):
+    encoder = ResNetBackbone(
+        input_shape=input_shape, num_blocks=[1, 1, 1, 1], block_type="basic_block", num_filters=[64, 6, 8, 10],
+        conv_filters=[64],
+    )
+    return UNet(
+        encoder=encoder, encoder_depth=3, num_classes=classes, decoder_filters=(8, 6, 5, 4, 3),
+        classifier_activation=None, decoder_block_type="transpose",
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    cases, folder = tmp_path_factory.mktemp("cases"), tmp_path_factory.mktemp("dataset")
+    write_lits_folder(cases, cases=4, size=16)
+    build_dataset(str(cases), str(folder), resolution=16, mesh="rows:2", layout="x:rows")
+    return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def own_code_is_importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+
+def trained(dataset, folder, **settings):
+    """The folder of a model, and what is recorded of its training."""
+    train_model(dataset, str(folder / "model"), scratch=str(folder / "work"), **settings)
+    return folder / "model", json.loads((folder / "model" / "training.json").read_text())
+
+
+def test_the_whole_recipe_of_nnunet(dataset, tmp_path, capsys):
+    folder, facts = trained(
+        dataset,
+        tmp_path,
+        **{**SMALL, "levels": 3, "epochs": 3},
+        network="residual_unet",
+        network_options={"blocks": [1, 1, 1]},
+        optimizer="sgd",
+        optimizer_options={"momentum": 0.99, "nesterov": True, "weight_decay": 3e-5},
+        schedule="poly",
+        learning_rate=0.01,
+        augmentation="nnunet",
+        accumulation=2,
+        ema=0.9,
+        global_clipnorm=12.0,
+    )
+    assert set(facts["history"]) >= {"loss", "val_loss", "dice_lesion", "val_dice_liver", "supervised1_loss"}
+    # The outputs of deep supervision are no part of the model; any Keras loads it.
+    model = keras.saving.load_model(folder / "model.keras", compile=False)
+    assert len(model.outputs) == 1
+    assert model.output_shape == (None, 16, 16, 16, 3)
+    out = capsys.readouterr().out
+    assert "train: plan: memory in all" in out
+    assert out.index("train: plan: memory in all") < out.index("train: epoch 1/3")
+    assert "left: " in out
+
+
+def test_a_network_in_bfloat16(dataset, tmp_path):
+    folder, facts = trained(dataset, tmp_path, **{**SMALL, "epochs": 1}, network="vnet", precision="mixed_bfloat16")
+    assert np.isfinite(facts["history"]["loss"]).all()
+    model = keras.saving.load_model(folder / "model.keras", compile=False)
+    assert model.layers[1].dtype_policy.name == "mixed_bfloat16"
+
+
+def test_a_users_own_network_and_loss_are_trained_unmodified(dataset, tmp_path):
+    _, facts = trained(dataset, tmp_path, **OWN, network_options={"width": 3}, loss="own_networks:loss")
+    assert facts["parameters"] == (27 + 1) * 3 + (81 + 1) * 3 + (3 + 1) * 3
+
+
+def test_a_network_of_a_library_is_trained_unmodified(dataset, tmp_path, monkeypatch):
+    pytest.importorskip("medicai")
+    (tmp_path / "from_medicai.py").write_text(FROM_MEDICAI)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    _, facts = trained(dataset, tmp_path, **{**OWN, "network": "from_medicai:network"})
+    assert facts["parameters"] > 100_000
+    assert np.isfinite(facts["history"]["loss"]).all()
+
+
+def test_a_file_is_fine_tuned(dataset, tmp_path):
+    model = network.make(TrainingSettings(filters=2, levels=2), (16, 16, 16, 1), 3)
+    model.save(tmp_path / "first.keras")
+    rates = {"learning_rate": 1e-9, "schedule": "constant", "warmup": 0.0}
+    folder, _ = trained(dataset, tmp_path, **{**OWN, "network": str(tmp_path / "first.keras"), **rates})
+    after = keras.saving.load_model(folder / "model.keras", compile=False)
+    for a, b in zip(model.trainable_weights, after.trainable_weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_the_model_is_that_of_the_best_validation_and_not_the_last(dataset, tmp_path, monkeypatch):
+    """The weights of each validation are kept beside, and one in the middle is made out to be the best."""
+    scores, seen = iter([0.2, 0.9, 0.1, 0.3]), {}
+    consider = best.BestWeights.consider
+
+    def told(self, epoch, values):
+        seen[epoch] = [np.array(w) for w in self.model.get_weights()]
+        consider(self, epoch, {"dice_liver": next(scores)})
+
+    monkeypatch.setattr(best.BestWeights, "consider", told)
+    folder, facts = trained(dataset, tmp_path, **{**SMALL, "epochs": 4})
+    assert facts["best"] == {"epoch": 2, "dice": 0.9}
+    saved = keras.saving.load_model(folder / "model.keras", compile=False).get_weights()
+    for found, expected in zip(saved, seen[1], strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert any(np.abs(a - b).max() > 0 for a, b in zip(seen[1], seen[3], strict=True))
+
+
+def test_training_ends_when_validations_get_no_better(dataset, tmp_path, monkeypatch, capsys):
+    scores = iter([0.5, 0.4, 0.5, 0.3, 0.2, 0.1])
+    consider = best.BestWeights.consider
+    monkeypatch.setattr(
+        best.BestWeights, "consider", lambda self, epoch, values: consider(self, epoch, {"dice_liver": next(scores)})
+    )
+    _, facts = trained(dataset, tmp_path, **{**SMALL, "epochs": 6}, validations=6, patience=2)
+    assert facts["epochs"] == 3
+    assert "no better Dice than that of epoch 1 (0.5): ending" in capsys.readouterr().out
+
+
+def test_an_epoch_that_no_validation_fell_on_is_validated_at_the_end(dataset, tmp_path):
+    _, facts = trained(dataset, tmp_path, **{**OWN, "epochs": 5}, validations=2)
+    assert facts["validation_every"] == 2
+    assert [epoch["epoch"] for epoch in read_epochs(tmp_path / "work" / "epochs.jsonl")] == [0, 1, 2, 3, 4]
+    assert len(facts["history"]["val_dice_liver"]) == 3
+
+
+def test_a_device_that_cannot_hold_a_step_is_named_with_a_mesh_that_can(dataset, tmp_path):
+    with pytest.raises(TrainingError, match=r"Does not fit: .*\n(.*\n)*It fits on \d+ devices: mesh='") as caught:
+        trained(dataset, tmp_path, **SMALL, device_memory="0.4MB")
+    assert "recompute=auto or precision=mixed_bfloat16" in str(caught.value)
+    assert not (tmp_path / "model").exists()
+
+
+def test_layers_are_recomputed_where_memory_is_short():
+    def planned(**changes):
+        settings = TrainingSettings(mesh="rows:2", layout="x:rows", filters=2, levels=3, **changes)
+        model = network.make(settings, (16, 16, 16, 1), 3)
+        spatial = ks.partition(model, ks.SpatialParallel(ks.device_mesh(settings.mesh), settings.layout))
+        objective.compile_model(spatial, settings, LITS)
+        return memory.plan_training(spatial, settings, lambda: model).memory
+
+    whole = planned()
+    assert planned(recompute="auto", device_memory=f"{0.9e-6 * whole:.6f}MB") <= 0.9 * whole
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"network": "own_networks:missing"}, "network: own_networks:missing cannot be imported"),
+        ({"network": "no_such_module_of_mine:unet"}, "cannot be imported"),
+        ({"network": "own_networks:no_model"}, "to make a keras.Model. Received: str"),
+        ({"network": "own_networks:too_few_classes"}, "does not fit the data set"),
+        ({"network_options": {"widht": 3}}, "does not take input_shape, classes and"),
+        ({"optimizer_options": {"momentun": 3}}, "optimizer_options: Adam does not take"),
+        ({"loss": "dice_crossentropy", "loss_options": {"dice": 3}}, "loss_options: DiceCrossentropy does not take"),
+    ],
+)
+def test_what_the_users_code_does_not_know_is_named_before_the_first_step(dataset, tmp_path, settings, expected):
+    with pytest.raises(TrainingError, match=expected):
+        trained(dataset, tmp_path, **{**OWN, **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"network": "unett"}, "network: expected one of unet, residual_unet, vnet, attention_unet, module:function"),
+        ({"network": "a b:c"}, "network: expected module:function"),
+        ({"network": "own:network", "filters": 4}, "filters: the network 'own:network' does not read this setting"),
+        ({"network": "m.keras", "precision": "mixed_bfloat16"}, "precision: .*The file says it already"),
+        ({"loss": "dice"}, "loss: expected one of dice_crossentropy"),
+        ({"device_memory": "lots"}, "device_memory"),
+        ({"augmentation": "some"}, "augmentation"),
+        ({"mesh": "rows:3", "layout": "x:rows", "processes": 2}, "processes: expected a divisor of the mesh's 3"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_named(settings, expected):
+    with pytest.raises(ValueError, match=expected):
+        LocalTrainingSettings(**settings)
+
+
+def test_the_key_of_a_step_holds_the_users_files(tmp_path, monkeypatch):
+    assert files_of("unet") == ""
+    assert files_of("runs/first/model.keras") == "runs/first/model.keras"
+    assert files_of("own_networks:network") == str(Path(__file__).parent / "own_networks.py")
+    package = tmp_path / "own_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert files_of("own_package.deep:network") == str(package)
+
+
+@pytest.mark.parametrize("fall", ["cosine", "poly"])
+def test_the_learning_rate_falls_to_nearly_nothing(fall):
+    rates = [rate(0.01, progress / 100, 0.05, fall) for progress in range(101)]
+    assert rates[5] == pytest.approx(0.01)
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+    assert rates[100] <= 0.0001
+    assert rate(0.01, 0.525, 0.05, "poly") == pytest.approx(0.01 * 0.5**0.9)
+
+
+def test_a_constant_rate_stays():
+    assert rate(0.01, 0.99, 0.05, "constant") == 0.01
+
+
+def test_class_weights_reach_the_loss():
+    made = objective.loss(TrainingSettings(class_weights=(1.0, 2.0, 3.0)), LITS)
+    assert made.crossentropy.class_weights == (1.0, 2.0, 3.0)
+
+
+def test_the_task_weighs_the_classes_where_the_settings_do_not():
+    settings = TrainingSettings(loss="crossentropy")
+    assert objective.loss(settings, LITS).class_weights == (1.0, 8.0, 16.0)
+    assert objective.loss(settings, dataclasses.replace(LITS, loss_weights=())).class_weights is None
+
+
+def test_intensities_without_bounds_are_neither_clipped_nor_raised_to_a_power():
+    settings = TrainingSettings(augmentation="nnunet")
+    windowed = objective.augmentation(settings, LITS)
+    assert windowed.bounds == (0, 1) and windowed.gamma > 0
+    task = Task("toy", ("background", "a", "b", "c"), (Channel("T1", ZScore()),))
+    standardised = objective.augmentation(settings, task)
+    assert (standardised.bounds, standardised.gamma, standardised.classes) == (None, 0, 4)
+
+
+def test_times_are_readable():
+    assert [readable(s) for s in (3.2, 99, 720, 9000)] == ["3 s", "99 s", "12 min", "2.5 h"]
+
+
+def test_a_model_of_several_outputs_is_reduced_to_its_first():
+    inputs = keras.Input((4, 4, 4, 1))
+    model = keras.Model(inputs, [keras.layers.Conv3D(3, 1)(inputs), keras.layers.Conv3D(3, 1)(inputs)])
+    assert network.inference_model(model).output_shape == (None, 4, 4, 4, 3)
+
+
+def test_each_process_reads_its_own_blocks_alone(tmp_path, capfd):
+    """Of images stored in the two blocks of the mesh; in one block both processes read everything."""
+    cases = tmp_path / "cases"
+    write_lits_folder(cases, cases=4, size=32, difficulty="hard")
+    settings = {"mesh": "rows:2", "layout": "x:rows"}
+    read = {}
+    for name, stored in (("blocks", settings), ("whole", {"mesh": "rows:1", "layout": "x:rows"})):
+        folder = tmp_path / name
+        build_dataset(str(cases), str(folder / "dataset"), resolution=16, **stored)
+        capfd.readouterr()
+        trained(str(folder / "dataset"), folder, **{**SMALL, "epochs": 3}, processes=2, validations=3)
+        out = capfd.readouterr().out
+        read[name] = [int(n) for n in re.findall(r"train: process \d has read (\d+) bytes", out)]
+        assert ("its own blocks of them" in out) == (name == "blocks")
+    assert len(read["blocks"]) == len(read["whole"]) == 2
+    # Records hold some text besides; what is read ahead differs by a batch or two.
+    assert max(read["blocks"]) < 0.75 * min(read["whole"])

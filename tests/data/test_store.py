@@ -1,0 +1,197 @@
+"""A data set whose files are damaged, missing, swapped or mixed is named, and never read as another one."""
+
+import json
+import shutil
+import struct
+
+import numpy as np
+import pytest
+from isal import isal_zlib
+
+from datasets.phantom.phantom_dataset_builder import Builder, PhantomConfig
+from keras_spatial.data import Box, Store, StoreError, open_builder
+from keras_spatial.data.packing import PackedTensor, pack
+
+SIZE = (16, 16, 16)
+ALL = Box((0, 0, 0), SIZE)
+BLOCK = Box((0, 0, 0), (8, 8, 16))
+
+
+def build(folder, seed=0):
+    config = PhantomConfig(resolution=16, cases=(4, 1, 1), blocks=(2, 2, 1), seed=seed)
+    builder = Builder(config=config, data_dir=str(folder))
+    builder.download_and_prepare()
+    return builder
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def folder(built, tmp_path):
+    return shutil.copytree(built.data_dir, tmp_path / "copy")
+
+
+def shard(folder, name):
+    (path,) = folder.glob(f"*-{name}.tfrecord*")
+    return path
+
+
+def swap(one, other):
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+
+
+def records(path):
+    """The records of a TFRecord file, each with its checksums."""
+    data, position, found = path.read_bytes(), 0, []
+    while position < len(data):
+        (length,) = struct.unpack_from("<Q", data, position)
+        found.append(data[position : position + length + 16])
+        position += length + 16
+    return found
+
+
+def reverse(path):
+    path.write_bytes(b"".join(records(path)[::-1]))
+
+
+def read_all(folder, box=ALL, split="train"):
+    store = Store(folder, split)
+    return [store.read(case, box) for case in range(store.cases)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "box"),
+    [
+        (lambda f: swap(shard(f, "train_0_0_0"), shard(f, "train_1_0_0")), ALL),
+        (lambda f: swap(shard(f, "train_0_0_0"), shard(f, "train_1_0_0")), BLOCK),
+        (lambda f: reverse(shard(f, "train_1_0_0")), ALL),
+        (lambda f: reverse(shard(f, "train_0_0_0")), BLOCK),
+        (lambda f: [reverse(path) for path in f.glob("*train*tfrecord*")], ALL),
+    ],
+    ids=["two blocks", "two blocks, one read", "one reordered", "one reordered, alone", "all reordered"],
+)
+def test_records_in_the_place_of_others_are_an_error(folder, damage, box):
+    read_all(folder, box)
+    damage(folder)
+    with pytest.raises(StoreError, match=r"(?s)tfrecord.*(expected|split).*Received"):
+        read_all(folder, box)
+
+
+def test_the_validation_cases_do_not_pass_for_the_test(folder):
+    for block in ("0_0_0", "0_1_0", "1_0_0", "1_1_0"):
+        swap(shard(folder, f"validation_{block}"), shard(folder, f"test_{block}"))
+    with pytest.raises(StoreError, match=r"expected 'phantom-0-5'.*Received: 'phantom-0-4'"):
+        read_all(folder, split="test")
+
+
+def test_the_whole_volumes_of_tfds_refuse_swapped_blocks_too(folder, built):
+    swap(shard(folder, "train_0_0_0"), shard(folder, "train_1_0_0"))
+    target = folder.parents[1] / "root" / "phantom" / built.builder_config.name / str(built.version)
+    shutil.copytree(folder, target)
+    copy = Builder(config=built.builder_config, data_dir=str(folder.parents[1] / "root"))
+    with pytest.raises(Exception, match="swapped"):
+        list(copy.as_dataset("train"))
+
+
+def test_a_block_of_a_case_from_another_data_set_is_an_error(folder, tmp_path):
+    other = build(tmp_path / "other", seed=1)
+    shutil.copy(shard(other.data_path, "train_1_1_0"), shard(folder, "train_1_1_0"))
+    with pytest.raises(StoreError, match="mixed with those of another data set"):
+        read_all(folder)
+
+
+def test_without_an_order_in_the_metadata_the_blocks_are_compared_with_each_other(folder):
+    metadata = json.loads((folder / "metadata.json").read_text())
+    metadata.pop("order")
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    read_all(folder)
+    reverse(shard(folder, "train_1_0_0"))
+    with pytest.raises(StoreError, match=r"train_1_0_0"):
+        read_all(folder)
+
+
+def edit(folder, name, change):
+    path = folder / name
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda f: shard(f, "train_1_1_0").unlink(), id="a shard deleted"),
+        pytest.param(lambda f: shard(f, "train_1_1_0").write_bytes(b""), id="a shard empty"),
+        pytest.param(lambda f: shard(f, "train_1_1_0").write_bytes(b"x" * 1000), id="a shard of text"),
+        pytest.param(lambda f: shard(f, "train_1_1_0").write_bytes(bytes(1 << 20)), id="a shard of zeros"),
+        *(
+            pytest.param(lambda f, n=n, c=c: (f / n).write_bytes(c), id=f"{n} {what}")
+            for n in ("metadata.json", "dataset_info.json", "features.json")
+            for what, c in (("empty", b""), ("cut", b'{"a": '), ("other", b'["a"]'), ("no UTF-8", b"\xff\xfe"))
+        ),
+        pytest.param(lambda f: (f / "metadata.json").unlink(), id="no metadata.json"),
+        pytest.param(lambda f: (f / "dataset_info.json").unlink(), id="no dataset_info.json"),
+        pytest.param(lambda f: (f / "features.json").unlink(), id="no features.json"),
+        pytest.param(lambda f: shutil.rmtree(f), id="no folder"),
+        *(
+            pytest.param(lambda f, v=v: edit(f, "metadata.json", lambda m: m.update(v)), id=str(v))
+            for v in (
+                {"blocks": [2, 2]}, {"blocks": [0, 2, 1]}, {"blocks": "221"}, {"blocks": [2.5, 2, 1]},
+                {"blocks": [4, 1, 1]}, {"order": {"train": ["a"]}}, {"order": 3},
+                {"order": {"train": [1, 2, 3, 4]}}, {"order": {"train": ["a", "b", "c", "d"]}},
+            )
+        ),
+        pytest.param(
+            lambda f: edit(f, "dataset_info.json", lambda i: i["splits"][0].update(shardLengths=["7"])), id="a count"
+        ),
+    ],
+)  # fmt: skip
+def test_missing_and_damaged_files_are_named(folder, damage):
+    damage(folder)
+    with pytest.raises(StoreError, match=f"(?s){folder}.*build"):
+        read_all(folder)
+
+
+def test_a_folder_that_is_no_data_set_is_named(tmp_path):
+    with pytest.raises(StoreError, match=r"dataset_info\.json and features\.json missing"):
+        open_builder(tmp_path)
+
+
+TENSOR = PackedTensor(shape=(4, 4, 4), dtype=np.uint8, stored=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        isal_zlib.compress(bytes(65)),
+        isal_zlib.compress(bytes(63)),
+        isal_zlib.compress(bytes(1 << 24)),
+        isal_zlib.compress(bytes(64)) + b"x",
+        isal_zlib.compress(bytes(64))[:-1],
+        isal_zlib.compress(bytes(64))[:-4] + bytes(4),
+        b"",
+        b"x",
+    ],
+    ids=["longer", "shorter", "a bomb", "something behind", "cut", "checksum", "empty", "text"],
+)
+def test_a_stream_of_another_length_than_its_shape_is_an_error(stream):
+    with pytest.raises((ValueError, isal_zlib.error)):
+        TENSOR.decode_stored(stream)
+
+
+def test_packed_arrays_come_back():
+    array = np.random.default_rng(0).integers(0, 3, (4, 4, 4)).astype(np.uint8)
+    assert np.array_equal(TENSOR.decode_stored(pack(array).data), array)
+    empty = PackedTensor(shape=(0, 4, 4), dtype=np.uint8, stored=np.uint8)
+    assert empty.decode_stored(pack(array[:0]).data).shape == (0, 4, 4)
+
+
+def test_a_shape_that_its_bytes_cannot_fill_allocates_nothing():
+    tensor = PackedTensor(shape=(None, None, None), dtype=np.uint8, stored=np.uint8)
+    with pytest.raises(ValueError, match="cannot hold"):
+        tensor.decode_stored({"value": pack(np.zeros(9, np.uint8)).data, "shape": [1 << 20, 1 << 20, 1 << 20]})

@@ -1,0 +1,80 @@
+"""The halo exchange by itself: what arrives, and that its adjoint is its transpose."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from equality import split
+
+from keras_spatial.engine.halo import Halo, assemble, exchange, exchange_adjoint
+from keras_spatial.engine.tensors import mesh_shape_of
+from keras_spatial.layout import Axis
+from keras_spatial.mesh_tensorflow import mtf
+
+BLOCK = (3, 2)
+CASES = [
+    ("2x2", [(1, 1), (1, 1)]),
+    ("4x2", [(2, 0), (0, 1)]),
+    ("1x3", [(0, 0), (2, 1)]),
+    ("3x3", [(4, 5), (3, 2)]),  # wider than a block: from two and three neighbours
+    ("2x4", [(7, 0), (0, 7)]),  # beyond the mesh's edge
+]
+
+
+def laid_out(impl, value: np.ndarray, blocks: tuple[int, int]):
+    axes = [
+        Axis(name, size, count, size // count)
+        for name, size, count in zip(("x", "y"), value.shape, blocks, strict=True)
+    ]
+    graph = mtf.Graph()
+    tensor = mtf.Tensor(mtf.Operation([], mtf.Mesh(graph, "m"), name="o"), mesh_shape_of(axes), tf.float64)
+    return impl.import_tf_tensor(tensor, tf.constant(value))
+
+
+def halos_of(mesh: str, widths) -> tuple[tuple[int, int], list[Halo]]:
+    rows, columns = (int(n) for n in mesh.split("x"))
+    used = [Halo(i, i, *w) for i, w in enumerate(widths) if any(w)]
+    return (rows, columns), used
+
+
+@pytest.mark.parametrize(("mesh", "widths"), CASES)
+def test_every_slice_receives_its_neighbourhood(mesh, widths):
+    impl = split(mesh).runtime.mesh_impl()
+    blocks, halos = halos_of(mesh, widths)
+    whole = np.random.default_rng(0).normal(size=(blocks[0] * BLOCK[0], blocks[1] * BLOCK[1]))
+    x = laid_out(impl, whole, blocks)
+    margins = [m.tensor_list for m in exchange(impl, x, halos)]
+    padded = np.pad(whole, widths)
+    for pnum, own in enumerate(x.tensor_list):
+        row, column = divmod(pnum, blocks[1])
+        seen = assemble(own, [m[pnum] for m in margins], halos)
+        begin = (row * BLOCK[0], column * BLOCK[1])
+        end = [b + n + sum(w) for b, n, w in zip(begin, BLOCK, widths, strict=True)]
+        np.testing.assert_array_equal(seen, padded[begin[0] : end[0], begin[1] : end[1]])
+
+
+@pytest.mark.parametrize(("mesh", "widths"), CASES)
+def test_adjoint_is_the_transpose(mesh, widths):
+    """<E x, y> = <x, E' y> for random x and y, where E is the exchange."""
+    impl = split(mesh).runtime.mesh_impl()
+    blocks, halos = halos_of(mesh, widths)
+    generator = np.random.default_rng(1)
+    x = laid_out(impl, generator.normal(size=(blocks[0] * BLOCK[0], blocks[1] * BLOCK[1])), blocks)
+    margins = exchange(impl, x, halos)
+
+    def random_like(t):
+        return impl.LaidOutTensor([tf.constant(generator.normal(size=s.shape)) for s in t.tensor_list])
+
+    def inner(a, b):
+        return sum(float(tf.reduce_sum(s * t)) for s, t in zip(a.tensor_list, b.tensor_list, strict=True))
+
+    dx, dmargins = random_like(x), [random_like(m) for m in margins]
+    forward = inner(x, dx) + sum(inner(m, d) for m, d in zip(margins, dmargins, strict=True))
+    backward = inner(x, exchange_adjoint(impl, dx, dmargins, halos))
+    assert forward == pytest.approx(backward, rel=1e-12)
+
+
+def test_nothing_is_sent_where_nothing_is_needed():
+    impl = split("2x2").runtime.mesh_impl()
+    x = laid_out(impl, np.zeros((6, 4)), (2, 2))
+    assert exchange(impl, x, []) == []
+    assert exchange_adjoint(impl, x, [], []) is x

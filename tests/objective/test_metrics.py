@@ -1,0 +1,147 @@
+"""Metrics of a partitioned model have Keras's state, or are refused by name when the model is compiled."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from equality import split
+from keras import ops
+
+import keras_spatial as ks
+from keras_spatial.objective import UnsupportedObjective
+from keras_spatial.objective.probe import NoMerge, merge_of
+
+GENERATOR = np.random.default_rng(0)
+SHAPE = (21, 19)
+CLASSES = GENERATOR.integers(0, 3, (3, *SHAPE))
+ONE_HOT = np.eye(3, dtype="float32")[CLASSES]
+BINARY = (CLASSES[..., None] > 0).astype("float32")
+SCORES = GENERATOR.uniform(0.01, 0.99, (3, *SHAPE, 3)).astype("float32")
+PROBABILITIES = SCORES / SCORES.sum(-1, keepdims=True)
+
+
+def identity(channels: int) -> keras.Model:
+    """A model whose predictions are its inputs."""
+    inputs = keras.Input((*SHAPE, channels))
+    return keras.Model(inputs, keras.layers.Activation("linear")(inputs))
+
+
+def mean_difference(y_true, y_pred):
+    """A scalar."""
+    return ops.mean(y_pred) - ops.mean(y_true)
+
+
+def worst_case(y_true, y_pred):
+    return ops.max(ops.abs(y_true - y_pred), axis=(1, 2, 3))
+
+
+METRICS = {
+    "accuracy": (lambda: "accuracy", CLASSES, PROBABILITIES),
+    "mse": (lambda: "mse", ONE_HOT, PROBABILITIES),
+    "binary-crossentropy": (keras.metrics.BinaryCrossentropy, BINARY, SCORES[..., :1]),
+    "binary-iou": (keras.metrics.BinaryIoU, BINARY, SCORES[..., :1]),
+    "mean-iou": (lambda: keras.metrics.MeanIoU(3, sparse_y_pred=False), CLASSES, PROBABILITIES),
+    "one-hot-iou": (lambda: keras.metrics.OneHotMeanIoU(3), ONE_HOT, PROBABILITIES),
+    "auc": (lambda: keras.metrics.AUC(num_thresholds=20), BINARY, SCORES[..., :1]),
+    "precision-at-recall": (lambda: keras.metrics.PrecisionAtRecall(0.5), BINARY, SCORES[..., :1]),
+    "recall": (keras.metrics.Recall, BINARY, SCORES[..., :1]),
+    "root-mean-squared-error": (keras.metrics.RootMeanSquaredError, ONE_HOT, PROBABILITIES),
+    "top-k": (lambda: keras.metrics.SparseTopKCategoricalAccuracy(2), CLASSES, PROBABILITIES),
+    "hinge": (keras.metrics.Hinge, BINARY, SCORES[..., :1]),
+    "cosine": (keras.metrics.CosineSimilarity, ONE_HOT, PROBABILITIES),
+    "scalar-function": (lambda: mean_difference, ONE_HOT, PROBABILITIES),
+    "function-of-cases": (lambda: worst_case, ONE_HOT, PROBABILITIES),
+    "own-dice": (lambda: ks.metrics.Dice(1), CLASSES, PROBABILITIES),
+}
+WEIGHTS = {
+    "none": None,
+    "voxels": GENERATOR.uniform(0.5, 2, (3, *SHAPE)).astype("float32"),
+    "cases": GENERATOR.uniform(0.5, 2, (3,)).astype("float32"),
+}
+
+
+def evaluated(model: keras.Model, make, labels, predictions, weight) -> dict[str, float]:
+    kind = "metrics" if weight is None else "weighted_metrics"
+    model.compile(
+        "sgd", "mse" if labels.ndim == 4 else keras.losses.SparseCategoricalCrossentropy(), **{kind: [make()]}
+    )
+    if weight is None:
+        found = model.evaluate(predictions, labels, batch_size=2, verbose=0, return_dict=True)
+    else:
+        # Keras's own losses take no weights of cases for images, so the metrics are updated by themselves.
+        model.compile("sgd", ks.losses.Crossentropy(from_logits=False), weighted_metrics=[make()])
+        found = model.evaluate(predictions, labels, sample_weight=weight, batch_size=2, verbose=0, return_dict=True)
+    del found["loss"]
+    return found
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("name", METRICS)
+def test_value_is_that_of_keras(name, weight):
+    make, labels, predictions = METRICS[name]
+    if weight == "cases" and name in ("binary-iou", "mean-iou", "one-hot-iou", "auc", "precision-at-recall", "recall"):
+        pytest.skip("Keras broadcasts no weights of cases to images here")
+    if weight == "cases" and name == "scalar-function":
+        pytest.skip("Keras broadcasts no weights to a scalar")
+    if weight == "voxels" and name in ("scalar-function", "function-of-cases", "auc", "precision-at-recall", "recall"):
+        pytest.skip("Keras broadcasts no weights of voxels to these values")
+    if weight == "voxels" and name == "binary-iou":
+        pytest.skip("Keras asks for weights of the predictions' rank")
+    model = identity(predictions.shape[-1])
+    weights = WEIGHTS[weight]
+    (expected,) = evaluated(model, make, labels, predictions, weights).values()
+    for mesh in (split("2x2"), split("cores:2, rows:2", "batch:cores, x:rows")):
+        (found,) = evaluated(ks.partition(model, mesh), make, labels, predictions, weights).values()
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+class Largest(keras.metrics.Metric):
+    """Its state is a maximum, which is no sum over voxels."""
+
+    def __init__(self, name="largest", **options):
+        super().__init__(name=name, **options)
+        self.value = self.add_variable((), "zeros", name="value")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.value.assign(ops.maximum(self.value, ops.max(ops.abs(y_true - y_pred))))
+
+    def result(self):
+        return self.value
+
+
+class FirstBatch(keras.metrics.Metric):
+    """What it adds depends on what it has."""
+
+    def __init__(self, name="first", **options):
+        super().__init__(name=name, **options)
+        self.seen = self.add_variable((), "zeros", name="seen")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.seen.assign_add(ops.sum(y_pred) / (1.0 + self.seen))
+
+    def result(self):
+        return self.seen
+
+
+@pytest.mark.parametrize("cls", [Largest, FirstBatch])
+def test_a_state_without_a_known_merge_is_refused_by_name_when_the_model_is_compiled(cls):
+    model = ks.partition(identity(3), split("2x2"))
+    with pytest.raises(UnsupportedObjective, match=f"Metric '{cls().name}'.*state"):
+        model.compile("sgd", "mse", metrics=[cls()])
+
+
+@pytest.mark.parametrize("cls", [Largest, FirstBatch])
+def test_a_state_without_a_known_merge_is_replicated_if_asked_for(cls):
+    model = identity(3)
+    (expected,) = evaluated(model, cls, ONE_HOT, PROBABILITIES, None).values()
+    replicated = ks.partition(model, split("2x2"), unsupported="replicate")
+    (found,) = evaluated(replicated, cls, ONE_HOT, PROBABILITIES, None).values()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_how_states_are_merged():
+    labels, predictions = tf.TensorSpec((2, 8, 8, 3)), tf.TensorSpec((2, 8, 8, 3))
+    assert merge_of(keras.metrics.RootMeanSquaredError(), labels, predictions, None).kinds == ("mean", "mean")
+    assert merge_of(keras.metrics.OneHotIoU(3, [0]), labels, predictions, None).kinds == ("sum",)
+    with pytest.raises(NoMerge, match="'value'"):
+        merge_of(Largest(), labels, predictions, None)

@@ -1,0 +1,279 @@
+"""Positions that share a device compute what as many devices compute, to the last bit, in the memory of a few."""
+
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_spatial as ks
+from keras_spatial.runtimes.nodes import Total
+from keras_spatial.runtimes.program import Program
+
+SHAPE = (20, 14, 18, 1)
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.random((3, *SHAPE), "float32")
+LABELS = RANDOM.integers(0, 3, (3, *SHAPE[:-1]), "int32")
+MESHES = [
+    ("rows:2, columns:2", "x:rows, y:columns"),
+    ("slices:2, cores:3", "batch:cores, z:slices"),
+]
+
+
+def distributions(shape, layout, folder):
+    """As many devices as positions; then one device, with shards in host memory and in files."""
+    yield ks.SpatialParallel(ks.device_mesh(shape), layout)
+    yield ks.SpatialParallel(ks.device_mesh(shape, devices=["cpu:0"]), layout)
+    yield ks.SpatialParallel(ks.device_mesh(shape, devices=["cpu:0"]), layout, offload=folder)
+
+
+def unet(distribution, **options):
+    keras.utils.set_random_seed(3)
+    with distribution.scope():
+        model = ks.models.UNet3D(SHAPE, classes=3, filters=4, levels=2, convolutions=1, **options)
+        model.compile(keras.optimizers.Adam(1e-2), ks.losses.DiceCrossentropy(), metrics=[ks.metrics.Dice(class_id=1)])
+    return model
+
+
+def small(distribution):
+    keras.utils.set_random_seed(3)
+    with distribution.scope():
+        inputs = keras.Input(SHAPE)
+        return ks.Model(inputs, ks.layers.Conv3D(3, 3, padding="same")(inputs))
+
+
+def equal(found, expected):
+    found, expected = keras.tree.flatten(found), keras.tree.flatten(expected)
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("shape", "layout"), MESHES)
+def test_training_evaluation_and_prediction_are_equal_to_the_last_bit(shape, layout, tmp_path):
+    results = []
+    for distribution in distributions(shape, layout, tmp_path):
+        model = unet(distribution)
+        data = {"validation_data": (IMAGES, LABELS), "batch_size": 3, "verbose": 0}
+        history = model.fit(IMAGES, LABELS, epochs=2, **data).history
+        evaluated = model.evaluate(IMAGES, LABELS, batch_size=2, verbose=0)
+        results.append([history, evaluated, model.predict(IMAGES, batch_size=2, verbose=0), model.get_weights()])
+    equal(results[1], results[0])
+    equal(results[2], results[0])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gradients_of_calls_and_recomputation_are_equal_to_the_last_bit(tmp_path):
+    results = []
+    for distribution in distributions(*MESHES[0], tmp_path):
+        model = unet(distribution)
+        ks.recompute(model, [["down0_conv1", "down0_norm1"], ["up0_conv1", "up0_norm1"]])
+        with tf.GradientTape() as tape:
+            x = tf.constant(IMAGES)
+            tape.watch(x)
+            loss = tf.reduce_mean(model(x, training=True) ** 2)
+        results.append(tape.gradient(loss, [x, *model.trainable_variables]))
+        model.fit(IMAGES, LABELS, batch_size=3, verbose=0)
+        results[-1].append(model.get_weights())
+    equal(results[1], results[0])
+    equal(results[2], results[0])
+
+
+def test_random_layers_draw_the_same_numbers(tmp_path):
+    results = []
+    for distribution in distributions(*MESHES[0], tmp_path):
+        keras.utils.set_random_seed(5)
+        with distribution.scope():
+            inputs = keras.Input(SHAPE)
+            x = ks.layers.Conv3D(4, 3, padding="same", activation="silu")(inputs)
+            outputs = ks.layers.Conv3D(3, 1)(ks.layers.Dropout(0.5, seed=1)(x))
+            model = ks.Model(inputs, outputs)
+        results.append([model(IMAGES, training=True) for _ in range(2)])
+        assert np.any(results[-1][0] != results[-1][1])
+    equal(results[1], results[0])
+    equal(results[2], results[0])
+
+
+def test_a_keras_model_is_partitioned_and_two_devices_share_its_positions():
+    inputs = keras.Input((30, 22, 3))
+    x = keras.layers.SeparableConv2D(6, 3, strides=2, padding="same", activation="silu")(inputs)
+    x = keras.layers.BatchNormalization()(keras.layers.MaxPooling2D(3, 1)(x))
+    plain = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(x)))
+    images = RANDOM.random((1, 30, 22, 3), "float32")
+    layout = "x:rows, y:columns"
+    placed = ks.partition(plain, ks.SpatialParallel(ks.device_mesh("rows:2, columns:2"), layout))
+    shared = ks.SpatialParallel(ks.device_mesh("rows:2, columns:2", devices=["cpu:0", "cpu:1"]), layout)
+    equal(ks.partition(plain, shared).predict(images, verbose=0), placed.predict(images, verbose=0))
+
+
+def test_blocks_are_read_from_where_they_are_kept_also_when_other_batches_have_followed(tmp_path):
+    *_, distribution = distributions(*MESHES[0], tmp_path)
+    model = unet(distribution)
+    expected = model.predict(IMAGES, batch_size=1, verbose=0)
+    for case, blocks in enumerate(list(model.predict_blocks(IMAGES, batch_size=1))):
+        assert len(blocks) == 4
+        for block in blocks:
+            np.testing.assert_array_equal(block.values, expected[case : case + 1][block.index])
+
+
+def test_images_come_block_by_block(tmp_path):
+    *_, distribution = distributions(*MESHES[0], tmp_path)
+
+    def cut(array, counts):
+        halves = [half for rows in np.split(array, 2, 1) for half in np.split(rows, 2, 2)]
+        return ks.LocalBlocks(tuple(tf.constant(half) for half in halves), counts)
+
+    # Block-wise data are not padded: shards of ten by seven do not suit two levels.
+    images, labels = IMAGES[:1, :, :12], LABELS[:1, :, :12]
+    results = []
+    for x, y in ((images, labels), (cut(images, (1, 2, 2, 1, 1)), cut(labels, (1, 2, 2, 1)))):
+        keras.utils.set_random_seed(3)
+        with distribution.scope():
+            model = ks.models.UNet3D((20, 12, 18, 1), classes=3, filters=4, levels=2, convolutions=1)
+        model.compile("sgd", ks.losses.DiceCrossentropy())
+        model.fit(tf.data.Dataset.from_tensors((x, y)), verbose=0)
+        results.append(model.get_weights())
+    equal(results[1], results[0])
+
+
+def test_models_that_are_gone_leave_no_programs(tmp_path):
+    def programs():
+        gc.collect()
+        return {id(x) for x in gc.get_objects() if isinstance(x, Program)}
+
+    before = programs()  # Of calls under a tape, whose gradient may be asked for at any time.
+    *_, distribution = distributions(*MESHES[0], tmp_path)
+    model = unet(distribution)
+    model.train_on_batch(IMAGES, LABELS)
+    assert programs() - before
+    for blocks in model.predict_blocks(IMAGES, batch_size=3):
+        assert blocks[0].values.size
+    del model, blocks
+    keras.backend.clear_session()
+    assert not programs() - before
+
+
+def test_blocks_go_into_a_file(tmp_path):
+    *_, distribution = distributions(*MESHES[0], tmp_path / "offload")
+    model = unet(distribution)
+    (path,) = ks.inference.predict_to_files(model, IMAGES[:1], tmp_path / "labels.nii")
+    expected = np.argmax(model.predict(IMAGES[:1], verbose=0)[0], -1)
+    np.testing.assert_array_equal(ks.volumes.read_volume(path).array, expected)
+
+
+def test_two_calls_before_their_gradients_are_refused_rather_than_mixed_up():
+    _, distribution, _ = distributions(*MESHES[0], "unused")
+    model = unet(distribution)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(IMAGES[:1], training=True)) + tf.reduce_sum(model(IMAGES[1:2], training=True))
+    with pytest.raises(tf.errors.UnknownError, match="only the last call of a model can be differentiated"):
+        tape.gradient(loss, model.trainable_variables)
+
+
+def test_a_second_gradient_of_one_call_is_refused():
+    _, distribution, _ = distributions(*MESHES[0], "unused")
+    model = unet(distribution)
+    with tf.GradientTape(persistent=True) as tape:
+        loss = tf.reduce_sum(model(IMAGES[:1], training=True))
+    tape.gradient(loss, model.trainable_variables)
+    with pytest.raises(tf.errors.UnknownError, match="asked for a second time"):
+        tape.gradient(loss, model.trainable_variables)
+
+
+def test_nothing_is_kept_after_a_step(tmp_path):
+    *_, distribution = distributions(*MESHES[0], tmp_path)
+    kept = []
+    make = distribution.runtime.mesh_impl
+
+    def mesh_impl():
+        kept.append(make())
+        return kept[-1]
+
+    distribution.runtime.mesh_impl = mesh_impl
+    model = unet(distribution)
+    model.train_on_batch(IMAGES, LABELS)
+    (program,) = [impl.program for impl in kept if impl.program.nodes]
+    assert program._storage.held == 0
+    assert program._storage.peak > IMAGES.nbytes
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 9, 10, 16, 17, 18, 25, 64])
+def test_sums_are_made_in_the_order_of_tensorflows(count):
+    terms = [tf.random.stateless_normal([1000], (count, i)) for i in range(count)]
+    total = Total(count, "SUM")
+    assert [total.add(x) for x in terms] == [False] * (count - 1) + [True]
+    np.testing.assert_array_equal(total.value, tf.add_n(terms))
+
+
+def test_a_disk_that_fills_up_during_training_is_named_and_training_can_go_on_elsewhere(tmp_path):
+    """With a limit on the size of files, which the system raises as it does a full disk."""
+    program = f"""
+import resource, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+import test_streaming as t
+*_, distribution = t.distributions(*t.MESHES[0], {str(tmp_path)!r})
+model = t.unet(distribution)
+limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, limits[1]))
+try:
+    model.train_on_batch(t.IMAGES, t.LABELS)
+except OSError as error:
+    print("NAMED", type(error).__name__, error)
+resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+print("LOSS", model.train_on_batch(t.IMAGES, t.LABELS, return_dict=True)["loss"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert f"NAMED OffloadError [Errno 27] offload='{tmp_path}': could not keep" in done.stdout, done.stderr
+    assert "LOSS 1." in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_rights_is_refused_when_the_distribution_is_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ks.OffloadError, match="could not make a file in it"):
+        ks.SpatialParallel(ks.device_mesh("rows:2", devices=["cpu:0"]), "x:rows", offload=tmp_path / "file")
+
+
+# With two threads it is refused as soon as both wait at once.
+@pytest.mark.parametrize(("threads", "outcomes"), [(2, ("REFUSED", "EQUAL")), (3, ("EQUAL",))])
+def test_two_models_side_by_side_take_turns_or_are_refused_and_never_hang(threads, outcomes):
+    program = f"""
+import sys
+import tensorflow as tf
+tf.config.threading.set_inter_op_parallelism_threads({threads})
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+tf.zeros([1])  # TensorFlow starts with as many threads.
+import test_streaming as t
+distribution = t.ks.SpatialParallel(t.ks.device_mesh("rows:2", devices=["cpu:0"]), "x:rows")
+models = [t.small(distribution) for _ in range(2)]
+both = tf.function(lambda x: [model(x) for model in models], autograph=False)
+try:
+    first, second = both(tf.constant(t.IMAGES[:1]))
+    t.equal(first, second)
+    print("EQUAL")
+except tf.errors.OpError as error:
+    print("REFUSED" if "run side by side in one TensorFlow function" in str(error) else error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() in outcomes, done.stdout + done.stderr
+
+
+def test_a_process_with_one_thread_between_operations_gets_another_or_is_told():
+    program = """
+import tensorflow as tf
+tf.config.threading.set_inter_op_parallelism_threads(1)
+{started}
+import keras_spatial as ks
+ks.SpatialParallel(ks.device_mesh("rows:2", devices=["cpu:0"]), "x:rows")
+print("THREADS", tf.config.threading.get_inter_op_parallelism_threads())
+"""
+    run = {"capture_output": True, "text": True, "timeout": 120}
+    fresh = subprocess.run([sys.executable, "-c", program.format(started="")], **run)
+    assert "THREADS 4" in fresh.stdout, fresh.stderr
+    late = subprocess.run([sys.executable, "-c", program.format(started="tf.zeros([1])")], **run)
+    assert "need two of TensorFlow's threads" in late.stderr

@@ -1,0 +1,48 @@
+"""What the benchmark on the hippocampus reports of its folds, and that other settings are not mixed in."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.hippocampus.__main__ import main, run
+from benchmarks.hippocampus.report import write_report
+from benchmarks.hippocampus.settings import Settings
+from keras_spatial.evaluation import evaluate_classes
+
+LABELS = ("background", "Anterior", "Posterior")
+
+
+def fold(out, number, cases):
+    folder = out / f"fold-{number}"
+    folder.mkdir()
+    training = {"settings": {"mesh": "rows:2", "steps": 7}, "seconds": 120.0, "processor_seconds": 180.0}
+    (folder / "training.json").write_text(json.dumps(training))
+    (folder / "timings.json").write_text(json.dumps([[1000 + 500 * n, 0.5 + n] for n in range(len(cases))]))
+    return cases
+
+
+def case(name, moved):
+    truth = np.zeros((12, 12, 12), np.uint8)
+    truth[2:8, 2:6, 2:8], truth[2:8, 6:10, 2:8] = 1, 2
+    return evaluate_classes(np.roll(truth, moved, 0), truth, (1, 1, 1), LABELS, case=name)
+
+
+def test_the_report_has_every_class_with_its_interval_and_every_fold(tmp_path):
+    folds = {k: fold(tmp_path, k, [case(f"{k}-{n}", n) for n in range(3)]) for k in (0, 2)}
+    text = write_report(tmp_path, folds, of=5)
+    assert "2 of 5 folds, 6 held-out cases" in text and "target 0.885 in five folds: open" in text
+    # Moved by 0, 1 and 2 of six voxels: Dice 1, 5/6 and 4/6.
+    assert "| Anterior | 0.833 (" in text and "| 2 | 0.8333 | 7 | 2.0 | 3.0 |" in text
+    assert json.loads((tmp_path / "report.json").read_text())["summary"]["classes"]["mean"]["dice"]["count"] == 6
+
+
+def test_other_settings_need_another_folder(tmp_path):
+    (tmp_path / "settings.json").write_text("{}")
+    with pytest.raises(SystemExit, match="other settings"):
+        run(tmp_path, tmp_path, Settings())
+
+
+def test_an_ensemble_needs_a_trained_fold(tmp_path):
+    with pytest.raises(SystemExit, match="no trained fold"):
+        main(["segment", "--out", str(tmp_path), "a.nii.gz", "-o", str(tmp_path / "out")])

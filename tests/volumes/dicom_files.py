@@ -1,0 +1,60 @@
+"""DICOM series written slice by slice, with a patient in every place where a header or a name can have one."""
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+SECRET = "ROENTGEN"
+"""A name that stands in the headers, the files' names and the folder's: it may not come out anywhere."""
+SHAPE, SPACING = (12, 10, 6), (0.8, 0.7, 2.5)
+
+
+def hounsfield(shape=SHAPE, seed=0):
+    return np.random.default_rng(seed).integers(-1000, 1000, shape).astype(np.int16)
+
+
+def slice_header(number, *, series="1.2.3.4", study="1.2.3", **changes):
+    """A CT slice: number counts from 0, the first lies at z = -100 mm."""
+    header = Dataset()
+    header.SOPClassUID, header.SOPInstanceUID = CTImageStorage, f"{series}.{number + 1}"
+    header.StudyInstanceUID, header.SeriesInstanceUID, header.FrameOfReferenceUID = study, series, f"{study}.9"
+    header.PatientName, header.PatientID, header.PatientBirthDate = f"{SECRET}^WILHELM", f"{SECRET}-1845", "18450327"
+    header.PatientSex, header.StudyDate, header.StudyTime, header.AccessionNumber = "M", "18951108", "", f"{SECRET}7"
+    header.StudyID, header.ReferringPhysicianName = f"{SECRET}8", f"{SECRET}^ANNA"
+    header.SeriesDescription, header.Modality, header.SeriesNumber = f"hand of {SECRET}", "CT", 3
+    header.InstanceNumber, header.AcquisitionNumber = number + 1, 1
+    header.Rows, header.Columns, header.SamplesPerPixel, header.PhotometricInterpretation = 10, 12, 1, "MONOCHROME2"
+    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 12, 11, 0
+    header.RescaleIntercept, header.RescaleSlope = -1024, 1
+    header.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    header.ImagePositionPatient = [-5, 7, round(-100 + 2.5 * number, 6)]
+    header.PixelSpacing, header.SliceThickness = [0.7, 0.8], 2.5
+    for keyword, value in changes.items():
+        if value is None:
+            delattr(header, keyword)
+        else:
+            setattr(header, keyword, value)
+    return header
+
+
+def save(path, header, values):
+    """Write a slice of HU `[rows, columns]`."""
+    header.PixelData = (values - int(header.get("RescaleIntercept", 0))).astype("<u2").tobytes()
+    header["PixelData"].VR = "OW"
+    header.file_meta = FileMetaDataset()
+    header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID
+    header.file_meta.MediaStorageSOPInstanceUID = header.get("SOPInstanceUID") or generate_uid()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pydicom.dcmwrite(path, header, enforce_file_format=True)
+    return path
+
+
+def write_series(folder, array=None, change=lambda number: {}, order=None, **common):
+    """Write a series of `array` [columns, rows, slices]; `change` gives what differs in the header of a slice."""
+    array = hounsfield() if array is None else array
+    for place, number in enumerate(order or range(array.shape[2])):
+        header = slice_header(number, **{**common, **change(number)})
+        save(folder / f"{SECRET}{place:03d}.dcm", header, array[:, :, number].T)
+    return folder
