@@ -104,7 +104,7 @@ def run(processes: int, arguments: argparse.Namespace, *, threads: int = 1, limi
 
 
 def predicted(processes: int, arguments: argparse.Namespace) -> float:
-    """Bytes that all processes send in a step: margins both ways between neighbours, and rings that sum."""
+    """Bytes that all processes send in a step: halos both ways between neighbours, and rings that sum."""
     import keras_spatial as ks
 
     mesh = ks.device_mesh(f"rows:{processes}", devices=["cpu:0"] * processes)

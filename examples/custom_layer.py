@@ -35,7 +35,7 @@ def smooth(x: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
 
 @ks.register_lowering(Smoothing)
 def lower_smoothing(layer, trace, x):
-    """Neighbours' voxels arrive as margins, and zeros stand where the image ends."""
+    """Neighbours' voxels arrive as halos, and zeros stand where the image ends."""
     return trace.windowed(smooth, x, {1: (1, 1), 2: (1, 1)}, x.axes, weights=[layer.share], name=layer.name)
 
 

@@ -114,8 +114,9 @@ def _warn_of_plain_model(model: keras.Model, inputs: list) -> None:
     names = [_INPUTS[id(x)][1] for x in inputs if id(x) in _INPUTS and _INPUTS[id(x)][0]() is x]
     if names and not isinstance(model, Model):
         warnings.warn(
-            f"Model '{model.name}' is made of the tensors of '{names[0]}', which was partitioned, but it is not "
-            f"partitioned itself: use ks.partition('{model.name}', distribution), or make it of {names[0]}(inputs).",
+            f"Model '{model.name}' is not partitioned. It is made of the input of '{names[0]}', which a partitioned "
+            f"model and the plain model that it was made of share. If it is to be partitioned, use "
+            f"ks.partition({model.name}, distribution), or make it of {names[0]}(inputs).",
             stacklevel=5,
         )
 

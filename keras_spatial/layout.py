@@ -135,7 +135,7 @@ class Window:
             return self.extent - 1
         return max((self.output_size(size, padding) - 1) * self.stride + self.extent - size, 0) // 2
 
-    def margins(self, before: int) -> tuple[int, int]:
+    def halo(self, before: int) -> tuple[int, int]:
         """Inputs that a shard needs below and above its own, for outputs that start `before` below its first input.
 
         The shard's length is a multiple of the stride, and it makes `length / stride` outputs. A negative halo
@@ -161,7 +161,7 @@ class TransposedWindow(Window):
         output = self.output_size(size, padding, output_padding)
         return max((size - 1) * self.stride + self.extent - output, 0) // 2
 
-    def margins(self, before: int) -> tuple[int, int]:
+    def halo(self, before: int) -> tuple[int, int]:
         """Inputs that a shard needs below and above its own, if `before` outputs are cut off below the image."""
         below = max((self.extent - 1 - before) // self.stride, 0)
         above = max((self.stride - 1 + before) // self.stride, 0)

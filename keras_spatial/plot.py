@@ -79,13 +79,13 @@ def partition(
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     window: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draw how an image lies on a mesh of devices: on the left the image with the mesh over it and the margins that are
+    """Draw how an image lies on a mesh of devices: on the left the image with the mesh over it and the halos that are
     exchanged shaded; on the right what each device holds, its own block and the halos it receives from its neighbours.
 
     Args:
         image: `[X, Y]`, `[X, Y, Z]`, or one of them with a last axis of one channel.
         distribution: a `ks.SpatialParallel`, or the number of blocks along each axis, such as `"x:2, y:4"` or a dict.
-        halo: width of the margins in voxels, the same on all split axes or by axis name; a 3x3x3 convolution needs 1.
+        halo: width of the halos in voxels, the same on all split axes or by axis name; a 3x3x3 convolution needs 1.
         position: slice along the axis that is not drawn; by default the middle one. Drawn are x and y, or z and another
             axis if z is split.
         spacing: voxel size in mm.
@@ -152,7 +152,7 @@ def partition(
             axes.invert_xaxis()  # the patient's right, or front, on the left
         axes.set_aspect("equal")
         axes.set_axis_off()
-    whole.set_title(f"one image on {counts[0]} x {counts[1]} devices; margins exchanged are tinted", fontsize=10)
+    whole.set_title(f"one image on {counts[0]} x {counts[1]} devices; halos exchanged are tinted", fontsize=10)
     apart.set_title("what each device holds: its block and its halos", fontsize=10)
     return figure
 

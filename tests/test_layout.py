@@ -11,10 +11,10 @@ WINDOWS = [Window(*w) for w in itertools.product((1, 2, 3, 4, 7), (1, 2, 3), (1,
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 @pytest.mark.parametrize("padding", ["same", "valid", "causal"])
-def test_margins_hold_all_inputs_that_a_block_of_outputs_reads(window, padding):
+def test_halos_hold_all_inputs_that_a_block_of_outputs_reads(window, padding):
     size, length = 48, 6 * window.stride
     before = window.padding_before(size, padding)
-    below, above = window.margins(before)
+    below, above = window.halo(before)
     for block in range(3):
         outputs = range(block * length // window.stride, (block + 1) * length // window.stride)
         reads = {o * window.stride - before + tap * window.dilation for o in outputs for tap in range(window.size)}
@@ -36,11 +36,11 @@ def test_same_padding_is_tensorflows(window, size):
 
 @pytest.mark.parametrize(("size", "stride"), [(1, 1), (2, 2), (3, 2), (4, 2), (5, 3), (3, 1), (1, 2)])
 @pytest.mark.parametrize("padding", ["same", "valid"])
-def test_transposed_margins_hold_all_inputs_that_reach_a_block(size, stride, padding):
+def test_transposed_halos_hold_all_inputs_that_reach_a_block(size, stride, padding):
     window = TransposedWindow(size, stride)
     length = 4
     crop = window.crop_before(20, padding)
-    below, above = window.margins(crop)
+    below, above = window.halo(crop)
     for block in range(1, 3):
         outputs = range(block * length * stride, (block + 1) * length * stride)
         reads = {i for o in outputs for tap in range(size) for i in range(40) if i * stride + tap - crop == o}

@@ -67,7 +67,7 @@ def _by_parts(operation: LocalOperation, parts: list[mtf.Tensor]) -> None:
             halos=operation.halos,
             paddings=operation.paddings,
             fill=operation.fill,
-            on_margins=operation.on_margins,
+            on_halos=operation.on_halos,
             edges=operation.edges,
             name=operation.name.split("/")[-1],
         )

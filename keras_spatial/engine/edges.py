@@ -30,7 +30,7 @@ class Edge:
         size: elements of the image.
         before, after: elements of the halos that the function sees around the shard.
         fill: what stands beyond the image; None if the function is to see only what lies inside.
-        in_margins: whether halos alone reach beyond the image, and are filled by themselves.
+        in_halos: whether halos alone reach beyond the image, and are filled by themselves.
     """
 
     input: int
@@ -41,7 +41,7 @@ class Edge:
     before: int = 0
     after: int = 0
     fill: float | None = None
-    in_margins: bool = False
+    in_halos: bool = False
 
     def interval(self, coordinate: Any) -> Interval:
         """What of the shard at a coordinate lies inside: integers for an integer, tensors for a tensor."""

@@ -64,12 +64,12 @@ def exchange(mesh_impl: mtf.MeshImpl, x, halos: Sequence[Halo]) -> list:
         empty tensor.
     """
     shape = x.to_laid_out_tensor().slice_shape
-    margins: list = []
+    received: list = []
     for number, halo in enumerate(halos):
         earlier = tuple(halos[:number])
         length = shape[halo.axis]
         cut = _strips_to_send(earlier, halo, length)
-        strips = list(mesh_impl.slicewise(cut, x, *margins))
+        strips = list(mesh_impl.slicewise(cut, x, *received))
         below = [
             mesh_impl.shift_by_n_processors(strips.pop(0), halo.mesh_axis, hop, wrap=False)
             for hop, _ in _hops(halo.before, length)
@@ -79,29 +79,29 @@ def exchange(mesh_impl: mtf.MeshImpl, x, halos: Sequence[Halo]) -> list:
             for hop, _ in _hops(halo.after, length)
         ]
         empty = strips.pop(0) if strips else None
-        margins.append(_joined(mesh_impl, below[::-1], halo.axis, empty))
-        margins.append(_joined(mesh_impl, above, halo.axis, empty))
-    return margins
+        received.append(_joined(mesh_impl, below[::-1], halo.axis, empty))
+        received.append(_joined(mesh_impl, above, halo.axis, empty))
+    return received
 
 
-def exchange_adjoint(mesh_impl: mtf.MeshImpl, dx, dmargins: Sequence, halos: Sequence[Halo]):
+def exchange_adjoint(mesh_impl: mtf.MeshImpl, dx, dreceived: Sequence, halos: Sequence[Halo]):
     """The transpose of `exchange`: what halos contributed goes back to the shards they came from, and is added.
 
     Args:
         mesh_impl: the mesh implementation.
         dx: the gradient of the shards, a laid-out tensor.
-        dmargins: the gradients of the halos, in the order in which `exchange` returns them.
+        dreceived: the gradients of the halos, in the order in which `exchange` returns them.
         halos: as given to `exchange`.
 
     Returns:
         The gradient with respect to the exchanged tensor.
     """
     shape = dx.to_laid_out_tensor().slice_shape
-    dmargins = list(dmargins)
+    dreceived = list(dreceived)
     for number in reversed(range(len(halos))):
         halo, length = halos[number], shape[halos[number].axis]
-        dbelow, dabove = dmargins[2 * number :]
-        dmargins = dmargins[: 2 * number]
+        dbelow, dabove = dreceived[2 * number :]
+        dreceived = dreceived[: 2 * number]
         pieces = []
         start = halo.before
         for hop, width in _hops(halo.before, length):
@@ -116,22 +116,22 @@ def exchange_adjoint(mesh_impl: mtf.MeshImpl, dx, dmargins: Sequence, halos: Seq
         add = _add_returned(tuple(halos[:number]), halo, length)
         # Large shards are worth more nodes, which add in place.
         large = math.prod(shape) >= LARGE
-        dx, *dmargins = mesh_impl.slicewise(add.inline if large else add, dx, *dmargins, *pieces)
+        dx, *dreceived = mesh_impl.slicewise(add.inline if large else add, dx, *dreceived, *pieces)
     return dx
 
 
 @_scoped
-def assemble(x: tf.Tensor, margins: Sequence[tf.Tensor], halos: Sequence[Halo]) -> tf.Tensor:
+def assemble(x: tf.Tensor, received: Sequence[tf.Tensor], halos: Sequence[Halo]) -> tf.Tensor:
     """A shard with its halos around it, on one device."""
     for number, halo in enumerate(halos):
-        parts = [t for t in (margins[2 * number], x, margins[2 * number + 1]) if t.shape[halo.axis]]
+        parts = [t for t in (received[2 * number], x, received[2 * number + 1]) if t.shape[halo.axis]]
         x = tf.concat(parts, halo.axis) if len(parts) > 1 else x
     return x
 
 
 def neighbourhood(
     x: tf.Tensor,
-    margins: Sequence[tf.Tensor],
+    received: Sequence[tf.Tensor],
     halos: Sequence[Halo],
     paddings: Mapping[int, tuple[int, int]] | None = None,
     fill: float = 0.0,
@@ -140,22 +140,22 @@ def neighbourhood(
 
     Args:
         x: the shard.
-        margins, halos: as for `assemble`.
+        received, halos: as for `assemble`.
         paddings: elements below and above along axes without a halo.
         fill: what they are.
     """
     around = {**(paddings or {}), **{halo.axis: (halo.before, halo.after) for halo in halos}}
     around = {axis: widths for axis, widths in around.items() if any(widths)}
     if not paddings and len(around) < 2:
-        return assemble(x, margins, halos)
+        return assemble(x, received, halos)
     widths = [around.get(axis, (0, 0)) for axis in range(x.shape.rank)]
     core = [before for before, _ in widths]
     others = around.keys() - {halo.axis for halo in halos}
 
     @custom_gradient
-    def put_together(x: tf.Tensor, *margins: tf.Tensor):
+    def put_together(x: tf.Tensor, *received: tf.Tensor):
         # Two concatenations take half the time of writing the halos into a padded copy.
-        y = assemble(x, margins, halos)
+        y = assemble(x, received, halos)
         outer = [widths[axis] if axis in others else (0, 0) for axis in range(x.shape.rank)]
         y = tf.pad(y, outer, constant_values=scalar(fill, x.dtype)) if others else y
         places = []
@@ -168,12 +168,12 @@ def neighbourhood(
 
         def gradient(dy: tf.Tensor):
             dx = tf.slice(dy, core, static_sizes(x.shape))
-            dmargins = [tf.slice(dy, place, static_sizes(m.shape)) for place, m in zip(places, margins, strict=True)]
-            return [dx, *dmargins]
+            dreceived = [tf.slice(dy, place, static_sizes(m.shape)) for place, m in zip(places, received, strict=True)]
+            return [dx, *dreceived]
 
         return y, gradient
 
-    return put_together(x, *margins)
+    return put_together(x, *received)
 
 
 def take(x: tf.Tensor, axis: int, start: int, width: int) -> tf.Tensor:
@@ -206,13 +206,13 @@ def _strips_to_send(earlier: tuple[Halo, ...], halo: Halo, length: int) -> Share
     """A function of a shard and its earlier halos: the strips that its neighbours need, corners included."""
 
     @_scoped
-    def cut(x: tf.Tensor, *margins: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def cut(x: tf.Tensor, *received: tf.Tensor) -> tuple[tf.Tensor, ...]:
         strips = []
         for start, width in _ranges(halo, length):
-            rows = [take(t, halo.axis, start, width) for t in (x, *margins)]
+            rows = [take(t, halo.axis, start, width) for t in (x, *received)]
             strips.append(assemble(rows[0], rows[1:], earlier))
         if not (halo.before and halo.after):
-            whole = assemble(take(x, halo.axis, 0, 0), [take(t, halo.axis, 0, 0) for t in margins], earlier)
+            whole = assemble(take(x, halo.axis, 0, 0), [take(t, halo.axis, 0, 0) for t in received], earlier)
             strips.append(whole)
         return tuple(strips)
 
@@ -237,14 +237,14 @@ def _add_returned(earlier: tuple[Halo, ...], halo: Halo, length: int) -> SharedF
 
 def _disassemble(strip: tf.Tensor, shapes: Sequence[list[int]], earlier: Sequence[Halo]) -> list[tf.Tensor]:
     """The inverse of `assemble`: the shard's own part, then each halo's."""
-    margins: list[tf.Tensor] = []
+    received: list[tf.Tensor] = []
     for number in reversed(range(len(earlier))):
         axis = earlier[number].axis
         below, above = shapes[1 + 2 * number][axis], shapes[2 + 2 * number][axis]
         own = static_sizes(strip.shape)[axis] - below - above
-        margins = [take(strip, axis, 0, below), take(strip, axis, below + own, above), *margins]
+        received = [take(strip, axis, 0, below), take(strip, axis, below + own, above), *received]
         strip = take(strip, axis, below, own)
-    return [strip, *margins]
+    return [strip, *received]
 
 
 def add_rows(x: tf.Tensor, rows: tf.Tensor, axis: int, start: int) -> tf.Tensor:

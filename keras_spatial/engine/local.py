@@ -33,7 +33,7 @@ class LocalOperation(mtf.Operation):
             its halos assembled is not.
         paddings: elements below and above the first input that `fn` sees along axes without a halo.
         fill: what they are.
-        on_margins: from the intervals of `edges` and the halos to the halos that `fn` sees in their place, such as
+        on_halos: from the intervals of `edges` and the halos to the halos that `fn` sees in their place, such as
             some with another value beyond the image.
         coordinates: mesh axes whose coordinates `fn` gets.
         edges: where the image ends within the inputs' shards, and what `fn` sees there.
@@ -58,7 +58,7 @@ class LocalOperation(mtf.Operation):
         halos: Sequence[Halo] = (),
         paddings: Mapping[int, tuple[int, int]] | None = None,
         fill: float = 0.0,
-        on_margins: Callable[[Intervals, Sequence[tf.Tensor]], Sequence[tf.Tensor]] | None = None,
+        on_halos: Callable[[Intervals, Sequence[tf.Tensor]], Sequence[tf.Tensor]] | None = None,
         coordinates: Sequence[int] = (),
         edges: Sequence[Edge] = (),
         reduction: str = "SUM",
@@ -75,7 +75,7 @@ class LocalOperation(mtf.Operation):
         self.fn = fn
         self.halos = [halo for halo in halos if halo.before or halo.after]
         self.paddings, self.fill = dict(paddings or {}), fill
-        self.on_margins = on_margins
+        self.on_halos = on_halos
         self.coordinates = list(coordinates)
         self.edges = tuple(edges)
         self.reduction = reduction
@@ -119,12 +119,12 @@ class LocalOperation(mtf.Operation):
         return results if self.tail is None else (self.tail(results[0]),)
 
     def before_tail(self, intervals: Intervals, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        places, margins, inputs = self.sorted(arguments)
-        if self.on_margins is not None:
-            margins = self.on_margins(intervals, margins)
-        inputs = [neighbourhood(inputs[0], margins, self.halos, self.paddings, self.fill), *inputs[1:]]
+        places, received, inputs = self.sorted(arguments)
+        if self.on_halos is not None:
+            received = self.on_halos(intervals, received)
+        inputs = [neighbourhood(inputs[0], received, self.halos, self.paddings, self.fill), *inputs[1:]]
         for edge, interval in zip(self.edges, intervals, strict=True):
-            if edge.fill is not None and not edge.in_margins:
+            if edge.fill is not None and not edge.in_halos:
                 inputs[edge.input] = beyond(inputs[edge.input], edge.axis, interval, edge.fill)
         if is_empty(self.edges, intervals):
             return self.of_nothing()
@@ -192,17 +192,17 @@ class _LocalGradient(mtf.Operation):
         tail = forward.tail
         at = [] if tail is None else [lowering.tensors[forward.outputs[0]].to_laid_out_tensor()]
         # Halos are differentiated with the input that they belong to.
-        margins = range(len(forward.coordinates), before_inputs) if 0 in self.wanted else range(0)
-        sources = [*margins, *(before_inputs + i for i in self.wanted)]
+        received = range(len(forward.coordinates), before_inputs) if 0 in self.wanted else range(0)
+        sources = [*received, *(before_inputs + i for i in self.wanted)]
         backward = VariedFunction(
             lambda intervals: InternedDerivative(
                 functools.partial(forward.before_tail, intervals), len(arguments), sources, self.known, tail
             )
         )
         results = list(mesh_impl.slicewise(backward, forward.intervals, *arguments, *at, *dys))
-        dmargins, dinputs = results[: len(margins)], results[len(margins) :]
-        if len(margins):
-            dinputs[0] = exchange_adjoint(mesh_impl, dinputs[0], dmargins, forward.halos)
+        dreceived, dinputs = results[: len(received)], results[len(received) :]
+        if len(received):
+            dinputs[0] = exchange_adjoint(mesh_impl, dinputs[0], dreceived, forward.halos)
         own_axes = split_axes(mesh_impl, forward.inputs + forward.outputs)
         for i, output, result in zip(self.wanted, self.outputs, dinputs, strict=True):
             missing = own_axes - split_axes(mesh_impl, [forward.inputs[i]])

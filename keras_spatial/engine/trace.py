@@ -63,7 +63,7 @@ class Trace(Graph):
         self,
         fn: Callable[..., tf.Tensor],
         x: SpatialTensor,
-        margins: Mapping[int, tuple[int, int]],
+        halo: Mapping[int, tuple[int, int]],
         axes: Sequence[Axis],
         *,
         fill: float = 0.0,
@@ -80,7 +80,7 @@ class Trace(Graph):
                 the halos, and `fill` wherever the image ends; so it pads nothing itself. It may return more than
                 the result's shard holds: the surplus above is cut off.
             x: the tensor.
-            margins: for each axis of the tensor that the window spans, elements below and above.
+            halo: for each axis of the tensor that the window spans, elements below and above.
             axes: the result's axes.
             fill: what stands outside the image.
             weights: Keras variables that `fn` uses.
@@ -91,16 +91,16 @@ class Trace(Graph):
             name: a name for the graph.
         """
         axes = tuple(axes)
-        sharded = [i for i in margins if x.axes[i].sharded]
+        sharded = [i for i in halo if x.axes[i].sharded]
         if native is not None and not sharded:
             outputs = [(axes, dtype or x.dtype)]
             return self.local(native, [x], outputs, weights=weights, summed=summed, name=name)[0]
-        halos = [Halo(i, self.mesh_axis(x.axes[i]), *margins[i]) for i in sharded if any(margins[i])]
-        padding = {i: margins[i] for i in margins if i not in sharded and any(margins[i])}
+        halos = [Halo(i, self.mesh_axis(x.axes[i]), *halo[i]) for i in sharded if any(halo[i])]
+        padding = {i: halo[i] for i in halo if i not in sharded and any(halo[i])}
         # Where shards reach beyond the image it is the shards that are filled; else only what comes from outside it.
         outside = [halo.axis for halo in halos if fill and not x.axes[halo.axis].padded]
         edges = [
-            Edge(0, i, self.mesh_axis(x.axes[i]), x.axes[i].length, x.axes[i].size, *margins[i], fill, i in outside)
+            Edge(0, i, self.mesh_axis(x.axes[i]), x.axes[i].length, x.axes[i].size, *halo[i], fill, i in outside)
             for i in sharded
             if x.axes[i].padded or i in outside
         ]
@@ -119,7 +119,7 @@ class Trace(Graph):
             halos=halos,
             paddings=padding,
             fill=fill,
-            on_margins=_filled_margins(halos, edges, fill) if outside else None,
+            on_halos=_filled_halos(halos, edges, fill) if outside else None,
             edges=edges,
             summed=summed,
             name=name,
@@ -218,18 +218,16 @@ class Trace(Graph):
         return SpatialTensor(operation.outputs[0], axes)
 
 
-def _filled_margins(
+def _filled_halos(
     halos: Sequence[Halo], edges: Sequence[Edge], fill: float
 ) -> Callable[[Intervals, Sequence[tf.Tensor]], list[tf.Tensor]]:
     """Halos that come from outside the image, which are zeros, filled with another number."""
 
-    def filled(intervals: Intervals, margins: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        known = {
-            edge.axis: (edge, interval) for edge, interval in zip(edges, intervals, strict=True) if edge.in_margins
-        }
+    def filled(intervals: Intervals, received: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        known = {edge.axis: (edge, interval) for edge, interval in zip(edges, intervals, strict=True) if edge.in_halos}
         results = []
         for number, halo in enumerate(halos):
-            for value, above in zip(margins[2 * number :][:2], (False, True), strict=True):
+            for value, above in zip(received[2 * number :][:2], (False, True), strict=True):
                 # A halo holds those of the axes before its own, and so corners.
                 for axis in [h.axis for h in halos[: number + 1] if h.axis in known]:
                     edge, (low, high) = known[axis]

@@ -33,7 +33,7 @@ class Plan:
         weights: the model's variables.
         optimizer: the optimizer's variables.
         activations: the most that is held at once beside those two: the device's part of the images, what is kept for
-            the backward pass, gradients, margins, and what the operation that runs then needs for itself.
+            the backward pass, gradients, halos, and what the operation that runs then needs for itself.
         workspace: the part of `activations` inside that operation.
         at: that operation.
         largest: the largest tensors held at that moment, name and bytes.

@@ -42,17 +42,17 @@ def windowed_axes(x: SpatialTensor, windows: Sequence[Window], padding: str) -> 
     return tuple(axes)
 
 
-def window_margins(x: SpatialTensor, windows: Sequence[Window], padding: str) -> dict[int, tuple[int, int]]:
+def window_halo(x: SpatialTensor, windows: Sequence[Window], padding: str) -> dict[int, tuple[int, int]]:
     """Elements that a convolution or pooling reads below and above each shard, by tensor axis."""
-    margins = {}
+    halo = {}
     for i, (axis, window) in enumerate(zip(x.image_axes, windows, strict=True), start=1):
         before = window.padding_before(axis.size, padding)
         if axis.sharded:
-            margins[i] = window.margins(before)
+            halo[i] = window.halo(before)
         else:
             needed = (window.output_size(axis.size, padding) - 1) * window.stride + window.extent
-            margins[i] = before, max(needed - axis.size - before, 0)
-    return margins
+            halo[i] = before, max(needed - axis.size - before, 0)
+    return halo
 
 
 # A Keras variable, or a tensor of the model that is replicated.
@@ -113,7 +113,7 @@ def convolve(
     return trace.windowed(
         padded("valid"),
         x,
-        window_margins(x, windows, padding),
+        window_halo(x, windows, padding),
         axes,
         weights=kernels,
         native=padded(padding) if padding != "causal" else None,
@@ -209,12 +209,12 @@ def convolve_transposed(
     """
     windows, strides = what.windows, what.strides
     surplus = (None,) * len(strides) if what.output_padding is None else what.output_padding
-    image_axes, margins, starts = [], {}, {}
+    image_axes, halo, starts = [], {}, {}
     for i, (axis, window, extra) in enumerate(zip(x.image_axes, windows, surplus, strict=True), start=1):
         crop = window.crop_before(axis.size, what.padding, extra)
         image_axes.append(axis.resized(window.output_size(axis.size, what.padding, extra), up=window.stride))
-        margins[i] = window.margins(crop) if axis.sharded else (0, 0)
-        starts[i] = crop + margins[i][0] * window.stride
+        halo[i] = window.halo(crop) if axis.sharded else (0, 0)
+        starts[i] = crop + halo[i][0] * window.stride
     axes = (x.axes[0], *image_axes, Axis("channels", what.channels))
 
     def spread(shard: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -234,13 +234,13 @@ def convolve_transposed(
         )
 
     # Without halos and with nothing cut off, shards of the image are transposed each for itself, without a copy.
-    separate = all(not any(margins[i]) for i in margins) and all(
+    separate = all(not any(halo[i]) for i in halo) and all(
         not axis.sharded or (window.extent <= window.stride and not starts[i])
         for i, (axis, window) in enumerate(zip(x.image_axes, windows, strict=True), start=1)
     )
     if separate and not any(axis.padded for axis in x.image_axes):
         return trace.reduced(native, [x], axes, weights=[kernel], name=name)
-    return trace.windowed(spread, x, margins, axes, weights=[kernel], native=native, name=name)
+    return trace.windowed(spread, x, halo, axes, weights=[kernel], native=native, name=name)
 
 
 @register_lowering(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)

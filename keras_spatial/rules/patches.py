@@ -8,7 +8,7 @@ from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.engine.trace import Trace
 from keras_spatial.keras_private import image, nn
 from keras_spatial.layout import Axis, Window
-from keras_spatial.rules.convolution import per_axis, window_margins, windowed_axes
+from keras_spatial.rules.convolution import per_axis, window_halo, windowed_axes
 from keras_spatial.rules.formats import in_either_format
 from keras_spatial.rules.table import register_lowering
 
@@ -28,9 +28,9 @@ def extract_patches(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
     channels = Axis(x.axes[-1].name, x.shape[-1] * int(np.prod(sizes)))
     axes = (x.axes[0], *windowed_axes(x, windows, operation.padding), channels)
-    margins = window_margins(x, windows, operation.padding)
+    halo = window_halo(x, windows, operation.padding)
     native = patches(operation.padding)
-    return trace.windowed(patches("valid"), x, margins, axes, native=native, name=operation.name)
+    return trace.windowed(patches("valid"), x, halo, axes, native=native, name=operation.name)
 
 
 @register_lowering(image.GaussianBlur)
@@ -49,8 +49,8 @@ def gaussian_blur(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
         return convolve
 
-    margins = window_margins(x, windows, "same")
-    return trace.windowed(blur("valid"), x, margins, x.axes, native=blur("same"), name=operation.name)
+    halo = window_halo(x, windows, "same")
+    return trace.windowed(blur("valid"), x, halo, x.axes, native=blur("same"), name=operation.name)
 
 
 def _pairs(operation) -> tuple[tuple, tuple]:

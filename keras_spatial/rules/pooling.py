@@ -12,7 +12,7 @@ from keras_spatial.engine.reshard import mapped, windows_along
 from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.engine.trace import Trace
 from keras_spatial.layout import Axis, Window
-from keras_spatial.rules.convolution import per_axis, window_margins, windowed_axes
+from keras_spatial.rules.convolution import per_axis, window_halo, windowed_axes
 from keras_spatial.rules.formats import in_either_format
 from keras_spatial.rules.table import register_lowering
 
@@ -53,10 +53,10 @@ def maxima(trace: Trace, x: SpatialTensor, pooling: Pooling, name: str) -> Spati
     def pool(padding: str):
         return lambda shard: ops.max_pool(shard, pooling.size, pooling.strides, padding, "channels_last")
 
-    axes, margins = _pooled(x, pooling)
-    if _separate(x, pooling.windows, margins):
+    axes, halo = _pooled(x, pooling)
+    if _separate(x, pooling.windows, halo):
         return trace.reduced(pool("valid"), [x], axes, name=name)
-    return trace.windowed(pool("valid"), x, margins, axes, fill=x.dtype.min, native=pool(pooling.padding), name=name)
+    return trace.windowed(pool("valid"), x, halo, axes, fill=x.dtype.min, native=pool(pooling.padding), name=name)
 
 
 @register_lowering(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D)
@@ -71,11 +71,11 @@ def averages(trace: Trace, x: SpatialTensor, pooling: Pooling, name: str) -> Spa
     def pool(padding: str):
         return lambda shard: ops.average_pool(shard, pooling.size, pooling.strides, padding, "channels_last")
 
-    axes, margins = _pooled(x, pooling)
-    if _separate(x, pooling.windows, margins):
+    axes, halo = _pooled(x, pooling)
+    if _separate(x, pooling.windows, halo):
         return trace.reduced(pool("valid"), [x], axes, name=name)
-    y = trace.windowed(pool("valid"), x, margins, axes, native=pool(pooling.padding), name=name)
-    split = any(x.axes[i].sharded for i in margins)
+    y = trace.windowed(pool("valid"), x, halo, axes, native=pool(pooling.padding), name=name)
+    split = any(x.axes[i].sharded for i in halo)
     if pooling.padding == "valid" or not split:
         return y
     # A window that reaches beyond the image is averaged over the voxels inside: undo the division by all of them.
@@ -89,7 +89,7 @@ def averages(trace: Trace, x: SpatialTensor, pooling: Pooling, name: str) -> Spa
 def _pooled(x: SpatialTensor, pooling: Pooling) -> tuple[tuple[Axis, ...], dict[int, tuple[int, int]]]:
     """The result's axes, and the elements that the windows read around each shard."""
     axes = (x.axes[0], *windowed_axes(x, pooling.windows, pooling.padding), x.axes[-1])
-    return axes, window_margins(x, pooling.windows, pooling.padding)
+    return axes, window_halo(x, pooling.windows, pooling.padding)
 
 
 def _inverse_share_inside(window: Window, size: int, outputs: int) -> list[float]:
@@ -100,10 +100,10 @@ def _inverse_share_inside(window: Window, size: int, outputs: int) -> list[float
     return [window.size / max(count, 1) for count in inside]
 
 
-def _separate(x: SpatialTensor, windows: list[Window], margins: dict[int, tuple[int, int]]) -> bool:
+def _separate(x: SpatialTensor, windows: list[Window], halo: dict[int, tuple[int, int]]) -> bool:
     """Whether every window lies within one shard and the image, so that shards can be pooled as they are."""
     return all(
-        not any(margins[i]) and (not axis.padded or (axis.size % window.stride == 0 and window.size <= window.stride))
+        not any(halo[i]) and (not axis.padded or (axis.size % window.stride == 0 and window.size <= window.stride))
         for i, (axis, window) in enumerate(zip(x.image_axes, windows, strict=True), start=1)
     )
 

@@ -42,11 +42,11 @@ def test_every_slice_receives_its_neighbourhood(mesh, widths):
     blocks, halos = halos_of(mesh, widths)
     whole = np.random.default_rng(0).normal(size=(blocks[0] * BLOCK[0], blocks[1] * BLOCK[1]))
     x = laid_out(impl, whole, blocks)
-    margins = [m.tensor_list for m in exchange(impl, x, halos)]
+    received = [m.tensor_list for m in exchange(impl, x, halos)]
     padded = np.pad(whole, widths)
     for pnum, own in enumerate(x.tensor_list):
         row, column = divmod(pnum, blocks[1])
-        seen = assemble(own, [m[pnum] for m in margins], halos)
+        seen = assemble(own, [m[pnum] for m in received], halos)
         begin = (row * BLOCK[0], column * BLOCK[1])
         end = [b + n + sum(w) for b, n, w in zip(begin, BLOCK, widths, strict=True)]
         np.testing.assert_array_equal(seen, padded[begin[0] : end[0], begin[1] : end[1]])
@@ -59,7 +59,7 @@ def test_adjoint_is_the_transpose(mesh, widths):
     blocks, halos = halos_of(mesh, widths)
     generator = np.random.default_rng(1)
     x = laid_out(impl, generator.normal(size=(blocks[0] * BLOCK[0], blocks[1] * BLOCK[1])), blocks)
-    margins = exchange(impl, x, halos)
+    received = exchange(impl, x, halos)
 
     def random_like(t):
         return impl.LaidOutTensor([tf.constant(generator.normal(size=s.shape)) for s in t.tensor_list])
@@ -67,9 +67,9 @@ def test_adjoint_is_the_transpose(mesh, widths):
     def inner(a, b):
         return sum(float(tf.reduce_sum(s * t)) for s, t in zip(a.tensor_list, b.tensor_list, strict=True))
 
-    dx, dmargins = random_like(x), [random_like(m) for m in margins]
-    forward = inner(x, dx) + sum(inner(m, d) for m, d in zip(margins, dmargins, strict=True))
-    backward = inner(x, exchange_adjoint(impl, dx, dmargins, halos))
+    dx, dreceived = random_like(x), [random_like(m) for m in received]
+    forward = inner(x, dx) + sum(inner(m, d) for m, d in zip(received, dreceived, strict=True))
+    backward = inner(x, exchange_adjoint(impl, dx, dreceived, halos))
     assert forward == pytest.approx(backward, rel=1e-12)
 
 

@@ -25,13 +25,13 @@ def convolution(size: int, filters: int = 3, kernel: int = 3) -> keras.Model:
 @pytest.mark.parametrize(
     ("shape", "strips"),
     [
-        # The second axis's margins hold the corners: they are longer by those of the first.
+        # The second axis's halos hold the corners: they are longer by those of the first.
         ("rows:3, columns:3", 2 * 10 + 2 * (10 + 2)),
         ("rows:2, columns:2", 1 * 15 + 1 * (15 + 2)),
         ("rows:1, columns:5", 2 * 30),
     ],
 )
-def test_halo_bytes_of_a_prediction_are_the_margins(shape, strips):
+def test_halo_bytes_of_a_prediction_are_the_halos(shape, strips):
     planned = ks.plan(convolution(30), mesh(shape), training=False)
     assert planned.halo == strips * 2 * FLOAT
 
@@ -43,7 +43,7 @@ def test_halo_bytes_grow_with_the_batch_and_shrink_with_the_dtype():
     assert ks.plan(convolution(30), distribution, dtype="mixed_float16", training=False).halo == one / 2
 
 
-def test_training_sends_margins_forward_and_their_gradients_back():
+def test_training_sends_halos_forward_and_their_gradients_back():
     inputs = keras.Input((30, 30, 2))
     x = keras.layers.Conv2D(3, 3, padding="same")(inputs)
     model = keras.Model(inputs, keras.layers.Conv2D(1, 3, padding="same")(x))

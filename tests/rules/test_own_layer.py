@@ -35,8 +35,8 @@ class Standardized(keras.layers.Layer):
 def lowerings():
     @ks.register_lowering(Laplacian)
     def lower_laplacian(layer, trace, x):
-        margins = {1: (1, 1), 2: (1, 1)}
-        return trace.windowed(_laplacian, x, margins, x.axes, weights=[layer.gain], name=layer.name)
+        halo = {1: (1, 1), 2: (1, 1)}
+        return trace.windowed(_laplacian, x, halo, x.axes, weights=[layer.gain], name=layer.name)
 
     @ks.register_lowering(Standardized)
     def lower_standardized(layer, trace, x):

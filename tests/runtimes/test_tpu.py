@@ -126,7 +126,7 @@ def collectives(graph: tf.Graph, kind: str, replica: str) -> list[tf.Operation]:
     return [o for o in graph.get_operations() if o.type == kind and o.device.endswith(replica)]
 
 
-def test_margins_go_to_neighbours_and_gradients_into_one_sum(distribution):
+def test_halos_go_to_neighbours_and_gradients_into_one_sum(distribution):
     graph = step_graph(distribution("rows:4, columns:2", "x:rows, y:columns"))
     permutes = collectives(graph, "CollectivePermute", "CPU:0")
     assert permutes
@@ -135,7 +135,7 @@ def test_margins_go_to_neighbours_and_gradients_into_one_sum(distribution):
     along_columns = [(i, i + 1) for i in range(0, 8, 2)]
     wanted = [along_rows, [(b, a) for a, b in along_rows], along_columns, [(b, a) for a, b in along_columns]]
     assert {frozenset(p) for p in pairs} == {frozenset(p) for p in wanted}
-    # One margin of one voxel is all that goes over the wire: at most 1 of 4 (x), or 1 of 6 (y) planes of a slice.
+    # A halo of one voxel is all that goes over the wire: at most 1 of 4 (x), or 1 of 6 (y) planes of a slice.
     block = (SHAPE[0] // 4) * (SHAPE[1] // 2) * SHAPE[2] * 2 * 4
     assert max(o.inputs[0].shape.num_elements() for o in permutes) <= block / 2
     sums = collectives(graph, "CrossReplicaSum", "CPU:0")
@@ -151,7 +151,7 @@ def test_no_program_holds_an_activation_of_the_whole_image(distribution):
     definition = graph.as_graph_def(add_shapes=True)
     nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
     shapes = [s for n in nodes for s in n.attr["_output_shapes"].list.shape if not s.unknown_rank]
-    # 2 images; each activation has 4 channels or more. A slice with its margins is far from that.
+    # 2 images; each activation has 4 channels or more. A slice with its halos is far from that.
     assert max(np.prod([d.size for d in s.dim], initial=1) for s in shapes) < 2 * np.prod(SHAPE) * 4 / 2
 
 

@@ -1,4 +1,4 @@
-"""Layers of 2D images, each in the configurations that its margins, strides and axes distinguish."""
+"""Layers of 2D images, each in the configurations that its halos, strides and axes distinguish."""
 
 import keras
 from keras import layers as L
