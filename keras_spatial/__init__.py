@@ -21,6 +21,7 @@ from keras_spatial.rules import UnsupportedLayer, register_lowering  # noqa: E40
 from keras_spatial.runtimes.blocks import LocalBlocks  # noqa: E402
 from keras_spatial.runtimes.storage import OffloadError  # noqa: E402
 from keras_spatial.runtimes.tpu import tpu_strategy  # noqa: E402
+from keras_spatial.sharing import partition_to_fit  # noqa: E402
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ __all__ = [
     "metrics",
     "models",
     "partition",
+    "partition_to_fit",
     "plan",
     "recompute",
     "register_lowering",

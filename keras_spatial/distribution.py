@@ -13,7 +13,8 @@ from keras_spatial.keras_private import Distribution
 from keras_spatial.layout import parse_layout
 from keras_spatial.runtimes.base import Runtime
 from keras_spatial.runtimes.choice import choose_runtime
-from keras_spatial.runtimes.rehearsal import RehearsalRuntime
+from keras_spatial.runtimes.rehearsal import ProgramRehearsal, RehearsalRuntime
+from keras_spatial.runtimes.streaming import StreamingRuntime
 
 
 class SpatialParallel(Distribution):
@@ -69,9 +70,12 @@ class SpatialParallel(Distribution):
         return self._runtime
 
     def rehearsed(self) -> "SpatialParallel":
-        """The same mesh and layout for planning: one device is lowered, and none is needed."""
+        """The same mesh and layout for planning: nothing is run, and no device is needed."""
         result = copy.copy(self)
-        result._runtime = RehearsalRuntime(self.device_mesh, self._layout)
+        if isinstance(self._runtime, StreamingRuntime):
+            result._runtime = ProgramRehearsal(self._runtime)
+        else:
+            result._runtime = RehearsalRuntime(self.device_mesh, self._layout)
         return result
 
     @contextlib.contextmanager

@@ -69,7 +69,7 @@ def _fit_into(model: Model, memory: int, batch_size: int) -> Plan:
     _set(model, {})
     planned = plan(model, model.distribution, batch_size)  # pyright: ignore[reportArgumentType]
     best = planned
-    candidates = _by_size(_runs(model))
+    candidates = all_blocks(model)
     count = 1
     while not planned.fits(memory):
         if count > len(candidates):
@@ -83,6 +83,11 @@ def _fit_into(model: Model, memory: int, batch_size: int) -> Plan:
         # Each try costs a trace of the step: by factors of two, and all of them last.
         count = len(candidates) if count < len(candidates) < 2 * count else 2 * count
     return planned
+
+
+def all_blocks(model: keras.Model) -> list[list[keras.Layer]]:
+    """All layers of a model in the blocks that `recompute` cuts it into."""
+    return _by_size(_runs(model))
 
 
 def _runs(model: keras.Model) -> list[list[keras.Layer]]:

@@ -26,11 +26,14 @@ Example: keras-spatial evaluate results labels -o evaluation --classes backgroun
 _PLAN = """Find out what a step of a model costs each device of a mesh.
 
 With --mesh it says what a step costs each device, and with --memory besides whether that fits; with --memory alone it
-looks for the smallest mesh that fits. Nothing is run, and no device but the CPU is needed."""
+looks for the smallest mesh that fits. With --memory and --devices it cuts the image into shards that the devices there
+are compute one after another, and says where shards wait and how much is moved. Nothing is run, and no device but the
+CPU is needed."""
 _PLAN_END = """Exit status: 0 if it fits, 1 if not, 2 if the arguments are wrong.
 
 Examples: keras-spatial plan --model liver.keras --mesh "rows:2, columns:2" --layout "x:rows, y:columns"
-          keras-spatial plan --model unet3d --image 512,512,512,1 --filters 32 --levels 4 --memory 40GB"""
+          keras-spatial plan --model unet3d --image 512,512,512,1 --filters 32 --levels 4 --memory 40GB
+          keras-spatial plan --model unet3d --image 512,512,512,1 --memory 16GB --devices 1 --offload /scratch"""
 _INFO = """Describe a model: its inputs, its classes, its parameters, how far a voxel's answer looks, and what a
 prediction would need on a mesh."""
 _INFO_END = """Exit status: 0, or 2 if the model cannot be read or the arguments are wrong.
@@ -105,6 +108,23 @@ def _plan(to: argparse.ArgumentParser) -> None:
     to.add_argument("--mesh", help="Such as 'rows:2, columns:2'; without it the smallest that fits is sought.")
     to.add_argument("--layout", default="x:rows, y:columns", help="Which image axis goes over which mesh axis.")
     to.add_argument("--memory", type=memory, help="Of one device, such as 16GB or 40GiB.")
+    to.add_argument(
+        "--devices",
+        type=int,
+        help="How many devices there are. The image is cut into as many shards as fit their memory, which they compute "
+        "one after another.",
+    )
+    to.add_argument("--kind", choices=("gpu", "cpu"), default="gpu", help="With --devices: what they are (gpu).")
+    to.add_argument(
+        "--host-memory", type=memory, help="With --devices: for shards that wait; by default this machine's."
+    )
+    to.add_argument("--offload", metavar="FOLDER", help="With --devices: a folder in which shards may wait in a file.")
+    to.add_argument("--disk", type=memory, help="With --devices: bytes of that file at most; by default what is free.")
+    to.add_argument(
+        "--bandwidth",
+        type=memory,
+        help="With --devices: bytes a second to where shards wait (20GB for host memory, 2GB for a file).",
+    )
     to.add_argument("--most-devices", type=int, default=256, help="The largest mesh to try (default 256).")
     to.add_argument("--batch-size", type=int, default=1, help="Images per step, over all devices together (default 1).")
     to.add_argument("--dtype", help="A Keras dtype policy such as mixed_float16; by default the model's own.")

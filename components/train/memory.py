@@ -1,6 +1,5 @@
 """The memory plan of a training, before its first step: what a device must hold, and where it would fit."""
 
-import re
 from collections.abc import Callable
 
 import keras_spatial as ks  # First: it turns oneDNN on before TensorFlow starts.
@@ -11,10 +10,9 @@ import tensorflow as tf
 
 from components.train.settings import TrainingError, TrainingSettings
 from keras_spatial import processes
-from keras_spatial.planning import NothingFits, Plan, readable, smallest_mesh
+from keras_spatial.planning import NothingFits, Plan, parse_size, readable, smallest_mesh
 
 _MOST_DEVICES = 256
-_UNITS = {"k": 1, "M": 2, "G": 3, "T": 4}
 
 
 def plan_training(network: ks.Model, settings: TrainingSettings, twin: Callable[[], keras.Model]) -> Plan:
@@ -57,7 +55,7 @@ def device_memory(settings: TrainingSettings) -> int | None:
     """Bytes of one device, the smallest over all processes: as the settings say, or as TensorFlow says of GPUs; None
     where nothing says it."""
     if settings.device_memory:
-        return parse_size(settings.device_memory)
+        return parse_size(settings.device_memory, "device_memory")
     # The only public way to a GPU's memory; TensorFlow's own limit on it, which leaves some to the driver.
     from tensorflow.python.client import device_lib
 
@@ -66,14 +64,6 @@ def device_memory(settings: TrainingSettings) -> int | None:
     given = processes.current().exchange("memory of a device", str(min(sizes, default=0)))
     known = [int(size) for size in given if int(size)]
     return min(known, default=None)
-
-
-def parse_size(text: str) -> int:
-    """Bytes from a text such as `16GB` (10⁹ bytes each) or `16GiB` (2³⁰)."""
-    found = re.fullmatch(r"([0-9.]+) ?([kMGT])(i?)B", text)
-    assert found is not None
-    number, unit, binary = found.groups()
-    return int(float(number) * (1024 if binary else 1000) ** _UNITS[unit])
 
 
 def _advice(network: ks.Model, settings: TrainingSettings, memory: int, why: str) -> str:

@@ -5,7 +5,7 @@ import argparse
 from keras import tree
 
 from keras_spatial.commands.models import load, planned
-from keras_spatial.planning.plan import readable
+from keras_spatial.planning import readable
 from keras_spatial.planning.receptive_field import WHOLE, receptive_field
 
 

@@ -2,6 +2,9 @@
 
 import argparse
 import math
+import tempfile
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 
@@ -10,8 +13,21 @@ from keras_spatial.distribution import SpatialParallel
 from keras_spatial.layout import parse_pairs
 from keras_spatial.mesh import device_mesh
 from keras_spatial.models import UNet3D
-from keras_spatial.planning.plan import plan
-from keras_spatial.planning.search import NothingFits, smallest_mesh
+from keras_spatial.planning import (
+    NothingFits,
+    Room,
+    Shards,
+    free_space,
+    host_memory,
+    plan,
+    readable,
+    smallest_mesh,
+    smallest_sharing,
+)
+from keras_spatial.sharing import recomputed_plan
+
+# Bytes a second that a usual bus (PCI Express 4) and a usual disk (NVMe) move.
+_BUS, _DISK = 20 * 10**9, 2 * 10**9
 
 
 def run(chosen: argparse.Namespace) -> int:
@@ -21,6 +37,12 @@ def run(chosen: argparse.Namespace) -> int:
     model, shape = _model(chosen)
     options = {"dtype": chosen.dtype, "training": not chosen.predict, "input_shape": shape}
     options["batch_size"] = chosen.batch_size
+    if chosen.devices is not None:
+        if chosen.mesh is not None or chosen.memory is None:
+            raise ValueError("--devices are those that shards share: give --memory besides, and no --mesh")
+        return _shared(model, chosen, options)
+    if chosen.host_memory is not None or chosen.offload is not None or chosen.disk is not None:
+        raise ValueError("--host-memory, --offload and --disk say where shards wait that share devices. Give --devices")
     if chosen.mesh is None:
         try:
             print(smallest_mesh(model, chosen.memory, most_devices=chosen.most_devices, **options))
@@ -39,6 +61,48 @@ def run(chosen: argparse.Namespace) -> int:
         return 0
     print(found.explain(chosen.memory))
     return 0 if found.fits(chosen.memory) else 1
+
+
+def _shared(model: keras.Model, chosen: argparse.Namespace, options: dict[str, Any]) -> int:
+    """Find out how finely an image is to be cut for the devices there are."""
+    if chosen.devices < 1:
+        raise ValueError(f"--devices: expected at least 1. Received: {chosen.devices}")
+    folder, disk = chosen.offload, chosen.disk or 0
+    if folder is not None and chosen.disk is None:
+        disk = free_space(folder)
+    if chosen.disk is not None and folder is None:
+        folder = tempfile.gettempdir()
+    room = Room(
+        chosen.memory,
+        [f"{chosen.kind}:{i}" for i in range(chosen.devices)],
+        chosen.host_memory or host_memory(),
+        folder,
+        disk,
+    )
+    try:
+        found = smallest_sharing(model, room, recomputed_plan(model, chosen.batch_size), **options)
+    except NothingFits as error:
+        print(error)
+        return 1
+    print(found.plan)
+    print("\n".join(_advice(found, chosen.bandwidth, folder)))
+    return 0
+
+
+def _advice(found: Shards, bandwidth: int | None, folder: str | None) -> Iterator[str]:
+    """How to do what was found, and how long it takes at least."""
+    planned = found.plan
+    mesh = f'ks.device_mesh("{planned.mesh}", devices={sorted({str(d) for d in found.distribution.runtime.devices})})'
+    offload = f", offload={planned.offload!r}" if planned.offload else ""
+    yield f'ks.SpatialParallel({mesh}, "{planned.layout}"{offload})'
+    if found.recomputed:
+        yield "ks.recompute: all layers; without it there is too little room for what waits"
+    if planned.offload:
+        slowest = bandwidth or (_BUS if planned.offload == "host" else _DISK)
+        yield (
+            f"A step takes at least {planned.least_seconds(slowest):.3g} s to move {readable(planned.moved)} at "
+            f"{readable(slowest)} a second."
+        )
 
 
 def _model(chosen: argparse.Namespace) -> tuple[keras.Model, tuple[int, ...] | None]:

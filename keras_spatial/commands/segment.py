@@ -16,7 +16,7 @@ from keras_spatial.inference import (
     segment_each,
     write_failed,
 )
-from keras_spatial.planning import shared_distribution
+from keras_spatial.planning import readable
 
 
 def run(chosen: argparse.Namespace) -> int:
@@ -81,10 +81,14 @@ def _model(chosen: argparse.Namespace) -> keras.Model:
 
 
 def _in_shards(model: keras.Model, chosen: argparse.Namespace) -> keras.Model:
-    distribution = shared_distribution(model, chosen.memory, chosen.offload or chosen.output)
-    count = distribution.device_mesh.devices.size
-    _say(f"{count} {'shard' if count == 1 else 'shards, one after another'}, on {distribution.runtime.devices[0]}")
-    return ks.partition(model, distribution)
+    spatial, plan = ks.partition_to_fit(model, chosen.memory, chosen.offload or chosen.output, training=False)
+    assert spatial.distribution is not None
+    runtime = spatial.distribution.runtime
+    count = len(runtime.devices)
+    _say(f"{count} {'shard' if count == 1 else 'shards, one after another'}, on {runtime.devices[0]}")
+    if plan.offload:
+        _say(f"{readable(plan.kept)} wait in {'host memory' if plan.offload == 'host' else plan.offload}")
+    return spatial
 
 
 def _say(text: str) -> None:

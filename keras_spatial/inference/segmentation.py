@@ -1,5 +1,6 @@
 """From the volumes of a case to a label file on the same grid."""
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import numpy as np
 from keras_spatial.inference.flips import flip_average
 from keras_spatial.inference.probabilities import Predict, ensemble_average, probabilities_of
 from keras_spatial.inference.sliding import Blend, sliding_window
+from keras_spatial.model import Model
+from keras_spatial.sharing import partition_to_fit
 from keras_spatial.volumes import (
     Limits,
     Series,
@@ -79,6 +82,8 @@ def segment(
     classes: Sequence[str] = (),
     limits: Limits | None = None,
     task: Task | None = None,
+    memory: int | str | None = None,
+    offload: str | Path | None = None,
 ) -> Segmentation:
     """Segment a volume and write the labels with its header, orientation and affine.
 
@@ -106,11 +111,16 @@ def segment(
             grid then take the place of `normalise` and of the field of view squeezed into the model's input. An image
             that is smaller than the input lies in the middle of zeros, as in training; a larger one is predicted in
             sliding windows of the input's size (`patches` says how they overlap). Without a task, the data are CT.
+        memory: of one device, such as "8GB", for models that are not partitioned: the image is cut into as few shards
+            as fit, which are computed one after another (`ks.partition_to_fit`, which is also the way to plan once for
+            many volumes).
+        offload: with `memory`, the folder for shards that wait; by default that of `output`, else a temporary one.
 
     Raises:
         VolumeError: if the file cannot be used; see `read_volume` and `check_hounsfield`. ChannelError if it does not
             hold the channels of the task.
-        ValueError: if the model's inputs or outputs do not fit.
+        ValueError: if the model's inputs or outputs do not fit. NothingFits, which is one, if they do not fit into
+            `memory`.
 
     Example:
 
@@ -120,6 +130,10 @@ def segment(
     ```
     """
     models = [model] if isinstance(model, keras.Model) else list(model)
+    if memory is not None:
+        models = _in_shards(models, memory, offload or (None if output is None else Path(output).parent))
+    elif offload is not None:
+        raise ValueError("offload is where shards wait that fit into memory. Give memory as well, such as memory='8GB'")
     size = _input_size(models, 1 if task is None else len(task.channels))
     predict = ensemble_average([probabilities_of(member, from_logits=from_logits) for member in models])
     predict = flip_average(predict, flips)
@@ -167,6 +181,17 @@ def segment(
     path = None if output is None else write_labels(output, labels, original, classes=classes)
     clock.lap("write")
     return Segmentation(labels, original, path, clock.seconds)
+
+
+def _in_shards(models: Sequence[keras.Model], memory: int | str, offload: str | Path | None) -> list[keras.Model]:
+    for model in models:
+        if isinstance(model, Model) and model.distribution is not None:
+            raise ValueError(
+                f"memory says how to partition a plain model. Received: '{model.name}', which is partitioned over "
+                f"{model.distribution}"
+            )
+    folder = tempfile.gettempdir() if offload is None else offload
+    return [partition_to_fit(model, memory, folder, training=False)[0] for model in models]
 
 
 def _segment_task(

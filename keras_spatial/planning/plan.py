@@ -17,9 +17,10 @@ from keras_spatial.distribution import SpatialParallel, check_distribution
 from keras_spatial.keras_private import compilation
 from keras_spatial.model import Model
 from keras_spatial.planning.costs import Costs, costs
-from keras_spatial.runtimes.rehearsal import RehearsalRuntime
-
-_UNITS = ("B", "kB", "MB", "GB", "TB")
+from keras_spatial.planning.sizes import readable
+from keras_spatial.planning.streamed import streamed_costs
+from keras_spatial.runtimes.base import Runtime
+from keras_spatial.runtimes.rehearsal import ProgramRehearsal, RehearsalRuntime, byte_size
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,13 @@ class Plan:
         largest: the largest tensors held at that moment, name and bytes.
         halo: sent to neighbours in one step, by a device that has some on all sides.
         allreduce: put into sums over devices in one step: gradients of the weights, statistics, losses.
-        flops: floating-point operations of one step.
+        flops: floating-point operations of one step, of one device.
+        offload: where shards wait that share a device: "host", or a folder; empty if each has a device of its own.
+        kept: of shards that share devices: the most that host memory or the folder keeps at once.
+        moved: of shards that share devices: what goes there and comes back in one step.
+
+    Of shards that share devices, `activations` is what one device holds of them at once; where that is a CPU, also what
+    its memory keeps of the others, and the whole images that are passed as arrays.
 
     TensorFlow itself, the libraries that it loads and their scratch memory (cuDNN's, say) come on top.
     """
@@ -57,6 +64,9 @@ class Plan:
     halo: int
     allreduce: int
     flops: int
+    offload: str = ""
+    kept: int = 0
+    moved: int = 0
 
     @property
     def memory(self) -> int:
@@ -66,6 +76,14 @@ class Plan:
     def fits(self, memory: int) -> bool:
         """Whether a device with so many bytes is enough."""
         return self.memory <= memory
+
+    def least_seconds(self, bytes_per_second: float) -> float:
+        """How long a step takes at least because of what is moved to where shards wait, and back.
+
+        Args:
+            bytes_per_second: of the disk with the folder, or of the bus between host memory and the device.
+        """
+        return self.moved / bytes_per_second
 
     def explain(self, memory: int) -> str:
         """Why a device of so many bytes is or is not enough."""
@@ -92,6 +110,12 @@ class Plan:
             ("all-reduced", readable(self.allreduce)),
             ("floating-point operations", f"{self.flops / 1e9:.4g} G"),
         ]
+        if self.offload:
+            where = "host memory" if self.offload == "host" else self.offload
+            rows[5:7] = [
+                ("kept outside the device", f"{readable(self.kept)} in {where}"),
+                ("moved", readable(self.moved)),
+            ]
         return "\n".join(f"{name:<28}{value:>12}".rstrip() for name, value in rows)
 
 
@@ -139,7 +163,6 @@ def plan(
         raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
     rehearsed = distribution.rehearsed()
     runtime = rehearsed.runtime
-    assert isinstance(runtime, RehearsalRuntime)
     if isinstance(model, Model) and model.distribution is not None and model._network.replicate:
         unsupported = "replicate"
     with warnings.catch_warnings():
@@ -159,32 +182,49 @@ def plan(
     else:
         traced = _trace(spatial.predict_step, (images,))
         optimizer = 0
-    found: Costs = costs(traced.graph, traced.outputs)
     mesh = distribution.device_mesh
     return Plan(
         mesh=", ".join(f"{n}:{s}" for n, s in zip(mesh.axis_names, mesh.shape, strict=True)),
         layout=", ".join(f"{axis}:{name}" for axis, name in distribution.layout.items()),
-        devices=math.prod(mesh.shape),
+        devices=len(set(runtime.devices)) if isinstance(runtime, ProgramRehearsal) else math.prod(mesh.shape),
         training=training,
         weights=_bytes(spatial.variables),
         optimizer=optimizer,
-        activations=found.peak,
-        workspace=found.workspace,
-        at=found.at,
-        largest=found.largest,
-        halo=runtime.traffic["halo"],
-        allreduce=runtime.traffic["allreduce"],
-        flops=found.flops,
+        **_activations(runtime, traced),
     )
 
 
-def readable(size: float) -> str:
-    """Bytes with a unit, such as `12.3 GB`."""
-    for unit in _UNITS:
-        if size < 1000 or unit == _UNITS[-1]:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    raise AssertionError
+def _activations(runtime: Runtime, traced: Any) -> dict[str, Any]:
+    """What a traced step holds, does and sends."""
+    found: Costs = costs(traced.graph, traced.outputs)
+    if isinstance(runtime, RehearsalRuntime):
+        return {
+            "activations": found.peak,
+            "workspace": found.workspace,
+            "at": found.at,
+            "largest": found.largest,
+            "halo": runtime.traffic["halo"],
+            "allreduce": runtime.traffic["allreduce"],
+            "flops": found.flops,
+        }
+    assert isinstance(runtime, ProgramRehearsal)
+    on_cpu = all("gpu" not in device.lower() for device in runtime.devices)
+    to_file = runtime.offload != "host"
+    shards = streamed_costs(runtime.program, to_file=to_file, on_cpu=on_cpu)
+    # Beside the shards: in the graph, gradients of weights and whole outputs; as arguments, whole images.
+    beside = found.peak + (sum(byte_size(x) for x in traced.inputs if x.dtype != tf.resource) if on_cpu else 0)
+    return {
+        "activations": shards.peak + beside,
+        "workspace": shards.workspace,
+        "at": shards.at,
+        "largest": shards.largest,
+        "halo": 0,
+        "allreduce": 0,
+        "flops": (found.flops + shards.flops) // len(set(runtime.devices)),
+        "offload": str(runtime.offload),
+        "kept": shards.kept,
+        "moved": shards.moved,
+    }
 
 
 def _trace(step, data):

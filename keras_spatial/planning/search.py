@@ -7,7 +7,8 @@ import keras
 
 from keras_spatial.distribution import SpatialParallel
 from keras_spatial.mesh import device_mesh
-from keras_spatial.planning.plan import Plan, plan, readable
+from keras_spatial.planning.plan import Plan, plan
+from keras_spatial.planning.sizes import readable
 
 
 class NothingFits(ValueError):
@@ -59,13 +60,18 @@ def even_distribution(devices: int, rank: int) -> SpatialParallel:
         devices: a power of two.
         rank: the number of image axes.
     """
+    shape, layout = even_mesh(devices, rank)
+    return SpatialParallel(device_mesh(shape, devices=["cpu:0"] * devices), layout)
+
+
+def even_mesh(devices: int, rank: int) -> tuple[dict[str, int], dict[str, str]]:
+    """The shape and layout of a mesh of a power of two of devices, as for `even_distribution`."""
     parts = [1] * min(rank, 2 if devices <= 256 else 3)
     for i in range(int(math.log2(devices))):
         parts[i % len(parts)] *= 2
     names, axes = ("rows", "columns", "slices"), ("x", "y", "z")
     used = [(n, a, p) for n, a, p in zip(names, axes, parts, strict=False) if p > 1] or [("rows", "x", 1)]
-    mesh = device_mesh({n: p for n, _, p in used}, devices=["cpu:0"] * devices)
-    return SpatialParallel(mesh, {a: n for n, a, _ in used})
+    return {n: p for n, _, p in used}, {a: n for n, a, _ in used}
 
 
 def _counts(most: int) -> Iterator[int]:

@@ -1,41 +1,162 @@
-"""As many shards as it takes for one device to be enough."""
+"""Into how many shards an image is cut so that the devices there are suffice, and where shards wait."""
 
+import dataclasses
 import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import keras
-import tensorflow as tf
 
 from keras_spatial.distribution import SpatialParallel
 from keras_spatial.mesh import device_mesh
-from keras_spatial.planning.search import smallest_mesh
+from keras_spatial.planning.plan import Plan, plan
+from keras_spatial.planning.search import NothingFits, even_mesh
+from keras_spatial.planning.sizes import readable
 
 
-def shared_distribution(
-    model: keras.Model, memory: int, offload: str | os.PathLike, *, batch_size: int = 1, training: bool = False
-) -> SpatialParallel:
-    """The smallest mesh on one device of which each position fits into the device's memory.
+@dataclass(frozen=True)
+class Room:
+    """The memory of the devices there are, and where shards can wait.
 
-    What `ks.plan` says of a position is more than its shards take where they are computed one after another, since
-    what waits is not on the device.
+    Attributes:
+        memory: bytes of one device.
+        devices: their names. On CPUs shards that wait in host memory take the devices' own.
+        host: bytes of host memory in which shards of GPUs may wait.
+        folder: where a file with shards may be made; None for none.
+        disk: bytes of that file at most.
+    """
+
+    memory: int
+    devices: Sequence[str]
+    host: int
+    folder: str | os.PathLike | None = None
+    disk: int = 0
+
+    @property
+    def on_gpu(self) -> bool:
+        return any("gpu" in device.lower() for device in self.devices)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """How an image is cut.
+
+    Attributes:
+        distribution: the mesh, its layout, and where shards wait.
+        recomputed: whether layers are computed again in the backward pass.
+        plan: of a step.
+    """
+
+    distribution: SpatialParallel
+    recomputed: bool
+    plan: Plan
+
+
+def host_memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def free_space(folder: str | os.PathLike) -> int:
+    """Bytes that are free in a folder, which need not exist yet."""
+    path = Path(folder).resolve()
+    existing = next(p for p in (path, *path.parents) if p.exists())
+    return shutil.disk_usage(existing).free
+
+
+def smallest_sharing(
+    model: keras.Model,
+    room: Room,
+    recomputed_plan: Callable[[SpatialParallel], Plan] | None = None,
+    *,
+    most_shards: int = 256,
+    batch_size: int = 1,
+    dtype: str | None = None,
+    training: bool = True,
+    input_shape: Sequence[int] | None = None,
+    unsupported: str = "raise",
+) -> Shards:
+    """The fewest shards with which a step fits: 1, 2, 4, 8 ... of them, the image split in even parts.
+
+    Shards of GPUs wait in host memory if it has the room, else in a file; those of CPUs in a file if a folder is named.
+    Where there is no room for what a training step keeps, layers are recomputed.
 
     Args:
-        model: any Keras model that can be partitioned.
-        memory: bytes of the device.
-        offload: where shards wait, "host" or a folder: see `ks.SpatialParallel`.
-        batch_size: images per step.
-        training: whether to train with it, or to predict.
+        model: any Keras model.
+        room: what there is.
+        recomputed_plan: plans a training step in which layers are computed again; without it none are.
+        most_shards: the most shards to try.
+        batch_size, dtype, training, input_shape, unsupported: as for `ks.plan`.
 
     Raises:
-        NothingFits: if no mesh of up to 256 positions is enough.
-        OffloadError: if the folder cannot be written to.
-
-    Example:
-
-    ```python
-    distribution = ks.planning.shared_distribution(model, 8 * 10**9, "/scratch")
-    spatial = ks.partition(model, distribution)
-    ```
+        NothingFits: if so many shards are still too large, or what waits finds no room; it says which, and how much.
     """
-    found = smallest_mesh(model, memory, batch_size=batch_size, training=training)
-    device = "gpu:0" if tf.config.list_physical_devices("GPU") else "cpu:0"
-    return SpatialParallel(device_mesh(found.mesh, devices=[device]), found.layout, offload=offload)
+    options = {
+        "batch_size": batch_size,
+        "dtype": dtype,
+        "training": training,
+        "input_shape": input_shape,
+        "unsupported": unsupported,
+    }
+    rank = len(model.inputs[0].shape) - 2
+    alone = SpatialParallel(device_mesh("rows:1", devices=list(room.devices[:1])), "x:rows")
+    found = plan(model, alone, **options)
+    if found.fits(room.memory):
+        return Shards(alone, False, found)
+    if found.weights + found.optimizer > room.memory:
+        raise NothingFits(found.explain(room.memory))
+    count, held = 1, found.activations
+    while count < most_shards:
+        count *= 2
+        if count * room.memory < held / 4:
+            continue  # Far too small: a shard holds no less than its share of what is held.
+        distribution = _distribution(count, rank, room)
+        found = plan(model, distribution, **options)
+        if not found.fits(room.memory):
+            held = max(held, count * found.activations)
+            continue
+        place = _place(found, room)
+        if place is not None:
+            return _shards(found, count, rank, room, place, recomputed=False)
+        if recomputed_plan is not None and training:
+            again = recomputed_plan(distribution)
+            place = _place(again, room)
+            if again.fits(room.memory) and place is not None:
+                return _shards(again, count, rank, room, place, recomputed=True)
+            found = min(found, again, key=lambda p: p.kept)
+        raise NothingFits(_no_room(found, room))
+    raise NothingFits(f"No image of up to {most_shards} shards is cut finely enough.\n{found.explain(room.memory)}")
+
+
+def _distribution(count: int, rank: int, room: Room, place: str | os.PathLike | None = None) -> SpatialParallel:
+    shape, layout = even_mesh(count, rank)
+    if place is None:
+        place = "host" if room.on_gpu or room.folder is None else room.folder
+    return SpatialParallel(device_mesh(shape, devices=list(room.devices[:count])), layout, offload=place)
+
+
+def _shards(found: Plan, count: int, rank: int, room: Room, place: str | os.PathLike, *, recomputed: bool) -> Shards:
+    """What was found, with the place where shards wait: it moves as much, wherever that is."""
+    planned = dataclasses.replace(found, offload=str(place))
+    return Shards(_distribution(count, rank, room, place), recomputed, planned)
+
+
+def _place(found: Plan, room: Room) -> str | os.PathLike | None:
+    """Where what waits finds room; None if nowhere."""
+    if room.on_gpu and found.kept <= room.host:
+        return "host"
+    if room.folder is not None:
+        return room.folder if found.kept <= room.disk else None
+    return None if room.on_gpu else "host"
+
+
+def _no_room(found: Plan, room: Room) -> str:
+    places = [f"{readable(room.host)} of host memory"] if room.on_gpu else []
+    if room.folder is not None:
+        places.append(f"{readable(room.disk)} in {os.fspath(room.folder)}")
+    return (
+        f"A device holds {found.mesh!r} one shard after another, but {readable(found.kept)} of shards wait meanwhile, "
+        f"and there are {' and '.join(places)}. Name a folder with more room by offload, or use a smaller image."
+    )

@@ -161,6 +161,14 @@ class Program:
             self._report(error)
             raise
 
+    def analysis(self) -> Analysis:
+        """What is known of the program as it stands."""
+        # A backward pass may have been traced since the last time.
+        if self._analysed != len(self.nodes):
+            self._analysis = analyse(self.nodes, sums_at_once=len(self.devices) == 1)
+            self._analysed = len(self.nodes)
+        return self._analysis
+
     def reader(self, value: Value) -> Callable[[], np.ndarray]:
         """Reads a shard that was handed out by the last run, also when others have followed."""
         running = self._running
@@ -169,14 +177,10 @@ class Program:
 
     def _begin(self) -> None:
         """Begin a run."""
-        # A backward pass may have been traced since the last one.
-        if self._analysed != len(self.nodes):
-            self._analysis = analyse(self.nodes, sums_at_once=len(self.devices) == 1)
-            self._analysed = len(self.nodes)
+        analysis = self.analysis()
         if self._storage is None:
             self._storage = self._make_storage()
         self._pending = []
-        analysis = self._analysis
         self._running = Running(self._storage, self.devices, analysis.wanted, analysis.last, next(self._runs))
 
     def _run(self, running: Running, node: Node, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -1,4 +1,5 @@
-"""A mesh of which one device is lowered, and none is needed: messages are counted and not sent."""
+"""Meshes for planning. Of one whose devices compute at once, one device is lowered, and messages are counted and not
+sent; of one whose positions share devices, the program is written down and not run."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,8 @@ from keras_spatial.mesh_tensorflow import mtf
 from keras_spatial.runtimes.base import Runtime
 from keras_spatial.runtimes.functions import static_sizes
 from keras_spatial.runtimes.placement import Placement
+from keras_spatial.runtimes.program import Program
+from keras_spatial.runtimes.streaming import StreamingMesh, StreamingRuntime
 
 # A received halo is a tensor of its own; every other identity stands for the tensor itself.
 RECEIVED = "received"
@@ -79,3 +82,21 @@ class RehearsalMesh(Placement):
         if self._place[mesh_axis] in source_pcoord:
             self._traffic["halo"] += byte_size(value)
         return self.LaidOutTensor([tf.identity(value, name=RECEIVED)])
+
+
+class ProgramRehearsal(StreamingRuntime):
+    """As the streaming runtime, but what is traced is not run."""
+
+    def __init__(self, runtime: StreamingRuntime):
+        super().__init__(runtime.device_mesh, runtime.layout, runtime.offload)
+        self._programs: list[Program] = []
+
+    def mesh_impl(self) -> StreamingMesh:
+        mesh = super().mesh_impl()
+        self._programs.append(mesh.program)
+        return mesh
+
+    @property
+    def program(self) -> Program:
+        """That of the step that was traced last. A step that makes variables is traced twice."""
+        return next(program for program in reversed(self._programs) if program.nodes)

@@ -21,6 +21,8 @@ from keras_spatial.runtimes.functions import static_sizes
 
 # Bytes of a tensor from which on it goes to the file. Smaller ones cost more to write than they free.
 LEAST_BYTES = 1 << 16
+# How many tensors wait to be written, at most.
+QUEUE = 2
 # The file's pieces begin at multiples of this: of a page, so that no two of them share one.
 _PAGE = 4096
 # Where arrays begin that TensorFlow takes over as they are, without a copy.
@@ -107,7 +109,7 @@ class FileStorage(Storage):
     """A file in some folder, without a name: the system frees it when the process ends, however it ends.
 
     One thread reads and writes, in the order in which it was asked, while the caller computes. Of what was asked for,
-    two tensors at most wait to be written, so that memory stays bounded. Small tensors stay in memory.
+    `QUEUE` tensors at most wait to be written, so that memory stays bounded. Small tensors stay in memory.
 
     Args:
         folder: on a file system with enough room.
@@ -134,7 +136,7 @@ class FileStorage(Storage):
         self._counted(size)
         if resident or size < LEAST_BYTES:
             return _on_host(tensor)
-        while len(self._waiting) > 1:
+        while len(self._waiting) >= QUEUE:
             self._finish(self._waiting.pop(0))
         with self._lock:
             start = self._space.take(size)

@@ -8,6 +8,7 @@ from scipy import special
 
 import keras_spatial as ks
 from keras_spatial import inference
+from keras_spatial.planning import NothingFits
 from keras_spatial.volumes import UnreadableVolumeError, read_volume
 
 
@@ -70,6 +71,24 @@ def test_a_partitioned_model_segments_as_the_plain_one(tmp_path):
     spatial = inference.segment(thresholding_model(hu.shape, 3, distribution), source)
     assert plain.labels.any()
     assert np.array_equal(plain.labels, spatial.labels)
+
+
+def test_a_memory_cuts_the_volume_into_shards_that_give_the_same(tmp_path):
+    hu, _ = scene((32, 24, 16))
+    source, out = write(tmp_path / "v.nii.gz", hu), tmp_path / "out" / "segmentation.nii.gz"
+    inputs = keras.Input((*hu.shape, 1))
+    hidden = keras.layers.Conv3D(16, 3, padding="same", activation="relu")(inputs)
+    plain = keras.Model(inputs, keras.layers.Conv3D(3, 1)(hidden))
+    found = inference.segment(plain, source, out, memory="600kB")
+    assert np.array_equal(found.labels, inference.segment(plain, source).labels)
+    assert list(out.parent.iterdir()) == [out]
+    with pytest.raises(NothingFits, match="cut finely enough"):
+        inference.segment(plain, source, memory="100kB")
+    distribution = ks.SpatialParallel(ks.device_mesh("rows:2"), "x:rows")
+    with pytest.raises(ValueError, match="memory says how to partition a plain model"):
+        inference.segment(ks.partition(plain, distribution), source, memory="1GB")
+    with pytest.raises(ValueError, match="Give memory as well"):
+        inference.segment(plain, source, offload=tmp_path)
 
 
 def test_patches_with_flips_give_what_the_whole_image_gives(tmp_path):

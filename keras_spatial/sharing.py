@@ -1,0 +1,91 @@
+"""`ks.partition_to_fit`: a model whose shards share the devices there are, cut as finely as their memory asks for."""
+
+import os
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+
+from keras_spatial.conversion import partition
+from keras_spatial.distribution import SpatialParallel
+from keras_spatial.model import Model
+from keras_spatial.planning import Plan, Room, free_space, host_memory, parse_size, plan, smallest_sharing
+from keras_spatial.recomputation import all_blocks, recompute
+
+
+def partition_to_fit(
+    model: keras.Model,
+    memory: int | str,
+    offload: str | os.PathLike | None = None,
+    *,
+    devices: Sequence[str] | None = None,
+    batch_size: int = 1,
+    training: bool = True,
+    unsupported: str = "raise",
+) -> tuple[Model, Plan]:
+    """Partition a model into as few shards as fit the memory of the devices there are, which compute them in turn.
+
+    The shards that are not being computed wait in host memory, or in a file. If even that has too little room for a
+    training step, layers are computed again in its backward pass. A model that fits a device whole is not cut.
+
+    Args:
+        model: any Keras model that can be partitioned. If it is to be trained, compile it first: the plan then counts
+            its own optimizer, losses and metrics.
+        memory: of one device, in bytes or as a text such as "16GB". Of a CPU it is the memory of the process.
+        offload: a folder on a fast disk, for a file with the shards that wait. Those of GPUs wait in host memory if it
+            has the room. Without a folder those of CPUs wait in `memory`, too.
+        devices: that compute, such as `["gpu:0"]`; the first GPU by default, or the CPU where there is none.
+        batch_size: images per step.
+        training: whether to train the model, or only to predict with it.
+        unsupported: as for `ks.partition`.
+
+    Returns:
+        The partitioned model, and the plan of its step: shards, memory, what waits and is moved.
+
+    Raises:
+        NothingFits: a `ValueError`, if 256 shards are too large for the device, or too much waits for the room.
+        OffloadError: an `OSError`, if the folder cannot be written to.
+
+    Example:
+
+    ```python
+    model = ks.models.UNet3D((512, 512, 512, 1), classes=3)
+    spatial, planned = ks.partition_to_fit(model, "8GB", "/scratch", training=False)
+    print(planned)
+    ```
+    """
+    bytes_of_device = parse_size(memory)
+    if devices is None:
+        devices = ["gpu:0" if tf.config.list_physical_devices("GPU") else "cpu:0"]
+    room = Room(
+        bytes_of_device,
+        devices,
+        host_memory(),
+        offload,
+        0 if offload is None else free_space(offload),
+    )
+    found = smallest_sharing(
+        model,
+        room,
+        recomputed_plan(model, batch_size, unsupported=unsupported),
+        batch_size=batch_size,
+        training=training,
+        unsupported=unsupported,
+    )
+    spatial = partition(model, found.distribution, unsupported=unsupported)
+    if found.recomputed:
+        recompute(spatial, all_blocks(spatial))
+    return spatial, found.plan
+
+
+def recomputed_plan(
+    model: keras.Model, batch_size: int, *, unsupported: str = "raise"
+) -> Callable[[SpatialParallel], Plan]:
+    """What plans a training step on some mesh in which all layers are computed again."""
+
+    def planned(distribution: SpatialParallel) -> Plan:
+        spatial = partition(model, distribution, unsupported=unsupported)
+        recompute(spatial, all_blocks(spatial))
+        return plan(spatial, distribution, batch_size)
+
+    return planned
