@@ -6,6 +6,7 @@ alias counted as what it stands for.
 """
 
 import os
+import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -123,8 +124,19 @@ _REFUSED = (
 )  # fmt: skip
 
 
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, for which a key that stands twice is an error instead of the last one winning."""
+    """PyYAML's safe loader, but a key that stands twice is an error, and numbers are those of YAML 1.2 and of JSON.
+
+    PyYAML's own are those of YAML 1.1, in which `3e-5` is a text, `010` is eight, and `1:30` is ninety.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  As PyYAML declares it.
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBERS]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -136,6 +148,22 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(name)
         return super().construct_mapping(node, deep)
+
+
+def _decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node), 10)
+
+
+# https://yaml.org/spec/1.2.2/#103-core-schema, without octal and hexadecimal numbers.
+_Loader.add_implicit_resolver(_NUMBERS[0], re.compile(r"[-+]?[0-9]+$"), [*"-+0123456789"])
+_Loader.add_implicit_resolver(
+    _NUMBERS[1],
+    re.compile(
+        r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    [*"-+.0123456789"],
+)
+_Loader.add_constructor(_NUMBERS[0], _decimal)
 
 
 def _measure(text: str, where: str, limits: YamlLimits) -> None:

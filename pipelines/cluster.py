@@ -1,6 +1,7 @@
 """What a cluster gives each step: hardware, storage, secrets, queues, retries."""
 
 import dataclasses
+import difflib
 import math
 from pathlib import Path, PurePosixPath
 from typing import Literal, Self
@@ -44,6 +45,8 @@ _STEPS: dict[str, StepResources] = {
     "cross_validation": _SMALL,
     "sweep": _SMALL,
 }
+_ACCELERATED = ("train", "evaluate", "segment")
+_OTHERS = (*_STEPS, "ingest", "phantom", "preprocess", "report", "export")
 
 
 class Toleration(BaseModel):
@@ -86,7 +89,7 @@ class Cluster(BaseModel):
     cpu: str = Field("4", pattern=_CPU, description="CPU of the steps with accelerators, and of a job's pods.")
     memory: str = Field("16Gi", pattern=_MEMORY, description="Memory of the same.")
     steps: dict[str, StepResources] = Field(
-        {}, description="CPU and memory of the other steps, by name of component; small or 4 and 16Gi by default."
+        {}, description="CPU and memory of the other steps, by their names; small or 4 and 16Gi by default."
     )
     shared_memory: str = Field("", pattern=r"^(\d+[KMGT]i?)?$", description="/dev/shm of accelerated steps.")
     volumes: dict[str, str] = Field({}, description="Mount path by name of persistent volume claim.")
@@ -173,6 +176,18 @@ class Cluster(BaseModel):
             raise ValueError(f"restarts: a TFJob cannot restart as a whole. Received: {self.restarts} with job TFJob")
         return self
 
+    @pydantic.field_validator("steps", mode="after")
+    @classmethod
+    def _steps_exist(cls, value: dict[str, StepResources]) -> dict[str, StepResources]:
+        for name in value:
+            if name in _ACCELERATED:
+                raise ValueError(f"{name!r} is a step with accelerators: its CPU and memory are `cpu` and `memory`")
+            if name not in _OTHERS:
+                near = difflib.get_close_matches(name, (*_OTHERS, *_ACCELERATED), n=1)
+                hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(_OTHERS)}."
+                raise ValueError(f"there is no step {name!r}. {hint}")
+        return value
+
     @property
     def _chips(self) -> int:
         return math.prod(int(size) for size in self.tpu_topology.split("x"))
@@ -192,7 +207,8 @@ class Cluster(BaseModel):
         """CPU and memory of a step."""
         if accelerated:
             return StepResources(cpu=self.cpu, memory=self.memory)
-        return self.steps.get(step) or _STEPS.get(step) or StepResources()
+        # `ingest_folder` is the step `ingest` of a folder; people know the one name.
+        return self.steps.get(step.removesuffix("_folder")) or _STEPS.get(step) or StepResources()
 
     def accelerator_selectors(self) -> dict[str, str]:
         """Node selectors of the pods with accelerators."""
@@ -225,6 +241,11 @@ def on_cluster(settings: Settings, cluster: Cluster, *, trains: bool, predicts: 
         SettingsError: if the mesh has another number of devices than the pods have accelerators.
     """
     kind = cluster.accelerator_kind
+    if trains and cluster.nodes > 1 and settings.processes > 1:
+        raise SettingsError(
+            f"processes: those of one machine. Each of the {cluster.nodes} pods of the cluster file runs one process. "
+            f"Received: {settings.processes}. Leave it out."
+        )
     if settings.accelerator in ("gpu", "tpu") and kind not in (settings.accelerator, "auto"):
         raise SettingsError(
             f"accelerator: the cluster file gives the steps {cluster.accelerator or 'no accelerators'}. Received: "

@@ -17,6 +17,7 @@ from pipelines.shared import CASES, checked_cases, trained_model
 
 def resolution_study(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
     """The pipeline with these settings as defaults of its parameters."""
+    settings.check_resolutions()
     give = Resources(cluster)
 
     @pipeline(

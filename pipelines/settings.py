@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, get_origin
+from typing import Annotated, Any, Literal, Self, get_origin
 
 import pydantic
 import yaml
@@ -35,7 +35,9 @@ class Settings(LocalTrainingSettings, EvaluationSettings, PreprocessSettings):
         "", description="metrics.json of the best earlier run; the model is exported if it is better."
     )
     tolerance: float = Field(0.01, ge=0, le=1, description="Dice by which the model may be worse than the baseline.")
-    resolutions: tuple[int, ...] = Field((32, 64), min_length=1, description="Of the pipeline resolution_study.")
+    resolutions: tuple[Annotated[int, Field(ge=8, le=2048)], ...] = Field(
+        (32, 64), min_length=1, description="Of the pipeline resolution_study."
+    )
     folds: int = Field(5, ge=3, le=100, description="Of the pipeline cross_validation.")
     learning_rates: tuple[float, ...] = Field((0.001, 0.003, 0.01), min_length=1, description="Of the pipeline sweep.")
     model: str = Field("", description="Folder of a trained model, or a .keras file, for batch_inference.")
@@ -45,13 +47,27 @@ class Settings(LocalTrainingSettings, EvaluationSettings, PreprocessSettings):
 
     @pydantic.model_validator(mode="after")
     def _levels_divide_the_resolution(self) -> Self:
-        for resolution in (self.resolution, *self.resolutions):
-            if self.network_source == "name" and resolution % 2 ** (self.levels - 1):
-                raise ValueError(
-                    f"resolution: a network of {self.levels} levels needs a multiple of {2 ** (self.levels - 1)}. "
-                    f"Received: {resolution}"
-                )
+        self._check_levels("resolution", self.resolution)
         return self
+
+    def check_resolutions(self) -> None:
+        """Check the resolutions of a study, which no other pipeline reads.
+
+        Raises:
+            SettingsError: if one is out of range, or the network's levels do not divide it.
+        """
+        for resolution in self.resolutions:
+            try:
+                self._check_levels("resolutions", resolution)
+            except ValueError as error:
+                raise SettingsError(str(error)) from None
+
+    def _check_levels(self, name: str, resolution: int) -> None:
+        if self.network_source == "name" and resolution % 2 ** (self.levels - 1):
+            raise ValueError(
+                f"{name}: a network of {self.levels} levels needs a multiple of {2 ** (self.levels - 1)}. "
+                f"Received: {resolution}"
+            )
 
 
 def refuse_unread(settings: Settings, pipeline: str, read: Collection[str]) -> None:

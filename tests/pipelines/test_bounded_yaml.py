@@ -34,7 +34,7 @@ BAD = {
     "a date that is none": ("a: 2020-99-99", "month must be in"),
     "a number of many digits": ("a: " + "9" * 5_000, "digits"),
     "a number that is none": ("a: !!int x", "invalid literal"),
-    "a number of no digits": ("a: !!int", "IndexError"),
+    "a number of no digits": ("a: !!int", "ValueError"),
     "a truth that is none": ("a: !!bool perhaps", "KeyError"),
     "a time that is none": ("a: !!timestamp x", "AttributeError"),
     "an object": ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
@@ -116,3 +116,11 @@ def test_limits_can_be_raised(monkeypatch):
 
 def test_a_value_in_a_message_is_short():
     assert len(shortened([["x" * 1000] * 1000] * 1000)) < 400
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3e-5", 3e-5), ("010", 10), ("1:30", "1:30"), ("1_000", "1_000"), ("-.5", -0.5), ("1e3", 1000.0), ("+4", 4)],
+)
+def test_numbers_are_those_of_yaml_1_2_and_json(text, value):
+    assert parse_yaml(text, "a setting") == [value]

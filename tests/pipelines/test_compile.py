@@ -179,6 +179,8 @@ def test_kfps_cache_knows_when_the_files_of_the_data_change():
         ("resolution_study", TPU, [], "mesh: 1 pod.*expected a mesh of 8 devices"),
         ("sweep", TPU, ["mesh=rows:16", "layout=x:rows"], "expected a mesh of 8 devices. Received: 'rows:16'"),
         ("batch_inference", JOB, ["mesh=rows:8, columns:4"], "^mesh: .*segmentation run in one pod"),
+        ("lits_segmentation", JOB, ["processes=2"], "processes: those of one machine. Each of the 4 pods"),
+        ("resolution_study", None, ["resolutions=32,36", "levels=4"], "^resolutions: .*multiple of 8. Received: 36"),
         ("lits_segmentation", TPU, ["accelerator=gpu"], "accelerator: the cluster file gives the steps google.com/tpu"),
         ("lits_segmentation", Cluster(), ["accelerator=gpu"], "gives the steps no accelerators"),
     ],
@@ -187,6 +189,24 @@ def test_a_mesh_that_does_not_fit_to_the_pods_is_refused_when_compiled(pipeline,
     given = ["data=/data/lits", *(["model=/data/model.keras"] if pipeline == "batch_inference" else [])]
     with pytest.raises(SettingsError, match=expected):
         catalogue.build(pipeline, load(None, [*given, *assignments]), cluster)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("trian", "no step 'trian'. Did you mean 'train'"), ("train", "'train' is a step with accelerators: its CPU and")],
+)
+def test_resources_of_a_step_that_would_be_ignored_are_refused(name, expected):
+    with pytest.raises(ValueError, match=expected):
+        Cluster(steps={name: StepResources(cpu="8")})
+
+
+def test_the_resources_of_ingest_are_those_of_ingest_of_a_folder():
+    cluster = Cluster(steps={"ingest": StepResources(cpu="8", memory="64Gi")})
+    assert cluster.resources("ingest_folder", accelerated=False).memory == "64Gi"
+
+
+def test_the_resolutions_of_a_study_bind_no_other_pipeline():
+    assert catalogue.build("lits_segmentation", load(None, ["levels=7", "resolution=128"])).pipeline_spec
 
 
 def test_a_mesh_over_all_pods_may_train_though_one_pod_evaluates():
