@@ -61,6 +61,7 @@ def partition(
     result = keras_private.shared_copy(model, partitioned_class(cls))
     vars(result)["_partition"] = MeshState(distribution, plain_class=None if issubclass(cls, Model) else cls)
     network = Network(result, distribution, replicate=unsupported == "replicate")
+    network.forget_graphs()
     result._partition.network = network
     replicated = network.check(specs)
     if replicated:

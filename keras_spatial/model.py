@@ -104,6 +104,9 @@ class Model(keras.Model):
         with self._runtime.scope():
             super().compile(**given)
         self._runtime.check_optimizer(self.optimizer)
+        # As in Keras, attributes that layers read may be set before `compile`.
+        self._network.forget_graphs()
+        self._partition.functions.clear()
         if not computed_whole(self, "train_step", "test_step"):
             check_compiled(self._network.outputs_for_planning, self)
 

@@ -12,6 +12,7 @@ from keras_spatial import keras_private
 from keras_spatial.distribution import SpatialParallel
 from keras_spatial.engine.trace import Trace
 from keras_spatial.layout import ShardLength, ShardsTooShort
+from keras_spatial.rules.composite import forget_graphs
 from keras_spatial.rules.table import UnsupportedLayer
 from keras_spatial.rules.walk import explain, functional_graph, lower_graph, lower_operation, uses_channels_first
 
@@ -53,6 +54,11 @@ class Network:
         if key not in self._graphs:
             self._graphs[key] = functional_graph(self.model, inputs, training)
         return self._graphs[key]
+
+    def forget_graphs(self) -> None:
+        """Find out again what layers do, as far as Python code says it."""
+        self._graphs.clear()
+        forget_graphs()
 
     def trace(self, inputs: Any, training: bool, **options: Any) -> Trace:
         """A trace for inputs of some shapes."""

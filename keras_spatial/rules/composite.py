@@ -1,11 +1,14 @@
 """Layers made of other layers: what their `call` does with symbolic inputs is lowered in their place."""
 
+import hashlib
 import inspect
+import re
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers, tree
 
@@ -14,6 +17,7 @@ from keras_spatial.engine.reshard import whole
 from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.engine.trace import Trace
 from keras_spatial.layout import Axis
+from keras_spatial.rules.effects import watched_effects
 from keras_spatial.rules.table import UnsupportedLayer, register_lowering
 
 
@@ -31,30 +35,74 @@ def composite_graph(layer: keras.Operation, args: Any, kwargs: Any, training: bo
     """
     if not isinstance(layer, keras.Layer):
         raise UnsupportedLayer("it has no lowering")
-    tensors = [t for t in tree.flatten((args, kwargs)) if is_tensor(t)]
-    key = (tuple((tuple(t.shape), t.dtype) for t in tensors), repr(_without_tensors(args, kwargs)), training)
+    given = tree.flatten((args, kwargs))
+    tensors = [t for t in given if is_tensor(t)]
+    key = (str(tree.map_structure(lambda _: None, (args, kwargs))), tuple(map(_identity, given)), training)
     known = _GRAPHS.setdefault(layer, {})
     if key not in known:
         # A refusal is kept too: `call` would read its variables at each attempt, where only the step may read them.
+        # Of an error the text alone: its traceback would keep the layer alive.
         try:
-            known[key] = _trace(layer, args, kwargs, tensors, training)
+            known[key] = _trace(layer, args, kwargs, tensors, training), [t for t in given if not is_tensor(t)]
         except UnsupportedLayer as error:
-            known[key] = error
-    if isinstance(known[key], UnsupportedLayer):
-        raise known[key]
-    return known[key]
+            known[key] = str(error), given
+    found, _ = known[key]
+    if isinstance(found, str):
+        raise UnsupportedLayer(found)
+    return found
 
 
-# Graphs of layers by layer, then by the shapes of their inputs: a model is walked several times before it runs.
+# Graphs of layers by layer, then by their arguments, which are kept beside: a model is walked several times before it
+# runs.
 _GRAPHS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def _without_tensors(args: Any, kwargs: Any) -> Any:
-    return tree.map_structure(lambda t: "tensor" if is_tensor(t) else t, (args, kwargs))
+def forget_graphs() -> None:
+    """Forget what `call`s do: attributes that they read may have changed since."""
+    _GRAPHS.clear()
+
+
+def _identity(argument: Any) -> Any:
+    """What tells an argument from others; tensors by their shapes and dtypes."""
+    if is_tensor(argument):
+        return "tensor", tuple(argument.shape), str(argument.dtype)
+    if isinstance(argument, (bool, int, float, complex, str, bytes, type(None))):
+        return type(argument).__name__, repr(argument)
+    if isinstance(argument, np.ndarray):
+        return "array", argument.shape, argument.dtype.str, hashlib.sha256(np.ascontiguousarray(argument)).digest()
+    return "object", id(argument)
+
+
+def function_graph(function: Callable[[Any], Any], x: Any) -> keras.Model:
+    """What a function, such as an activation, does with a tensor, as a functional model.
+
+    Args:
+        function: from a tensor to one.
+        x: anything with `shape` and `dtype`.
+
+    Raises:
+        UnsupportedLayer: if it is not made of `keras.ops`, or reads variables.
+    """
+    symbol = _symbolic(x)
+    name = getattr(function, "__name__", type(function).__name__)
+    try:
+        return _graph(function, symbol, (symbol,), {}, re.sub(r"\W+", "", name) or "function")
+    except UnsupportedLayer as error:
+        raise UnsupportedLayer(f"its function {name!r}: {error}") from None
+    except Exception as error:
+        raise UnsupportedLayer(f"its function {name!r} is not made of keras.ops alone ({_reason(error)})") from error
+
+
+def _symbolic(x: Any) -> keras.KerasTensor:
+    return keras.Input(batch_shape=tuple(x.shape), dtype=keras.backend.standardize_dtype(x.dtype))
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__
 
 
 def _trace(layer: keras.Layer, args: Any, kwargs: Any, tensors: Sequence, training: bool) -> keras.Model:
-    symbols = [keras.Input(batch_shape=tuple(t.shape), dtype=keras.backend.standardize_dtype(t.dtype)) for t in tensors]
+    symbols = [_symbolic(t) for t in tensors]
     remaining = iter(symbols)
     args, kwargs = tree.map_structure(lambda t: next(remaining) if is_tensor(t) else t, (args, kwargs))
     if keras_private.takes_training(layer):
@@ -64,8 +112,7 @@ def _trace(layer: keras.Layer, args: Any, kwargs: Any, tensors: Sequence, traini
     except UnsupportedLayer:
         raise
     except Exception as error:
-        reason = str(error).strip().split("\n")[0][:200]
-        raise UnsupportedLayer(f"its call is not made of layers and keras.ops alone ({reason})") from error
+        raise UnsupportedLayer(f"its call is not made of layers and keras.ops alone ({_reason(error)})") from error
     known = {id(v) for v in graph.variables}
     for node in keras_private.nodes_of(graph):
         known |= {id(v) for v in tree.flatten((node.arguments.args, node.arguments.kwargs))}
@@ -93,24 +140,27 @@ def trace_call(layer: keras.Layer, inputs: Any, training: bool | None = None) ->
             f"Model '{layer.name}' of class {type(layer).__name__} must know its input shape to be partitioned: "
             "ks.partition(model, distribution, input_shape=...)."
         )
-
-    def symbolic(x: Any):
-        return keras.Input(batch_shape=tuple(x.shape), dtype=keras.backend.standardize_dtype(x.dtype))
-
-    symbols = tree.map_structure(symbolic, inputs)
+    symbols = tree.map_structure(_symbolic, inputs)
     arguments = {"training": training} if "training" in inspect.signature(layer.call).parameters else {}
     return _graph_of(layer, symbols, (symbols,), arguments)
 
 
 def _graph_of(layer: keras.Layer, symbols: Any, args: Any, kwargs: Any) -> keras.Model:
+    return _graph(layer.call, symbols, args, kwargs, keras_private.name_of(layer), layer)
+
+
+def _graph(
+    function: Callable, symbols: Any, args: Any, kwargs: Any, name: str, layer: keras.Layer | None = None
+) -> keras.Model:
     # Sizes are numbers here, also to `call`s that compute with them: traced with the step they would be tensors.
     with tf.init_scope():
-        with keras_private.symbolic_calls(), keras.StatelessScope() as scope:
-            outputs = layer.call(*args, **kwargs)
-        changed = keras_private.changed_in(scope, layer)
+        with keras_private.symbolic_calls(), watched_effects() as effects:
+            outputs = function(*args, **kwargs)
+        changed = [] if layer is None else keras_private.changed_in(effects, layer)
         if changed:
             raise UnsupportedLayer(f"its call changes the variables {changed} itself, which no graph of layers shows")
-        return keras.Model(symbols, outputs, name=keras_private.name_of(layer))
+        effects.check()
+        return keras.Model(symbols, outputs, name=name)
 
 
 def is_tensor(value: Any) -> bool:

@@ -1,5 +1,6 @@
 """`keras.ops` in functional models: pointwise, reducing and windowed operations."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.engine.trace import Trace
 from keras_spatial.keras_private import core, image, math, nn, numpy
 from keras_spatial.rules import convolution, normalization, pooling, reductions
+from keras_spatial.rules.broadcasting import check_sum
 from keras_spatial.rules.formats import in_either_format, to_channels_first, to_channels_last
 from keras_spatial.rules.products import variable_tensor
 from keras_spatial.rules.reshaping import resized
@@ -33,31 +35,20 @@ _POINTWISE = {
 }
 POINTWISE = tuple(getattr(module, name) for module, names in _POINTWISE.items() for name in names.split())
 
-# Their derivatives may be infinite for what lies beyond the logical size, where nothing but 0 would be multiplied.
-_SINGULAR = tuple(
-    getattr(numpy, name)
-    for name in [
-        "Arccos",
-        "Arccosh",
-        "Arcsin",
-        "Arctanh",
-        "Cbrt",
-        "Divide",
-        "DivideNoNan",
-        "Fmod",
-        "Hypot",
-        "Log",
-        "Log10",
-        "Log1p",
-        "Log2",
-        "Mod",
-        "Power",
-        "Reciprocal",
-        "Sqrt",
-        "Tan",
-        "TrueDivide",
-    ]
-) + (math.Rsqrt, math.Erfinv)
+# They and their derivatives are finite whatever lies beyond the logical size, where a gradient of 0 is multiplied with
+# the derivative. Of all others the operands are filled there.
+_FINITE = {
+    numpy: """Absolute Abs Add Angle Arctan Arcsinh BitwiseAnd BitwiseInvert BitwiseNot BitwiseOr BitwiseXor
+        BitwiseLeftShift LeftShift BitwiseRightShift RightShift Ceil Clip Conjugate Copy Cos Deg2rad Digitize Equal Fabs
+        Floor Fmax Fmin FullLike Gcd Greater GreaterEqual Heaviside Imag Isclose Isfinite Isinf Isnan Isneginf Isposinf
+        Isreal Lcm Less LessEqual LogicalAnd LogicalNot LogicalOr LogicalXor Maximum Minimum Multiply NanToNum Negative
+        NotEqual OnesLike Rad2deg Real Round Select Sign Signbit Sin Square Subtract Tanh Trunc Where ZerosLike""",
+    nn: """Relu Relu6 Sigmoid SparseSigmoid Softplus Softsign SoftShrink SparsePlus Silu LogSigmoid LeakyRelu
+        HardSigmoid HardSilu Elu Selu Gelu Celu TanhShrink HardTanh HardShrink Threshold""",
+    math: "Erf Erfc",
+    core: "Cast SaturateCast StopGradient",
+}
+FINITE = tuple(getattr(module, name) for module, names in _FINITE.items() for name in names.split())
 
 
 @register_lowering(*POINTWISE)
@@ -72,17 +63,26 @@ def pointwise_operation(operation, trace: Trace, *args: Any, **kwargs: Any) -> S
             f"and imaginary parts as channels. Received: {dtype.name}"
         )
 
-    if isinstance(operation, _SINGULAR):
-        operands = [trace.filled(x, 1.0) for x in operands]
+    if not isinstance(operation, FINITE):
+        operands = [trace.filled(x, 1.0) if x.dtype.is_floating else x for x in operands]
+    call = operation.call
+    if isinstance(operation, numpy.Add):
+        check_sum(*(t.shape if _is_operand(t) else () for t in (*args, *kwargs.values())))
+        call = _plain_sum(dtype)
 
     def on_slices(*slices: tf.Tensor) -> tf.Tensor:
         remaining = iter(slices)
         local_args, local_kwargs = tree.map_structure(
             lambda t: next(remaining) if _is_operand(t) else t, (args, kwargs)
         )
-        return tf.cast(operation.call(*local_args, **local_kwargs), dtype)
+        return tf.cast(call(*local_args, **local_kwargs), dtype)
 
     return trace.pointwise(on_slices, operands, dtype=dtype, name=operation.name)
+
+
+def _plain_sum(dtype: tf.DType) -> Callable[[Any, Any], tf.Tensor]:
+    """A sum by broadcasting. Keras's own takes what has a shard's size for a bias."""
+    return lambda x1, x2: tf.add(*(keras.ops.convert_to_tensor(x, dtype.name) for x in (x1, x2)))
 
 
 @register_lowering(core.ConvertToTensor)
@@ -159,9 +159,11 @@ def max_operation(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 @register_lowering(numpy.Min, numpy.Amin)
 def min_operation(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     _refuse_initial(operation)
-    negative = trace.pointwise(tf.negative, [x], name="negative")
-    largest = reductions.maximum(trace, negative, _over(operation, x), keepdims=operation.keepdims)
-    return trace.pointwise(tf.negative, [largest], name="minimum")
+    # Of integers the complement, which reverses the order of unsigned ones and of the lowest one, too.
+    reverse = tf.bitwise.invert if x.dtype.is_integer else tf.negative
+    reversed_x = trace.pointwise(reverse, [x], name="reversed")
+    largest = reductions.maximum(trace, reversed_x, _over(operation, x), keepdims=operation.keepdims)
+    return trace.pointwise(reverse, [largest], name="minimum")
 
 
 def _refuse_initial(operation) -> None:

@@ -1,8 +1,10 @@
 """Layers that act on each voxel by itself: activations, arithmetic, merging, dropout on voxels, dense on channels."""
 
+import functools
 from collections.abc import Callable
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
@@ -10,21 +12,35 @@ from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.engine.trace import Trace
 from keras_spatial.keras_private import merge_function
 from keras_spatial.rules import reductions
+from keras_spatial.rules.broadcasting import check_sum
+from keras_spatial.rules.composite import function_graph
 from keras_spatial.rules.reshaping import concatenated
 from keras_spatial.rules.table import register_lowering
 from keras_spatial.rules.weights import kernel_value, kernel_variables
 
+_KERAS = [getattr(keras.activations, name) for name in dir(keras.activations) if name not in ("get", "deserialize")]
+_TENSORFLOW = [
+    *(tf.nn.relu, tf.nn.relu6, tf.nn.elu, tf.nn.selu, tf.nn.gelu, tf.nn.silu, tf.nn.swish, tf.nn.leaky_relu),
+    *(tf.nn.sigmoid, tf.nn.tanh, tf.nn.softplus, tf.nn.softsign, tf.nn.softmax, tf.nn.log_softmax, tf.identity),
+    *(tf.math.sigmoid, tf.math.tanh, tf.math.softplus, tf.math.abs, tf.math.sin, tf.math.cos, tf.math.square),
+]
+# By `id`, since not everything that can be called can be put into a set.
+_POINTWISE = {id(function) for function in (*_KERAS, *_TENSORFLOW)}
+
 
 def apply_activation(trace: Trace, activation: Callable | None, x: SpatialTensor) -> SpatialTensor:
-    """An activation function such as `keras.activations.relu`, on each shard.
+    """An activation function. Those of Keras and of TensorFlow run on each shard; what another one does is traced, and
+    lowered operation by operation.
 
     Raises:
-        ValueError: if the activation mixes image axes, as a softmax over one does.
+        UnsupportedLayer: if a function is not made of `keras.ops` alone.
     """
     if activation is None or activation is keras.activations.linear:
         return x
     if isinstance(activation, keras.Layer):
         return trace.inner(activation, x)
+    if id(activation) not in _POINTWISE:
+        return trace.inner(function_graph(activation, x), x)
     at_output = activation in (keras.activations.relu, keras.activations.leaky_relu)
     name = getattr(activation, "__name__", "activation").strip("<>")  # TensorFlow takes no scope named "<lambda>".
     channels = None
@@ -75,7 +91,23 @@ def parametric_relu(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 @register_lowering(layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum)
 def merge(layer, trace: Trace, xs: list[SpatialTensor]) -> SpatialTensor:
     xs = [trace.cast(x, layer.compute_dtype) for x in xs]
+    if type(layer) in (layers.Add, layers.Average):
+        return _sum(trace, xs, len(xs) if isinstance(layer, layers.Average) else 1, layer.name)
     return trace.pointwise(lambda *ts: merge_function(layer)(list(ts)), xs, name=layer.name)
+
+
+def _sum(trace: Trace, xs: list[SpatialTensor], divisor: int, name: str) -> SpatialTensor:
+    """A sum by broadcasting. Keras's own takes what has a shard's size for a bias."""
+    shape = tuple(xs[0].shape)
+    for x in xs[1:]:
+        check_sum(shape, x.shape)
+        shape = np.broadcast_shapes(shape, tuple(x.shape))
+
+    def on_shards(*ts: tf.Tensor) -> tf.Tensor:
+        total = functools.reduce(tf.add, ts)
+        return total if divisor == 1 else total / divisor
+
+    return trace.pointwise(on_shards, xs, name=name)
 
 
 @register_lowering(layers.Concatenate)
