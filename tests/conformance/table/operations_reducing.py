@@ -53,11 +53,12 @@ def _along(name: str, *arguments) -> Equal:
 
 
 def _quantiles(name: str, *arguments) -> Equal:
-    function = getattr(O, name)
+    """Of small images: where values may be missing, Keras computes result after result."""
+    function, small = getattr(O, name), (7, 6, 3)
     return Equal(
         {
-            "channels": Case(lambda x: function(x, *arguments, axis=-1)),
-            "image": Case(lambda x: function(x, *arguments, axis=(1, 2))),
+            "channels": Case(lambda x: function(x, *arguments, axis=-1), shape=small),
+            "image": Case(lambda x: function(x, *arguments, axis=(1, 2)), shape=small),
         }
     )
 
