@@ -192,7 +192,7 @@ def test_blocks_that_are_not_those_of_the_model_are_named(builder):
     other = ks.SpatialParallel(ks.device_mesh("rows:2"), "y:rows")
     with pytest.raises(ValueError, match=r"blocks of \(2, 8, 16, 16, 1\).*Received: 2 blocks of \(2, 16, 8, 16, 1\)"):
         model.evaluate(load(builder, "train", 2, distribution=other), verbose=0)
-    with pytest.raises(ValueError, match="leave part out"):
+    with pytest.raises(ValueError, match="do not pass part"):
         load(builder, "train", 2, Part((0, 0, 0), (2, 1, 1)), distribution=other)
 
 
