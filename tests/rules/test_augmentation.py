@@ -209,7 +209,7 @@ def test_bad_factors_and_ranges_are_named(factor, value_range):
         (lambda: ks.layers.RandomRotation3D(1.5), "factor: expected a number in"),
         (lambda: ks.layers.RandomRotation3D(0.1, spacing=(1, 0, 1)), "spacing: expected three positive"),
         (lambda: ks.layers.RandomRotation3D(0.1, "w"), "axes: expected"),
-        (lambda: ks.layers.RandomZoom3D(-1.0), "leaves nothing to see"),
+        (lambda: ks.layers.RandomZoom3D(-1.0), "would leave no field of view"),
         (lambda: ks.layers.RandomTranslation3D(0.1, fill_mode="mirror"), "fill_mode: expected one of"),
         (lambda: ks.layers.RandomTranslation3D(0.1, interpolation="bilinear"), "interpolation: expected one of"),
         (lambda: ks.layers.Resizing3D((4, 4)), "size: expected a positive number"),
