@@ -140,7 +140,9 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(ownership.fcntl, "flock", unknown)
-    with pytest.warns(UserWarning, match="a file system that knows no locks.*Nothing keeps a second training"):
+    with pytest.warns(
+        UserWarning, match="a file system that does not support locks.*Nothing prevents a second training"
+    ):
         fit(tmp_path)
 
 

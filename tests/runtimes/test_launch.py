@@ -141,7 +141,7 @@ def test_a_process_that_no_signal_ends_is_named_and_not_waited_for(monkeypatch):
     monkeypatch.setattr("keras_spatial.launch.Child.signal_group", lambda self, number: None)
     program = "import json, os, sys, time\nrank = json.loads(os.environ['TF_CONFIG'])['task']['index']\n"
     program += "sys.exit(3) if rank == 0 else time.sleep(300)"
-    with pytest.raises(UnkillableError, match=r"Received: process 1 \(number \d+\) that waits inside the kernel"):
+    with pytest.raises(UnkillableError, match=r"Received: process 1 \(number \d+\), which waits inside the kernel"):
         launch(python(program), 2, io.StringIO(), max_restarts=3)
 
 
