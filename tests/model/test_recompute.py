@@ -90,8 +90,8 @@ def test_a_budget_that_no_choice_fits_leaves_the_model_as_it_was():
     [
         ({"blocks": [["down0_conv1"], ["down0_conv1"]]}, "one block"),
         ({"blocks": ["nothing"]}, "no such layer"),
-        ({}, "either blocks or memory"),
-        ({"blocks": ["down0_conv1"], "memory": 10}, "either blocks or memory"),
+        ({}, "either `blocks` or `memory`"),
+        ({"blocks": ["down0_conv1"], "memory": 10}, "either `blocks` or `memory`"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):
