@@ -1,4 +1,4 @@
-"""Augmentation: the parts of a partitioned volume, put together, are the transform of the whole volume."""
+"""Augmentation: the parts of a partitioned volume together are the transform of the whole volume."""
 
 import itertools
 

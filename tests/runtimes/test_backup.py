@@ -1,4 +1,4 @@
-"""A backup that cannot be read is set aside and training begins; a folder has one training at a time."""
+"""A backup that cannot be read is set aside, and training starts from the beginning; a folder has one training."""
 
 import subprocess
 import sys

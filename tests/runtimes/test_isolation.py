@@ -1,4 +1,4 @@
-"""Nobody on another machine reaches the processes of a local job."""
+"""The processes of a local job cannot be reached from another machine."""
 
 import io
 import re
@@ -57,7 +57,7 @@ model.fit(np.zeros((2, 8, 8, 1), "float32"), np.zeros((2, 8, 8, 1), "float32"), 
 
 
 def own_address() -> str:
-    """An address of this machine under which others reach it. Nothing is sent to find it."""
+    """An address of this machine under which others can reach it. Nothing is sent to find it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))

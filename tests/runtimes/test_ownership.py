@@ -1,4 +1,4 @@
-"""Locks name their holder and die with the last process that has them; processes end with their owner."""
+"""Locks name their holder and are released with the last process that has them; processes end with their owner."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Real processes on the loopback interface: equal to plain Keras, ended in time when something is wrong."""
+"""Real processes on the loopback interface: equal to plain Keras, and ended in time if something is wrong."""
 
 import io
 import json

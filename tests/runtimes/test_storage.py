@@ -1,4 +1,4 @@
-"""Shards that are kept in host memory or in a file come back as they were; what goes wrong has a name."""
+"""Shards that are kept in host memory or in a file come back unchanged; failures are named errors."""
 
 import errno
 import itertools

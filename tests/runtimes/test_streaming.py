@@ -1,4 +1,4 @@
-"""Positions that share a device compute what as many devices compute, to the last bit, in the memory of a few."""
+"""Positions that share a device have the same results as separate devices, to the last bit, in the memory of a few."""
 
 import gc
 import subprocess

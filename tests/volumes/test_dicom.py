@@ -1,4 +1,4 @@
-"""A DICOM series is read as its headers say, or refused by name; nothing of the patient comes out."""
+"""A DICOM series is read as its headers say, or refused with a named error; nothing about the patient leaks."""
 
 import tracemalloc
 from pathlib import Path
