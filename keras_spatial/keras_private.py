@@ -53,11 +53,6 @@ def input_structure(model: keras.Model) -> Any:
     return model._inputs_struct
 
 
-def output_structure(model: keras.Model) -> Any:
-    """A functional model's outputs, in the structure that the user gave."""
-    return model._outputs_struct
-
-
 def functional_part(model: keras.Model) -> keras.Model | None:
     """The functional model that a model's `call` runs; None if its class defines a `call` of its own."""
     if isinstance(model, keras.Sequential):
@@ -171,11 +166,6 @@ def _conditions_as_selections() -> Iterator[None]:
 def takes_training(layer: keras.Layer) -> bool:
     """Whether a layer's `call` takes `training`. Keras's own record of this is wrong for some subclasses."""
     return "training" in inspect.signature(layer.call).parameters
-
-
-def call_context(layer: keras.Layer) -> frozenset[str]:
-    """The arguments of `call` that a model passes on to its layers."""
-    return frozenset(getattr(layer, "_call_context_args", ()))
 
 
 def all_layers(model: keras.Model, include_self: bool = True) -> list[keras.Layer]:

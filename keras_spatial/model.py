@@ -163,7 +163,7 @@ class Model(keras.Model):
         ```
         """
         if self.distribution is None:
-            raise ValueError(f"Model '{self.name}' has no mesh whose shards could be handed out: use predict.")
+            raise ValueError(f"Model '{self.name}' has no mesh, so there are no shards to return: use predict.")
         self._runtime.check_local_blocks(self.name)
         return predicted_blocks(self, batches_of(x, batch_size))
 

@@ -42,9 +42,6 @@ class SpatialTensor:
     def padded_axes(self) -> list[int]:
         return [i for i, axis in enumerate(self.axes) if axis.padded]
 
-    def axis_index(self, name: str) -> int:
-        return [axis.name for axis in self.axes].index(name)
-
 
 def dimension_of(axis: Axis) -> mtf.Dimension:
     """The Mesh-TF dimension. The layout shards the plain names, so an axis that is not sharded gets another name."""

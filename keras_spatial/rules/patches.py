@@ -28,9 +28,9 @@ def extract_patches(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
     channels = Axis(x.axes[-1].name, x.shape[-1] * int(np.prod(sizes)))
     axes = (x.axes[0], *windowed_axes(x, windows, operation.padding), channels)
-    margins = window_margins(x, windows, operation.padding)
+    halos = window_margins(x, windows, operation.padding)
     native = patches(operation.padding)
-    return trace.windowed(patches("valid"), x, margins, axes, native=native, name=operation.name)
+    return trace.windowed(patches("valid"), x, halos, axes, native=native, name=operation.name)
 
 
 @register_lowering(image.GaussianBlur)
@@ -49,8 +49,8 @@ def gaussian_blur(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
         return convolve
 
-    margins = window_margins(x, windows, "same")
-    return trace.windowed(blur("valid"), x, margins, x.axes, native=blur("same"), name=operation.name)
+    halos = window_margins(x, windows, "same")
+    return trace.windowed(blur("valid"), x, halos, x.axes, native=blur("same"), name=operation.name)
 
 
 def _pairs(operation) -> tuple[tuple, tuple]:

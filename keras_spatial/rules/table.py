@@ -65,8 +65,3 @@ def find_lowering(operation: Any) -> Callable | None:
         if "call" in vars(cls):
             return None
     return None
-
-
-def registered_classes() -> list[type]:
-    """All classes of the table, sorted by name."""
-    return sorted(_TABLE, key=lambda cls: (cls.__module__, cls.__name__))
