@@ -1,10 +1,10 @@
-"""Whole-volume inference on a 2x2 mesh against sliding windows of patches, with the same weights and volume.
+"""Whole-volume inference on a 2x2 mesh compared with sliding windows of patches, with the same weights and volume.
 
     python -m benchmarks.inference --size 128 --patch 64
 
-Windows overlap by half, blended by a Gaussian, as `ks.inference.segment(..., patches=...)` and MONAI do it. Both run on
-the same cores, in turns, after a first run that traces. How much the results differ is given too: at a window's edge
-the network sees padding where the image goes on.
+Windows overlap by half and are blended by a Gaussian, as in `ks.inference.segment(..., patches=...)` and in MONAI. Both
+run on the same cores, in turns, after a first run that traces. The difference of the results is reported too: at the
+edge of a window, the network sees padding although the image continues.
 """
 
 import argparse
@@ -63,11 +63,11 @@ def compare(size: int, patch: int, filters: int, levels: int, rounds: int) -> li
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=128, help="voxels along each axis of the volume")
-    parser.add_argument("--patch", type=int, default=64, help="voxels along each axis of a window")
-    parser.add_argument("--filters", type=int, default=8)
-    parser.add_argument("--levels", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size", type=int, default=128, help="The number of voxels along each axis of the volume.")
+    parser.add_argument("--patch", type=int, default=64, help="The number of voxels along each axis of a window.")
+    parser.add_argument("--filters", type=int, default=8, help="The number of filters of the U-Net's first level.")
+    parser.add_argument("--levels", type=int, default=3, help="The number of levels of the U-Net.")
+    parser.add_argument("--rounds", type=int, default=5, help="The number of measurements of each variant.")
     settings = vars(parser.parse_args())
     save("inference", compare(**settings), settings, "python -m benchmarks.inference")
 

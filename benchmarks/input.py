@@ -1,10 +1,10 @@
-"""The data path in numbers: preparing a CT, reading one block, size on disk, lesions kept, waiting for input.
+"""Figures of the data path: preparing a CT, reading one stored block, size on disk, lesions kept, waiting for input.
 
     python -m benchmarks.input
 
-Both sides of a ratio take turns in one run and medians are compared: times of a shared machine are not comparable from
-run to run. Writes `benchmarks/results/input.json` and prints the table. `--quick` tries the benchmark itself
-on tiny volumes, and writes nothing.
+Both sides of a ratio take turns in one run, and medians are compared, because times of a shared machine are not
+comparable between runs. It writes `benchmarks/results/input.json` and prints the table. `--quick` tries the benchmark
+itself on tiny volumes and writes nothing.
 """
 
 import argparse
@@ -34,14 +34,18 @@ CASES = 6
 
 
 def main() -> None:
-    """Measure, print and write the numbers."""
+    """Measure, print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, nargs=3, default=(512, 512, 300), help="voxels of the scan to convert")
-    parser.add_argument("--resolutions", type=int, nargs="+", default=(256, 128))
-    parser.add_argument("--stored", type=int, default=256, help="voxels an axis of the data set in 4x4x1 blocks")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=20, help="training steps in which to look for waiting")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes")
+    parser.add_argument(
+        "--size", type=int, nargs=3, default=(512, 512, 300), help="The number of voxels along each axis of the scan."
+    )
+    parser.add_argument("--resolutions", type=int, nargs="+", default=(256, 128), help="The resolutions of the grid.")
+    parser.add_argument(
+        "--stored", type=int, default=256, help="The number of voxels along each axis of the data set in 4x4x1 blocks."
+    )
+    parser.add_argument("--repeats", type=int, default=7, help="The number of measurements of each side.")
+    parser.add_argument("--steps", type=int, default=20, help="The number of training steps for the waiting time.")
+    parser.add_argument("--quick", action="store_true", help="Use tiny sizes, and write nothing.")
     options = parser.parse_args()
     if options.quick:
         options.size, options.resolutions, options.stored, options.repeats, options.steps = (
@@ -65,10 +69,10 @@ def main() -> None:
 
 
 def conversion(folder: Path, resolution: int, repeats: int) -> list[Row]:
-    """Time and memory to bring HU and labels onto a grid, against SimpleITK's resampler (linear, nearest neighbour)."""
+    """Compare time and memory of resampling HU and labels with SimpleITK's resampler (linear, nearest neighbour)."""
     hu = read_volume(folder / "volume-0.nii.gz").array
     labels = read_volume(folder / "segmentation-0.nii.gz").array
-    # The axes the other way round: SimpleITK's x is the last, and the first in memory.
+    # The axes are reversed, because SimpleITK's x is the last axis of the array and contiguous in memory.
     images = [sitk.GetImageFromArray(array.T) for array in (hu, labels)]
     target = (resolution,) * 3
 
@@ -118,7 +122,7 @@ def _convert(folder: Path, resolution: int) -> None:
 
 
 def _rivals(repeats: int, *sides: Callable[[], object]) -> tuple[list[float], list[float]]:
-    """Median CPU and wall seconds of each side, taking turns."""
+    """The median CPU and wall seconds of each side; the sides take turns."""
     cpu: list[list[float]] = [[] for _ in sides]
     wall: list[list[float]] = [[] for _ in sides]
     for _ in range(repeats):
@@ -131,13 +135,13 @@ def _rivals(repeats: int, *sides: Callable[[], object]) -> tuple[list[float], li
 
 
 def _peak(what: str, *arguments: object) -> int:
-    """Bytes of peak resident memory above the imports, in a process of its own."""
+    """The peak resident memory above that of the imports, in bytes, in a separate process."""
     command = [sys.executable, "-m", "benchmarks.input_memory", what, *map(str, arguments)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
 def lesions(fine: int, coarse: int) -> list[Row]:
-    """Lesions of phantoms, which have LiTS's numbers and sizes, that are left on half the grid."""
+    """The fraction of the lesions of phantoms, with LiTS's numbers and sizes, that survive at half the resolution."""
     total = ours = nearest = 0
     for number in range(CASES):
         labels = phantom.render(phantom.patient(number, 0, "hard"), (fine,) * 3)[1]
@@ -154,7 +158,7 @@ def lesions(fine: int, coarse: int) -> list[Row]:
 
 
 def blocks(folder: Path, resolution: int, repeats: int) -> list[Row]:
-    """Bytes and seconds to read one block of sixteen, and the size on disk against general compressors."""
+    """Bytes and seconds to read one of sixteen blocks, and the size on disk compared with general compressors."""
     builder = Builder(
         config=PhantomConfig(resolution=resolution, cases=(2, 1, 1), blocks=(4, 4, 1)), data_dir=str(folder / "data")
     )
@@ -203,7 +207,7 @@ def blocks(folder: Path, resolution: int, repeats: int) -> list[Row]:
 
 
 def _seconds(action: Callable[[], None], files: list[str]) -> float:
-    """Of an action whose files are not in the operating system's cache."""
+    """The seconds that an action takes if its files are not in the operating system's cache."""
     for name in files:
         descriptor = os.open(name, os.O_RDONLY)
         try:
@@ -217,7 +221,7 @@ def _seconds(action: Callable[[], None], files: list[str]) -> float:
 
 
 def waiting(folder: Path, resolution: int, steps: int) -> Row:
-    """Share of the time of training that the demo's network waits for its next batch."""
+    """The fraction of the training time that the demo's network waits for its next batch."""
     import keras
 
     import keras_spatial as ks
@@ -241,7 +245,7 @@ def waiting(folder: Path, resolution: int, steps: int) -> Row:
 
 
 def generated(size: int) -> Row:
-    """Memory to generate a phantom block by block."""
+    """The memory that it takes to generate a phantom block by block."""
     peak = _peak("phantom", size) / 2**20
     return row(f"phantom of {size}³ in 16x16 blocks: peak memory above the imports, MiB", peak, None, 512,
                note=f"the whole HU and labels would be {3 * size**3 / 2**20:.0f} MiB")  # fmt: skip

@@ -1,7 +1,7 @@
-"""Peak memory above what the imports take, of one action in a process of its own. Run by `benchmarks.input`.
+"""The peak memory, above that of the imports, of one action in its own process. `benchmarks.input` runs it.
 
-python -m benchmarks.input_memory convert FOLDER RESOLUTION     the first case of a folder, to packed blocks
-python -m benchmarks.input_memory phantom SIZE                  a phantom, in 16x16 blocks
+python -m benchmarks.input_memory convert FOLDER RESOLUTION     # Convert the first case of a folder to packed blocks.
+python -m benchmarks.input_memory phantom SIZE                  # Render a phantom in 16x16 blocks.
 """
 
 import re
@@ -18,24 +18,28 @@ from keras_spatial.volumes import Grid
 
 
 def convert_first(folder: str | Path, resolution: int, store: str) -> None:
-    """Convert the first case of a folder; raise ValueError where it cannot be used."""
+    """Convert the first case of a folder.
+
+    Raises:
+        ValueError: if it cannot be used.
+    """
     done = convert(find_cases(folder)[0], Target(Grid(resolution=resolution), BlockGrid(), store, LitsReader()))
     if done.error:
         raise ValueError(done.error)
 
 
 def generate(size: int) -> None:
-    """Render a phantom of `size` voxels an axis block by block, keeping none."""
+    """Render a phantom of `size` voxels along each axis block by block, without keeping any block."""
     blocks, shape = BlockGrid(16, 16, 1), (size, size, size)
     for index in blocks.indices():
         part = blocks.slices(index, shape)
-        # The blocks of the middle row and column are as many kinds as there are; all of them would take minutes.
+        # The blocks of the middle row and column represent all kinds of blocks; all blocks would take minutes.
         if 8 in index:
             render(patient(0), shape, [s.start for s in part], [s.stop for s in part])
 
 
 def _status(field: str) -> int:
-    """Bytes that Linux reports of this process: `VmRSS` now, or `VmHWM` at most."""
+    """The memory of this process in bytes as Linux reports it: `VmRSS` is the current one, `VmHWM` the peak."""
     found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found, f"/proc/self/status has no {field}"
     return int(found[1]) * 1024

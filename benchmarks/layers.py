@@ -1,11 +1,11 @@
-"""Each layer by itself: a training step and its first one on a 2x2 mesh over plain Keras on the same cores.
+"""Each layer alone: a training step, and the first one, on a 2x2 mesh, compared with plain Keras on the same cores.
 
     python -m benchmarks.layers
 
-Images have blocks of at least 32³ voxels (3D) or 256² pixels (2D) on each device, and 16 channels. A step is the layer,
-the mean of its squared result, and the gradients of its weights and of the layer before it, a convolution of one voxel
-that makes the channels; that is in both figures. CPU time, medians of interleaved steps in one process; results are
-checked equal first.
+Each device has a shard of at least 32³ voxels (3D) or 256² pixels (2D) with 16 channels. A step consists of the layer,
+the mean of its squared result, and the gradients of its weights and of the layer before it. That layer is a convolution
+of one voxel that makes the channels, and is part of both figures. Figures are CPU time, the medians of interleaved
+steps in one process; before, the results are checked to be equal.
 """
 
 import argparse
@@ -55,9 +55,9 @@ LAYERS_2D = {
     "SeparableConv2D 3²": lambda: L.SeparableConv2D(16, 3, padding="same"),
     "UpSampling2D 2², bilinear": lambda: L.UpSampling2D(2, interpolation="bilinear"),
 }
-# Random numbers differ between meshes; their statistics are tested instead.
+# Random numbers differ between meshes; tests compare their statistics instead.
 _RANDOM = ("Dropout",)
-# Plain Keras's moments of a whole group in one float32 sum are themselves off by 1.3e-4 at 64x64x32 (against float64).
+# Plain Keras sums the moments of a whole group in float32, which itself is off by 1.3e-4 at 64x64x32 (against float64).
 _TOLERANCE = 3e-4
 
 
@@ -96,10 +96,14 @@ def measure(name: str, make, size: tuple[int, ...], steps: int) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size-3d", type=int, nargs=3, default=(64, 64, 32), help="voxels along x, y, z")
-    parser.add_argument("--size-2d", type=int, nargs=2, default=(512, 512), help="pixels along x, y")
-    parser.add_argument("--steps", type=int, default=9, help="measured after the first")
-    parser.add_argument("--only", help="a part of the layers' names")
+    parser.add_argument(
+        "--size-3d", type=int, nargs=3, default=(64, 64, 32), help="The number of voxels along x, y and z."
+    )
+    parser.add_argument("--size-2d", type=int, nargs=2, default=(512, 512), help="The number of pixels along x and y.")
+    parser.add_argument(
+        "--steps", type=int, default=9, help="The number of steps that are measured after the first one."
+    )
+    parser.add_argument("--only", help="Measure only layers whose names contain this text.")
     arguments = parser.parse_args()
     rows = []
     for size, layers in ((arguments.size_3d, LAYERS_3D), (arguments.size_2d, LAYERS_2D)):

@@ -1,13 +1,13 @@
-"""Is the planner right? What it predicts against the most that a training step's tensors take.
+"""Is the planner right? Its prediction is compared with the peak memory of the tensors of a training step.
 
     python -m benchmarks.planner
 
-On logical CPU devices all shards live in one process and in one allocator, whose own account
-(`tf.config.experimental.get_memory_info`) is compared: the most that was allotted during a step, less what variables
-took before it. A row's note says besides by how much the process grew, which is more and tells less: it includes what
-tracing takes, and the allocator asks for memory in regions each twice as large as the one before, and returns none. It
-prints besides the table of the paper's network (Hou et al., arXiv 1909.03108; 4 levels, 32 filters) on a 512³ image,
-float32, and on which devices it fits.
+On logical CPU devices, all shards live in one process and in one allocator. The measured figure is that of the
+allocator (`tf.config.experimental.get_memory_info`): the peak of a step, minus the memory of the variables before it.
+The note of a row also says by how much the process grew. That figure is larger and says less: it includes the memory of
+tracing, and the allocator requests memory in regions, each twice as large as the previous one, and never returns any.
+The benchmark also prints the table of the paper's network (Hou et al., arXiv 1909.03108; 4 levels, 32 filters) on a
+512³ image in float32, with the devices on which it fits.
 """
 
 import argparse
@@ -20,9 +20,9 @@ import sys
 
 from benchmarks.results import row, save
 
-# Mesh, filters, levels, and whether the high levels are computed again.
+# The mesh, the filters, the levels, and whether the top level is computed again in the backward pass.
 CASES = (("1x1", 8, 3, False), ("2x2", 8, 3, False), ("2x2", 4, 4, False), ("4x2", 8, 2, False), ("2x2", 8, 3, True))
-# Networks of keras.applications on 2x2 devices, and the images of a batch.
+# Networks of keras.applications on 2x2 devices, and the batch size.
 APPLICATIONS = (("MobileNetV2", 2), ("ResNet50", 1))
 APPLICATION_SIZE = 512
 STEPS = 3
@@ -46,7 +46,7 @@ def _model(size: int, filters: int, levels: int, rows: int, columns: int, again:
 
 
 def unet(size: int, *case) -> dict[str, float]:
-    """Megabytes of a U-Net's training step, predicted and measured."""
+    """The megabytes of a U-Net's training step, predicted and measured."""
     import numpy as np
 
     model = _model(size, *case)
@@ -56,7 +56,7 @@ def unet(size: int, *case) -> dict[str, float]:
 
 
 def application(size: int, name: str, batch: int) -> dict[str, float]:
-    """Megabytes of a training step of a network of keras.applications, predicted and measured."""
+    """The megabytes of a training step of a network of keras.applications, predicted and measured."""
     import numpy as np
 
     image = np.random.default_rng(0).normal(size=(batch, size, size, 3)).astype("float32")
@@ -64,7 +64,7 @@ def application(size: int, name: str, batch: int) -> dict[str, float]:
 
 
 def compare(model, image, label) -> dict[str, float]:
-    """Megabytes that the planner predicts for all devices, that a step's tensors take, and that the process grew by."""
+    """The megabytes that the planner predicts, that the tensors of a step take, and by which the process grew."""
     import tensorflow as tf
 
     import keras_spatial as ks
@@ -74,12 +74,12 @@ def compare(model, image, label) -> dict[str, float]:
         tf.config.experimental.reset_memory_stats("CPU:0")
         held = tf.config.experimental.get_memory_info("CPU:0")["current"]
         model.train_on_batch(image, label)
-        if step:  # The first makes the optimizer's variables.
+        if step:  # The first step makes the optimizer's variables.
             most = max(most, tf.config.experimental.get_memory_info("CPU:0")["peak"] - held)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     planned = ks.plan(model, model.distribution, batch_size=len(image))
-    # What an operation needs for itself is needed on as many devices as there are cores to run them. The image and the
-    # labels enter whole.
+    # Temporary memory of operations is needed on as many devices as there are cores to run them. The image and the
+    # labels enter as whole tensors.
     at_work = min(planned.devices, len(os.sched_getaffinity(0)))
     predicted = planned.devices * (planned.activations - planned.workspace) + at_work * planned.workspace
     predicted += image.nbytes + label.nbytes
@@ -103,7 +103,7 @@ _PARTS = {"unet": unet, "application": application}
 
 
 def paper_table(size: int) -> list[dict]:
-    """Rows of the paper's network on 1 to 256 devices."""
+    """The rows of the paper's network on 1 to 256 devices."""
     import keras_spatial as ks
     from keras_spatial.planning.search import even_distribution
 
@@ -124,7 +124,7 @@ def _in_process(what: str, size: int, case: list) -> dict[str, float]:
 
 
 def _compare(name: str, what: str, size: int, case: list, rounds: int) -> dict:
-    """A row of what is predicted, and measured in the median of some processes."""
+    """A row with the predicted memory and the measured one, which is the median over several processes."""
     found = [_in_process(what, size, case) for _ in range(rounds)]
     predicted, measured, process = (
         statistics.median(one[key] for one in found) for key in ("predicted", "measured", "process")
@@ -135,9 +135,13 @@ def _compare(name: str, what: str, size: int, case: list, rounds: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=96, help="voxels along each axis of the measured image")
-    parser.add_argument("--paper-size", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=3, help="processes per figure")
+    parser.add_argument(
+        "--size", type=int, default=96, help="The number of voxels along each axis of the measured image."
+    )
+    parser.add_argument(
+        "--paper-size", type=int, default=512, help="The number of voxels along each axis for the paper's network."
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="The number of processes for each figure.")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:

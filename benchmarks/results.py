@@ -1,8 +1,8 @@
-"""How every benchmark reports: rows as JSON in `benchmarks/results/` and as a Markdown table.
+"""The results of all benchmarks: rows as JSON in `benchmarks/results/` and as a Markdown table.
 
-A row is `{figure, ours, peer, ratio, target, ok}`. `ratio` is ours over the peer's, measured side by side in one run;
-`target` is the largest ratio (or, where `ratio` is None, the largest value of ours) that is good enough, or None where
-the row only informs. `smallest=True` turns that round: then it is the smallest.
+A row is `{figure, ours, peer, ratio, target, ok}`. `ratio` is our figure divided by the peer's, both measured in the
+same run. `target` is the largest ratio (or, if `ratio` is None, the largest value of our figure) that is good enough,
+or None if the row only informs. With `smallest=True` it is the smallest one that is good enough.
 """
 
 import json
@@ -36,13 +36,13 @@ def row(
     smallest: bool = False,
     note: str = "",
 ) -> dict[str, Any]:
-    """One line of a benchmark's table.
+    """Make one row of a benchmark's table.
 
     Args:
         figure: what was measured, with its unit, and who the peer is.
-        ours: our figure; None if it could not be measured, and `note` then says why.
-        peer: the peer's figure from the same run, or None for a figure that stands by itself.
-        target: the bound on the ratio, or on `ours` where there is no peer.
+        ours: our figure; None if it could not be measured, in which case `note` says why.
+        peer: the peer's figure from the same run, or None if there is no peer.
+        target: the bound of the ratio, or of `ours` if there is no peer.
         smallest: whether the target is a lower bound.
         note: what a reader must know to understand the figure.
     """
@@ -64,11 +64,14 @@ def save(name: str, rows: Sequence[Mapping], settings: Mapping[str, Any], comman
     """Write `<folder>/<name>.json` and print the table.
 
     Args:
-        name: the benchmark's name.
-        rows: from `row`.
-        settings: what the benchmark was run with.
+        name: the name of the benchmark.
+        rows: the rows, made by `row`.
+        settings: the settings of the benchmark.
         command: the command line that reproduces it.
-        folder: where to write.
+        folder: the folder to write to.
+
+    Returns:
+        The path of the JSON file.
     """
     result = {
         "name": name,
@@ -87,7 +90,7 @@ def save(name: str, rows: Sequence[Mapping], settings: Mapping[str, Any], comman
 
 
 def table(rows: Sequence[Mapping]) -> str:
-    """The rows in Markdown; missed targets in bold."""
+    """The rows as a Markdown table, with missed targets in bold."""
     lines = ["| figure | ours | peer | ratio | target | |", "| --- | --- | --- | --- | --- | --- |"]
     for found in rows:
         bound = "" if found["target"] is None else f"{'≥' if found.get('smallest') else '≤'} {found['target']}"
@@ -100,7 +103,7 @@ def table(rows: Sequence[Mapping]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """The processor's model and the number of cores."""
+    """The model of the processor and the number of cores."""
     model = platform.machine()
     information = Path("/proc/cpuinfo")
     if information.exists():
@@ -110,7 +113,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of the packages that decide the figures."""
+    """The versions of the packages that influence the figures."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

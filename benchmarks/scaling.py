@@ -1,12 +1,13 @@
-"""Training steps of 1, 2, 4 and 8 processes of this machine: memory of each, time, bytes sent, size of the graph.
+"""Training steps of 1, 2, 4 and 8 processes on this machine: memory of each, time, bytes sent, size of the graph.
 
     python -m benchmarks.scaling
 
-The image is cut along x. Each process makes and holds its own blocks of it (`ks.LocalBlocks`), and all process counts
-must find the same losses before a figure counts. Memory is the peak resident set of a process above what it held before
-its first step. Bytes are what the loopback interface carried during the later steps, headers of gRPC and TCP included,
-so nothing else may use it meanwhile. The limit of `--limit` is on each process's own memory (RLIMIT_DATA), set after
-the model was built: what one process cannot train within it, more processes train under the same limit.
+The image is sharded along x. Each process makes and holds only its own blocks of it (`ks.LocalBlocks`), and figures
+count only if the losses are the same for all numbers of processes. Memory is the peak resident set of a process above
+that before its first step. Bytes are those that the loopback interface carried during the later steps, including the
+headers of gRPC and TCP, so nothing else may use it meanwhile. The last rows limit the memory of each process
+(RLIMIT_DATA) after the model is built: a training that one process cannot run within the limit must run with more
+processes.
 """
 
 import argparse
@@ -28,7 +29,7 @@ MIB = 1 << 20
 
 
 def measure(size: int, filters: int, levels: int, steps: int, threads: int, limit: float) -> None:
-    """What each process runs: a few steps, then one line of JSON on standard output."""
+    """Run a few steps in a process, and print one line of JSON to standard output."""
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -73,19 +74,19 @@ def measure(size: int, filters: int, levels: int, steps: int, threads: int, limi
 
 
 def _status(name: str) -> float:
-    """A figure of this process's memory, in MiB (Linux counts in KiB)."""
+    """A figure of this process's memory, in MiB; Linux counts in KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1]) / 1024
 
 
 def _loopback() -> int:
-    """Bytes that the loopback interface has sent since the machine started."""
+    """The number of bytes that the loopback interface has sent since the machine started."""
     lines = Path("/proc/net/dev").read_text().splitlines()
     return int(next(line for line in lines if line.strip().startswith("lo:")).split(":")[1].split()[8])
 
 
 def run(processes: int, arguments: argparse.Namespace, *, threads: int = 1, limit: float = 0) -> dict | None:
-    """The largest of each figure over the processes; None if they ended for want of memory under a limit."""
+    """The largest of each figure over the processes; None if they failed for lack of memory under a limit."""
     command = [sys.executable, "-m", "keras_spatial.launch", "--processes", str(processes), __file__, "--measure"]
     for name in ("size", "filters", "levels", "steps"):
         command += [f"--{name}", str(getattr(arguments, name))]
@@ -104,7 +105,7 @@ def run(processes: int, arguments: argparse.Namespace, *, threads: int = 1, limi
 
 
 def predicted(processes: int, arguments: argparse.Namespace) -> float:
-    """Bytes that all processes send in a step: halos both ways between neighbours, and rings that sum."""
+    """The bytes that all processes send in a step: halos in both directions, and ring all-reduces."""
     import keras_spatial as ks
 
     mesh = ks.device_mesh(f"rows:{processes}", devices=["cpu:0"] * processes)
@@ -159,12 +160,14 @@ def rows_of(arguments: argparse.Namespace) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=224, help="voxels along each axis")
-    parser.add_argument("--filters", type=int, default=16)
-    parser.add_argument("--levels", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4, 8], help="the first one is 1")
-    parser.add_argument("--repeats", type=int, default=3, help="of the comparison of times")
+    parser.add_argument("--size", type=int, default=224, help="The number of voxels along each axis.")
+    parser.add_argument("--filters", type=int, default=16, help="The number of filters of the U-Net's first level.")
+    parser.add_argument("--levels", type=int, default=3, help="The number of levels of the U-Net.")
+    parser.add_argument("--steps", type=int, default=3, help="The number of training steps.")
+    parser.add_argument(
+        "--processes", type=int, nargs="+", default=[1, 2, 4, 8], help="The numbers of processes; the first must be 1."
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="How often the comparison of times is repeated.")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--limit", type=float, default=0, help=argparse.SUPPRESS)

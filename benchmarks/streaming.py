@@ -1,11 +1,11 @@
-"""Images that fit nowhere: shards computed one after another on one device, kept in files meanwhile.
+"""Images that do not fit into memory: shards are computed one after another on one device, and kept in files meanwhile.
 
     python -m benchmarks.streaming                 # the figures of the table
     python -m benchmarks.streaming --part step --size 128
     python -m benchmarks.streaming --part large    # 512³ on this machine: hours
 
-Each figure is measured in a process of its own: the most memory that it takes above what it took when idle (all of
-TensorFlow loaded, the model made), and wall and CPU time.
+Each figure is measured in its own process: the peak memory above that of the idle process (with TensorFlow loaded and
+the model made), and wall and CPU time.
 """
 
 import argparse
@@ -23,7 +23,7 @@ PARTS = ("step", "large", "mesh", "positions")
 
 
 def _resident() -> float:
-    """Gigabytes that this process holds at the moment."""
+    """The resident memory of this process at the moment, in gigabytes."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * resource.getpagesize() / 1e9
 
@@ -41,7 +41,7 @@ def _distribution(mesh: str, layout: str, folder: str | None):
 
 
 def train(size: int, filters: int, levels: int, mesh: str, folder: str | None, steps: int) -> dict:
-    """Training steps of a U-Net on random images."""
+    """Run training steps of a U-Net on random images."""
     import keras
     import numpy as np
 
@@ -64,7 +64,7 @@ def train(size: int, filters: int, levels: int, mesh: str, folder: str | None, s
 
 
 def segment(size: int, filters: int, levels: int, mesh: str, folder: str | None) -> dict:
-    """One whole-volume prediction, from a NIfTI file to a NIfTI file."""
+    """Run one whole-volume prediction, from a NIfTI file to a NIfTI file."""
     import keras
     import nibabel as nib
     import numpy as np
@@ -87,7 +87,7 @@ def segment(size: int, filters: int, levels: int, mesh: str, folder: str | None)
 
 
 def predict_positions(size: int, mesh: str) -> dict:
-    """A small 2D network on a mesh of many positions."""
+    """Run a small 2D network on a mesh with many positions."""
     import keras
     import numpy as np
 
@@ -108,7 +108,7 @@ def predict_positions(size: int, mesh: str) -> dict:
 
 
 def _run(function: str, **arguments) -> dict:
-    """A function of this module in a process of its own."""
+    """Run a function of this module in its own process."""
     program = (
         "import json, sys; from benchmarks import streaming; arguments = json.loads(sys.argv[1]); "
         f"print('RESULT', json.dumps(streaming.{function}(**arguments)))"
@@ -123,7 +123,7 @@ def _run(function: str, **arguments) -> dict:
 
 
 def step(size: int, mesh: str, folder: str) -> list[dict]:
-    """A training step, its shards in files, against the ordinary runtime on one device."""
+    """Compare a training step whose shards are in files with the ordinary runtime on one device."""
     network = {"size": size, "filters": 16, "levels": 4}
     streamed = _run("train", **network, mesh=mesh, folder=folder, steps=2)
     ordinary = _run("train", **network, mesh="rows:1, columns:1", folder=None, steps=2)
@@ -137,7 +137,7 @@ def step(size: int, mesh: str, folder: str) -> list[dict]:
 
 
 def large(size: int, mesh: str, folder: str) -> list[dict]:
-    """The paper's network on its image."""
+    """Run the paper's network on an image of the paper's size."""
     found = _run("segment", size=size, filters=32, levels=4, mesh=mesh, folder=folder)
     rows = [
         row(f"paper's U-Net, {size}³, one prediction from NIfTI to NIfTI: resident memory, GB", found["peak"], None, 8),
@@ -154,7 +154,7 @@ def large(size: int, mesh: str, folder: str) -> list[dict]:
 
 
 def mesh_of_256(size: int, folder: str) -> list[dict]:
-    """The paper's network on the paper's mesh."""
+    """Run the paper's network on the paper's mesh."""
     found = _run("train", size=size, filters=32, levels=4, mesh="rows:16, columns:16", folder=folder, steps=1)
     whole = _run("train", size=size, filters=32, levels=4, mesh="rows:1, columns:1", folder=None, steps=1)
     name = f"paper's U-Net on 16 x 16 positions, {size}³"
@@ -165,7 +165,7 @@ def mesh_of_256(size: int, folder: str) -> list[dict]:
 
 
 def positions(size: int) -> list[dict]:
-    """Memory must not grow with the number of positions."""
+    """Check that memory does not grow with the number of positions."""
     many = _run("predict_positions", size=size, mesh="rows:64, columns:64")
     few = _run("predict_positions", size=size, mesh="rows:16, columns:16")
     name = f"2D network, {size}², 64 x 64 positions over 16 x 16"
@@ -178,11 +178,13 @@ def positions(size: int) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=PARTS, action="append", help="by default step, mesh and positions")
-    parser.add_argument("--size", type=int, help="of the image, in place of the part's own")
-    parser.add_argument("--mesh", default="rows:8, columns:8", help="of the parts step and large")
-    parser.add_argument("--folder", help="where shards are kept; a temporary one by default")
-    parser.add_argument("--save", action="store_true", help="keep the results")
+    parser.add_argument(
+        "--part", choices=PARTS, action="append", help="What to measure; by default step, mesh and positions."
+    )
+    parser.add_argument("--size", type=int, help="The size of the image, in place of the part's own.")
+    parser.add_argument("--mesh", default="rows:8, columns:8", help="The mesh of the parts step and large.")
+    parser.add_argument("--folder", help="The folder where shards are kept; a temporary one by default.")
+    parser.add_argument("--save", action="store_true", help="Keep the results in benchmarks/results.")
     options = parser.parse_args()
     rows: list[dict] = []
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,10 +1,10 @@
-"""What a first step costs as the mesh grows: seconds to trace and to run it, and the size of its graph.
+"""The cost of a first step as the mesh grows: seconds to trace and run it, and the size of its graph.
 
     python -m benchmarks.trace --jax-python <python with jax>
 
-Two networks: four 3³ convolutions, forward and backward, on meshes from 2x2 to 16x16 (in JAX on the largest, with as
-many devices); and the paper's U-Net (4 levels, two normalized convolutions each) on a 16x16x1 mesh and a 64³ image,
-whose first loss must be that of plain Keras. Each in a process of its own.
+There are two networks: four 3³ convolutions, forward and backward, on meshes from 2x2 to 16x16 (in JAX on the largest
+mesh, with as many devices); and the paper's U-Net (4 levels with two normalized convolutions each) on a 16x16x1 mesh
+and a 64³ image, whose first loss must be that of plain Keras. Each is measured in its own process.
 """
 
 import argparse
@@ -22,7 +22,7 @@ CONVOLUTIONS, PAPER = "convolutions", "paper"
 
 
 def build(network: str):
-    """The network, plain and compiled, an image and labels."""
+    """The network as a compiled plain Keras model, an image and labels."""
     import keras
     import numpy as np
 
@@ -47,7 +47,7 @@ def build(network: str):
 
 
 def measure(network: str, rows: int, columns: int) -> dict[str, float]:
-    """Figures of the first step; 0x0 stands for plain Keras."""
+    """The figures of the first step; a mesh of 0x0 means plain Keras."""
     import numpy as np
 
     import keras_spatial as ks
@@ -89,9 +89,9 @@ def _jax(python: str, rows: int, columns: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--meshes", nargs="+", default=["2x2", "4x4", "8x8", "16x16"])
-    parser.add_argument("--paper-mesh", default="16x16", help="for the U-Net; '' leaves it out")
-    parser.add_argument("--jax-python", help="an interpreter with JAX")
+    parser.add_argument("--meshes", nargs="+", default=["2x2", "4x4", "8x8", "16x16"], help="The meshes.")
+    parser.add_argument("--paper-mesh", default="16x16", help="The mesh for the U-Net; '' leaves the U-Net out.")
+    parser.add_argument("--jax-python", help="The path of a Python interpreter with JAX.")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:

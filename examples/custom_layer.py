@@ -1,6 +1,7 @@
-"""A layer that the package does not know: a smoothing in plain TensorFlow, taught to be partitioned.
+"""Partition a layer that the package does not know: a smoothing in plain TensorFlow.
 
-`ks.register_lowering` says which of the four kinds it is: here windowed, by one pixel on each side along x and y.
+`ks.register_lowering` says which of the four kinds of operation it is: here windowed, with a halo of one pixel on each
+side along x and y.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 
 class Smoothing(keras.layers.Layer):
-    """Each channel mixed with the mean of its four neighbours, by a weight that is learned."""
+    """Mixes each pixel with the mean of its four neighbours, by a weight for each channel that is learned."""
 
     def build(self, shape):
         self.share = self.add_weight(shape=(shape[-1],), initializer="zeros", name="share")
@@ -27,7 +28,7 @@ class Smoothing(keras.layers.Layer):
 
 
 def smooth(x: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
-    """Of an image that has one more voxel on every side."""
+    """Smooth an image that has one more pixel on every side."""
     around = (x[:, 2:, 1:-1] + x[:, :-2, 1:-1] + x[:, 1:-1, 2:] + x[:, 1:-1, :-2]) / 4.0
     share = tf.sigmoid(share)
     return share * around + (1.0 - share) * x[:, 1:-1, 1:-1]
@@ -35,13 +36,13 @@ def smooth(x: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
 
 @ks.register_lowering(Smoothing)
 def lower_smoothing(layer, trace, x):
-    """Neighbours' voxels arrive as halos, and zeros stand where the image ends."""
+    """The halos hold the neighbours' pixels, and zeros where the image ends."""
     return trace.windowed(smooth, x, {1: (1, 1), 2: (1, 1)}, x.axes, weights=[layer.share], name=layer.name)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=65, help="pixels along each axis")
+    parser.add_argument("--size", type=int, default=65, help="The number of pixels along each axis.")
     arguments = parser.parse_args()
     mesh = ks.device_mesh("rows:2, columns:2")
     keras.utils.set_random_seed(0)

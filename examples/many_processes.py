@@ -1,8 +1,9 @@
-"""One mesh over several processes, each of which computes its own part of the image.
+"""One mesh over several processes, each of which computes its own shards of the image.
 
     python -m keras_spatial.launch --processes 2 examples/many_processes.py
 
-The same script runs in every process. On a cluster `TF_CONFIG` says who the others are, and the script stays as it is.
+The same script runs in every process. On a cluster `TF_CONFIG` names the other processes, and the script does not
+change.
 """
 
 import argparse
@@ -16,9 +17,9 @@ import numpy as np
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=32, help="voxels along each axis")
+    parser.add_argument("--size", type=int, default=32, help="The number of voxels along each axis.")
     arguments = parser.parse_args()
-    job = ks.initialize()  # Before anything else of TensorFlow.
+    job = ks.initialize()  # This must come before any TensorFlow operation.
     distribution = ks.SpatialParallel(ks.device_mesh(f"rows:{2 * job.count}"), "x:rows")
     keras.utils.set_random_seed(0)
     with distribution.scope():

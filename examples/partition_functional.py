@@ -11,7 +11,7 @@ from keras import layers
 
 
 def residual_network(size: int) -> keras.Model:
-    """Written for plain Keras: nothing in it knows of a mesh."""
+    """A network written for plain Keras: nothing in it knows about a mesh."""
     inputs = keras.Input((size, size, 3))
     x = layers.Conv2D(8, 7, strides=2, padding="same", activation="relu")(inputs)
     for filters in (8, 16):
@@ -26,7 +26,7 @@ def residual_network(size: int) -> keras.Model:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=250, help="pixels along each axis; the mesh need not divide it")
+    parser.add_argument("--size", type=int, default=250, help="The number of pixels along each axis; any number.")
     arguments = parser.parse_args()
     mesh = ks.device_mesh("rows:4, columns:2")
 
@@ -40,10 +40,10 @@ def main() -> None:
     print(f"largest difference: {np.abs(found - expected).max():.1e}")
     assert np.allclose(found, expected, rtol=1e-4, atol=1e-5)
 
-    # Batch and image split together: two images, each over two devices.
+    # Batch and image sharded together: two images, each over two devices.
     both = ks.SpatialParallel(ks.device_mesh("cores:2, rows:2"), "batch:cores, x:rows")
     found = ks.partition(model, both).predict(image, verbose=0)
-    print(f"largest difference with the batch split too: {np.abs(found - expected).max():.1e}")
+    print(f"largest difference with the batch sharded too: {np.abs(found - expected).max():.1e}")
     assert np.allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 

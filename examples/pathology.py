@@ -1,4 +1,4 @@
-"""A pathology image of 8192² pixels, synthetic: classified and segmented whole, split over a 4x4 mesh."""
+"""Segment a synthetic pathology image of 8192² pixels as a whole, sharded over a 4x4 mesh."""
 
 import argparse
 import resource
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def tissue(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Colours `[1, x, y, 3]` of stained tissue with darker nuclei, and the nuclei `[1, x, y]`."""
+    """An image `[1, x, y, 3]` of stained tissue with darker nuclei, and the labels `[1, x, y]` of the nuclei."""
     generator = np.random.default_rng(seed)
     image = np.empty((1, size, size, 3), "float32")
     image[:] = (0.85, 0.6, 0.75)
@@ -29,9 +29,9 @@ def tissue(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=8192, help="pixels along each axis")
-    parser.add_argument("--filters", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=2, help="training steps, on the same image")
+    parser.add_argument("--size", type=int, default=8192, help="The number of pixels along each axis.")
+    parser.add_argument("--filters", type=int, default=4, help="The number of filters of the U-Net's first level.")
+    parser.add_argument("--steps", type=int, default=2, help="The number of training steps, on the same image.")
     arguments = parser.parse_args()
     distribution = ks.SpatialParallel(ks.device_mesh("rows:4, columns:4"), "x:rows, y:columns")
     keras.utils.set_random_seed(0)
@@ -47,7 +47,7 @@ def main() -> None:
         loss = float(np.ravel(model.train_on_batch(image, label))[0])
         print(f"step {step}: loss {loss:.4f}, {time.perf_counter() - started:.1f} s", flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    print(f"peak memory of the process, all 16 devices' parts together: {peak:.1f} GB")
+    print(f"peak memory of the process, with the shards of all 16 devices: {peak:.1f} GB")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Train a 3D U-Net, its image split over a 2x2 mesh, on boxes that it must find; save it and load it without a mesh."""
+"""Train a 3D U-Net to find boxes in images sharded over a 2x2 mesh; save it, and load it without a mesh."""
 
 import argparse
 import tempfile
 from pathlib import Path
 
-import keras_spatial as ks  # First: it sets what TensorFlow reads when it starts.
+import keras_spatial as ks  # Import it first: it makes settings that TensorFlow reads when it starts.
 
 # isort: split
 import keras
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def boxes(count: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Noisy images with one brighter box each, `[n, x, y, z, 1]`, and labels 0 or 1, `[n, x, y, z]`."""
+    """Noisy images `[n, x, y, z, 1]` with one brighter box each, and labels `[n, x, y, z]` of 0 and 1."""
     generator = np.random.default_rng(seed)
     images = generator.normal(0.0, 0.5, (count, size, size, size, 1)).astype("float32")
     labels = np.zeros((count, size, size, size), "int32")
@@ -26,11 +26,11 @@ def boxes(count: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=48, help="voxels along each axis")
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--size", type=int, default=48, help="The number of voxels along each axis.")
+    parser.add_argument("--epochs", type=int, default=3, help="The number of epochs.")
     arguments = parser.parse_args()
 
-    mesh = ks.device_mesh("rows:2, columns:2")  # GPUs if there are any, else logical CPU devices
+    mesh = ks.device_mesh("rows:2, columns:2")  # GPUs if there are any, otherwise logical CPU devices.
     distribution = ks.SpatialParallel(mesh, "x:rows, y:columns")
     keras.utils.set_random_seed(0)
     with distribution.scope():
@@ -47,7 +47,7 @@ def main() -> None:
         model.save(path)  # A plain Keras file.
         plain = keras.saving.load_model(path, compile=False)
     difference = float(np.abs(plain.predict(images[:1], verbose=0) - predicted).max())
-    print(f"largest difference of plain Keras's prediction: {difference:.1e}")
+    print(f"largest difference from plain Keras's prediction: {difference:.1e}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from keras import layers, ops
 
 
 class TwoScales(ks.Model):
-    """Features at two scales, weighed by a gate."""
+    """Combines features at two scales, weighted by a gate."""
 
     def __init__(self, filters: int, **options):
         super().__init__(**options)
@@ -31,7 +31,7 @@ class TwoScales(ks.Model):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=32, help="voxels along each axis")
+    parser.add_argument("--size", type=int, default=32, help="The number of voxels along each axis.")
     arguments = parser.parse_args()
     image = np.random.default_rng(0).normal(size=(1, *(arguments.size,) * 3, 1)).astype("float32")
 
@@ -42,11 +42,11 @@ def main() -> None:
     history = model.fit(image, np.tanh(image), epochs=5, verbose=0)
     print("losses:", " ".join(f"{loss:.4f}" for loss in history.history["loss"]))
 
-    plain = TwoScales(4)  # Outside the scope: a plain Keras model.
+    plain = TwoScales(4)  # Outside the scope it is a plain Keras model.
     plain(image)
     plain.set_weights(model.get_weights())
     difference = np.abs(np.asarray(plain(image)) - model.predict(image, verbose=0)).max()
-    print(f"largest difference of the same weights without a mesh: {difference:.1e}")
+    print(f"largest difference from the same weights without a mesh: {difference:.1e}")
     assert difference < 1e-5
 
 

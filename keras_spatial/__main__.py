@@ -1,4 +1,4 @@
-"""`python -m keras_spatial ...`: the command `keras-spatial`; see `keras_spatial_command`."""
+"""`python -m keras_spatial ...` runs the command `keras-spatial`; see `keras_spatial_command`."""
 
 import sys
 

@@ -1,7 +1,7 @@
 """Process-wide settings that must be in place before TensorFlow starts.
 
-TensorFlow leaves oneDNN off on CPUs without AVX-512, where it makes 3D convolutions more than ten times faster, and it
-reads the switch once, when it is loaded. A value that the user has set is left alone.
+TensorFlow leaves oneDNN off on CPUs without AVX-512, although it makes 3D convolutions more than ten times faster
+there, and TensorFlow reads the switch only once, when it is loaded. A value that the user has set is not changed.
 """
 
 import os

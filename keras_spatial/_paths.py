@@ -1,18 +1,18 @@
-"""Names of files: what the file system and UTF-8 allow, and temporary names that always fit beside them."""
+"""File names: what the file system and UTF-8 allow, and temporary names that always fit beside them."""
 
 import hashlib
 import os
 from pathlib import Path
 
-# What Linux file systems allow for one part of a path.
+# The longest name that Linux file systems allow for one part of a path.
 NAME_BYTES = 255
 
 
 def partial(path: Path) -> Path:
     """A hidden name beside `path` for a file that is not yet complete.
 
-    It has the suffixes of a NIfTI file, by which writers choose a format, and fits wherever the name itself fits: a
-    prefix before a name of 251 characters would not.
+    It keeps the suffixes by which writers choose a format, such as `.nii.gz`, and has a fixed length, because a prefix
+    before a name of 251 characters would not fit.
     """
     ending = next((e for e in (".nii.gz", ".nii", ".zarr", ".html", ".json") if path.name.endswith(e)), ".tmp")
     return path.with_name(f".part-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}{ending}")
@@ -32,6 +32,6 @@ def fault_of_name(path: str | os.PathLike) -> str | None:
 
 
 def printable(text: str | os.PathLike) -> str:
-    """The text with each byte that is no UTF-8 as an escape, such as `\\\\xff`, so that it can be written anywhere."""
+    """The text with each byte that is not UTF-8 as an escape, such as `\\\\xff`, so that it can be written anywhere."""
     text = os.fspath(text)
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""A training run that survives: its state is written every few steps, and a restarted run resumes from there."""
+"""Backups of a training run: its state is written every few steps, and a restarted run resumes from there."""
 
 import errno
 import json
@@ -19,33 +19,33 @@ from keras_spatial.runtimes.collective import broadcast_variables
 from keras_spatial.runtimes.synchronize import state_of
 
 LOCK = ".backup.lock"
-"""Name of the file in a backup's folder that its training holds locked."""
-# What reading a file that is cut, empty or changed raises: NumPy, zipfile and zlib each have their own.
+"""The name of the file in a backup's folder that the running training keeps locked."""
+# Reading a truncated, empty or changed file raises one of these: NumPy, zipfile and zlib each have their own.
 _DAMAGED = (EOFError, IndexError, KeyError, NotImplementedError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
-# The folders that this process has locked. One whose `fit` failed keeps its folder, for the next `fit`.
+# The folders that this process has locked. A folder stays locked after a failed `fit`, for the next `fit`.
 _locked: dict[Path, int] = {}
 
 
 class Backup(keras.callbacks.Callback):
     """Writes the whole state of training while `fit` runs, and restores it when `fit` is started again.
 
-    The state is the weights, moving averages, random seeds, the optimizer, metrics, epoch and step. A file is complete
-    or absent, whenever the process is killed. A run that resumes on the same mesh ends with the same weights, bit for
-    bit, as one without interruption, if its data come in the same order: the steps of the epoch that were done already
-    read their batches and drop them. The mesh may also be another one.
+    The state consists of the weights, moving averages, random seeds, optimizer, metrics, epoch and step. Whenever the
+    process is killed, the file is either complete or absent. A run that resumes on the same mesh ends with exactly the
+    same weights as an uninterrupted one, bit for bit, if its data come in the same order: the steps of the epoch that
+    were done already read their batches and drop them. A run may also resume on another mesh.
 
-    Metrics of the epoch that a restored run begins in are those of its remaining steps.
+    The metrics of the epoch in which a restored run begins are those of its remaining steps.
 
-    A file that cannot be read, because a disk has lost a part of it, is renamed to `backup.npz.unreadable-1`; training
-    then starts from the beginning, with a warning. While `fit` runs, its first process holds a lock in the folder, so
-    that a second training cannot mix its backups with those of the first.
+    A file that cannot be read, for example because the disk has lost part of it, is renamed to
+    `backup.npz.unreadable-1`; training then starts from the beginning, with a warning. While `fit` runs, its first
+    process holds a lock in the folder, so that a second training cannot mix its backups with those of the first.
 
-    All processes of a job use the callback; the first one reads and writes.
+    Every process of a job must use the callback; only the first one reads and writes.
 
     Args:
-        folder: where the file `backup.npz` lies. Of many processes only the first needs to see it.
-        steps: batches between two backups.
-        keep: whether the file stays when training has come to its end.
+        folder: the folder of the file `backup.npz`. Only the first process needs access to it.
+        steps: the number of batches between two backups.
+        keep: whether to keep the file after training has ended.
 
     Raises:
         ValueError: if `steps` is not positive, the model has no mesh, or the file is that of another model.
@@ -78,7 +78,7 @@ class Backup(keras.callbacks.Callback):
         position = tf.Variable(tf.zeros([2], tf.int64))
         metrics = [tf.Variable(v) for v in self.model.metrics_variables]
         if job.is_first:
-            # What a run that was killed in the middle of writing has left.
+            # A run that was killed while writing has left these.
             for part in self.path.parent.glob(f"{self.path.name}.*.part"):
                 part.unlink(missing_ok=True)
         if job.is_first and read_position(self.path) is not None:
@@ -104,9 +104,8 @@ class Backup(keras.callbacks.Callback):
             self._skipping = self.model._partition.skip > 0
             return
         self._since += 1
-        if self._since >= self.steps and batch + 1 != self.params.get(
-            "steps"
-        ):  # An epoch's last step waits for its end.
+        last = batch + 1 == self.params.get("steps")
+        if self._since >= self.steps and not last:  # After the last step `on_epoch_end` writes.
             self._write(self._epoch, batch + 1)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -121,7 +120,7 @@ class Backup(keras.callbacks.Callback):
             os.close(descriptor)
 
     def take_folder(self) -> None:
-        """Lock the folder until the end of the training, as `fit` does; earlier for what looks into it before.
+        """Lock the folder until training ends, as `fit` does; call it yourself to look into the folder before `fit`.
 
         Raises:
             RuntimeError: in all processes, if another training uses the folder.
@@ -133,12 +132,13 @@ class Backup(keras.callbacks.Callback):
                 _locked[self.path.parent.resolve()] = ownership.lock(self.path.with_name(LOCK))
             except ownership.Busy as busy:
                 refused = (
-                    f"another training writes its backups to this folder ({busy}). Choose another folder, or end it"
+                    f"another training writes its backups to this folder ({busy}). Choose another folder, or end that "
+                    "training"
                 )
             except ownership.NoLocks as error:
                 warnings.warn(
-                    f"{error}. Nothing keeps a second training from mixing its backups with those of this one: see to "
-                    "it that there is none.",
+                    f"{error}. Nothing prevents a second training from mixing its backups with those of this one: make "
+                    "sure that no other training uses this folder.",
                     stacklevel=2,
                 )
             except OSError as error:
@@ -154,7 +154,7 @@ class Backup(keras.callbacks.Callback):
 
 
 def write(path: Path, variables: list, metrics: list, epoch: int, step: int) -> None:
-    """Write a state in one piece: under another name first, and on the disk before it takes the place of the last."""
+    """Write a state atomically: it is on the disk under a temporary name before it replaces the previous state."""
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"epoch": epoch, "step": step, "shapes": _shapes(variables), "metrics": _shapes(metrics)}
     arrays: dict[str, Any] = {"about": np.array(json.dumps(about))}
@@ -173,14 +173,14 @@ def write(path: Path, variables: list, metrics: list, epoch: int, step: int) -> 
 
 
 def read_position(path: Path, *, set_aside: bool = True) -> tuple[int, int] | None:
-    """The epoch and step at which a backup resumes, after every byte of it has been checked.
+    """The epoch and step from which a backup resumes. Every byte of the file is checked first.
 
     Args:
-        path: of the file.
-        set_aside: whether to rename a file that cannot be read, with a warning. Of many processes only one does this.
+        path: the path of the file.
+        set_aside: whether to rename a file that cannot be read, with a warning. Only one process may do this.
 
     Returns:
-        Epoch and step, from 0; None if there is no file, or none that can be read.
+        Epoch and step, counted from 0; None if there is no file or it cannot be read.
     """
     try:
         with np.load(path) as file:
@@ -196,13 +196,13 @@ def read_position(path: Path, *, set_aside: bool = True) -> tuple[int, int] | No
     except FileNotFoundError:
         return None
     except (OSError, *_DAMAGED) as error:
-        # The system's other errors, such as missing rights, say nothing about what the file holds.
+        # Other errors of the system, such as missing permissions, say nothing about the file's content.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL, errno.EISDIR):
             raise
         if set_aside:
             aside = ownership.set_aside(path)
             warnings.warn(
-                f"{path} is not a backup that can be read ({type(error).__name__}: {error}). It was renamed to "
+                f"{path} is not a readable backup ({type(error).__name__}: {error}). It was renamed to "
                 f"{aside.name}; training starts from the beginning.",
                 stacklevel=2,
             )
@@ -219,12 +219,12 @@ def _restore(path: Path, variables: list, metrics: list) -> tuple[int, int]:
         different = next(((theirs, ours) for theirs, ours in pairs if theirs != ours), None)
         raise ValueError(
             f"{path} is the backup of another model or optimizer: choose another folder, or remove it to start again. "
-            f"Received: {len(about['shapes'])} variables, expected {len(variables)}; the first "
-            f"that differ: {different}"
+            f"Received: {len(about['shapes'])} variables, expected {len(variables)}; the first two that differ are "
+            f"{different}"
         )
     for i, variable in enumerate(variables):
         variable.assign(found[f"variable{i}"].view(_dtype(variable)).reshape(variable.shape))
-    # Metrics that were not built yet have no variables; those begin again.
+    # Metrics that are not built yet have no variables; they start from zero.
     if about["metrics"] == _shapes(metrics):
         for i, metric in enumerate(metrics):
             metric.assign(found[f"metric{i}"].view(_dtype(metric)).reshape(metric.shape))
@@ -240,5 +240,5 @@ def _dtype(variable) -> np.dtype:
 
 
 def _bits(variable) -> np.ndarray:
-    """A variable's bytes: NumPy's files know no bfloat16."""
+    """A variable's bytes, because NumPy's file format has no bfloat16."""
     return np.frombuffer(np.asarray(variable.numpy()).tobytes(), np.uint8)

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def call_whole(model: "Model", inputs: Any, training: bool) -> Any:
-    """The whole outputs; their gradients under a tape come from `mtf.gradients`.
+    """The whole outputs of a model; their gradients under a tape come from `mtf.gradients`.
 
-    What layers add to the loss is in `model.losses` afterwards, as Keras has it.
+    The losses that layers add are in `model.losses` afterwards, as in Keras.
 
     Args:
-        model: with a mesh.
+        model: a model with a mesh.
         inputs: tensors of static shape, in the structure of the model's inputs.
         training: whether layers run in training mode.
     """
@@ -43,7 +43,8 @@ def _differentiable_call(model: "Model", inputs: Any, training: bool) -> tuple[A
     variables = model.trainable_variables
     flat_inputs = tree.flatten(inputs)
     steps: list[Step] = []
-    model._network.shard_lengths(inputs, training)  # It reads the variables, which `run` must take as arguments alone.
+    # Done here because it reads the variables, which `run` may only get as its arguments.
+    model._network.shard_lengths(inputs, training)
 
     @tf.custom_gradient
     def run(*arguments):
@@ -74,11 +75,11 @@ def _differentiable_call(model: "Model", inputs: Any, training: bool) -> tuple[A
 
 
 def predicted_blocks(model: "Model", batches: Iterable) -> Iterator[Any]:
-    """For each batch what the devices of this process hold of the outputs: lists of `Block`s, in their structure.
+    """Yield, for each batch, the shards of the outputs on this process's devices: lists of `Block`s in their structure.
 
     Args:
-        model: with a mesh of CPUs or GPUs.
-        batches: as Keras gives them to a `predict_step`.
+        model: a model with a mesh of CPUs or GPUs.
+        batches: batches in the form that Keras gives to a `predict_step`.
     """
     structures: dict[tuple, Any] = {}
     places: dict[tuple, list] = {}

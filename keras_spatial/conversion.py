@@ -1,4 +1,4 @@
-"""From a plain Keras model, or its file, to a partitioned one."""
+"""Turn a plain Keras model, or its file, into a partitioned one."""
 
 import functools
 import warnings
@@ -29,18 +29,20 @@ def partition(
         model: a functional, sequential or subclassed Keras model. If it is compiled, so is the result, with the same
             optimizer, losses and metrics.
         distribution: the mesh and layout.
-        input_shape: shape of one input without the batch, or a structure of such shapes; needed for models that do
-            not know it yet.
-        unsupported: what to do with layers, losses and metrics that have no equal on shards: `"raise"` an error that
-            names all of them, or `"replicate"`: they get their whole inputs on every device and run as they are, and
-            their outputs are sharded again. A warning says what that costs.
+        input_shape: the shape of one input without the batch axis, or a structure of such shapes. Models that do not
+            know their input shape yet need it.
+        unsupported: what to do with layers, losses and metrics that cannot be computed on shards. `"raise"` raises an
+            error that names all of them. `"replicate"` runs them unchanged on every device, on their whole inputs, and
+            shards their outputs again; a warning says how much memory that takes.
 
     Returns:
-        A `ks.Model` that is also of the model's own class, with its attributes, methods and order of weights. A
-        `train_step`, `compute_loss` and the like of that class are run as they are, on whole outputs, with a warning.
+        A `ks.Model` that is also an instance of the model's own class, with its attributes, its methods and its order
+        of weights. If that class defines a `train_step`, `compute_loss` or similar method, it runs unchanged on whole
+        outputs, with a warning.
 
     Raises:
         UnsupportedLayer: a `ValueError` that names all layers that cannot be partitioned.
+        ValueError: if `model` is not a Keras model, or nothing says what its input shape is.
 
     Example:
 
@@ -73,10 +75,10 @@ def partition(
 
 
 def _input_specs(model: keras.Model, input_shape: Any) -> Any:
-    """What a model takes, in its own structure; a model that is not built yet is built with it.
+    """The specifications of a model's inputs, in the model's structure; a model that is not built yet is built.
 
     Raises:
-        ValueError: if nothing says it.
+        ValueError: if the input shape is unknown.
     """
     graph = keras_private.functional_part(model)
     if graph is not None and input_shape is None:
@@ -100,7 +102,7 @@ def _input_specs(model: keras.Model, input_shape: Any) -> Any:
     return specs
 
 
-# The symbolic inputs of models that were partitioned, by their `id`, and the models' names.
+# The symbolic inputs of partitioned models, keyed by `id`, with the models' names.
 _INPUTS: dict[int, tuple[weakref.ref, str]] = {}
 
 
@@ -111,7 +113,7 @@ def _remember(model: Model) -> None:
 
 
 def _warn_of_plain_model(model: keras.Model, inputs: list) -> None:
-    """A model made of a partitioned one's tensors has its layers, but not its mesh."""
+    """Warn of a model made from a partitioned model's tensors: it has the same layers, but no mesh."""
     names = [_INPUTS[id(x)][1] for x in inputs if id(x) in _INPUTS and _INPUTS[id(x)][0]() is x]
     if names and not isinstance(model, Model):
         warnings.warn(
@@ -127,7 +129,7 @@ keras_private.watch_functional_models(_warn_of_plain_model)
 
 @functools.cache
 def partitioned_class(cls: type) -> type:
-    """The class of a partitioned model of some class: both a `Model` and of that class."""
+    """The class of the partitioned form of a model: a subclass of both `Model` and the model's own class."""
     if issubclass(cls, Model):
         return cls
     if cls is Functional:
@@ -136,12 +138,25 @@ def partitioned_class(cls: type) -> type:
 
 
 def load_model(filepath: Any, distribution: SpatialParallel | None = None, **kwargs: Any) -> keras.Model:
-    """As `keras.saving.load_model`, onto a mesh.
+    """Load a model as `keras.saving.load_model` does, and partition it over a mesh.
 
     Args:
-        filepath: a `.keras` file, saved by a plain or a partitioned model on any mesh.
-        distribution: the mesh and layout; by default those in force. Without either the model is a plain Keras model.
-        **kwargs: passed on to `keras.saving.load_model`.
+        filepath: a `.keras` file, saved by a plain model or by a partitioned one on any mesh.
+        distribution: the mesh and layout; by default those in force. If there are none, the model is a plain Keras
+            model.
+        **kwargs: further arguments of `keras.saving.load_model`.
+
+    Returns:
+        A `ks.Model` on the mesh, or a plain Keras model.
+
+    Raises:
+        UnsupportedLayer: a `ValueError` that names all layers that cannot be partitioned.
+
+    Example:
+
+    ```python
+    model = ks.load_model("liver.keras", ks.SpatialParallel(ks.device_mesh("rows:4"), "x:rows"))
+    ```
     """
     distribution = current_distribution() if distribution is None else distribution
     model = keras.saving.load_model(filepath, **kwargs)

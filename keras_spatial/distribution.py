@@ -1,4 +1,4 @@
-"""Which axis of the image is split over which axis of the mesh."""
+"""`SpatialParallel`: which image axis is sharded over which mesh axis."""
 
 import contextlib
 import copy
@@ -18,23 +18,24 @@ from keras_spatial.runtimes.streaming import StreamingRuntime
 
 
 class SpatialParallel(Distribution):
-    """Splits images, and batches of them, over a mesh of devices.
+    """Shards images, and batches of images, over a mesh of devices.
 
     The axes of a channels-last image tensor are named `batch, x, y, z` (2D: `batch, x, y`; 1D: `batch, x`). Weights
-    are replicated. A mesh axis that the layout does not name computes the same on each of its devices.
+    are replicated. Along a mesh axis that the layout does not name, all devices compute the same.
 
     Args:
-        device_mesh: a `keras.distribution.DeviceMesh`, see `ks.device_mesh`.
-        layout: which axis goes to which mesh axis, such as `"batch:cores, x:rows, y:columns"`, or a dict.
-        strategy: for a mesh of TPU cores, from `ks.tpu_strategy`. Make and compile models inside `scope()` then. Not
-            run on hardware.
-        offload: for a mesh whose positions share devices: where the shards are kept that are not being computed,
-            "host" (memory, the default there) or a folder with room for them. The step's operations then run one after
-            another, each shard after shard, with the same results, in the memory of a few shards.
+        device_mesh: a `keras.distribution.DeviceMesh`, as `ks.device_mesh` makes it.
+        layout: which image axis is sharded over which mesh axis, such as `"batch:cores, x:rows, y:columns"`, or a dict.
+        strategy: the result of `ks.tpu_strategy`, for a mesh of TPU cores. Make and compile models inside `scope()`
+            then. This has not been run on TPU hardware.
+        offload: for a mesh whose positions share devices, where to keep the shards that are not being computed:
+            `"host"` for host memory, the default for such a mesh, or a folder with enough space. The operations of a
+            step then run one after another, and each of them one shard after another, with the same results; the
+            device needs memory for only a few shards.
 
     Raises:
-        ValueError: if the layout names an unknown image axis or mesh axis, or uses a mesh axis twice; or if a mesh of
-            TPU cores lacks its strategy; or if positions would share devices in several processes or on TPUs.
+        ValueError: if the layout names an unknown image axis or mesh axis or uses a mesh axis twice, if a mesh of TPU
+            cores has no strategy, or if positions would share devices in several processes or on TPUs.
         OffloadError: an `OSError`, if `offload` is a folder that cannot be written to.
 
     Example:
@@ -66,7 +67,7 @@ class SpatialParallel(Distribution):
 
     @property
     def runtime(self) -> Runtime:
-        """Where its shards live and how its steps run."""
+        """The runtime, which decides where shards live and how steps run."""
         return self._runtime
 
     def rehearsed(self) -> "SpatialParallel":
@@ -80,13 +81,13 @@ class SpatialParallel(Distribution):
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
-        """Make the distribution current; on TPUs also the strategy, whose variables all replicas share."""
+        """Make this distribution current; on TPUs also its strategy, whose variables all replicas share."""
         with self.runtime.scope(), super().scope():
             yield
 
     @property
     def layout(self) -> dict[str, str]:
-        """Image axis to mesh axis, such as `{"x": "rows"}`."""
+        """The mesh axis of each sharded image axis, such as `{"x": "rows"}`."""
         return dict(self._layout)
 
     @property
@@ -94,13 +95,14 @@ class SpatialParallel(Distribution):
         return 1
 
     def shards(self, axis: str) -> int:
-        """How many shards an axis, named as in the layout, has: 1 where the layout leaves it whole."""
+        """The number of shards along an image axis, such as `"x"`; 1 if the layout does not shard it."""
         if axis not in self._layout:
             return 1
         names = list(self.device_mesh.axis_names)
         return self.device_mesh.shape[names.index(self._layout[axis])]
 
-    # Keras asks these for layouts of its own; the variables stay whole, and the images are split by `ks.Model`.
+    # Keras asks these methods for its own layouts. There are none: variables are replicated, and `ks.Model` shards
+    # images.
 
     def get_data_layout(self, data_shape: Any) -> None:
         return None
@@ -123,7 +125,7 @@ class SpatialParallel(Distribution):
 
 
 def check_distribution(distribution: Any) -> SpatialParallel:
-    """Raise a `ValueError` if something is no `SpatialParallel`."""
+    """Return the distribution; raise a `ValueError` if it is not a `SpatialParallel`."""
     if not isinstance(distribution, SpatialParallel):
         raise ValueError(f"distribution must be a ks.SpatialParallel. Received: {distribution!r}")
     return distribution

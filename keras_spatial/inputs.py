@@ -1,4 +1,4 @@
-"""What users pass to a model, in the form in which it is computed."""
+"""Turn what users pass to a model into tensors of the model's shapes and dtypes."""
 
 import operator
 from collections.abc import Iterable
@@ -18,7 +18,11 @@ def is_concrete(inputs: Any) -> bool:
 
 
 def fit_input(value: tf.Tensor | LocalBlocks, reference: keras.KerasTensor, name: str) -> tf.Tensor | LocalBlocks:
-    """A value in the dtype and rank of the model's input."""
+    """Cast a value to the dtype of the model's input, and add a missing axis of one channel.
+
+    Raises:
+        ValueError: if the shape is not that of the model's input.
+    """
     if value.dtype.name != reference.dtype:
         value = cast(value, reference.dtype)
     if value.shape.rank == len(reference.shape) - 1 and reference.shape[-1] == 1:
@@ -37,10 +41,10 @@ def cast(value: tf.Tensor | LocalBlocks, dtype: str) -> tf.Tensor | LocalBlocks:
 
 
 def batches_of(x: Any, batch_size: int) -> Iterable:
-    """What users pass to `predict`, as batches.
+    """The batches of what users pass to `predict`.
 
     Raises:
-        ValueError: if the arrays are not equally long.
+        ValueError: if the arrays do not have the same length, or `batch_size` is not positive.
     """
     if isinstance(x, tf.data.Dataset):
         return x
@@ -49,16 +53,16 @@ def batches_of(x: Any, batch_size: int) -> Iterable:
         return [(x,)]
     lengths = {len(value) for value in flat}
     if len(lengths) != 1 or batch_size < 1:
-        raise ValueError(f"Expected arrays of one length and batch_size >= 1. Received: {lengths}, {batch_size}")
+        raise ValueError(f"Expected arrays of the same length and batch_size >= 1. Received: {lengths}, {batch_size}")
     starts = range(0, lengths.pop(), batch_size)
     return [(tree.map_structure(operator.itemgetter(slice(i, i + batch_size)), x),) for i in starts]
 
 
 def as_inputs(model: keras.Model, x: Any) -> Any:
-    """Inputs as tensors of static shape and the model's dtype, in the structure of the model's inputs.
+    """The inputs as tensors of static shape and of the model's dtypes, in the structure of the model's inputs.
 
     Raises:
-        ValueError: if there are too many or too few, or one does not have the model's shape.
+        ValueError: if there are too many or too few inputs, or one does not have the model's shape.
     """
     tensors = tree.map_structure(as_tensor, x)
     if not isinstance(model, Functional):

@@ -1,9 +1,9 @@
-"""A network of their own for the processes of one machine.
+"""An isolated network for the processes of one machine.
 
-TensorFlow's server binds its port on all interfaces, whatever address it is told, and carries out what anybody who
-reaches it asks for: reading and writing files, for one. `0.0.0.0` is written into its source
+TensorFlow's server binds its port on all interfaces, whatever address it is given, and carries out the requests of
+anybody who can reach it, including reading and writing files. `0.0.0.0` is written into its source
 (`tensorflow/core/distributed_runtime/rpc/grpc_server_lib.cc`), and no option changes it. So the processes get a network
-namespace in which there is nothing but the loopback interface.
+namespace that has nothing but the loopback interface.
 """
 
 import os
@@ -18,9 +18,9 @@ OWNERSHIP = Path(__file__).with_name("ownership.py")
 NETWORK_VARIABLE = "KERAS_SPATIAL_NETWORK"
 ISOLATED, SHARED = "isolated", "shared"
 OPEN_PORT = (
-    "listens on all network interfaces of this machine without asking who calls: everybody who reaches the port can "
-    "read and write all files that this user can, and run code as this user. Keep it on a network that you trust; see "
-    "SECURITY.md."
+    "listens on all network interfaces of this machine without any authentication: everybody who can reach the port "
+    "can read and write all files that this user can, and run code as this user. Keep it on a network that you trust; "
+    "see SECURITY.md."
 )
 
 
@@ -29,7 +29,7 @@ class IsolationError(RuntimeError):
 
 
 def choice(network: str | None) -> str:
-    """Which network processes of one machine get: the argument, or else what `KERAS_SPATIAL_NETWORK` says.
+    """The kind of network for the processes of one machine: the argument, or else that of `KERAS_SPATIAL_NETWORK`.
 
     Raises:
         ValueError: if it is neither "isolated" nor "shared".
@@ -44,19 +44,19 @@ def choice(network: str | None) -> str:
 
 
 def is_isolated() -> bool:
-    """Whether this process has no network but the loopback interface, so that no other machine reaches its ports."""
+    """Whether this process has only the loopback interface, so that no other machine can reach its ports."""
     return all(name == "lo" for _, name in socket.if_nameindex())
 
 
 @contextmanager
 def own_network() -> Iterator[tuple[int, ...]]:
-    """A network with nothing but a loopback interface, for processes that join it.
+    """Make a network with nothing but a loopback interface, for processes to join.
 
     Yields:
-        Descriptors of the namespaces, in the order in which a process joins them.
+        The descriptors of its namespaces, in the order in which a process must join them.
 
     Raises:
-        IsolationError: if it cannot be made.
+        IsolationError: if the network cannot be made.
     """
     holder = subprocess.Popen(
         [sys.executable, "-I", "-S", str(OWNERSHIP), "network"],
@@ -85,7 +85,7 @@ def own_network() -> Iterator[tuple[int, ...]]:
 
 def _refused(reason: str) -> str:
     return (
-        "The processes of one machine get a network of their own, for TensorFlow's server in each of them "
+        "The processes of one machine get a network of their own, because TensorFlow's server in each of them "
         f"{OPEN_PORT} This machine does not let this user make one: {reason or 'no reason given'}. Allow unprivileged "
         "user namespaces (in a container: the system calls unshare and setns), or accept the open ports with "
         f"--network {SHARED} or {NETWORK_VARIABLE}={SHARED}."

@@ -1,7 +1,7 @@
-"""Every name of Keras that is not public and that this package uses, in one place.
+"""Every private name of Keras that this package uses, in one place.
 
-Keras moves these between releases. `tests/test_keras_private.py` says for each what it is for, and what to do when it
-is gone; everything else in the package uses only what `keras` exports.
+Keras moves these between releases. `tests/test_keras_private.py` says for each what it is for and what to do when it is
+gone; everything else in the package uses only what `keras` exports.
 """
 
 import contextlib
@@ -49,17 +49,12 @@ __all__ = [
 
 
 def input_structure(model: keras.Model) -> Any:
-    """A functional model's inputs, in the structure in which they were given."""
+    """A functional model's inputs, in the structure that the user gave."""
     return model._inputs_struct
 
 
-def output_structure(model: keras.Model) -> Any:
-    """A functional model's outputs, in the structure in which they were given."""
-    return model._outputs_struct
-
-
 def functional_part(model: keras.Model) -> keras.Model | None:
-    """The functional model that a model's `call` runs; None if its `call` is its own."""
+    """The functional model that a model's `call` runs; None if its class defines a `call` of its own."""
     if isinstance(model, keras.Sequential):
         return model._functional if defining_class(model, "call") is keras.Sequential else None
     if isinstance(model, Functional):
@@ -68,10 +63,10 @@ def functional_part(model: keras.Model) -> keras.Model | None:
 
 
 def watch_functional_models(listener: Callable[[keras.Model, list], None]) -> None:
-    """Tell a listener of every functional model that is made: the model, and the symbolic tensors it is made of."""
+    """Call a listener with every functional model that is made and with the symbolic tensors it is made from."""
     original = Functional.__init__
 
-    # Keras looks at the names of the arguments.
+    # Keras inspects the names of these arguments.
     def init(self, inputs, outputs, name=None, **kwargs):
         original(self, inputs, outputs, name=name, **kwargs)
         listener(self, tree.flatten(inputs))
@@ -95,7 +90,7 @@ def name_of(operation: keras.Operation) -> str:
     return operation.name or type(operation).__name__.lower()
 
 
-# Operators of variables by the functions that do the same, and whether the variable comes second.
+# For each operator of variables, the function that does the same and whether the variable is its second argument.
 _OPERATORS = {
     **{
         f"__{name}__": (function, False)
@@ -116,11 +111,11 @@ _OPERATORS = {
 
 @contextlib.contextmanager
 def symbolic_calls() -> Iterator[None]:
-    """Let code that Keras runs on real tensors alone run on symbolic ones too, while it is traced.
+    """Let code that Keras runs only on real tensors run on symbolic ones too, while it is traced.
 
-    `keras.ops.cond` on a symbolic condition computes both sides and selects one: what the sides use is hidden in
-    closures otherwise, where no walk over a graph finds it. A variable on the left of an operator is one of the
-    operation's inputs, as on the right.
+    `keras.ops.cond` on a symbolic condition computes both branches and selects one, because a walk over the graph could
+    not see the tensors that a branch uses in its closure. A variable on the left of an operator becomes an input of the
+    operation, as one on the right does.
     """
     with _conditions_as_selections(), _operators_of_variables():
         yield
@@ -169,17 +164,12 @@ def _conditions_as_selections() -> Iterator[None]:
 
 
 def takes_training(layer: keras.Layer) -> bool:
-    """Whether a layer's `call` takes `training`. What Keras notes of it is wrong for some subclasses."""
+    """Whether a layer's `call` takes `training`. Keras's own record of this is wrong for some subclasses."""
     return "training" in inspect.signature(layer.call).parameters
 
 
-def call_context(layer: keras.Layer) -> frozenset[str]:
-    """The arguments of `call` that a model hands on to its layers."""
-    return frozenset(getattr(layer, "_call_context_args", ()))
-
-
 def all_layers(model: keras.Model, include_self: bool = True) -> list[keras.Layer]:
-    """A model's layers, those inside layers too."""
+    """A model's layers, including those inside other layers."""
     return list(model._flatten_layers(include_self=include_self))
 
 
@@ -189,12 +179,12 @@ def raw_kernel(layer: keras.Layer) -> keras.Variable:
 
 
 def merge_function(layer: keras.Layer) -> Callable:
-    """What a merging layer, such as `keras.layers.Add`, does with a list of tensors."""
+    """The function that a merging layer, such as `keras.layers.Add`, applies to a list of tensors."""
     return layer._merge_function
 
 
 def to_value_range(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-    """The change of value range of Keras's layers for preprocessing."""
+    """Change the value range of an image as Keras's preprocessing layers do."""
     return layer._transform_value_range(*args, **kwargs)
 
 
@@ -204,7 +194,7 @@ def mask_of(x: Any) -> Any:
 
 
 def function_arguments(wrapper: Any) -> dict[str, Any]:
-    """What a loss's or metric's function is called with besides labels and predictions."""
+    """The arguments, besides labels and predictions, with which a loss or metric calls its function."""
     return dict(getattr(wrapper, "_fn_kwargs", {}))
 
 
@@ -213,13 +203,16 @@ def wrapped_function(metric: keras.metrics.MeanMetricWrapper) -> Callable:
 
 
 def changed_in(scope: keras.StatelessScope, layer: keras.Layer) -> list[str]:
-    """The paths of a layer's variables that were assigned to in a scope."""
+    """The paths of the variables that were assigned to in a scope in which a layer ran."""
     names = {id(v): v.path for v in layer.variables}
     return [names.get(key, "of another layer") for key in scope.state_mapping]
 
 
 def called_with(model: keras.Model) -> Any:
-    """What a model that is not functional was built with, as symbolic tensors of one argument; None if unknown."""
+    """The inputs with which a model that is not functional was built, as symbolic tensors.
+
+    The result is None if they are unknown or there are several arguments.
+    """
     shapes = getattr(model, "_build_shapes_dict", None)
     if not shapes or len(shapes) != 1:
         return None
@@ -233,26 +226,26 @@ def called_with(model: keras.Model) -> Any:
 
 
 def defining_class(model: keras.Model, method: str) -> type:
-    """The class that a model's method comes from, this package's own left out."""
+    """The class that a model's method comes from, ignoring the classes of this package."""
     return next(
         cls for cls in type(model).__mro__ if method in vars(cls) and not cls.__module__.startswith("keras_spatial.")
     )
 
 
 def overrides(model: keras.Model, *methods: str) -> list[str]:
-    """Which of some methods a model's class, or one of its bases outside Keras, defines itself."""
+    """Those of the given methods that a model's class, or one of its bases outside Keras, defines itself."""
     return [m for m in methods if not defining_class(model, m).__module__.startswith("keras.src.")]
 
 
 def shared_copy(model: keras.Model, cls: type) -> Any:
-    """A model of another class with the same layers, variables and attributes, which can be compiled by itself.
+    """A model of another class with the same layers, variables and attributes, which can be compiled separately.
 
     Args:
         model: the model.
-        cls: a class that differs from the model's by bases that add no state.
+        cls: a class that differs from the model's only by bases that add no state.
     """
     result = keras.Model.__new__(cls)
-    # Keras wraps these two for each instance.
+    # Keras wraps these two methods in each instance.
     own = {name: vars(result)[name] for name in ("build", "quantize") if name in vars(result)}
     vars(result).update({name: _own_container(value) for name, value in vars(model).items()} | own)
     stores = {name: (test, list(values)) for name, (test, values) in model._tracker.config.items()}
@@ -261,7 +254,7 @@ def shared_copy(model: keras.Model, cls: type) -> Any:
     tracker.locked, tracker._lock_violation_msg = model._tracker.locked, model._tracker._lock_violation_msg
     vars(result)["_tracker"] = tracker
     for name, (_, values) in stores.items():
-        # Sequential models keep a list of layers of their own.
+        # A sequential model has its own list of layers, which is not the tracker's.
         if vars(model).get(f"_{name}") is model._tracker.config[name][1]:
             vars(result)[f"_{name}"] = values
     vars(result).update(_inbound_nodes=[], _outbound_nodes=[])
@@ -272,7 +265,7 @@ def shared_copy(model: keras.Model, cls: type) -> Any:
 
 
 def _own_container(value: Any) -> Any:
-    """TensorFlow's bookkeeping of attributes is lists and dicts, which a copy must not share."""
+    """A copy of a plain container: TensorFlow tracks attributes in such containers, and they must not be shared."""
     return copy.copy(value) if type(value) in (list, dict, set) else value
 
 
@@ -284,7 +277,7 @@ def copy_compilation(source: keras.Model, target: keras.Model) -> None:
 
 
 def compiled_copy(model: keras.Model) -> Any:
-    """Something compiled as a model is, whose losses and metrics are not built yet."""
+    """An object that is compiled like a model, but whose losses and metrics are not built yet."""
     configuration = compilation(model) or {}
     names = getattr(model, "output_names", None)
     loss, metrics = model._compile_loss, model._compile_metrics
@@ -296,14 +289,14 @@ def compiled_copy(model: keras.Model) -> Any:
 
 
 def compilation(model: keras.Model) -> dict[str, Any] | None:
-    """What a model was compiled with; None if it was not."""
+    """The arguments with which a model was compiled; None if it was not compiled."""
     if not model.compiled:
         return None
     return {**model._compile_config.config, "optimizer": model.optimizer}
 
 
 def start_with_epoch(model: keras.Model, epoch: int | None) -> None:
-    """Let `fit` begin with an epoch whatever it is called with; None: with what it is called with."""
+    """Let `fit` begin with this epoch, whatever its `initial_epoch` is; None restores the normal behaviour."""
     model._initial_epoch = epoch
 
 
@@ -313,7 +306,7 @@ def loss_dtype(model: keras.Model) -> str:
 
 
 def update_loss_trackers(model: keras.Model, total: tf.Tensor, losses: dict[int, tf.Tensor], cases: int) -> None:
-    """Tell Keras the losses of a batch: the total, and each by its number among the compiled ones."""
+    """Give Keras the losses of a batch: the total, and each loss by its number among the compiled ones."""
     model._loss_tracker.update_state(total, sample_weight=cases)
     for number, tracker in enumerate(model._compile_loss.metrics if model._compile_loss is not None else ()):
         if number in losses:
@@ -323,11 +316,14 @@ def update_loss_trackers(model: keras.Model, total: tf.Tensor, losses: dict[int,
 def weight_regularization(
     variables: list[keras.Variable], scale: tf.Tensor | None = None
 ) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
-    """What the regularizers of variables add to the loss, and its gradients times `scale`.
+    """The loss that the regularizers of variables add, and its gradients times `scale`.
 
     Args:
-        variables: a model's trainable variables, whose regularizers alone count, as in Keras.
-        scale: the factor of the loss that is differentiated; without it there are no gradients.
+        variables: a model's trainable variables. Only their regularizers count, as in Keras.
+        scale: the factor by which the differentiated loss is multiplied; without it no gradients are computed.
+
+    Returns:
+        The loss, a scalar, and for each variable its gradient, or None if it has no regularizer.
     """
     regularized = [v for v in variables if v.regularizer is not None]
     if not regularized:
@@ -344,12 +340,12 @@ def weight_regularization(
 
 
 def build_state(model: Any, x: Any, y: Any, training: bool) -> None:
-    """Make the variables of the optimizer, the losses and the metrics, which a step would make.
+    """Make the variables of the optimizer, the losses and the metrics before a step would make them.
 
     Args:
         model: a compiled, partitioned model.
         x, y: a batch.
-        training: whether it is to be trained.
+        training: whether the step trains the model.
     """
     if training and not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
@@ -366,18 +362,19 @@ def build_state(model: Any, x: Any, y: Any, training: bool) -> None:
 
 
 def without_optionals(model: keras.Model, step: Callable) -> Callable:
+    """A step that gets None for each `tf.experimental.Optional` in a batch, as in Keras's own functions."""
     return model._autoconvert_optionals(step)
 
 
 @dataclass(frozen=True)
 class Call:
-    """A loss or a metric with what Keras calls it with.
+    """A loss or a metric, and the arguments with which Keras calls it.
 
     Attributes:
         called: the loss or the metric.
-        y_true, y_pred, sample_weight: the tensors, or structures of them; no weights: None.
-        number: of a loss, its number among the compiled ones.
-        factor: of a loss, what it is multiplied with in the total.
+        y_true, y_pred, sample_weight: the tensors, or structures of them; `sample_weight` may be None.
+        number: the number of a loss among the compiled ones.
+        factor: the factor of a loss in the total.
     """
 
     called: Any
@@ -390,7 +387,7 @@ class Call:
 
 @dataclass
 class _Recorder:
-    """Stands for a loss or a list of metrics, and keeps what it is called with."""
+    """Stands in for a loss or a list of metrics, and records the arguments with which it is called."""
 
     value: float = 0.0
     arguments: tuple[Any, Any, Any] | None = None
@@ -403,14 +400,14 @@ class _Recorder:
 
 
 def _bare_copy(value: Any) -> Any:
-    """A copy with the same attributes; Keras's own way goes through serialization."""
+    """A copy with the same attributes; Keras's own way of copying serializes the object."""
     result = object.__new__(type(value))
     vars(result).update(vars(value))
     return result
 
 
 def loss_calls(model: keras.Model, y_true: Any, y_pred: Any, sample_weight: Any) -> list[Call]:
-    """How Keras would call a compiled model's losses, by Keras's own code with stand-ins for the losses.
+    """The calls that Keras would make to a compiled model's losses, found by running Keras's own code with stand-ins.
 
     Args:
         model: a compiled model.
@@ -427,7 +424,7 @@ def loss_calls(model: keras.Model, y_true: Any, y_pred: Any, sample_weight: Any)
         vars(stand_in).update(vars(compiled))
         pairs = zip(compiled._flat_losses, recorders, strict=True)
         vars(stand_in)["_flat_losses"] = [loss._replace(loss=recorder) for loss, recorder in pairs]
-        # Keras goes through losses and their metrics side by side.
+        # Keras iterates over losses and their metrics together.
         vars(stand_in)["_metrics"] = [None] * len(recorders)
 
     def build(y_true: Any, y_pred: Any) -> None:
@@ -439,7 +436,7 @@ def loss_calls(model: keras.Model, y_true: Any, y_pred: Any, sample_weight: Any)
     else:
         vars(stand_in)["build"] = build
     with tf.init_scope():
-        # The total is linear in the losses: their factors are what it is for one loss of 1 and others of 0.
+        # The total is linear in the losses, so a loss's factor is the total when that loss is 1 and the others are 0.
         stand_in.call(y_true, y_pred, sample_weight)
         factors = []
         for recorder in recorders:
@@ -454,7 +451,7 @@ def loss_calls(model: keras.Model, y_true: Any, y_pred: Any, sample_weight: Any)
 
 
 def metric_calls(model: keras.Model, y_true: Any, y_pred: Any, sample_weight: Any) -> list[Call]:
-    """How Keras would call a compiled model's metrics; see `loss_calls`."""
+    """The calls that Keras would make to a compiled model's metrics; see `loss_calls`."""
     compiled = model._compile_metrics
     if compiled is None:
         return []
@@ -477,7 +474,7 @@ def metric_calls(model: keras.Model, y_true: Any, y_pred: Any, sample_weight: An
 
 
 def build_metric(metric: keras.metrics.Metric, y_true: tf.Tensor, y_pred: tf.Tensor) -> None:
-    """Let a metric that makes its state for the shapes of its first batch make it, without counting the batch."""
+    """Build a metric whose state depends on the shapes of its first batch, without counting that batch."""
     if getattr(metric, "_built", True):
         return
     metric.update_state(y_true, y_pred)

@@ -1,10 +1,10 @@
 """Start a program in several processes of this machine: `python -m keras_spatial.launch --processes 4 train.py ...`.
 
-Each process finds the others through `TF_CONFIG`, which `ks.initialize()` reads, as under a Kubernetes operator. Its
-output comes with its number in front. When one fails, the others are ended, and all are started again as often as
-`--max-restarts` says; then the launcher exits with the status of the one that failed. No process outlives the launcher,
-however that ends. The processes have a network of their own, which no other machine reaches, and which reaches no other
-machine; `--network shared` gives them that of the machine.
+Each process finds the others through `TF_CONFIG`, which `ks.initialize()` reads, as under a Kubernetes operator. Every
+line of its output is prefixed with its number. When a process fails, the others are ended, and all are started again,
+up to `--max-restarts` times; then the launcher exits with the status of the process that failed. No process outlives
+the launcher, however the launcher ends. The processes have a network of their own, which is cut off from all other
+machines; `--network shared` gives them the network of this machine.
 """
 
 import argparse
@@ -26,9 +26,9 @@ from typing import IO
 from keras_spatial import isolation
 
 RESTARTS_VARIABLE = "KERAS_SPATIAL_RESTARTS"
-"""How often the processes of a job were started again, for programs that want to know: "0" the first time."""
+"""The environment variable that tells a program how often its processes were started again: "0" the first time."""
 FROZEN_SECONDS = 15.0
-"""How long a process may be stopped, as by SIGSTOP. TensorFlow itself gives up a silent process after 20 s."""
+"""How long a process may stay stopped, as by SIGSTOP. TensorFlow itself gives up on a silent process after 20 s."""
 
 _TERMINATE_SECONDS = 10.0
 _KILL_SECONDS = 10.0
@@ -37,11 +37,11 @@ _LAST_LINES = 30
 
 
 class UnkillableError(RuntimeError):
-    """A process does not end, even by SIGKILL: it waits inside the kernel, for a disk or a device."""
+    """A process does not end even after SIGKILL: it is waiting inside the kernel for a disk or a device."""
 
 
 class OutputError(RuntimeError):
-    """What the processes write cannot be passed on: a full disk, or a closed pipe."""
+    """The output of the processes cannot be written: the disk is full, or a pipe is closed."""
 
 
 @dataclass
@@ -56,9 +56,9 @@ class Child:
     stopped_seconds: float = 0.0
 
     def has_ended(self) -> bool:
-        """Whether the process has ended; then what it started itself, in its session, is ended too."""
+        """Whether the process has ended. If so, the processes that it started in its session are ended too."""
         if self.process.returncode is None:
-            # While the process is in the system's table, the number of its group is still its own.
+            # Until the process is reaped, no other process group can get its number.
             if os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 return False
             self.signal_group(signal.SIGKILL)
@@ -86,7 +86,7 @@ class _Failure:
 
 
 class _Screen:
-    """Where lines go, one at a time."""
+    """The output stream of the launcher, to which one thread at a time writes whole lines."""
 
     def __init__(self, stream: IO[str]):
         self._stream, self._lock = stream, threading.Lock()
@@ -94,13 +94,13 @@ class _Screen:
     def write(self, *lines: str) -> None:
         with self._lock:
             for line in lines:
-                # A terminal may not know every character; a process must not block for that.
+                # A terminal may not be able to show every character; a process must not block because of that.
                 encoding = getattr(self._stream, "encoding", None) or "utf-8"
                 print(line.encode(encoding, "backslashreplace").decode(encoding), file=self._stream)
             self._stream.flush()
 
     def say(self, *lines: str) -> None:
-        """Write lines of the launcher itself."""
+        """Write the launcher's own lines."""
         try:
             self.write(*(f"[launch] {line}" for line in lines))
         except (OSError, ValueError) as error:
@@ -130,32 +130,39 @@ def launch(
     network: str | None = None,
     pass_fds: Sequence[int] = (),
 ) -> int:
-    """Run a command in several processes that know of each other, until all have ended.
+    """Run a command in several processes that know each other, until all have ended.
 
-    When one fails, all are ended; so they are when this process ends, in whatever way.
+    When one process fails, or when this process ends in any way, all of them are ended.
 
     Args:
         command: a program and its arguments.
-        processes: how many.
-        output: where their lines go, standard output by default.
+        processes: the number of processes.
+        output: the stream that gets their lines, standard output by default.
         max_restarts: how often all processes are started again after one has failed. A training with `ks.Backup` then
             resumes from its last backup.
-        frozen_seconds: a process that has been stopped (by SIGSTOP) for so long counts as failed; 0 for never.
-        network: "isolated", a network of their own, which no other machine reaches, or "shared", that of this machine,
-            on which everybody who reaches their ports can do what this user can. By default the environment variable
-            `KERAS_SPATIAL_NETWORK` says it, or else it is "isolated". A single process needs no ports and gets the
-            machine's.
-        pass_fds: file descriptors that the processes inherit, such as a lock that is to last as long as they do.
+        frozen_seconds: a process that has been stopped (by SIGSTOP) for this many seconds counts as failed; 0 means
+            that it never does.
+        network: "isolated" for a network of their own, which no other machine can reach, or "shared" for the network of
+            this machine, on which everybody who can reach their ports can do whatever this user can. The default is the
+            environment variable `KERAS_SPATIAL_NETWORK`, or else "isolated". A single process needs no ports and
+            always gets the network of the machine.
+        pass_fds: file descriptors that the processes inherit, such as a lock that must last as long as they do.
 
     Returns:
-        0 if all succeeded, else the exit status of the first that failed at last (128 + signal number for a signal; 128
-        + SIGSTOP for one that was stopped).
+        0 if all succeeded; otherwise the exit status of the first process that failed in the last attempt (128 + signal
+        number if a signal ended it; 128 + SIGSTOP if it stayed stopped).
 
     Raises:
         ValueError: if `processes` is not a positive integer, `max_restarts` is negative or the command is empty.
         IsolationError: if this machine does not let this user make a network.
-        OutputError: if the output cannot be written; all processes have been ended then.
-        UnkillableError: if a process does not end, even by SIGKILL; none is started again then.
+        OutputError: if the output cannot be written; all processes have been ended.
+        UnkillableError: if a process does not end even after SIGKILL; none is started again.
+
+    Example:
+
+    ```python
+    launch([sys.executable, "train.py"], processes=4, max_restarts=3)
+    ```
     """
     if processes < 1:
         raise ValueError(f"processes must be at least 1. Received: {processes!r}")
@@ -175,7 +182,7 @@ def launch(
         restart = 0
         while (failure := _run(job, restart)) is not None:
             child = failure.child
-            screen.say(f"Process {child.rank} {failure.reason}; the others were ended. Its last lines:")
+            screen.say(f"Process {child.rank} {failure.reason}; the others were ended. Its last lines of output:")
             screen.say(*(f"  {line}" for line in child.lines))
             if restart == max_restarts:
                 return failure.status
@@ -197,7 +204,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def _run(job: _Job, restart: int) -> _Failure | None:
-    """Start all processes once, and wait for them. None are left when it returns or raises."""
+    """Start all processes once and wait for them. None is left when this returns or raises."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(job.processes)]
     children: list[Child] = []
     lifeline, owned = os.pipe()
@@ -209,7 +216,7 @@ def _run(job: _Job, restart: int) -> _Failure | None:
         try:
             _end(children)
         finally:
-            os.close(owned)  # Whatever has happened, Linux now ends what is left of their sessions.
+            os.close(owned)  # Whatever has happened, Linux now ends the rest of their sessions.
             os.close(lifeline)
 
 
@@ -239,7 +246,7 @@ def _start(job: _Job, rank: int, environment: dict[str, str], lifeline: int) -> 
         text=True,
         errors="replace",
         pass_fds=(lifeline, *job.namespaces, *job.pass_fds),
-        start_new_session=True,  # Ended together with what it started itself.
+        start_new_session=True,  # So that it can be ended together with the processes that it starts.
     )
     child = Child(rank, process)
 
@@ -248,10 +255,10 @@ def _start(job: _Job, rank: int, environment: dict[str, str], lifeline: int) -> 
         for line in process.stdout:
             child.lines.append(line.rstrip("\n"))
             if child.unwritable is not None:
-                continue  # Read on: a process must not block for its output.
+                continue  # Keep reading: a process must not block because nobody reads its output.
             try:
                 job.screen.write(f"[{rank}] {child.lines[-1]}")
-            except (OSError, ValueError) as error:  # A ValueError where the stream is closed.
+            except (OSError, ValueError) as error:  # A closed stream raises ValueError.
                 child.unwritable = error
 
     child.reader = threading.Thread(target=read, daemon=True)
@@ -260,7 +267,7 @@ def _start(job: _Job, rank: int, environment: dict[str, str], lifeline: int) -> 
 
 
 def _wait(children: Sequence[Child], frozen_seconds: float) -> _Failure | None:
-    """Wait until all have succeeded, or one has failed: the one killed by a signal, where several fail at once."""
+    """Wait until all have succeeded or one has failed. If several fail at once, one killed by a signal is reported."""
     while True:
         ended = [child for child in children if child.has_ended()]
         failed = [child for child in ended if child.process.returncode]
@@ -274,7 +281,7 @@ def _wait(children: Sequence[Child], frozen_seconds: float) -> _Failure | None:
         if len(ended) == len(children):
             return None
         for child in children:
-            # Looks are counted, not time: when this process was stopped too, the others get their time after it.
+            # Polls are counted, not time: if this process was stopped too, the others still get their full time.
             child.stopped_seconds = child.stopped_seconds + _POLL_SECONDS if child.is_stopped() else 0.0
             if 0 < frozen_seconds <= child.stopped_seconds:
                 reason = f"was stopped (as by SIGSTOP) and did not continue for {frozen_seconds:g} s"
@@ -283,7 +290,7 @@ def _wait(children: Sequence[Child], frozen_seconds: float) -> _Failure | None:
 
 
 def _unwritable(error: Exception) -> OutputError:
-    return OutputError(f"What the processes write cannot be passed on ({error}), so all were ended.")
+    return OutputError(f"The output of the processes cannot be written ({error}), so all of them were ended.")
 
 
 def _ended(child: Child) -> _Failure:
@@ -296,7 +303,7 @@ def _ended(child: Child) -> _Failure:
 def _end(children: Sequence[Child]) -> None:
     running = [child for child in children if not child.has_ended()]
     for child in running:
-        # A stopped process would take SIGTERM only when it goes on.
+        # A stopped process would receive SIGTERM only after it continues.
         child.signal_group(signal.SIGKILL if child.is_stopped() else signal.SIGTERM)
     deadline = time.monotonic() + _TERMINATE_SECONDS
     while not all(child.has_ended() for child in running) and time.monotonic() < deadline:
@@ -309,9 +316,9 @@ def _end(children: Sequence[Child]) -> None:
         if time.monotonic() > deadline:
             numbers = ", ".join(f"{child.rank} (number {child.process.pid})" for child in stuck)
             raise UnkillableError(
-                f"Expected every process to end by SIGKILL within {_KILL_SECONDS:.0f} s. Received: process {numbers} "
-                "that waits inside the kernel, for a disk or a device that does not answer. Look at that, or at dmesg; "
-                "the process holds its memory and its device until then."
+                f"Expected every process to end within {_KILL_SECONDS:.0f} s of SIGKILL. Received: process {numbers}, "
+                "which waits inside the kernel for a disk or a device that does not answer. Check that device, and "
+                "dmesg; until it answers, the process keeps its memory and its device."
             )
         time.sleep(_POLL_SECONDS)
     _finish_reading(children)
@@ -324,42 +331,47 @@ def _finish_reading(children: Sequence[Child]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m keras_spatial.launch",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--processes", type=int, required=True, help="how many processes to start")
+    parser.add_argument("--processes", type=int, required=True, help="The number of processes to start.")
     parser.add_argument(
-        "--max-restarts", type=int, default=0, help="how often to start all again after one has failed [0]"
+        "--max-restarts",
+        type=int,
+        default=0,
+        help="How often all processes are started again after one has failed. The default is 0.",
     )
     parser.add_argument(
         "--frozen-seconds",
         type=float,
         default=FROZEN_SECONDS,
-        help=f"a process that is stopped for so long counts as failed; 0 for never [{FROZEN_SECONDS:g}]",
+        help="A process that is stopped for this many seconds counts as failed; 0 means that it never does. "
+        f"The default is {FROZEN_SECONDS:g}.",
     )
     parser.add_argument(
         "--network",
         choices=(isolation.ISOLATED, isolation.SHARED),
-        help=f"a network of their own, or that of this machine, with open ports [{isolation.ISOLATED}]",
+        help="Whether the processes get a network of their own, or use that of this machine, with open ports. "
+        f"The default is {isolation.ISOLATED}.",
     )
-    parser.add_argument("-m", "--module", action="store_true", help="the program is a module, as in python -m")
-    parser.add_argument("program", help="a Python file, or a module with -m")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the program's arguments")
+    parser.add_argument("-m", "--module", action="store_true", help="The program is a module, as in python -m.")
+    parser.add_argument("program", help="A Python file, or a module with -m.")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="The arguments of the program.")
     options = parser.parse_args(arguments)
-    for name, least in (("processes", 1), ("max_restarts", 0), ("frozen_seconds", 0)):
-        if not getattr(options, name) >= least:
+    for name, minimum in (("processes", 1), ("max_restarts", 0), ("frozen_seconds", 0)):
+        if not getattr(options, name) >= minimum:
             flag = f"--{name.replace('_', '-')}"
-            parser.error(f"{flag} must be at least {least}. Received: {getattr(options, name)}")
+            parser.error(f"{flag} must be at least {minimum}. Received: {getattr(options, name)}")
     if not options.module and not Path(options.program).is_file():
         parser.error(f"There is no file {options.program!r}.")
     if not options.module and not os.access(options.program, os.R_OK):
         parser.error(f"The file {options.program!r} cannot be read by this user.")
     program = ["-m", options.program] if options.module else [options.program]
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # As nohup has it.
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup sets SIG_IGN, which must stay.
             signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
         return launch(
@@ -375,7 +387,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OutputError, UnkillableError) as error:
         with contextlib.suppress(OSError):
             print(f"[launch] {error}", file=sys.stderr, flush=True)
-        # Python would flush once more at its end what cannot be written, and fail.
+        # At a normal exit Python would flush the output again, and fail again.
         os._exit(1)
 
 

@@ -1,6 +1,6 @@
-"""Pure integers: image axes and their shards, windows along an axis, and the text forms of meshes and layouts.
+"""Image axes and their shards, windows along an axis, and the text forms of meshes and layouts.
 
-Nothing here knows TensorFlow.
+Everything here is computed on plain integers, without TensorFlow.
 """
 
 import math
@@ -18,12 +18,13 @@ class Axis:
     """One axis of a partitioned tensor.
 
     Attributes:
-        name: `batch`, `x`, `y`, `z` or `channels`; other tensors' further axes are called `axis1`, `axis2`, ...
+        name: `batch`, `x`, `y`, `z` or `channels`; the axes of tensors that are not images are called `axis1`,
+            `axis2`, and so on.
         size: the logical size, which is the size that plain Keras would see.
-        shards: into how many equal shards the axis is split; 1 if it is whole.
-        length: elements per shard. `shards * length` is at least `size`; what lies beyond it has no meaning.
+        shards: the number of equal shards along the axis; 1 if the axis is not sharded.
+        length: elements per shard. `shards * length` is at least `size`; elements beyond `size` have no meaning.
         scale: shard length relative to the model's input, such as 1/4 after two strides of 2.
-        cut: what planning calls the division into shards; that of the model's input has the axis's own name.
+        cut: the name by which planning knows this division into shards; for the model's input it is the axis's name.
     """
 
     name: str
@@ -64,32 +65,33 @@ class Axis:
         return replace(self, size=size, length=self.length * up // down, scale=self.scale * up / down)
 
     def whole(self, size: int) -> "Axis":
+        """The axis with another logical size, not sharded."""
         return Axis(self.name, size)
 
     def cut_like(self, other: "Axis") -> bool:
-        """Whether elements with the same index lie on the same device."""
+        """Whether elements with the same index along both axes lie on the same device."""
         if not (self.sharded or other.sharded):
             return True
         return (self.name, self.shards, self.length) == (other.name, other.shards, other.length)
 
 
 class ShardsTooShort(Exception):
-    """The model's input must be cut into other shards: `Network` catches it, and tries again with these.
+    """The model's input must be cut into longer shards: `Network` catches this and tries again with the given lengths.
 
     Attributes:
-        axis: the name of the axis's cut.
+        axis: the `cut` of the axis.
         multiple: the shard length at the input must be a multiple of this.
         length: the shard length at the input must be at least this.
     """
 
     def __init__(self, axis: str, *, multiple: int = 1, length: int = 1):
-        super().__init__(f"axis '{axis}': blocks of a multiple of {multiple}, at least {length}")
+        super().__init__(f"axis '{axis}' needs shards of at least {length} elements, a multiple of {multiple}")
         self.axis, self.multiple, self.length = axis, multiple, length
 
 
 @dataclass(frozen=True)
 class ShardLength:
-    """How one image axis of the input is cut: shard length `multiple`-divisible and at least `length`."""
+    """How one image axis of the input is cut: its shard length is a multiple of `multiple` and at least `length`."""
 
     multiple: int = 1
     length: int = 1
@@ -97,9 +99,10 @@ class ShardLength:
     def including(self, needed: ShardsTooShort) -> "ShardLength":
         return ShardLength(math.lcm(self.multiple, needed.multiple), max(self.length, needed.length))
 
-    def length_for(self, size: int, blocks: int) -> int:
-        least = max(-(-size // blocks), self.length)
-        return -(-least // self.multiple) * self.multiple
+    def length_for(self, size: int, shards: int) -> int:
+        """The smallest permitted shard length with which `shards` shards cover `size` elements."""
+        minimum = max(-(-size // shards), self.length)
+        return -(-minimum // self.multiple) * self.multiple
 
 
 @dataclass(frozen=True)
@@ -107,9 +110,9 @@ class Window:
     """A kernel or pooling window along one axis.
 
     Attributes:
-        size: taps of the kernel.
-        stride: distance of neighbouring outputs, in inputs.
-        dilation: distance of neighbouring taps, in inputs.
+        size: the number of taps.
+        stride: the distance between neighbouring outputs, counted in inputs.
+        dilation: the distance between neighbouring taps, counted in inputs.
     """
 
     size: int
@@ -118,17 +121,17 @@ class Window:
 
     @property
     def extent(self) -> int:
-        """Inputs from the first tap to the last, inclusive."""
+        """The number of inputs from the first tap to the last, inclusive."""
         return (self.size - 1) * self.dilation + 1
 
     def output_size(self, size: int, padding: str) -> int:
-        """Outputs for `size` inputs under `"same"`, `"valid"` or `"causal"` padding, as in Keras."""
+        """The number of outputs for `size` inputs with `"same"`, `"valid"` or `"causal"` padding, as in Keras."""
         if padding == "valid":
             return (size - self.extent) // self.stride + 1
         return -(-size // self.stride)
 
     def padding_before(self, size: int, padding: str) -> int:
-        """Zeros that TensorFlow puts below an axis of `size` inputs."""
+        """The number of zeros that TensorFlow puts before the first of `size` inputs."""
         if padding == "valid":
             return 0
         if padding == "causal":
@@ -136,10 +139,10 @@ class Window:
         return max((self.output_size(size, padding) - 1) * self.stride + self.extent - size, 0) // 2
 
     def halo(self, before: int) -> tuple[int, int]:
-        """Inputs that a shard needs below and above its own, for outputs that start `before` below its first input.
+        """The halo widths of a shard, before and after it, if its first window starts `before` inputs before the shard.
 
-        The shard's length is a multiple of the stride, and it makes `length / stride` outputs. A negative halo
-        above (a stride wider than the window) means that the shard's last inputs are not read: it counts as 0.
+        The shard's length is a multiple of the stride, and the shard has `length / stride` outputs. If the stride is
+        wider than the window, the shard's last inputs are not read, and the halo after it has width 0.
         """
         return before, max(self.extent - self.stride - before, 0)
 
@@ -155,24 +158,28 @@ class TransposedWindow(Window):
         return (size - 1) * self.stride + self.extent - 2 * crop + output_padding
 
     def crop_before(self, size: int, padding: str, output_padding: int | None = None) -> int:
-        """Outputs that are cut off below, as TensorFlow's transposed convolution does for this output size."""
+        """The number of outputs that TensorFlow's transposed convolution crops at the start for this output size."""
         if padding == "valid":
             return 0
         output = self.output_size(size, padding, output_padding)
         return max((size - 1) * self.stride + self.extent - output, 0) // 2
 
     def halo(self, before: int) -> tuple[int, int]:
-        """Inputs that a shard needs below and above its own, if `before` outputs are cut off below the image."""
-        below = max((self.extent - 1 - before) // self.stride, 0)
-        above = max((self.stride - 1 + before) // self.stride, 0)
-        return below, above
+        """The halo widths of a shard, before and after it, if `before` outputs are cropped at the image's start."""
+        halo_before = max((self.extent - 1 - before) // self.stride, 0)
+        halo_after = max((self.stride - 1 + before) // self.stride, 0)
+        return halo_before, halo_after
 
 
 def parse_pairs(text: str | Mapping[str, object] | Sequence[tuple[str, object]], what: str) -> list[tuple[str, str]]:
-    """`"rows:2, columns:2"`, a dict or a list of pairs, as a list of pairs of strings.
+    """Turn `"rows:2, columns:2"`, a dict or a list of pairs into a list of pairs of strings.
+
+    Args:
+        text: the text, dict or pairs.
+        what: what the text describes, for the error message.
 
     Raises:
-        ValueError: if a pair lacks its colon or a name stands twice.
+        ValueError: if a pair lacks its colon or a name appears twice.
     """
     if isinstance(text, str):
         parts = [part.strip() for part in re.split(r"[,;]", text) if part.strip()]
@@ -183,7 +190,7 @@ def parse_pairs(text: str | Mapping[str, object] | Sequence[tuple[str, object]],
         raise ValueError(f"A {what} is written as 'name:value, name:value'. Received: {text!r}")
     names = [name for name, _ in pairs]
     if len(set(names)) != len(names):
-        raise ValueError(f"Every name of a {what} may stand only once. Received: {text!r}")
+        raise ValueError(f"A name may appear only once in a {what}. Received: {text!r}")
     return [(name, value) for name, value in pairs]
 
 
@@ -191,7 +198,7 @@ def parse_mesh(shape: str | Mapping[str, int]) -> dict[str, int]:
     """The axes of a mesh and their sizes, from `"rows:2, columns:2"` or a dict.
 
     Raises:
-        ValueError: if the text is malformed, or a size is no positive integer.
+        ValueError: if the text is malformed, or a size is not a positive integer.
     """
     pairs = parse_pairs(shape, "mesh shape")
     for name, value in pairs:
@@ -203,14 +210,14 @@ def parse_mesh(shape: str | Mapping[str, int]) -> dict[str, int]:
 def parse_layout(
     layout: str | Mapping[str, str] | Sequence[tuple[str, str]], mesh_axes: Sequence[str]
 ) -> dict[str, str]:
-    """Image axis to mesh axis, from `"x:rows, y:columns"`, a dict or pairs.
+    """Turn a layout into a dict from image axis to mesh axis.
 
     Args:
-        layout: the text.
+        layout: text such as `"x:rows, y:columns"`, a dict or pairs.
         mesh_axes: the names of the mesh's axes.
 
     Raises:
-        ValueError: if the text is malformed, an axis is unknown, or a mesh axis stands twice.
+        ValueError: if the layout is malformed, an axis is unknown, or a mesh axis appears twice.
     """
     pairs = parse_pairs(layout, "layout")
     for axis, mesh_axis in pairs:
@@ -223,5 +230,5 @@ def parse_layout(
             )
     used = [mesh_axis for _, mesh_axis in pairs]
     if len(set(used)) != len(used):
-        raise ValueError(f"A layout may use every mesh axis only once. Received: {layout!r}")
+        raise ValueError(f"A layout may use each mesh axis only once. Received: {layout!r}")
     return dict(pairs)

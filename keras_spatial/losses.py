@@ -1,5 +1,6 @@
-"""Segmentation losses that are sums over the image, so that every device adds up its own part."""
+"""Segmentation losses that are computed from sums over the image, so that every device sums over its own shard."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,19 +11,19 @@ from keras import ops
 class SumsLoss(keras.losses.Loss):
     """A loss that is a function of sums over each case's image.
 
-    Subclasses give the sums and the function. Called as an ordinary Keras loss, it works on whole tensors of any
-    backend; in a partitioned model each device computes `sums` of its own block, the mesh adds them up, and
-    `from_sums` follows, so that predictions are never gathered.
+    Subclasses define the sums and the function. Called as an ordinary Keras loss, it works on whole tensors of any
+    backend. In a partitioned model, each device computes `sums` over its own shard, an all-reduce adds them, and
+    `from_sums` computes the loss from them, so predictions are never gathered.
     """
 
     def __init__(self, name: str | None = None, dtype: Any = None):
         super().__init__(name=name, reduction="sum", dtype=dtype)
 
     def sums(self, y_true: Any, y_pred: Any, sample_weight: Any) -> Any:
-        """Sums over the image axes.
+        """Compute the sums over the image axes.
 
         Args:
-            y_true: labels, see `one_hot_labels`.
+            y_true: labels in any form that `one_hot_labels` accepts.
             y_pred: predictions of shape `(batch, x[, y[, z]], classes)`.
             sample_weight: weights per voxel of shape `(batch, x[, y[, z]])`, or None.
 
@@ -32,13 +33,11 @@ class SumsLoss(keras.losses.Loss):
         raise NotImplementedError
 
     def from_sums(self, sums: Any, voxels: int) -> Any:
-        """The loss, a scalar, from the sums of all cases and the number of voxels of one case."""
+        """Compute the loss, a scalar, from the sums of all cases and the number of voxels of one case."""
         raise NotImplementedError
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        voxels = 1
-        for size in y_pred.shape[1:-1]:
-            voxels *= size
+        voxels = math.prod(y_pred.shape[1:-1])
         y_pred = ops.cast(ops.convert_to_tensor(y_pred), self.dtype)
         if sample_weight is not None:
             sample_weight = voxel_weights(ops.convert_to_tensor(sample_weight), y_pred)
@@ -50,16 +49,26 @@ class SumsLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable("keras_spatial")
 class Crossentropy(SumsLoss):
-    """Categorical cross-entropy, weighted per class, as mean over all voxels.
+    """Categorical cross-entropy, weighted per class and averaged over all voxels.
+
+    Labels are integers of shape `(batch, x, y, z)` or `(batch, x, y, z, 1)`, or one-hot.
 
     Args:
-        class_weights: one factor per class for the voxels of that (true) class, such as `(1, 8, 16)` for background,
-            liver and lesion. All 1 by default.
+        class_weights: one factor per class, which multiplies the voxels whose true class it is, such as `(1, 8, 16)`
+            for background, liver and lesion. By default all are 1.
         from_logits: whether predictions are logits rather than probabilities.
         name: the loss's name.
         dtype: the dtype of its computation, float32 by default.
 
-    Labels are integers of shape `(batch, x, y, z)` or `(batch, x, y, z, 1)`, or one-hot.
+    Raises:
+        ValueError: if a weight is negative, or the number of weights is not the number of classes.
+
+    Example:
+
+    ```python
+    loss = ks.losses.Crossentropy(class_weights=(1, 8, 16))
+    loss(labels, logits)
+    ```
     """
 
     def __init__(
@@ -100,21 +109,28 @@ class Crossentropy(SumsLoss):
 class SoftDice(SumsLoss):
     """One minus the soft Dice coefficient, averaged over classes.
 
-    For probabilities p and labels t of a class the coefficient is `2 sum(p t) / (sum(p) + sum(t) + epsilon)`, with sums
-    over the image of one case, over all cases of the batch, or the mean of both coefficients as in the released code
-    of Hou et al., arXiv 1909.03108.
+    For probabilities p and labels t of a class, the coefficient is `2 sum(p t) / (sum(p) + sum(t) + epsilon)`. The sums
+    are over the image of one case or over all cases of the batch; `over="both"` is the mean of these two coefficients,
+    as in the released code of Hou et al., arXiv 1909.03108.
 
     Args:
-        classes: the classes that count, such as `(2,)` for lesions. By default all but the background, class 0 (with
-            one class, that one).
+        classes: the classes that count, such as `(2,)` for lesions. By default these are all classes but the
+            background, class 0; if there is only one class, it counts.
         over: `"case"`, `"batch"` or `"both"`.
-        epsilon: what keeps the coefficient of an absent class finite.
+        epsilon: a positive number that keeps the coefficient of an absent class finite.
         from_logits: whether predictions are logits (a softmax, or with one class a sigmoid, is applied).
         name: the loss's name.
         dtype: the dtype of its computation, float32 by default.
 
     Raises:
-        ValueError: if `over` is none of the three, or `epsilon` is not positive.
+        ValueError: if `over` is none of the three, `epsilon` is not positive, or a class does not exist.
+
+    Example:
+
+    ```python
+    loss = ks.losses.SoftDice(classes=(2,), over="case")
+    loss(labels, logits)
+    ```
     """
 
     def __init__(
@@ -178,21 +194,30 @@ class SoftDice(SumsLoss):
 
 @keras.saving.register_keras_serializable("keras_spatial")
 class DiceCrossentropy(SumsLoss):
-    """Weighted sum of `Crossentropy` and `SoftDice`.
+    """The weighted sum of `Crossentropy` and `SoftDice`.
 
-    The defaults are the weights of the released code of Hou et al., arXiv 1909.03108; its other settings are
+    The default weights are those of the released code of Hou et al., arXiv 1909.03108. With its other settings, it is
     `DiceCrossentropy(class_weights=(1, 8, 16), dice_classes=(2,))`.
 
     Args:
-        class_weights: of the cross-entropy, one per class.
-        dice_classes: the classes of the Dice coefficient.
-        crossentropy_weight: factor of the cross-entropy.
-        dice_weight: factor of the Dice loss.
-        over: see `SoftDice`.
-        epsilon: see `SoftDice`.
+        class_weights: the class weights of the cross-entropy; see `Crossentropy`.
+        dice_classes: the classes of the Dice coefficient; see `SoftDice`.
+        crossentropy_weight: the factor of the cross-entropy.
+        dice_weight: the factor of the Dice loss.
+        over: which sums the Dice coefficient uses: `"case"`, `"batch"` or `"both"`; see `SoftDice`.
+        epsilon: the smoothing term of the Dice coefficient; see `SoftDice`.
         from_logits: whether predictions are logits rather than probabilities.
         name: the loss's name.
         dtype: the dtype of its computation, float32 by default.
+
+    Raises:
+        ValueError: as `Crossentropy` and `SoftDice`.
+
+    Example:
+
+    ```python
+    model.compile(optimizer="adam", loss=ks.losses.DiceCrossentropy(class_weights=(1, 8, 16), dice_classes=(2,)))
+    ```
     """
 
     def __init__(
@@ -245,7 +270,11 @@ def check_class_weights(weights: Sequence[float] | None) -> tuple[float, ...] | 
 
 
 def one_hot_labels(y_true: Any, y_pred: Any) -> Any:
-    """Labels as floats of the predictions' shape, from integers with or without a last axis of 1, or one-hot.
+    """Labels as floats in the predictions' shape.
+
+    Args:
+        y_true: class numbers of shape `(batch, x, y, z)` or `(batch, x, y, z, 1)`, or one-hot labels.
+        y_pred: predictions of shape `(batch, x, y, z, classes)`, or with fewer image axes.
 
     Raises:
         ValueError: if the shapes do not fit.
@@ -266,12 +295,12 @@ def one_hot_labels(y_true: Any, y_pred: Any) -> Any:
 
 
 def image_axes(x: Any, channels: bool = False) -> list[int]:
-    """All axes but the first and, with `channels`, the last."""
+    """All axes but the first and, if `channels` says that there is an axis of channels, the last."""
     return list(range(1, len(x.shape) - (1 if channels else 0)))
 
 
 def voxel_weights(sample_weight: Any, y_pred: Any) -> Any:
-    """Weights per case or per voxel, as one per voxel that broadcasts: `(batch, 1, 1, 1)` or `(batch, x, y, z)`."""
+    """Weights per case or per voxel, in a shape that broadcasts: `(batch, 1, 1, 1)` or `(batch, x, y, z)`."""
     sample_weight = ops.cast(sample_weight, y_pred.dtype)
     rank = len(y_pred.shape) - 1
     if len(sample_weight.shape) == rank + 1 and sample_weight.shape[-1] == 1:

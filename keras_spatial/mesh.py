@@ -11,8 +11,8 @@ from keras_spatial import processes
 from keras_spatial.layout import parse_mesh
 
 # Logical CPU devices share TensorFlow's thread pool and cost nothing while unused, but their number is fixed when
-# TensorFlow starts: enough for several small meshes in one program, unless the first mesh is larger.
-_LEAST_LOGICAL_CPUS = 16
+# TensorFlow starts. This many are enough for several small meshes in one program; a larger first mesh makes more.
+_MINIMUM_LOGICAL_CPUS = 16
 _CPU_COUNT_VARIABLE = "KERAS_SPATIAL_CPU_DEVICES"
 
 
@@ -20,20 +20,21 @@ def device_mesh(shape: str | Mapping[str, int], devices: Sequence[str] | None = 
     """Arrange devices in a mesh of named axes.
 
     Call it before TensorFlow does any work: on a machine without accelerators it makes logical CPU devices, whose
-    number is fixed once TensorFlow has started (at least 16 are made; `KERAS_SPATIAL_CPU_DEVICES` sets another least).
+    number is fixed once TensorFlow has started. It makes at least 16, or at least as many as the environment variable
+    `KERAS_SPATIAL_CPU_DEVICES` says.
 
     Args:
         shape: the mesh's axes and their sizes in Mesh-TensorFlow's notation, such as `"rows:2, columns:2"`, or a dict.
-        devices: TensorFlow device names such as `"gpu:0"`, as many as the product of the sizes; or fewer, which the
-            positions share equally and compute one after another: see `offload` of `ks.SpatialParallel`. By default the
-            cores of the TPU slice that `ks.tpu_strategy` has started, the machine's GPUs, or logical CPU devices where
-            it has neither; after `ks.initialize()` equally many of each process.
+        devices: TensorFlow device names such as `"gpu:0"`, as many as the mesh has positions. If there are fewer, the
+            positions share them equally and are computed one after another; see `offload` of `ks.SpatialParallel`. By
+            default the cores of the TPU slice that `ks.tpu_strategy` has started, else the machine's GPUs, else logical
+            CPU devices; after `ks.initialize()` the same number of devices of each process.
 
     Returns:
         A `keras.distribution.DeviceMesh`.
 
     Raises:
-        ValueError: if `shape` is malformed, or asks for more devices than there are.
+        ValueError: if `shape` is malformed or needs more devices than there are.
 
     Example:
 
@@ -91,12 +92,12 @@ def _devices_of_process(count: int, shape: object) -> list[str]:
 
 
 def make_logical_cpus(count: int) -> None:
-    """Make logical CPU devices, if TensorFlow has not started."""
+    """Make at least `count` logical CPU devices, unless TensorFlow has started already."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     if tf.config.get_logical_device_configuration(cpu):
         return
-    least = int(os.environ.get(_CPU_COUNT_VARIABLE, _LEAST_LOGICAL_CPUS))
-    configuration = [tf.config.LogicalDeviceConfiguration()] * max(count, least)
+    minimum = int(os.environ.get(_CPU_COUNT_VARIABLE, _MINIMUM_LOGICAL_CPUS))
+    configuration = [tf.config.LogicalDeviceConfiguration()] * max(count, minimum)
     try:
         tf.config.set_logical_device_configuration(cpu, configuration)
     except RuntimeError:

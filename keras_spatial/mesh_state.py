@@ -1,4 +1,4 @@
-"""What a model knows of its mesh, beside what Keras knows of it."""
+"""What a model knows about its mesh, besides what Keras knows."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,42 +13,43 @@ if TYPE_CHECKING:
     from keras_spatial.model import Model
 
 
-# Processes whose input pipelines differ show it at once, or as soon as a shuffle has been drawn from twice.
+# Input pipelines that differ between processes differ in the first batch, or in the second one after a shuffle.
 _COMPARED_BATCHES = 2
 
 
 @dataclass
 class MeshState:
-    """What a model knows of its mesh. Keras does not track it, so its graphs add no layers to the model."""
+    """What a model knows about its mesh. Keras does not track it, so its graphs add no layers to the model."""
 
     distribution: SpatialParallel | None
     network: Network | None = None
-    plain_class: type | None = None  # That of the model that `ks.partition` was given.
+    plain_class: type | None = None  # The class of the model that `ks.partition` was given.
     synchronized: bool = False
     skip: int = 0  # Steps of `fit` that a restored run has done already: their batches are read and dropped.
     recompute: dict[str, int] = field(default_factory=dict)  # See `ks.recompute`.
-    functions: dict[bool, Any] = field(default_factory=dict)  # For calls outside Keras's loops.
-    call_losses: list = field(default_factory=list)  # What layers added to the loss in the last such call.
-    compared: dict[str, int] = field(default_factory=dict)  # By mode, how many batches were compared over processes.
+    functions: dict[bool, Any] = field(default_factory=dict)  # Traced calls outside Keras's loops, by `training`.
+    call_losses: list = field(default_factory=list)  # The losses that layers added in the last such call.
+    compared: dict[str, int] = field(default_factory=dict)  # By mode, how many batches were compared between processes.
     warned: set[str] = field(default_factory=set)
 
     def synchronize(self, model: "Model") -> None:
-        """Before anything is computed: processes must hold the same model, and get the first one's weights."""
+        """Check that all processes hold the same model, and give them the first one's weights. Runs once."""
         if not self.synchronized:
             model._runtime.synchronize(model)
         self.synchronized = True
 
     def synchronize_early(self, model: "Model") -> None:
-        """As `synchronize`, before there are data; not for a model that its first data will build."""
+        """Synchronize before there are data, unless the model is still to be built by its first data."""
         if all(layer.built for layer in keras_private.all_layers(model)):
             self.synchronize(model)
 
     def prepare(self, model: "Model", data: Any, mode: str) -> None:
-        """Before a step: a model that is built by its data is built, and then made the same in all processes. The first
-        batches are compared over the processes, which would otherwise train on a mixture without a word.
+        """Prepare a step: build the model from its first data, synchronize it, and compare the first batches.
+
+        Processes with different batches would otherwise train on a mixture of them without any error.
 
         Args:
-            model: whose state this is.
+            model: the model whose state this is.
             data: the batch.
             mode: "fit", "evaluate" or "predict".
         """
@@ -63,7 +64,7 @@ class MeshState:
             self.compared[mode] = number
         optimizer = getattr(model, "optimizer", None)
         if training and optimizer is not None and not optimizer.built and model.trainable_variables:
-            # TensorFlow traces a step that makes variables twice, and keeps both graphs.
+            # TensorFlow would trace a step that makes variables twice, and keep both graphs.
             with model._runtime.scope():
                 optimizer.build(model.trainable_variables)
         if model.compiled and y is not None:

@@ -1,8 +1,8 @@
 """Mesh-TensorFlow 0.1.21, its last release, on today's TensorFlow.
 
-It imports two names that TensorFlow has moved since. They are put back for the time of its import only where they are
-missing; `tests/test_mesh_tensorflow.py` says what to do when this stops being enough. Everything else in the package
-imports Mesh-TensorFlow from here:
+It imports two names that TensorFlow has moved since then. They are put back before its import if they are missing;
+`tests/test_mesh_tensorflow.py` says what to do when this is no longer enough. Everything else in the package imports
+Mesh-TensorFlow from here:
 
     from keras_spatial.mesh_tensorflow import mtf
 """

@@ -1,4 +1,4 @@
-"""Segmentation metrics that are sums over the image, so that every device adds up its own part."""
+"""Segmentation metrics that are computed from sums over the image, so that every device sums over its own shard."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ class SumsMetric(keras.metrics.Metric):
     """A metric that is a function of sums over each case's image; see `keras_spatial.losses.SumsLoss`."""
 
     def sums(self, y_true: Any, y_pred: Any, sample_weight: Any) -> Any:
-        """Sums over the image axes, of shape `(batch, number of sums)`; arguments as in `SumsLoss.sums`."""
+        """Compute the sums over the image axes, of shape `(batch, number of sums)`; see `SumsLoss.sums`."""
         raise NotImplementedError
 
     def update_from_sums(self, sums: Any) -> None:
@@ -28,22 +28,28 @@ class SumsMetric(keras.metrics.Metric):
 
 @keras.saving.register_keras_serializable("keras_spatial")
 class Dice(SumsMetric):
-    """Dice coefficient of one class, between the most probable class of each voxel and the labels.
+    """The Dice coefficient of one class, between the most probable class of each voxel and the labels.
 
-    `2 |P and T| / (|P| + |T|)`; a case without the class in both prediction and labels counts 1, as in the Liver Tumor
-    Segmentation Benchmark (Bilic et al. 2023), and one without it in only one of them 0.
+    It is `2 |P and T| / (|P| + |T|)` for the predicted voxels P and the true voxels T of the class. A case in which
+    neither prediction nor labels have the class counts 1, and a case in which only one of them has it counts 0, as in
+    the Liver Tumor Segmentation Benchmark (Bilic et al. 2023). If predictions have one channel, a voxel belongs to
+    class 1 if its value is above 0.5.
 
     Args:
-        class_id: the class. With `or_above`, all classes from it on: LiTS's liver is class 1 or 2.
-        or_above: whether higher classes belong to it as well.
+        class_id: the number of the class.
+        or_above: whether higher classes count as this class too: LiTS's liver is class 1 or 2.
         over: `"case"` for the mean of the cases' coefficients, `"all"` for one coefficient of all cases together.
         name: the metric's name; by default `dice_<class_id>`.
         dtype: the dtype of its computation.
 
     Raises:
-        ValueError: if `over` is neither, or `class_id` is negative.
+        ValueError: if `over` is neither of these, or `class_id` is negative or not a class of the predictions.
 
-    With predictions of one channel, a voxel belongs to class 1 if its value is above 0.5.
+    Example:
+
+    ```python
+    model.compile(optimizer="adam", loss="mse", metrics=[ks.metrics.Dice(class_id=1, or_above=True, name="liver")])
+    ```
     """
 
     def __init__(

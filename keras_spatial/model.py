@@ -1,4 +1,4 @@
-"""`Model`: Keras's `fit`, `evaluate` and `predict` over a mesh of devices. Keras's hooks, and nothing else."""
+"""`Model`: Keras's `fit`, `evaluate` and `predict` over a mesh of devices. It holds Keras's hooks and nothing else."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -25,18 +25,18 @@ from keras_spatial.step import Step
 class Model(keras.Model):
     """A Keras model whose images are sharded over a mesh of devices.
 
-    It is made and used as a `keras.Model`: from inputs and outputs, or by subclassing with a `call`. The distribution
-    is the `ks.SpatialParallel` that is in force when it is made, or the `distribution` argument; without one it is a
-    plain Keras model.
+    Make and use it like a `keras.Model`: from inputs and outputs, or by subclassing it with a `call`. Its distribution
+    is the `distribution` argument, or else the `ks.SpatialParallel` that is in force when it is made; without either it
+    is a plain Keras model.
 
-    `fit`, `evaluate`, `train_on_batch` and the like never gather an image-sized activation on one device; only losses,
-    metrics and weight gradients are combined. `predict` and `model(x)` return whole outputs, since that is what they
-    are asked for. `model(x)` can be differentiated under a `tf.GradientTape`. A `train_step` or `compute_loss` of your
-    own gets whole outputs too, with a warning that says what they cost.
+    `fit`, `evaluate`, `train_on_batch` and similar methods never gather an image-sized activation on one device; only
+    losses, metrics and weight gradients are combined. `predict` and `model(x)` return whole outputs, because that is
+    what they are asked for. `model(x)` can be differentiated under a `tf.GradientTape`. A `train_step` or
+    `compute_loss` of your own gets whole outputs too, with a warning that says how much memory they take.
 
     Args:
-        inputs, outputs, name, trainable: as for `keras.Model`.
-        distribution: a `ks.SpatialParallel`.
+        inputs, outputs, name, trainable: the arguments of `keras.Model`.
+        distribution: the `ks.SpatialParallel` to use in place of the one in force.
 
     Raises:
         UnsupportedLayer: a `ValueError` that names all layers that cannot be partitioned.
@@ -83,10 +83,11 @@ class Model(keras.Model):
         return [*super().losses, *self._partition.call_losses]
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """As `keras.Model.compile`. `jit_compile` stays off: XLA compiles no function that spans devices.
+        """As `keras.Model.compile`. `jit_compile` stays off, because XLA cannot compile a function that spans devices.
 
         Raises:
-            UnsupportedObjective: a `ValueError` that names a loss or metric that has no equal on shards.
+            UnsupportedObjective: a `ValueError` that names a loss or metric that cannot be computed on shards.
+            ValueError: if `jit_compile` or `run_eagerly` is asked for.
         """
         if self.distribution is None:
             super().compile(*args, **kwargs)
@@ -110,7 +111,7 @@ class Model(keras.Model):
         if not computed_whole(self, "train_step", "test_step"):
             check_compiled(self._network.outputs_for_planning, self)
 
-    # A mesh's devices share each batch, so Keras must not hand it out; and it need not look for shapes by itself.
+    # The devices of a mesh work on the same batch, so Keras must not distribute it; nor need Keras infer any shapes.
 
     @property
     def distribute_strategy(self) -> tf.distribute.Strategy:
@@ -128,7 +129,7 @@ class Model(keras.Model):
         return call_whole(self, as_inputs(self, inputs), bool(training))
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """As `keras.Model.fit`. Every process must call it with the same arguments; the first one writes files."""
+        """As `keras.Model.fit`. Every process must call it with the same arguments; only the first writes files."""
         return super().fit(**self._arguments(super().fit, args, kwargs))
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
@@ -136,35 +137,44 @@ class Model(keras.Model):
         return super().evaluate(**self._arguments(super().evaluate, args, kwargs))
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.predict`. Every process must call it with the same arguments, and gets the whole outputs."""
+        """As `keras.Model.predict`. Every process must call it with the same arguments and gets the whole outputs."""
         return super().predict(**self._arguments(super().predict, args, kwargs))
 
     def predict_blocks(self, x: Any, batch_size: int = 32) -> Iterator[Any]:
-        """As `predict`, but outputs are not gathered: each process gets what its own devices hold.
+        """As `predict`, but outputs are not gathered: each process gets the shards that its own devices hold.
 
-        Every process must call it with the same arguments and take as many batches from it.
+        Every process must call it with the same arguments and take the same number of batches from it.
 
         Args:
             x: arrays, `ks.LocalBlocks` of one batch, or a `tf.data.Dataset` of batches, as for `predict`.
-            batch_size: for arrays.
+            batch_size: images per batch if `x` is arrays.
 
         Yields:
-            For each batch, in the structure of the model's outputs, a list of `Block`s: `index`, where it lies in the
-            batch's output, and `values`. Together the lists of all processes cover the output once.
+            For each batch, in the structure of the model's outputs, a list of `Block`s. A block's `index` says where it
+            lies in the batch's output, and `values` is an array. The lists of all processes together cover the output
+            exactly once.
 
         Raises:
-            ValueError: if the model has no mesh, or one of TPU cores.
+            ValueError: if the model has no mesh, or its mesh is made of TPU cores.
+
+        Example:
+
+        ```python
+        for blocks in model.predict_blocks(images, batch_size=1):
+            for block in blocks:
+                stored[block.index] = block.values
+        ```
         """
         if self.distribution is None:
-            raise ValueError(f"Model '{self.name}' has no mesh whose shards could be handed out: use predict.")
+            raise ValueError(f"Model '{self.name}' has no mesh, so there are no shards to return: use predict.")
         self._runtime.check_local_blocks(self.name)
         return predicted_blocks(self, batches_of(x, batch_size))
 
     def takes_blocks(self, shape: Sequence[int]) -> bool:
-        """Whether images of a shape can be given as `ks.LocalBlocks`, which are equal and not padded.
+        """Whether images of this shape can be given as `ks.LocalBlocks`, whose blocks are equal and not padded.
 
         Args:
-            shape: `(x, y, z, channels)`, or `(x, y, channels)`.
+            shape: the shape of one image, `(x, y, z, channels)` or `(x, y, channels)`, in voxels.
 
         Raises:
             ValueError: if the model has no mesh.
@@ -185,7 +195,7 @@ class Model(keras.Model):
         arguments |= arguments.pop("kwargs", {})
         return arguments if self.distribution is None else self._runtime.fit_arguments(arguments)
 
-    # Steps. Keras calls them while it traces `train_function` and the like.
+    # Steps. Keras calls them while it traces `train_function`, `test_function` and `predict_function`.
 
     def train_step(self, data: Any) -> dict[str, Any]:
         if self.distribution is None or computed_whole(self, "train_step"):
@@ -227,12 +237,12 @@ class Model(keras.Model):
         return tree.map_structure(step.whole, step.outputs)
 
     def step(self, x: Any, *, training: bool, **options: Any) -> Step:
-        """The forward pass of a step; see `keras_spatial.step.Step`."""
+        """Run the forward pass of a step; see `keras_spatial.step.Step`."""
         options.setdefault("recompute", self._partition.recompute)
         return Step(self._network, as_inputs(self, x), training=training, **options)
 
     def _track(self, step: Step, objective: Objective, regularization: tf.Tensor) -> None:
-        """Update the metrics, the losses among them."""
+        """Update the metrics, including those that track the losses."""
         total = step.whole(objective.loss)
         losses = {number: step.whole(loss) for number, loss in objective.losses.items()}
         cases = tree.flatten(step.inputs)[0].shape[0]
@@ -240,8 +250,8 @@ class Model(keras.Model):
         for update in objective.updates:
             update_metric(update, [step.whole(value) for value in update.values])
 
-    # Functions. Keras traces one over an iterator, where a last, smaller batch makes the batch size unknown. Shards
-    # have static sizes: one trace for each batch size.
+    # Functions. Keras traces one function over an iterator, whose batch size is unknown because the last batch may be
+    # smaller. Shards have static sizes, so here each batch size has its own trace.
 
     def _make_function(self, step_function):
         if self.distribution is None:
@@ -289,14 +299,14 @@ class Model(keras.Model):
         return self.predict_function
 
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
-        """As `keras.Model.save`. The file is that of the plain Keras model, and loads with and without a mesh.
+        """As `keras.Model.save`. The file is that of the plain Keras model and loads with or without a mesh.
 
-        It says so if plain Keras must know of a class of this package to load it.
+        A warning says so if plain Keras needs a class of this package to load the file.
         """
         saving.save(self, super().save, filepath, overwrite=overwrite, **kwargs)
 
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """As `keras.Model.export`: a model for serving on one device, without a mesh."""
+        """As `keras.Model.export`. It writes a model that serves on one device, without a mesh."""
         saving.export(self, super().export, filepath, *args, **kwargs)
 
 

@@ -12,7 +12,7 @@ from keras_spatial import keras_private
 if TYPE_CHECKING:
     from keras_spatial.model import Model
 
-# What makes a step another one than Keras's.
+# The methods that change each of Keras's steps if a class overrides them.
 _OVERRIDES = {
     "train_step": ("train_step", "compute_loss", "compute_metrics"),
     "test_step": ("test_step", "compute_loss", "compute_metrics"),
@@ -21,14 +21,14 @@ _OVERRIDES = {
 
 
 def computed_whole(model: "Model", *steps: str) -> bool:
-    """Whether the model's class defines one of some steps, or what Keras's step calls, itself. Warns of it once."""
+    """Whether the model's class overrides one of these steps, or a method that Keras's step calls; warns once if so."""
     found = list(dict.fromkeys(m for step in steps for m in keras_private.overrides(model, *_OVERRIDES[step])))
     new = [method for method in found if method not in model._partition.warned]
     if new:
         model._partition.warned.update(new)
         methods = ", ".join(f"{keras_private.defining_class(model, m).__name__}.{m}" for m in new)
         warnings.warn(
-            f"Model '{model.name}': {methods} is not Keras's own, so it is run as it is, on the model's whole "
+            f"Model '{model.name}': {methods} is not Keras's own, so it runs unchanged, on the model's whole "
             f"outputs{_cost(model)} on every device. The layers stay sharded.",
             stacklevel=4,
         )

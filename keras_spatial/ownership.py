@@ -1,13 +1,13 @@
 """One owner for every folder and every process: locks that name their holder, and processes that end with their parent.
 
-The standard library alone, and one thread: the launcher runs this file by its path, without the package, as what stands
-between it and a program that it starts. It takes milliseconds, and Linux lets only a process of one thread change its
-namespaces.
+This file uses only the standard library and one thread, because the launcher also runs it by its path, without the
+package, to prepare each process before its program starts. So it starts in milliseconds, and Linux lets it change its
+namespaces, which only a process with a single thread can do.
 
     ownership.py network
-        make a network that has nothing but the loopback interface, and hold it
+        Make a network that has nothing but the loopback interface, and hold it.
     ownership.py run LIFELINE NAMESPACES PROGRAM...
-        become PROGRAM, inside these namespaces, tied to the lifeline
+        Become PROGRAM, inside these namespaces, tied to the lifeline.
 """
 
 import ctypes
@@ -29,44 +29,46 @@ _LOOPBACK = b"lo"
 
 
 class Busy(RuntimeError):
-    """Somebody else holds a lock."""
+    """Another process holds the lock."""
 
 
 class NoLocks(OSError):
-    """The file system knows no locks, as Lustre without its option `flock`."""
+    """The file system does not support locks; one example is Lustre without its option `flock`."""
 
 
 def lock(path: str | os.PathLike, *, shared: bool = False) -> int:
-    """Take a lock that lasts as long as its descriptor is open in any process that has inherited it.
+    """Take a lock that lasts as long as its descriptor is open in this process or any process that has inherited it.
 
-    Linux drops it with the last such process, however that ends, so no lock is ever left behind. What lies behind a
-    symbolic link is not touched, nor a file that has a second name.
+    Linux releases it with the last such process, however that process ends, so no lock is ever left behind. A symbolic
+    link is not followed, and a file with a second name is not touched.
 
     Args:
-        path: of the lock's file, which is made, and holds the name of the last holder.
-        shared: take part in a lock that others share, instead of having it alone.
+        path: the path of the lock file. It is made if it does not exist, and holds the name of its last holder.
+        shared: whether to share the lock with others that share it, instead of holding it exclusively.
 
     Returns:
-        The file descriptor. Closing it gives the lock back. Programs that this process starts inherit it only if they
+        The file descriptor. Closing it releases the lock. Programs that this process starts inherit it only if they
         are told to.
 
     Raises:
-        Busy: if another process holds it. The message names the holder.
-        NoLocks: if the file system knows no locks.
-        OSError: if the path cannot be opened, or is no plain file.
+        Busy: if another process holds the lock. The message names the holder.
+        NoLocks: if the file system does not support locks.
+        OSError: if the path cannot be opened, or is not a plain file.
     """
     path = Path(path)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK):
-            raise OSError(error.errno, "is a symbolic link, which a lock never is: remove it", str(path)) from None
+            raise OSError(
+                error.errno, "is a symbolic link, but a lock must be a plain file: remove it", str(path)
+            ) from None
         raise
     try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1:
             raise OSError(
-                errno.EINVAL, "is no plain file of a single name, which a lock always is: remove it", str(path)
+                errno.EINVAL, "is not a plain file with a single name, as a lock must be: remove it", str(path)
             )
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -75,7 +77,7 @@ def lock(path: str | os.PathLike, *, shared: bool = False) -> int:
             raise Busy(f"{path} is held by {holder or 'another process'}") from None
         except OSError as error:
             if error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
-                raise NoLocks(error.errno, "lies on a file system that knows no locks", str(path)) from None
+                raise NoLocks(error.errno, "lies on a file system that does not support locks", str(path)) from None
             raise
         if not shared:
             os.ftruncate(descriptor, 0)
@@ -87,19 +89,19 @@ def lock(path: str | os.PathLike, *, shared: bool = False) -> int:
 
 
 def share(descriptor: int) -> None:
-    """Let others share a lock that this process has had alone.
+    """Turn an exclusive lock of this process into a shared one.
 
     Raises:
-        Busy: if somebody else was quicker; Linux gives a lock back for a moment while it changes.
+        Busy: if another process took it meanwhile: Linux releases a lock for a moment while it converts it.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise Busy("The lock was taken by another process") from None
+        raise Busy("Another process took the lock") from None
 
 
 def set_aside(path: str | os.PathLike) -> Path:
-    """Rename a file that cannot be used to `<name>.unreadable-<number>`, with the first number that is free."""
+    """Rename an unreadable file to `<name>.unreadable-<number>`, with the first free number; return its new path."""
     path = Path(path)
     number = 1
     while (aside := path.with_name(f"{path.name}.unreadable-{number}")).exists():
@@ -109,24 +111,25 @@ def set_aside(path: str | os.PathLike) -> Path:
 
 
 def sync_folder(folder: str | os.PathLike) -> None:
-    """Have the disk hold the names of a folder's files: a rename too is lost with the machine's power without it."""
+    """Write a folder's list of files to the disk: without this, a power failure can undo a rename."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EROFS, errno.ENOTSUP):  # File systems that know no such thing.
+        if error.errno not in (errno.EINVAL, errno.EROFS, errno.ENOTSUP):  # Not every file system can do this.
             raise
     finally:
         os.close(descriptor)
 
 
 def end_with(lifeline: int) -> None:
-    """End this process's group by SIGKILL as soon as nobody holds the writing end of a pipe any more.
+    """Have this process's group ended by SIGKILL as soon as no process holds the writing end of a pipe any more.
 
-    Linux itself sends the signal. So it comes when the owner is killed, and also while a library holds Python's lock.
+    Linux itself sends the signal, so it comes even when the owner is killed, and while a library holds Python's lock.
 
     Args:
-        lifeline: the reading end, which must stay open. If the writing end is closed already, this process exits.
+        lifeline: the reading end of the pipe, which must stay open. If the writing end is closed already, this process
+            exits at once.
     """
     flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
@@ -136,7 +139,7 @@ def end_with(lifeline: int) -> None:
         os.read(lifeline, 1)
     except BlockingIOError:
         return
-    sys.exit("The process that started this one has ended: ending.")
+    sys.exit("The process that started this one has ended, so this one ends too.")
 
 
 def _network() -> None:
@@ -146,10 +149,10 @@ def _network() -> None:
         _call("unshare", _CLONE_NEWNET)
         made = "net"
     except PermissionError:
-        # Without privileges: in a user namespace, in which this user stays who it is.
+        # Without privileges, a user namespace is needed as well; the user keeps its identity in it.
         _call("unshare", _CLONE_NEWUSER | _CLONE_NEWNET)
         made = "user net"
-        _call("prctl", _PR_SET_DUMPABLE, 1, 0, 0, 0)  # Else /proc/self belongs to root.
+        _call("prctl", _PR_SET_DUMPABLE, 1, 0, 0, 0)  # Otherwise /proc/self belongs to root.
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
@@ -165,16 +168,16 @@ def _run(lifeline: int, namespaces: Sequence[int], program: list[str]) -> None:
     for namespace in namespaces:
         _call("setns", namespace, 0)
         os.close(namespace)
-    # The lifeline ends the whole group; this ends the process even if some other process holds the lifeline open.
+    # The lifeline ends the whole group; this ends the process even if another process still holds the lifeline open.
     _call("prctl", _PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     end_with(lifeline)
     os.set_inheritable(lifeline, True)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and a program would inherit that.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, which the program would inherit.
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(program[0], program)
     except OSError as error:
-        sys.exit(f"{program[0]}: cannot be run: {error.strerror}")
+        sys.exit(f"{program[0]} cannot be run: {error.strerror}")
 
 
 def _call(name: str, *arguments: int) -> None:

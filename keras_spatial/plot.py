@@ -1,7 +1,7 @@
-"""Pictures for notebooks and papers, as matplotlib figures. Needs the `medical` extra.
+"""Pictures for notebooks and papers, as matplotlib figures. This module needs the `medical` extra.
 
-Arrays are taken in RAS order (x to the right, y to the front, z up); pictures are drawn as radiologists see them, with
-the patient's right on the left.
+Arrays are expected in RAS order (x to the patient's right, y to the front, z up). Pictures are drawn as radiologists
+see them, with the patient's right on the left.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from keras_spatial.distribution import SpatialParallel
 from keras_spatial.layout import parse_pairs
 
 TRUTH, PREDICTION = "#38bdf8", "#fb923c"
-_MARGIN, _LINE = "#f59e0b", "#0f766e"
+_HALO, _LINE = "#f59e0b", "#0f766e"
 _PLANES = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}
 _NAMES = ("x", "y", "z")
 
@@ -33,16 +33,27 @@ def slices(
     """Draw the axial, coronal and sagittal slice through one voxel, with labels outlined.
 
     Args:
-        image: `[X, Y, Z]` or `[X, Y, Z, 1]`, HU or any scale.
-        truth: labels `[X, Y, Z]`, drawn blue: class 1 thin, higher classes thick.
-        prediction: labels `[X, Y, Z]`, drawn orange and dashed.
-        spacing: voxel size along x, y, z in mm, for the right proportions.
-        position: the voxel; by default the one where the highest class of the truth (or prediction) has most voxels
-            on all three slices, or the middle.
-        window: level and width of the grey scale; by default the image's 1st to 99th percentile.
+        image: intensities of shape `[X, Y, Z]` or `[X, Y, Z, 1]`, in HU or in any other unit.
+        truth: integer labels of shape `[X, Y, Z]`, drawn in blue: class 1 with a thin line, higher classes with a thick
+            one.
+        prediction: integer labels of shape `[X, Y, Z]`, drawn in orange and dashed.
+        spacing: the voxel size along x, y and z in mm, which gives the pictures their proportions.
+        position: the voxel through which to cut. By default each of the three slices is the one with the most voxels of
+            the highest class of the truth (or else of the prediction), or the middle one if there are no labels.
+        window: level and width of the grey scale, in the image's unit; by default it spans the image's 1st to 99th
+            percentile.
+
+    Returns:
+        A figure with three axes.
 
     Raises:
-        ValueError: if shapes differ or the position lies outside.
+        ValueError: if shapes differ or the position lies outside the image.
+
+    Example:
+
+    ```python
+    ks.plot.slices(image, labels, spacing=(0.8, 0.8, 2.5)).savefig("case.png")
+    ```
     """
     volume = _squeezed(image, rank=3)
     for name, labels in (("truth", truth), ("prediction", prediction)):
@@ -79,24 +90,36 @@ def partition(
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     window: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draw how an image lies on a mesh of devices: on the left the image with the mesh over it and the halos that are
-    exchanged shaded; on the right what each device holds, its own block and the halos it receives from its neighbours.
+    """Draw how an image lies on a mesh of devices.
+
+    On the left is the image with the mesh drawn over it and the halos tinted; on the right is what each device holds:
+    its own shard and the halos that it receives from its neighbours.
 
     Args:
-        image: `[X, Y]`, `[X, Y, Z]`, or one of them with a last axis of one channel.
-        distribution: a `ks.SpatialParallel`, or the number of blocks along each axis, such as `"x:2, y:4"` or a dict.
-        halo: width of the halos in voxels, the same on all split axes or by axis name; a 3x3x3 convolution needs 1.
-        position: slice along the axis that is not drawn; by default the middle one. Drawn are x and y, or z and another
-            axis if z is split.
-        spacing: voxel size in mm.
-        window: level and width of the grey scale; by default the image's 1st to 99th percentile.
+        image: an image of shape `[X, Y]` or `[X, Y, Z]`, with or without a last axis of one channel.
+        distribution: a `ks.SpatialParallel`, or the number of shards along each axis, such as `"x:2, y:4"` or a dict.
+        halo: the halo width in voxels, one for all sharded axes or one for each axis name; a 3x3x3 convolution needs 1.
+        position: the index of the slice along the axis that is not drawn; by default the middle one. The drawn axes are
+            x and y, or z and another axis if z is sharded.
+        spacing: the voxel size along each axis in mm.
+        window: level and width of the grey scale, in the image's unit; by default it spans the image's 1st to 99th
+            percentile.
+
+    Returns:
+        A figure with two axes.
 
     Raises:
-        ValueError: if the image has no two axes to draw, all three are split, or a block would be empty.
+        ValueError: if the image does not have two or three axes, all three are sharded, or a shard would be empty.
+
+    Example:
+
+    ```python
+    ks.plot.partition(image, "x:2, y:4", halo=2).savefig("partition.png")
+    ```
     """
     volume = _squeezed(image)
-    blocks, labels = _blocks(distribution, volume.ndim)
-    across, down = _drawn(volume.ndim, blocks)
+    shards, labels = _shards(distribution, volume.ndim)
+    across, down = _drawn(volume.ndim, shards)
     cut = volume.T
     if volume.ndim == 3:
         through = 3 - across - down
@@ -105,11 +128,11 @@ def partition(
             raise ValueError(f"position: expected 0 to {volume.shape[through] - 1}. Received: {position}")
         cut = _plane(volume, through, middle)
     sizes = [volume.shape[across], volume.shape[down]]
-    counts = [blocks[across], blocks[down]]
+    counts = [shards[across], shards[down]]
     lengths = [-(-n // c) for n, c in zip(sizes, counts, strict=True)]
     for axis, n, c, length in zip((across, down), sizes, counts, lengths, strict=True):
         if (c - 1) * length >= n:
-            raise ValueError(f"axis {_NAMES[axis]}: expected at most {n} non-empty blocks. Received: {c} blocks")
+            raise ValueError(f"axis {_NAMES[axis]}: expected at most {n} non-empty shards. Received: {c} shards")
     widths = [_halo(halo, axis) if c > 1 else 0 for axis, c in zip((across, down), counts, strict=True)]
     scale = [float(spacing[across]), float(spacing[down])]
     low, high = _grey_scale(volume, window)
@@ -126,9 +149,9 @@ def partition(
     look = {"cmap": "gray", "vmin": low, "vmax": high, "origin": "lower", "interpolation": "nearest"}
     _show(whole, cut, [(0, sizes[0]), (0, sizes[1])], scale, (0, 0), look)
     for band in bands[0]:
-        _rectangle(whole, [band, (0, sizes[1])], scale, (0, 0), facecolor=_MARGIN, alpha=0.45, linewidth=0)
+        _rectangle(whole, [band, (0, sizes[1])], scale, (0, 0), facecolor=_HALO, alpha=0.45, linewidth=0)
     for band in bands[1]:
-        _rectangle(whole, [(0, sizes[0]), band], scale, (0, 0), facecolor=_MARGIN, alpha=0.45, linewidth=0)
+        _rectangle(whole, [(0, sizes[0]), band], scale, (0, 0), facecolor=_HALO, alpha=0.45, linewidth=0)
     for at in lines[0]:
         whole.plot([at * scale[0]] * 2, [0, sizes[1] * scale[1]], color="white", linewidth=1.5)
     for at in lines[1]:
@@ -138,7 +161,7 @@ def partition(
         held = [(max(a - w, 0), min(b + w, n)) for (a, b), w, n in zip(own, widths, sizes, strict=True)]
         offset = [k * gap for k, gap in zip(place, gaps, strict=True)]
         _show(apart, cut, held, scale, offset, look)
-        _rectangle(apart, held, scale, offset, facecolor=_MARGIN, alpha=0.45, linewidth=0)
+        _rectangle(apart, held, scale, offset, facecolor=_HALO, alpha=0.45, linewidth=0)
         _show(apart, cut, own, scale, offset, look | {"zorder": 2})
         _rectangle(apart, own, scale, offset, edgecolor=_LINE, linewidth=1.4, fill=False, zorder=3)
         x, y = (sum(pair) / 2 * s + o for pair, s, o in zip(own, scale, offset, strict=True))
@@ -152,8 +175,8 @@ def partition(
             axes.invert_xaxis()  # the patient's right, or front, on the left
         axes.set_aspect("equal")
         axes.set_axis_off()
-    whole.set_title(f"one image on {counts[0]} x {counts[1]} devices; halos exchanged are tinted", fontsize=10)
-    apart.set_title("what each device holds: its block and its halos", fontsize=10)
+    whole.set_title(f"one image on {counts[0]} x {counts[1]} devices; the halos are tinted", fontsize=10)
+    apart.set_title("what each device holds: its shard and its halos", fontsize=10)
     return figure
 
 
@@ -193,34 +216,35 @@ def _interesting(volume: np.ndarray, labels: np.ndarray | None) -> tuple[int, ..
 
 
 def _outline(axes: Axes, labels: np.ndarray, extent: tuple, colour: str, style: str) -> None:
-    for least, width in ((1, 1.0), (2, 2.0)):
-        mask = labels >= least
+    for lowest, width in ((1, 1.0), (2, 2.0)):
+        mask = labels >= lowest
         if mask.any() and not mask.all():
             axes.contour(
                 mask, levels=[0.5], colors=colour, linewidths=width, linestyles=style, origin="lower", extent=extent
             )
 
 
-def _blocks(distribution: SpatialParallel | str | Mapping[str, int], rank: int) -> tuple[list[int], list[str]]:
+def _shards(distribution: SpatialParallel | str | Mapping[str, int], rank: int) -> tuple[list[int], list[str]]:
     names = _NAMES[:rank]
     if isinstance(distribution, SpatialParallel):
         return [distribution.shards(n) for n in names], [distribution.layout.get(n, n) for n in names]
-    pairs = dict(parse_pairs(distribution, "number of blocks"))
+    pairs = dict(parse_pairs(distribution, "number of shards"))
     for name, value in pairs.items():
         if name not in names or not value.isdigit() or int(value) < 1:
             raise ValueError(
-                f"expected a positive number of blocks for each of {', '.join(names)}, such as 'x:2, y:4'. "
+                f"expected a positive number of shards for each of {', '.join(names)}, such as 'x:2, y:4'. "
                 f"Received: {distribution!r}"
             )
     return [int(pairs.get(n, 1)) for n in names], list(names)
 
 
-def _drawn(rank: int, blocks: Sequence[int]) -> tuple[int, int]:
-    if rank == 2 or blocks[2] == 1:
+def _drawn(rank: int, shards: Sequence[int]) -> tuple[int, int]:
+    if rank == 2 or shards[2] == 1:
         return 0, 1
-    if blocks[0] > 1 and blocks[1] > 1:
-        raise ValueError(f"a picture shows two split axes. Received: {dict(zip(_NAMES, blocks, strict=True))} blocks")
-    return (0, 2) if blocks[1] == 1 else (1, 2)
+    if shards[0] > 1 and shards[1] > 1:
+        received = dict(zip(_NAMES, shards, strict=True))
+        raise ValueError(f"a picture shows at most two sharded axes. Received: {received} shards")
+    return (0, 2) if shards[1] == 1 else (1, 2)
 
 
 def _halo(halo: int | Mapping[str, int], axis: int) -> int:

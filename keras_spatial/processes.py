@@ -1,7 +1,7 @@
-"""Many processes, on one or many hosts, as one mesh: TensorFlow's collective runtime, started and checked.
+"""Several processes, on one or more hosts, as one mesh: starting TensorFlow's collective runtime and checking it.
 
-The same script runs in every process. `initialize` finds the others, as a Kubernetes training operator or
-`python -m keras_spatial.launch` names them in `TF_CONFIG`; from then on `ks.device_mesh` spans the devices of all.
+The same script runs in every process. `initialize` finds the other processes in `TF_CONFIG`, which a Kubernetes
+training operator or `python -m keras_spatial.launch` sets; from then on `ks.device_mesh` spans the devices of all.
 """
 
 import errno
@@ -28,7 +28,7 @@ from keras_spatial import isolation
 
 # The jobs of `TF_CONFIG` whose tasks compute, in the order in which tf.distribute numbers them.
 _JOBS = ("chief", "worker")
-# TensorFlow gets the first chance to say which process is missing.
+# So much longer than TensorFlow's own timeout, so that TensorFlow can say first which process is missing.
 _GRACE_SECONDS = 5.0
 _COMMUNICATIONS = ("auto", "ring", "nccl")
 
@@ -38,10 +38,10 @@ class Processes:
     """The processes of this job.
 
     Attributes:
-        tasks: job name and task number of each, such as `("worker", 0)`.
-        rank: which of them this process is.
+        tasks: the job name and task number of each process, such as `("worker", 0)`.
+        rank: the index of this process in `tasks`.
         communication: how all-reduces run: `"ring"` (gRPC), `"nccl"`, or `"auto"`.
-        timeout: seconds that a process waits for the others at agreed points; also the limit of one message.
+        timeout: how many seconds a process waits for the others wherever they must agree, and for one message.
     """
 
     tasks: tuple[tuple[str, int], ...] = (("localhost", 0),)
@@ -65,21 +65,22 @@ class Processes:
         return f"/job:{job}/replica:0/task:{task}/device:{kind.upper()}:{number}"
 
     def rank_of(self, device: str) -> int:
-        """Which process a device belongs to: this one where the name says nothing of it."""
+        """The rank of the process that a device belongs to; this process if the name does not say."""
         spec = tf.DeviceSpec.from_string(device) if device.startswith("/") else None
         if spec is None or spec.job is None:
             return self.rank
         return self.tasks.index((spec.job, spec.task or 0))
 
     def agree(self, what: str, facts: Mapping[str, object]) -> None:
-        """Compare facts that must be the same in all processes, within a bounded time. All processes call it.
+        """Compare facts that must be the same in all processes, within a bounded time. Every process must call it.
 
         Args:
-            what: what is compared, for the message, such as `"model"`.
+            what: the name of what is compared, for the message, such as `"model"`.
             facts: names and values; values are compared as text.
 
         Raises:
-            RuntimeError: in every process, naming what differs from process 0; or the process that did not answer.
+            RuntimeError: in every process, naming the facts that differ from those of process 0, or the process that
+                did not answer.
         """
         mine = {"what": what, **{name: str(value) for name, value in facts.items()}}
         found = [json.loads(text) for text in self.exchange(what, json.dumps(mine))]
@@ -91,34 +92,36 @@ class Processes:
         ]
         if differences:
             lines = "\n".join(differences)
-            raise RuntimeError(f"The processes do not agree on the {what}; start all with the same program:\n{lines}")
+            raise RuntimeError(
+                f"The processes do not agree on the {what}; start all of them with the same program:\n{lines}"
+            )
 
     def agree_on_batch(self, what: str, batch: Any) -> None:
-        """Check that all processes were given the same batch. All processes call it.
+        """Check that all processes were given the same batch. Every process must call it.
 
-        Of a `ks.LocalBlocks` each process holds another part, so its whole shape is compared; of any other tensor the
-        bytes are.
+        The bytes of tensors and arrays are compared. Of a `ks.LocalBlocks` each process holds a different part, so only
+        the whole shape is compared.
 
         Args:
-            what: which batch, for the message, such as `"batch 1 of fit"`.
+            what: the name of the batch, for the message, such as `"batch 1 of fit"`.
             batch: a structure of tensors, arrays and `ks.LocalBlocks`.
 
         Raises:
-            RuntimeError: in all processes, naming the tensor that differs from process 0's.
+            RuntimeError: in all processes, naming the tensor that differs from that of process 0.
         """
         if self.count > 1:
-            leaves = enumerate(tf.nest.flatten(batch))  # It looks into no LocalBlocks, which is a class of its own.
+            leaves = enumerate(tf.nest.flatten(batch))  # A `LocalBlocks` is one leaf: tf.nest does not know the class.
             self.agree(what, {f"tensor {number}": _content(leaf) for number, leaf in leaves if leaf is not None})
 
     def exchange(self, what: str, text: str) -> list[str]:
-        """Get a short text from every process, this one's among them, in the order of processes. All call it.
+        """Get a short text from every process, including this one, ordered by rank. Every process must call it.
 
         Args:
-            what: what is exchanged, for the message if a process does not answer.
-            text: this process's.
+            what: the name of what is exchanged, for the message if a process does not answer.
+            text: the text of this process.
 
         Raises:
-            RuntimeError: if a process does not come to the same point within the timeout.
+            RuntimeError: if a process does not reach the same point within the timeout.
         """
         if self.count == 1:
             return [text]
@@ -132,15 +135,15 @@ class Processes:
                 found.append(runtime.get_config_key_value(f"{key}/{rank}", timeout_in_ms=int(1000 * self.timeout)))
             except tf.errors.OpError as error:
                 raise RuntimeError(
-                    f"Process {rank} of {self.count} did not come to the same point as process {self.rank} (comparing "
-                    f"the {what}) within {self.timeout:.0f} s. It has ended, or runs another program. "
+                    f"Process {rank} of {self.count} did not reach the same point as process {self.rank} (comparing "
+                    f"the {what}) within {self.timeout:.0f} s. It has ended, or runs a different program. "
                     f"Received: {error.message}"
                 ) from error
         return found
 
 
 def _content(leaf: Any) -> str:
-    """What is the same in all processes that were given the same tensor."""
+    """A description that is the same in all processes that were given the same tensor."""
     described = f"shape {tuple(leaf.shape)}, {tf.as_dtype(leaf.dtype).name}"
     if not isinstance(leaf, (tf.Tensor, np.ndarray)):
         return described
@@ -158,7 +161,7 @@ _current = Processes()
 
 
 def current() -> Processes:
-    """The processes of this job; a single one before `initialize`."""
+    """The processes of this job; before `initialize`, only this one."""
     return _current
 
 
@@ -173,32 +176,32 @@ def initialize(
     """Join the other processes of this job. Call it first: before `ks.device_mesh` and before any TensorFlow operation.
 
     Args:
-        addresses: `"host:port"` of every process, the same list in all. By default `TF_CONFIG` says it, as Kubernetes
-            training operators and `python -m keras_spatial.launch` set it.
-        process_id: which of them this process is, from 0.
-        process_count: how many there should be, to be checked against `addresses` or `TF_CONFIG`.
-        communication: `"ring"` for gRPC, `"nccl"`, or `"auto"`: NCCL where the mesh's devices are GPUs.
+        addresses: the `"host:port"` of every process, the same list in all processes. By default they are read from
+            `TF_CONFIG`, as Kubernetes training operators and `python -m keras_spatial.launch` set it.
+        process_id: the index of this process in `addresses`, from 0.
+        process_count: the expected number of processes, which is checked against `addresses` or `TF_CONFIG`.
+        communication: `"ring"` for gRPC, `"nccl"`, or `"auto"`, which takes NCCL if the mesh's devices are GPUs.
         timeout: seconds to wait for the other processes, here and wherever they must agree, and for one message.
 
     Returns:
-        The processes; without `TF_CONFIG` and addresses this one alone.
+        The processes of the job; without `addresses` and `TF_CONFIG` only this one.
 
     Raises:
         ValueError: if the arguments or `TF_CONFIG` are malformed or contradict each other.
-        RuntimeError: if TensorFlow has started already, if this process's port is in use, if a process does not come to
-            a comparison in time, or if processes differ in their addresses or in their versions of the code.
+        RuntimeError: if TensorFlow has started already, if this process's port is in use, if a process does not reach a
+            comparison in time, or if processes differ in their addresses or in their versions of the code.
 
-    A process whose peer never comes at all ends with status 1 after `timeout`, saying whom it waited for.
+    If another process never starts, this one ends with status 1 after `timeout` and says which processes it waited for.
 
-    TensorFlow's server listens on all interfaces and obeys everybody who reaches it: see `SECURITY.md`. A warning says
-    so, unless this process has a network of its own, as `python -m keras_spatial.launch` gives it, or
-    `KERAS_SPATIAL_NETWORK` is `"shared"`, which says that the network is known to be a trusted one.
+    TensorFlow's server listens on all interfaces and obeys everybody who can reach it: see `SECURITY.md`. A warning
+    says so, unless this process has a network of its own, as `python -m keras_spatial.launch` gives it, or
+    `KERAS_SPATIAL_NETWORK` is `"shared"`, which declares that the network is trusted.
 
     Example:
 
     ```python
     ks.initialize()
-    mesh = ks.device_mesh("rows:4")  # One device of each of four processes.
+    mesh = ks.device_mesh("rows:4")  # With four processes: one device of each.
     ```
     """
     global _current
@@ -216,7 +219,7 @@ def initialize(
     if len(tasks) <= 1:
         return _current
     if _current.count > 1:
-        raise RuntimeError("ks.initialize() was called before: call it once in every process.")
+        raise RuntimeError("ks.initialize() was called before: call it only once in every process.")
     processes = Processes(tasks, tasks.index((job, task)), communication, timeout)
     _start(jobs, processes)
     _current = processes
@@ -252,7 +255,7 @@ def _from_environment() -> tuple[dict[str, list[str]], str, int]:
             f'"index": 0}}}}. Received: {text!r}'
         ) from error
     if job not in jobs or not 0 <= task < len(jobs[job]):
-        raise ValueError(f"TF_CONFIG names the task {job!r} {task}, which its cluster lacks. Received: {text!r}")
+        raise ValueError(f"TF_CONFIG names the task {job!r} {task}, which is not in its cluster. Received: {text!r}")
     return jobs, job, task
 
 
@@ -265,7 +268,7 @@ def _start(jobs: Mapping[str, Sequence[str]], processes: Processes) -> None:
             "and any TensorFlow or Keras operation."
         )
     _check_port(jobs, processes)
-    from keras_spatial import mesh  # Meshes ask this module for the processes.
+    from keras_spatial import mesh  # Imported here because `mesh` imports this module.
 
     mesh.make_logical_cpus(1)
     job, task = processes.tasks[processes.rank]
@@ -288,7 +291,7 @@ def _start(jobs: Mapping[str, Sequence[str]], processes: Processes) -> None:
             for name, addresses in jobs.items()
         ],
     )
-    # As tf.distribute does: a process sees the cluster for collectives, but runs nothing on another's devices.
+    # As in tf.distribute, a process sees the cluster for collectives, but runs nothing on another process's devices.
     configuration = runtime.config
     configuration.experimental.collective_group_leader = leader
     configuration.device_filters.append(f"/job:{job}/task:{task}")
@@ -300,11 +303,11 @@ def _start(jobs: Mapping[str, Sequence[str]], processes: Processes) -> None:
         protocol="grpc",
     )
     runtime.enable_collective_ops(server)
-    # TensorFlow holds Python's lock while it waits for the others, and its own timeout does not cover a process that
-    # never comes: only a watchdog outside Python can end the wait, and with it this process (status 1).
+    # TensorFlow holds Python's global lock while it waits for the others, and its own timeout does not cover a process
+    # that never starts: only a watchdog outside Python can end the wait, and with it this process (status 1).
     print(
         f"Process {processes.rank} waits up to {processes.timeout:.0f} s for all {processes.count} processes of "
-        f"{dict(jobs)}; it ends if one of them does not come.",
+        f"{dict(jobs)}; it ends if one of them does not start.",
         file=sys.__stderr__,
         flush=True,
     )
@@ -323,12 +326,17 @@ def _start(jobs: Mapping[str, Sequence[str]], processes: Processes) -> None:
 
 
 def _check_port(jobs: Mapping[str, Sequence[str]], processes: Processes) -> None:
-    """Say what is wrong with this process's port: TensorFlow's own error names neither port nor reason."""
+    """Raise an error that says what is wrong with this process's port, since TensorFlow's own names no reason.
+
+    Raises:
+        ValueError: if the address is malformed.
+        RuntimeError: if this process cannot listen on the port.
+    """
     job, task = processes.tasks[processes.rank]
     address = jobs[job][task]
     text = address.rpartition(":")[2]
     if not text.isdigit():
-        raise ValueError(f"An address is written as 'host:port'. Received: {address!r}, of {job} {task}")
+        raise ValueError(f"An address is written as 'host:port'. Received: {address!r} for {job} {task}")
     port = int(text)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""Where a training step's time goes: local computation, halo exchange, all-reduce, input."""
+"""Measure where the time of a training step goes: local computation, halo exchange, all-reduce and input."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from keras_spatial import processes
 from keras_spatial.engine import halo
 from keras_spatial.runtimes import placement
 
-# Operations of a trace are told apart by their types and by the name scopes in which this package makes them.
+# The operations of a trace are classified by their types and by the name scopes in which this package makes them.
 _SCOPES = {halo.SCOPE: "halo", placement.REDUCE_SCOPE: "allreduce"}
 _MESSAGES = {
     "CollectiveBcastSendV2": "halo",
@@ -31,20 +31,24 @@ _MESSAGES = {
 
 
 class Profile(keras.callbacks.Callback):
-    """Traces a few steps of `fit`, and says what they spent their time on.
+    """Traces a few steps of `fit` and reports what they spent their time on.
 
-    Written into `folder`: TensorFlow's trace, which TensorBoard's profile plugin shows, and `breakdown.json`. The
-    breakdown has, in seconds per step: `step`, from begin to end; `input`, waited for the next batch; and the time of
-    the kernels, summed over threads and devices, by kind: `local computation`, `halo`, `allreduce`, `copies between
-    devices`; and of the local computation the ten largest types of operation. A message's time is mostly waiting for
-    its other end.
+    It writes TensorFlow's trace, which TensorBoard's profile plugin shows, and `breakdown.json`. The breakdown has, in
+    seconds per step: `step`, the time from beginning to end; `input`, the time of waiting for the next batch; the time
+    of the kernels, summed over threads and devices, by kind: `local computation`, `halo`, `allreduce` and `copies
+    between devices`; and `largest`, the ten types of operation that take most of the local computation. The time of a
+    message is mostly spent waiting for its other end.
 
-    Of many processes each traces itself, into `folder/process-<rank>`.
+    If there are several processes, each traces itself, into `folder/process-<rank>`.
 
     Args:
-        folder: where to write.
-        first: the first step to trace, counted from 0; by default after the first steps, which trace and allocate.
-        steps: how many.
+        folder: the folder to write to.
+        first: the first step to trace, counted from 0. The default leaves out the first steps, in which TensorFlow
+            traces functions and allocates memory.
+        steps: the number of steps to trace.
+
+    Attributes:
+        breakdown: the content of `breakdown.json`; None until the steps have been traced.
 
     Raises:
         ValueError: if `first` is negative or `steps` is not positive.
@@ -114,10 +118,10 @@ class Profile(keras.callbacks.Callback):
 
 
 def kernel_seconds(planes: Iterable[Any]) -> tuple[Counter[str], Counter[str]]:
-    """Seconds of the kernels in a trace: by kind, and for local computation by type of operation.
+    """The seconds that the kernels of a trace took, by kind, and for local computation by type of operation.
 
     Args:
-        planes: of an `XSpace`. Kernels are events named `path:Type`.
+        planes: the planes of an `XSpace`. Kernels are events named `path:Type`.
     """
     kinds = Counter({"local computation": 0.0, "halo": 0.0, "allreduce": 0.0, "copies between devices": 0.0})
     types: Counter[str] = Counter()

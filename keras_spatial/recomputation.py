@@ -1,4 +1,4 @@
-"""`ks.recompute`: layers that are computed again in the backward pass instead of being kept for it."""
+"""`ks.recompute`: layers that are computed again in the backward pass, so that their results need not be kept."""
 
 import math
 from collections.abc import Sequence
@@ -9,36 +9,37 @@ from keras_spatial.keras_private import all_layers
 from keras_spatial.model import Model
 from keras_spatial.planning import NothingFits, Plan, plan, readable
 
-Block = Sequence[keras.Layer | str] | keras.Layer | str
+Segment = Sequence[keras.Layer | str] | keras.Layer | str
 
 
 def recompute(
     model: Model,
-    blocks: Sequence[Block] | None = None,
+    blocks: Sequence[Segment] | None = None,
     *,
     memory: int | None = None,
     batch_size: int = 1,
 ) -> Plan | None:
-    """Let blocks of layers be computed again in the backward pass: less memory for more arithmetic.
+    """Compute segments of layers again in the backward pass, which saves memory and costs arithmetic.
 
-    Of a block only what enters it is kept; its results are kept if other layers read them, such as skip connections.
-    Outputs, gradients and random numbers are the same as without. It holds for this model from now on; call it before
-    `fit`. It is no part of a saved file.
+    Only the inputs of a recomputation segment are kept, and those of its results that other layers read, such as skip
+    connections. Outputs, gradients and random numbers stay the same. The setting applies to this model from now on, so
+    call it before `fit`. It is not part of a saved file.
 
     Args:
         model: a partitioned model.
-        blocks: each a layer, or several that follow one another, by themselves or their names. The fewer and larger
-            the blocks, the less is kept, but the more is held while one of them is computed again.
-        memory: in place of `blocks`: bytes of one device. The model is cut into blocks, and as few of them are computed
-            again as fit, those that hold the most first.
-        batch_size: images per step, for `memory`.
+        blocks: the recomputation segments. Each is a layer, or several layers that follow one another; layers are given
+            as objects or by name. Fewer and larger segments keep less, but hold more while one of them is computed
+            again.
+        memory: the memory of one device in bytes, in place of `blocks`. The model is cut into segments, and just enough
+            of them are computed again for a training step to fit, starting with those that hold the most.
+        batch_size: images per step, if `memory` is given.
 
     Returns:
-        With `memory` the `Plan` of a training step, else None.
+        The memory plan of a training step if `memory` is given, otherwise None.
 
     Raises:
-        ValueError: if the model is not partitioned, or has no such layer, or one stands in two blocks.
-        NothingFits: if computing all again is not enough; the model is then left as it was.
+        ValueError: if the model is not partitioned, it has no such layer, or a layer appears in two segments.
+        NothingFits: if a step does not fit even if all segments are computed again; the model is then left as it was.
 
     Example:
 
@@ -52,7 +53,7 @@ def recompute(
             f"model must be partitioned: made under a distribution or by ks.partition. Received: {model!r}"
         )
     if (blocks is None) == (memory is None):
-        raise ValueError(f"Say either blocks or memory. Received: blocks={blocks}, memory={memory}")
+        raise ValueError(f"Give either `blocks` or `memory`, not both. Received: blocks={blocks}, memory={memory}")
     if blocks is not None:
         _set(model, _numbered(model, blocks))
         return None
@@ -80,7 +81,7 @@ def _fit_into(model: Model, memory: int, batch_size: int) -> Plan:
         _set(model, _numbered(model, candidates[:count]))
         planned = plan(model, model.distribution, batch_size)  # pyright: ignore[reportArgumentType]
         best = min(best, planned, key=lambda p: p.memory)
-        # Each try costs a trace of the step: by factors of two, and all of them last.
+        # Each attempt costs a trace of the step, so the count doubles, and the last attempt takes all of them.
         count = len(candidates) if count < len(candidates) < 2 * count else 2 * count
     return planned
 
@@ -106,13 +107,15 @@ def _runs(model: keras.Model) -> list[list[keras.Layer]]:
 
 
 def _result(layer: keras.Layer) -> keras.KerasTensor:
-    """The first of a layer's results."""
+    """The first result of a layer."""
     return keras.tree.flatten(layer.output)[0]
 
 
 def _by_size(runs: list[list[keras.Layer]]) -> list[list[keras.Layer]]:
-    """Those with the most voxels in their results first; at the end the last layers, since the backward pass, which
-    begins with them, would hold them at once again."""
+    """The runs with the most elements in their results first, and the model's last run at the end.
+
+    The backward pass begins with the last run, so computing it again would hold all its results again at once.
+    """
 
     def elements(run: list[keras.Layer]) -> int:
         return sum(math.prod(size or 1 for size in _result(layer).shape[1:]) for layer in run)
@@ -120,23 +123,23 @@ def _by_size(runs: list[list[keras.Layer]]) -> list[list[keras.Layer]]:
     return [*sorted(runs[:-1], key=elements, reverse=True), *runs[-1:]]
 
 
-def _numbered(model: Model, blocks: Sequence[Block]) -> dict[str, int]:
+def _numbered(model: Model, segments: Sequence[Segment]) -> dict[str, int]:
     known = {layer.name for layer in all_layers(model, include_self=False)}
     numbers: dict[str, int] = {}
-    for number, block in enumerate(blocks):
-        members = [block] if isinstance(block, (str, keras.Layer)) else list(block)
+    for number, segment in enumerate(segments):
+        members = [segment] if isinstance(segment, (str, keras.Layer)) else list(segment)
         for member in members:
             name = member if isinstance(member, str) else member.name
             if name not in known:
                 raise ValueError(f"Model '{model.name}' has no such layer. Received: '{name}' in blocks")
             if name in numbers:
-                raise ValueError(f"A layer belongs to one block. Received: '{name}' twice")
+                raise ValueError(f"A layer belongs to one segment. Received: '{name}' twice")
             numbers[name] = number
     return numbers
 
 
 def _set(model: Model, numbers: dict[str, int]) -> None:
     model._partition.recompute = numbers
-    # What is traced already was traced without.
+    # Functions that were traced before do not have the new segments.
     model._partition.functions.clear()
     model.train_function = None

@@ -1,4 +1,4 @@
-"""Files of partitioned models, which are those of the plain Keras models that they were made of."""
+"""Saving and exporting partitioned models: their files are those of the plain Keras models they were made from."""
 
 import os
 import re
@@ -21,7 +21,7 @@ _PACKAGE = "keras_spatial"
 def plain(model: "Model") -> keras.Model | None:
     """The plain Keras model that shares a partitioned one's layers, variables and optimizer.
 
-    None for a class that derives from `ks.Model` itself, which is not plain without it.
+    The result is None if the model's class itself derives from `ks.Model`: it has no plain form.
     """
     cls = model._partition.plain_class
     if cls is None and type(model).__module__ == f"{_PACKAGE}.model" and isinstance(model, Functional):
@@ -34,15 +34,15 @@ def plain(model: "Model") -> keras.Model | None:
 
 
 def save(model: "Model", keras_save: Callable, filepath: Any, **kwargs: Any) -> None:
-    """Save the plain model, and warn if plain Keras must know of a class of this package to load the file."""
-    # Without a mesh as well: Keras does not find the functional class of this package by its name.
+    """Save the plain model, and warn if plain Keras needs a class of this package to load the file."""
+    # A model without a mesh is saved as its plain twin too: Keras cannot find this package's functional class by name.
     twin = plain(model)
     (keras_save if twin is None else twin.save)(filepath, **kwargs)
     names = package_classes(filepath)
     if names:
         warnings.warn(
             f"'{filepath}' names {', '.join(names)} of {_PACKAGE}. Plain Keras loads it after `import {_PACKAGE}`; "
-            "where these are losses or metrics alone, also by keras.saving.load_model(..., compile=False).",
+            "if these are only losses or metrics, keras.saving.load_model(..., compile=False) loads it too.",
             stacklevel=3,
         )
 
@@ -65,7 +65,7 @@ def export(model: "Model", keras_export: Callable, filepath: Any, *args: Any, **
     """Export the plain model.
 
     Raises:
-        ValueError: if the model's class derives from `ks.Model` itself and it has a mesh.
+        ValueError: if the model has a mesh and its class itself derives from `ks.Model`.
     """
     if model.distribution is None:
         keras_export(filepath, *args, **kwargs)
@@ -73,7 +73,7 @@ def export(model: "Model", keras_export: Callable, filepath: Any, *args: Any, **
     twin = plain(model)
     if twin is None:
         raise ValueError(
-            f"A model of the class {type(model).__name__}, which derives from ks.Model, is not exported with its mesh. "
-            f"Make '{model.name}' without a distribution, load its weights and export that."
+            f"A model of class {type(model).__name__}, which derives from ks.Model, cannot be exported with its mesh. "
+            f"Make '{model.name}' without a distribution, load its weights and export that model."
         )
     twin.export(filepath, *args, **kwargs)

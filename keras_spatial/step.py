@@ -1,4 +1,4 @@
-"""One step of a partitioned model, from inputs to what is read of it."""
+"""One step of a partitioned model, from its inputs to the results that are read from it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,21 +18,21 @@ from keras_spatial.objective import Objective, lower_objective
 
 
 class Step:
-    """A forward pass, what is computed of it, its backward pass, and all of it as TensorFlow operations.
+    """A forward pass, its losses and metrics, its backward pass, and their lowering to TensorFlow operations.
 
-    The constructor makes the forward pass. Then, in this order: `objective`, if losses and metrics are wanted;
-    `backward`, if gradients are; `lower`; and what is to be read, by `whole`, `gradients` and the like. A gradient of
-    outputs that are read first is possible too: `lower`, `backward`, `lower`.
+    The constructor makes the forward pass. Then call, in this order: `objective`, if losses and metrics are wanted;
+    `backward`, if gradients are wanted; `lower`; and then `whole`, `gradients` and the other methods that read results.
+    To differentiate outputs that must be read first, call `lower`, `backward` and `lower` again.
 
-    It runs while a `tf.function` is traced, or eagerly.
+    A step runs while a `tf.function` is traced, or eagerly.
 
     Args:
         network: the model on its mesh.
         inputs: `tf.Tensor`s of static shape or `LocalBlocks`, in the structure of the model's inputs.
         training: whether layers run in training mode.
         differentiable_inputs: whether gradients with respect to the inputs will be asked for.
-        weight_values: tensors to use in place of variables, by the variables' `id`.
-        recompute: names of layers that are computed again in the backward pass, each with the number of its segment.
+        weight_values: tensors to use in place of variables, keyed by the variables' `id`.
+        recompute: for each layer that is computed again in the backward pass, the number of its recomputation segment.
 
     Attributes:
         inputs, outputs: `SpatialTensor`s, in the model's structures.
@@ -67,7 +67,7 @@ class Step:
         return tree.flatten(self.outputs)
 
     def objective(self, model: keras.Model, labels: Any, sample_weight: Any) -> Objective:
-        """Add a compiled model's losses and metrics; of the step they alone will be read."""
+        """Add a compiled model's losses and metrics; only they can be read from the step afterwards."""
         self._check(not self._fused, "objective")
         objective = lower_objective(self.trace, model, self.outputs, labels, sample_weight)
         self._read = objective.read
@@ -76,16 +76,16 @@ class Step:
     def backward(
         self, ys: Sequence[SpatialTensor], dys: Sequence[tf.Tensor], variables: Sequence[keras.Variable]
     ) -> None:
-        """Differentiate tensors with respect to variables and to differentiable inputs, by `mtf.gradients`.
+        """Differentiate tensors with respect to variables and differentiable inputs, with `mtf.gradients`.
 
         Args:
             ys: the tensors to differentiate.
-            dys: what to differentiate them with, of their logical shapes.
-            variables: Keras variables.
+            dys: the gradients with respect to `ys`, in their logical shapes.
+            variables: the Keras variables whose gradients are wanted.
         """
         self._fuse()
         trace = self.trace
-        # Several outputs may be one tensor, of which `mtf.gradients` would count one seed.
+        # Several outputs may be the same tensor, for which `mtf.gradients` would use only one of the seeds.
         given: dict[mtf.Tensor, tuple[SpatialTensor, tf.Tensor]] = {}
         for y, dy in zip(ys, dys, strict=True):
             dy = tf.cast(dy, y.dtype)
@@ -102,7 +102,7 @@ class Step:
         self._input_gradients = list(found)
 
     def _segments(self) -> dict[mtf.Operation, int]:
-        """The operations that are computed again, each with the number of its segment."""
+        """The operations that are computed again, each with the number of its recomputation segment."""
         found = {}
         for operation in self.trace.graph.operations:
             segments = [self._recompute[n] for n in self.trace.layers.get(operation, ()) if n in self._recompute]
@@ -111,7 +111,7 @@ class Step:
         return found
 
     def lower(self) -> None:
-        """Make TensorFlow operations of what has none yet, each shard's on its device."""
+        """Lower the operations that have not been lowered yet, each shard's on its own device."""
         self._fuse()
         trace = self.trace
         operations = trace.graph.operations
@@ -133,12 +133,12 @@ class Step:
 
     def _check(self, holds: bool, what: str) -> None:
         if not holds:
-            raise RuntimeError(f"Step.{what} is called before backward and lower, once.")
+            raise RuntimeError(f"Call Step.{what} before backward and lower, and only once.")
 
-    # What is read.
+    # Reading results.
 
     def whole(self, x: SpatialTensor) -> tf.Tensor:
-        """A tensor of the logical shape, gathered: for what the caller asked for, and for small tensors."""
+        """The whole tensor in its logical shape, gathered. Use it for small tensors and for what the user asked for."""
         return self._export(x.value, x.shape)
 
     def _export(self, value: mtf.Tensor, shape: Sequence[int]) -> tf.Tensor:
@@ -149,7 +149,7 @@ class Step:
         return whole
 
     def gradients(self, variables: Sequence[keras.Variable]) -> list[tf.Tensor | None]:
-        """The gradients of the variables that `backward` was given; None for those that take no part."""
+        """The gradients of the variables that `backward` was given; None if the outputs do not depend on a variable."""
         assert self._lowering is not None
         known = [self._lowering.tensors[g] for g in self._weight_gradients if g is not None]
         self.trace.impl.reduce_together(known)
@@ -162,9 +162,9 @@ class Step:
         return [None if g is None else self._export(g, x.shape) for g, x in pairs]
 
     def local_blocks(self, x: SpatialTensor) -> tuple[list[tuple[slice, ...]], list[tf.Tensor]]:
-        """What the devices of this process hold of a tensor: where it lies, and what `Runtime.taken` reads.
+        """The shards of a tensor on the devices of this process: where each lies, and its value for `Runtime.taken`.
 
-        Elements beyond the logical size are left out, and what several devices of the mesh hold is given by the first.
+        Elements beyond the logical size are left out. A shard that several devices hold comes from the first of them.
         """
         assert self._lowering is not None
         impl = self.trace.impl
@@ -186,7 +186,7 @@ class Step:
         return indices, impl.hand_out(values, [[i.stop - i.start for i in index] for index in indices])
 
     def apply_assignments(self) -> None:
-        """Assign what must be assigned before the optimizer changes it."""
+        """Assign the variables that must be assigned before the optimizer changes them."""
         for variable, value in self.trace.assignments:
             variable.assign(value)
         self.trace.assignments.clear()

@@ -1,4 +1,4 @@
-"""Slices with truth and prediction outlined, in TensorBoard beside Keras's scalars. Needs the `medical` extra."""
+"""Slices with outlines of truth and prediction, in TensorBoard beside Keras's scalars; needs the `medical` extra."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,16 +14,18 @@ from keras_spatial import plot
 
 
 class SliceImages(keras.callbacks.Callback):
-    """Writes, every few epochs, three slices of a few cases with truth and prediction outlined.
+    """Writes, every few epochs, three slices of a few cases with outlines of truth and prediction.
 
-    `keras.callbacks.TensorBoard` writes the scalars; give both the same folder. Of several outputs the first is shown.
+    `keras.callbacks.TensorBoard` writes the scalars; give both the same folder. If the model has several outputs, the
+    first is shown.
 
     Args:
-        log_dir: TensorBoard's folder; the images go to `images` in it, beside `train` and `validation`.
-        images: float32 `[cases, x, y, z, channels]`, as the network gets them. A few: all are predicted each time.
-        labels: integers `[cases, x, y, z]`.
-        every: epochs between two writings; the last epoch of a training is always written.
-        spacing: voxel size in mm, for the right proportions.
+        log_dir: TensorBoard's folder; the images go to the folder `images` in it, beside `train` and `validation`.
+        images: float32 images of shape `[cases, x, y, z, channels]`, preprocessed as the network expects them. Give
+            only a few, because all of them are predicted each time.
+        labels: integer labels of shape `[cases, x, y, z]`.
+        every: how many epochs lie between two writings; the last epoch of a training is always written.
+        spacing: the voxel size along x, y and z in mm, which gives the pictures their proportions.
 
     Raises:
         ValueError: if shapes differ or `every` is below 1.
@@ -70,10 +72,10 @@ class SliceImages(keras.callbacks.Callback):
         assert self.model is not None
         with tf.summary.create_file_writer(str(self._folder)).as_default():
             for number, (image, label) in enumerate(zip(self._images, self._labels, strict=True)):
-                # One at a time: the batch that fits into memory is the training's affair.
+                # One at a time, because only the training knows which batch size fits into memory.
                 outputs = self.model.predict(image[None], verbose=0)  # pyright: ignore[reportArgumentType]
                 scores = np.asarray(keras.tree.flatten(outputs)[0])
-                # The first channel stands for all.
+                # Only the first channel is drawn.
                 figure = plot.slices(image[..., 0], label, scores[0].argmax(axis=-1), spacing=self._spacing)
                 tf.summary.image(f"case {number}", _pixels(figure)[None], step=epoch)
         self._written = epoch

@@ -1,4 +1,4 @@
-"""Partitioned against plain Keras: outputs, gradients of inputs and weights, and updated state, on the same weights."""
+"""Compare partitioned models with plain Keras: outputs, gradients and updated state, with the same weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ def plain_results(model: keras.Model, inputs: Sequence[tf.Tensor], training: boo
 def partitioned_results(
     model: keras.Model, distribution: ks.SpatialParallel, inputs: Sequence[tf.Tensor], training: bool
 ) -> Results:
-    """The same, lowered to Mesh-TensorFlow and run eagerly, which spares the time to compile a graph per case."""
+    """The same results, lowered to Mesh-TensorFlow and run eagerly, which saves compiling a graph for each case."""
     state = [v.numpy() for v in model.non_trainable_variables]
     structured = tree.pack_sequence_as(model._inputs_struct, list(inputs))
     step = Step(Network(model, distribution), structured, training=training, differentiable_inputs=True)
@@ -100,15 +100,16 @@ def assert_equal_to_keras(
     forward: float = FORWARD,
     gradient: float = GRADIENT,
 ) -> None:
-    """Assert that a model's outputs, gradients and state are the same on a mesh. Tolerances are relative to the
-    largest entry of each array."""
+    """Assert that a model's outputs, gradients and state are the same on a mesh.
+
+    Tolerances are relative to the largest entry of each array."""
     inputs = random_inputs(model, batch) if inputs is None else inputs
     expected = plain_results(model, inputs, training)
     actual = partitioned_results(model, distribution, inputs, training)
     names = [v.path for v in model.trainable_variables]
     for i, (a, e) in enumerate(zip(actual.outputs, expected.outputs, strict=True)):
         assert_close(a, e, forward, f"output {i}")
-    # A gradient that is zero but for rounding (a bias before batch normalization) is measured against the others.
+    # A gradient that is zero except for rounding (a bias before batch normalization) is compared with the others.
     scale = max([np.abs(g).max() for g in expected.weight_gradients if g is not None and g.size], default=0.0)
     for i, (a, e) in enumerate(zip(actual.input_gradients, expected.input_gradients, strict=True)):
         assert_close(a, e, gradient, f"gradient of input {i}")
@@ -135,7 +136,7 @@ def assert_close(actual, expected, tolerance: float, what: str, floor: float = 0
 
 
 def _seeds(outputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """What gradients are taken with: different for every voxel, so that no two errors cancel."""
+    """The weights of the outputs in the differentiated sum; all voxels differ, so that errors cannot cancel."""
     generator = np.random.default_rng(1)
     return [tf.constant(generator.normal(size=o.shape), tf.float32) for o in outputs]
 

@@ -1,4 +1,4 @@
-"""The launcher without TensorFlow, whose import takes seconds: `python light.py --processes 2 program.py`."""
+"""Run the launcher without TensorFlow, whose import takes seconds: `python light.py --processes 2 program.py`."""
 
 import sys
 import types
@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def without_tensorflow():
-    """Make the modules of keras_spatial that need no TensorFlow importable without the package's own imports."""
+    """Make the modules of keras_spatial that do not need TensorFlow importable without the package's own imports."""
     package = types.ModuleType("keras_spatial")
     package.__path__ = [str(ROOT / "keras_spatial")]
     sys.modules["keras_spatial"] = package

@@ -1,6 +1,6 @@
-"""A TPU slice without one: a strategy that mirrors over logical CPUs, with its own collectives in place of the TPU's.
+"""Simulate a TPU slice by a strategy that mirrors over logical CPUs, with its own collectives in place of the TPU's.
 
-TensorFlow has no kernels for the TPU's collectives on CPUs; every replica runs the single program that a core would.
+TensorFlow has no kernels for the TPU's collectives on CPUs. Every replica runs the same program as a core would.
 """
 
 import math

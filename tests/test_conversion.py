@@ -1,4 +1,4 @@
-"""`ks.partition` keeps a model's class, methods, attributes and order of weights, and says what it costs."""
+"""`ks.partition` keeps a model's class, methods, attributes and order of weights, and says how much memory it costs."""
 
 import subprocess
 import sys
@@ -61,7 +61,7 @@ class OwnPrediction(keras.Model):
 
 
 class Subclassed(keras.Model):
-    """Layers in another order than they are called in."""
+    """A model whose layers are made in a different order than they are called."""
 
     def __init__(self):
         super().__init__()
@@ -75,7 +75,7 @@ class Subclassed(keras.Model):
 def trained(model: keras.Model) -> tuple[dict, dict, np.ndarray, list[np.ndarray]]:
     """History of an epoch, evaluation, predictions and weights; the weights are put back."""
     before = model.get_weights()
-    # Steps of one's own that leave metrics alone must not be given any, in plain Keras too.
+    # Custom steps that do not update metrics must not be given any, in plain Keras too.
     metrics = None if isinstance(model, OwnStep) else ["mae"]
     model.compile(keras.optimizers.SGD(0.05), "mse", metrics=metrics)
     history = model.fit(IMAGES, LABELS, epochs=2, batch_size=1, shuffle=False, verbose=0).history
@@ -155,7 +155,7 @@ def test_partitioning_again_changes_the_mesh():
 
 
 class Doubled(keras.layers.Layer):
-    """Plain TensorFlow, a weight and a random state, without a rule."""
+    """A layer in plain TensorFlow with a weight and a random state, without a rule."""
 
     def build(self, shape):
         self.gain = self.add_weight(shape=(shape[-1],), initializer="ones", name="gain")
@@ -207,7 +207,7 @@ def test_replicated_layers_are_planned():
 
 
 class Rearranged(keras.layers.Layer):
-    """Computes with the sizes of its input, the batch's too."""
+    """A layer that computes with the sizes of its input, including the batch size."""
 
     def call(self, x):
         batch, rows, columns, channels = ops.shape(x)

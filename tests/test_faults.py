@@ -1,4 +1,4 @@
-"""The fault study sees what it has to see: processes left behind, commands that hang, results that differ."""
+"""The fault study detects processes left behind, commands that hang and results that differ."""
 
 import os
 import random

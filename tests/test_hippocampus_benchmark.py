@@ -1,4 +1,4 @@
-"""What the benchmark on the hippocampus reports of its folds, and that other settings are not mixed in."""
+"""The hippocampus benchmark reports its folds correctly, and does not mix folds with different settings."""
 
 import json
 

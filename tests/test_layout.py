@@ -27,7 +27,7 @@ def test_halos_hold_all_inputs_that_a_block_of_outputs_reads(window, padding):
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 @pytest.mark.parametrize("size", [11, 12, 13])
 def test_same_padding_is_tensorflows(window, size):
-    """All outputs are centred: the padding below is at most that above, and at most one less."""
+    """All outputs are centred: the padding before is equal to that after, or one less."""
     outputs = window.output_size(size, "same")
     assert outputs == -(-size // window.stride)
     total = max((outputs - 1) * window.stride + window.extent - size, 0)

@@ -61,9 +61,9 @@ def test_slices_that_do_not_exist_are_refused(arguments):
         ({"z": 2}, (4, 4, 8), {"z": 2}, [(4, 6)] * 2),
         ("y:4", (4, 8, 2), 0, [(4, 2)] * 4),
     ],
-    ids=["2x2", "middle block has two halos", "last block shorter", "z", "no halo"],
+    ids=["2x2", "middle shard has two halos", "last shard shorter", "z", "no halo"],
 )
-def test_a_device_is_shown_with_its_block_and_the_halos_it_receives(split, shape, halo, held):
+def test_a_device_is_shown_with_its_shard_and_the_halos_it_receives(split, shape, halo, held):
     image = np.arange(np.prod(shape)).reshape(shape)
     figure = plot.partition(image, split, halo=halo)
     shown = [array.T.shape for array in pictures(figure.axes[1])[::2]]
@@ -71,7 +71,7 @@ def test_a_device_is_shown_with_its_block_and_the_halos_it_receives(split, shape
     assert not any(isinstance(c, QuadMesh) for c in figure.axes[1].collections)
 
 
-def test_blocks_carry_the_names_of_the_mesh():
+def test_shards_carry_the_names_of_the_mesh():
     distribution = ks.SpatialParallel(ks.device_mesh("rows:2, columns:4"), "x:rows, y:columns")
     figure = plot.partition(np.zeros((8, 8, 8, 1)), distribution)
     names = {text.get_text() for text in figure.axes[1].texts}
@@ -85,7 +85,7 @@ def test_blocks_carry_the_names_of_the_mesh():
         ("x:9", 1, "at most 8"),
         ("x:0", 1, "positive number"),
         ("t:2", 1, "positive number"),
-        ("x:2, y:2, z:2", 1, "two split axes"),
+        ("x:2, y:2, z:2", 1, "two sharded axes"),
         ("x:2", -1, "halo"),
     ],
 )

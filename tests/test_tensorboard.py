@@ -1,4 +1,4 @@
-"""What stands in TensorBoard's logs after a training."""
+"""The content of TensorBoard's logs after a training."""
 
 import keras
 import numpy as np

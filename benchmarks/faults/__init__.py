@@ -1,1 +1,1 @@
-"""Commands under attack: nothing is left over, and the same command then ends as an undisturbed one."""
+"""Commands under attack: they must leave nothing behind, and the same command must then end like an undisturbed one."""

@@ -1,14 +1,14 @@
-"""Commands under attack, again and again: `python -m benchmarks.faults --rounds 100 --save`.
+"""Attack commands in many rounds: `python -m benchmarks.faults --rounds 100 --save`.
 
 In each round one thing happens to a training of two processes, or (every tenth round) to the whole pipeline: any signal
-to any of its processes at any moment, frozen peers, one or all, files that cannot grow, a full or a read-only file
-system (needs the right to mount), a clock that jumps, a slow disk. The command must end in time and leave no process
-behind. Then the same command runs without disturbance and must succeed, with the weights of a run that nothing
-disturbed: bit for bit on the same mesh, with dropout, and within 1e-4 where it resumes on another one (every fourth
-round of a training). What remains wrong is printed and counted.
+to any of its processes at any moment, one or all peers frozen, files that cannot grow, a full or read-only file system
+(which needs the right to mount), a clock that jumps, or a slow disk. The command must end in time and leave no process
+behind. Then the same command runs without disturbance and must succeed with the weights of an undisturbed run: bit for
+bit on the same mesh, with dropout, and within 1e-4 if it resumes on another mesh (every fourth round of a training).
+Everything that is wrong is printed and counted.
 
-The seed makes the choice of attacks repeatable, not the moment at which they strike. Each round is a line of
-`faults.rounds.jsonl` as soon as it is over, beside the table that `--save` keeps.
+The seed makes the choice of attacks repeatable, but not the moments at which they strike. As soon as a round is over,
+it is written as a line of `faults.rounds.jsonl`, in the same folder as the table that `--save` keeps.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from benchmarks.faults.jobs import Job, Result, difference, pipeline, start, tra
 from benchmarks.results import RESULTS, row, save, table
 from keras_spatial.backup import read_position
 
-# How often each attack is drawn.
+# The relative frequency of each attack.
 ATTACKS: dict[attacks.Attack, int] = {
     attacks.any_signal: 12,
     attacks.frozen_peers: 2,
@@ -42,7 +42,7 @@ OTHER_MESH = ("--mesh", "rows:2, columns:2", "--layout", "x:columns, y:rows")
 
 @dataclass(frozen=True)
 class Report:
-    """One round, as it is kept."""
+    """The record of one round."""
 
     number: int
     job: str
@@ -55,7 +55,11 @@ class Report:
 
 
 def undisturbed(job: Job, folder: Path) -> tuple[Result, float]:
-    """What a command makes, and the seconds that it takes. Raises SystemExit if it fails."""
+    """The result of a command, and the seconds that it takes.
+
+    Raises:
+        SystemExit: if the command fails.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     running = start(job, folder, uuid.uuid4().hex)
     status = running.wait(900)
@@ -68,7 +72,7 @@ def undisturbed(job: Job, folder: Path) -> tuple[Result, float]:
 
 
 def attacked(round_: attacks.Round, attack: attacks.Attack, again: Job, expected: Result, number: int) -> Report:
-    """One round: the attack, and the same command again."""
+    """Run one round: the attack, and then the same command again."""
     outcome = attack(round_)
     wrong, found = outcome.wrong, float("inf")
     backup = round_.folder / "backup" / "backup.npz"
@@ -98,13 +102,23 @@ def attacked(round_: attacks.Round, attack: attacks.Attack, again: Job, expected
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=20, help="The number of rounds.")
     parser.add_argument(
-        "--minutes", type=float, default=0.0, help="begin no further round after this time; 0: no limit"
+        "--minutes",
+        type=float,
+        default=0.0,
+        help="No further round begins after this many minutes; 0 means no limit.",
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--pipelines", type=int, default=10, help="every such round attacks the pipeline; 0: none")
-    parser.add_argument("--save", action="store_true", help="keep the table and the rounds in benchmarks/results")
+    parser.add_argument("--seed", type=int, default=0, help="The seed of the choice of attacks.")
+    parser.add_argument(
+        "--pipelines",
+        type=int,
+        default=10,
+        help="Every round whose number is a multiple of this one attacks the pipeline; 0 means none.",
+    )
+    parser.add_argument(
+        "--save", action="store_true", help="Keep the table and the record of the rounds in benchmarks/results."
+    )
     arguments = parser.parse_args()
     started = time.monotonic()
     reports: list[Report] = []
@@ -119,7 +133,7 @@ def main() -> None:
             generator = random.Random(f"{arguments.seed} {number}")
             whole_chain = bool(arguments.pipelines) and number % arguments.pipelines == 0
             other = not whole_chain and number % 4 == 3
-            # Dropout draws other numbers on another mesh.
+            # Dropout draws different numbers on another mesh.
             dropout = ("--dropout", "0.0" if other else "0.3")
             job = pipeline() if whole_chain else training(*dropout)
             again = training(*dropout, *OTHER_MESH, processes=1) if other else job
@@ -145,7 +159,12 @@ def main() -> None:
 
 
 def rows_of(reports: list[Report], whole: dict[str, float]) -> list[dict]:
-    """The table of a study."""
+    """The table of a study.
+
+    Args:
+        reports: the records of the rounds.
+        whole: for each job, the seconds of an undisturbed run.
+    """
     good = [report for report in reports if not report.wrong]
     count = len(reports)
     rows = [

@@ -1,4 +1,4 @@
-"""What happens to a command in a round. Each attack returns what it did, and what was wrong with the way it ended."""
+"""Attacks on a command. Each attack returns what it did, and what was wrong with the way the command ended."""
 
 import contextlib
 import os
@@ -17,9 +17,9 @@ from keras_spatial.backup import LOCK
 from keras_spatial.launch import FROZEN_SECONDS
 
 PYTHON = Path(__file__).with_name("python")
-# After its end nothing may be left, and it may take no longer than this beyond an undisturbed run.
+# An attacked command must end within this time.
 LIMIT_SECONDS = 240.0
-# A frozen group: the limit, a look, ten seconds for SIGTERM, and the slack of a busy machine.
+# A command with frozen processes: the launcher's limit, ten seconds for SIGTERM, and slack for a busy machine.
 FROZEN_LIMIT_SECONDS = FROZEN_SECONDS + 10 + 20
 STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 SIGNALS = tuple(number for number in signal.Signals if number < 32 and number != signal.SIGCONT)
@@ -27,14 +27,14 @@ SIGNALS = tuple(number for number in signal.Signals if number < 32 and number !=
 
 @dataclass(frozen=True)
 class Round:
-    """Where an attack happens.
+    """The circumstances of an attack.
 
     Attributes:
         job: the command.
-        folder: its own.
-        mark: of its processes.
-        seconds: that an undisturbed run of the command takes.
-        generator: of the round's chance.
+        folder: the folder of the round.
+        mark: a text that marks the processes of the round.
+        seconds: how long an undisturbed run of the command takes.
+        generator: the random number generator of the round.
     """
 
     job: Job
@@ -46,7 +46,13 @@ class Round:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an attack did, the seconds from it to the command's end, and what was wrong; `wrong` is empty if nothing."""
+    """The outcome of an attack.
+
+    Attributes:
+        what: what the attack did.
+        seconds: the time from the attack to the end of the command.
+        wrong: what was wrong; empty if nothing was.
+    """
 
     what: str
     seconds: float
@@ -57,7 +63,7 @@ Attack = Callable[[Round], Outcome]
 
 
 def any_signal(round_: Round) -> Outcome:
-    """Any signal to any process of the command at any moment."""
+    """Send any signal to any process of the command at any moment."""
     running = start(round_.job, round_.folder, round_.mark)
     _wait_for_moment(running, round_)
     pids = running.pids()
@@ -69,7 +75,7 @@ def any_signal(round_: Round) -> Outcome:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
     if number in STOPS and role != "a worker":
-        # Whoever stops the command itself lets it go on; only frozen peers have to be noticed.
+        # Whoever stops the command itself also continues it; only frozen peers must be detected.
         time.sleep(3)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
@@ -77,7 +83,7 @@ def any_signal(round_: Round) -> Outcome:
 
 
 def frozen_peers(round_: Round) -> Outcome:
-    """One worker, or all of them, stopped for ever."""
+    """Stop one worker, or all of them, forever."""
     running = start(round_.job, round_.folder, round_.mark)
     while not (workers := running.workers()) and running.process.poll() is None:
         time.sleep(0.1)
@@ -93,7 +99,7 @@ def frozen_peers(round_: Round) -> Outcome:
 
 
 def limited_files(round_: Round) -> Outcome:
-    """A disk that takes files up to a random size: every write beyond fails, as on a full one."""
+    """Limit the size of files at random: every write beyond it fails, as on a full disk."""
     size = round_.generator.randrange(0, 200_000)
     running = start(
         round_.job,
@@ -105,7 +111,7 @@ def limited_files(round_: Round) -> Outcome:
 
 
 def full_disk(round_: Round) -> Outcome:
-    """A file system of a random size, which the command fills; its content is then moved to one with room."""
+    """Use a file system of random size, which the command fills; its content is then moved to one with more space."""
     size = round_.generator.randrange(20_000, 400_000) // 4096 * 4096
     with _file_system(round_, f"size={size}") as mounted:
         running = start(round_.job, round_.folder, round_.mark)
@@ -114,14 +120,14 @@ def full_disk(round_: Round) -> Outcome:
 
 
 def read_only_disk(round_: Round) -> Outcome:
-    """A file system that cannot be written to."""
+    """Use a read-only file system."""
     with _file_system(round_, "ro") as mounted:
         running = start(round_.job, round_.folder, round_.mark)
         return _ended(running, "a read-only file system" if mounted else "no right to mount", running.started)
 
 
 def clock_jumps(round_: Round) -> Outcome:
-    """The time of day jumps by up to a day, forwards or backwards, while the command runs."""
+    """Let the time of day jump by up to a day, forwards or backwards, while the command runs."""
     jump = round_.generator.uniform(-86_400, 86_400)
     after = round_.generator.uniform(0, round_.seconds)
     running = _with_python(round_, {"FAULT_CLOCK": f"{after:.1f},{jump:.0f}"})
@@ -129,7 +135,7 @@ def clock_jumps(round_: Round) -> Outcome:
 
 
 def slow_disk(round_: Round) -> Outcome:
-    """A disk that takes up to two seconds to write a file, and a kill of one worker meanwhile."""
+    """Use a disk that takes up to two seconds to write a file, and kill one worker meanwhile."""
     delay = round_.generator.uniform(0.2, 2)
     running = _with_python(round_, {"FAULT_SLOW": f"{delay:.2f}"})
     _wait_for_moment(running, round_)
@@ -154,7 +160,7 @@ def _wait_for_moment(running: Running, round_: Round) -> None:
 
 
 def _ended(running: Running, what: str, struck: float, limit: float = LIMIT_SECONDS) -> Outcome:
-    """Wait for the command's end; nothing of it may be left then, and its folder must be free."""
+    """Wait for the end of the command. None of its processes may be left then."""
     status = running.wait(limit)
     seconds = time.monotonic() - struck
     wrong = ""
@@ -169,7 +175,11 @@ def _ended(running: Running, what: str, struck: float, limit: float = LIMIT_SECO
 
 @contextlib.contextmanager
 def _file_system(round_: Round, options: str) -> Iterator[bool]:
-    """Mount a small file system at the folder that the job writes to. Yields whether this user may."""
+    """Mount a small file system at the folder that the job writes to.
+
+    Yields:
+        Whether this user may mount file systems.
+    """
     folder = round_.folder / round_.job.folder
     folder.mkdir(exist_ok=True)
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True)
@@ -186,7 +196,7 @@ def _file_system(round_: Round, options: str) -> Iterator[bool]:
 
 
 def is_free(round_: Round) -> bool:
-    """Whether the folder that a job uses can be used again."""
+    """Whether the folder of a job is not locked any more."""
     name = LOCK if round_.job.name == "training" else ".lock"
     folder = round_.folder / round_.job.folder
     if not folder.is_dir():

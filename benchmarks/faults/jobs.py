@@ -1,4 +1,4 @@
-"""The commands under attack, what they leave behind, and how their results are compared with an undisturbed run's."""
+"""The commands under attack, the processes that they leave behind, and the comparison of their results."""
 
 import contextlib
 import io
@@ -29,10 +29,10 @@ class Job:
     """A command that can be started again in the same folder.
 
     Attributes:
-        name: for the table.
-        command: its arguments, by the folder of the round.
-        result: what counts of what it made, by the folder of the round.
-        folder: the folder in the round's that it writes its backups or its run to.
+        name: the name of the job in the table.
+        command: a function that returns the command's arguments for the folder of a round.
+        result: a function that reads the result of the command from the folder of a round.
+        folder: the folder for backups or for the run, inside the folder of the round.
     """
 
     name: str
@@ -89,7 +89,7 @@ def pipeline() -> Job:
 
 @dataclass
 class Running:
-    """A started command and all that it has started, which its environment marks."""
+    """A started command and all processes that it has started, which are marked in their environment."""
 
     process: subprocess.Popen
     mark: str
@@ -97,7 +97,7 @@ class Running:
     started: float = field(default_factory=time.monotonic)
 
     def pids(self) -> list[int]:
-        """Every process of the command that is alive, its first one among them."""
+        """All processes of the command that are alive, including the first one."""
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -110,7 +110,7 @@ class Running:
         return sorted(found)
 
     def workers(self) -> list[int]:
-        """Those of `pids` that compute together, as the launcher started them."""
+        """Those of `pids` that the launcher has started and that compute together."""
         return [pid for pid in self.pids() if b"TF_CONFIG=" in _read(pid, "environ")]
 
     def role(self, pid: int) -> str:
@@ -127,17 +127,17 @@ class Running:
             return None
 
     def left_over(self, seconds: float = 5.0) -> list[int]:
-        """The processes that still live some seconds after the command's end."""
+        """The processes that are still alive some seconds after the end of the command."""
         deadline = time.monotonic() + seconds
         while (found := self.pids()) and time.monotonic() < deadline:
             time.sleep(0.1)
         return found
 
     def end(self) -> None:
-        """End everything that is left of it, so that a failed round does not disturb the next.
+        """End all processes that are left, so that a failed round does not disturb the next one.
 
-        A signal that was sent has not yet ended its process, and what starts meanwhile is in no list: killing goes on
-        until nothing is left.
+        A process does not end at once when a signal is sent, and processes that start meanwhile are not in the list, so
+        killing is repeated until none is left.
         """
         while found := self.pids():
             for pid in found:
@@ -165,7 +165,7 @@ def start(job: Job, folder: Path, mark: str, environment: Mapping[str, str] | No
 
 
 def state(pid: int) -> str:
-    """A process's state, as /proc has it; empty for none."""
+    """The state of a process as in /proc; empty if there is no such process."""
     text = _read(pid, "stat").decode(errors="replace")
     return text.rpartition(")")[2].split()[0] if text else ""
 

@@ -3,8 +3,8 @@
     python -m benchmarks.hippocampus run FOLDER --out runs/hippocampus
     python -m benchmarks.hippocampus segment --out runs/hippocampus CASE.nii.gz -o SEGMENTATION.nii.gz
 
-FOLDER holds `dataset.json`, `imagesTr` and `labelsTr` of Task04. A fold that is finished is kept; a fold that was
-interrupted resumes at its last backup. `segment` averages the probabilities of all folds that are there.
+FOLDER has `dataset.json`, `imagesTr` and `labelsTr` of Task04. A finished fold is kept; a fold that was interrupted
+resumes from its last backup. `segment` averages the probabilities of all finished folds.
 """
 
 import argparse
@@ -20,15 +20,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hippocampus", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     commands = parser.add_subparsers(dest="command", required=True)
-    running = commands.add_parser("run", help="train and score folds")
-    running.add_argument("folder", type=Path)
-    running.add_argument("--folds", type=int, nargs="*", help="which ones; all by default")
-    running.add_argument("--steps", type=int, default=Settings.steps, help="training steps of a fold")
-    segmenting = commands.add_parser("segment", help="segment new cases with the ensemble")
-    segmenting.add_argument("images", type=Path, nargs="+")
-    segmenting.add_argument("-o", "--output", type=Path, required=True, help="folder of the results")
+    running = commands.add_parser("run", help="Train and score folds.")
+    running.add_argument("folder", type=Path, help="The folder of the data set.")
+    running.add_argument("--folds", type=int, nargs="*", help="The folds to run; all of them by default.")
+    running.add_argument("--steps", type=int, default=Settings.steps, help="The number of training steps of a fold.")
+    segmenting = commands.add_parser("segment", help="Segment new cases with the ensemble.")
+    segmenting.add_argument("images", type=Path, nargs="+", help="The volumes to segment.")
+    segmenting.add_argument("-o", "--output", type=Path, required=True, help="The folder of the results.")
     for command in (running, segmenting):
-        command.add_argument("--out", type=Path, required=True, help="folder of the benchmark")
+        command.add_argument("--out", type=Path, required=True, help="The folder of the benchmark.")
     chosen = parser.parse_args(arguments)
     if chosen.command == "run":
         return run(chosen.folder, chosen.out, dataclasses.replace(Settings(), steps=chosen.steps), chosen.folds)
@@ -36,13 +36,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(source: Path, out: Path, settings: Settings, folds: list[int] | None = None) -> int:
-    """Run the folds that are asked for, and report all that are finished."""
+    """Run the given folds, and report all folds that are finished."""
     path = out / "settings.json"
     wanted = json.loads(json.dumps(dataclasses.asdict(settings)))
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != wanted:
-        raise SystemExit(f"{out} holds a benchmark with other settings, see {path}. Choose another --out.")
+        raise SystemExit(f"{out} has a benchmark with other settings, see {path}. Choose another --out.")
     write_json(path, wanted)
-    # Late, so that `--help` and a wrong folder need no TensorFlow.
+    # Imported here, so that `--help` and a wrong folder do not load TensorFlow.
     from benchmarks.hippocampus.fold import CASES, run_fold
     from benchmarks.hippocampus.report import write_report
 
@@ -55,7 +55,7 @@ def run(source: Path, out: Path, settings: Settings, folds: list[int] | None = N
 
 
 def segment_cases(out: Path, images: list[Path], output: Path) -> int:
-    """Segment volumes with the mean of the probabilities of all folds."""
+    """Segment volumes with the mean of the probabilities of all finished folds."""
     import keras_spatial as ks
     from benchmarks.hippocampus.fold import MODEL
     from keras_spatial.inference import segment

@@ -1,4 +1,4 @@
-"""One fold: the data set, the training, and the cases that it holds out. What is finished is never done twice."""
+"""One fold: its data set, its training and its held-out cases. Nothing that is finished is done again."""
 
 import json
 import os
@@ -27,18 +27,19 @@ from keras_spatial.volumes import TASK, Task, read_volume
 
 MODEL, CASES, TRAINING = "model.keras", "cases.json", "training.json"
 _CASES = TypeAdapter(list[LabelledCase])
-# Steps that make an epoch of the log and the backup; one pass over the data takes 76 steps of two volumes.
+# The number of steps between two entries of the log and two backups; a pass over the data takes 76 steps of two
+# volumes.
 _EPOCH = 50
 
 
 def run_fold(source: str | Path, out: Path, fold: int, settings: Settings) -> list[LabelledCase]:
-    """Train a fold and score its held-out cases, or read what an earlier call has found.
+    """Train a fold and score its held-out cases, or read the results of an earlier call.
 
     Args:
-        source: folder in the layout of the Decathlon.
-        out: folder of the benchmark; the fold's lies in it.
-        fold: from 0.
-        settings: of the benchmark.
+        source: a folder in the layout of the Decathlon.
+        out: the folder of the benchmark, which contains that of the fold.
+        fold: the number of the fold, from 0.
+        settings: the settings of the benchmark.
     """
     folder = out / f"fold-{fold}"
     if (folder / CASES).is_file():
@@ -67,7 +68,7 @@ def run_fold(source: str | Path, out: Path, fold: int, settings: Settings) -> li
 
 
 def train(builder: Any, task: Task, folder: Path, settings: Settings) -> None:
-    """Train on the splits of a data set, from the last backup if there is one; write model, task and log."""
+    """Train on a data set, from the last backup if there is one, and write model, task and log."""
     keras.utils.set_random_seed(settings.seed)
     distribution = ks.SpatialParallel(ks.device_mesh(settings.mesh), settings.layout)
     with distribution.scope():
@@ -79,8 +80,8 @@ def train(builder: Any, task: Task, folder: Path, settings: Settings) -> None:
     position = read_position(folder / "backup.npz")
     epoch = position[0] if position else 0
     started, processor = time.perf_counter(), sum(os.times()[:2])
-    # Left and right hippocampus are mixed in the data, so that a mirror image along x is one more case; front and back
-    # are what tells the classes apart.
+    # The data have left and right hippocampi, so a mirror image along x is a valid case; front and back distinguish the
+    # classes.
     augmentation = data.Augmentation(
         flips="x", rotation=False, translation=0.08, shear=0.15, noise=0.1, classes=len(task.labels), bounds=None
     )
@@ -124,5 +125,5 @@ def train(builder: Any, task: Task, folder: Path, settings: Settings) -> None:
 
 
 def read_training(out: Path, fold: int) -> dict[str, Any]:
-    """What `train` wrote of a fold."""
+    """Read what `train` wrote about a fold."""
     return json.loads((out / f"fold-{fold}" / TRAINING).read_text(encoding="utf-8"))

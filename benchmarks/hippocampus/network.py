@@ -1,4 +1,4 @@
-"""The network: a plain U-Net with instance normalisation, as nnU-Net's."""
+"""The network: a plain U-Net with instance normalisation, like nnU-Net's."""
 
 import keras
 from keras import layers
@@ -10,10 +10,10 @@ def unet(size: tuple[int, int, int], classes: int, filters: int, levels: int) ->
     """A 3D U-Net with instance normalisation and strided convolutions downwards, partitioned if a distribution is set.
 
     Args:
-        size: voxels along x, y and z.
-        classes: channels of the output, which are logits.
-        filters: of the first level; they double from level to level, up to 320 as in nnU-Net.
-        levels: of the network.
+        size: the number of voxels along x, y and z.
+        classes: the number of channels of the output, which are logits.
+        filters: the number of filters of the first level. It doubles from level to level, up to 320 as in nnU-Net.
+        levels: the number of levels.
     """
 
     def block(x, width: int, stride: int = 1):

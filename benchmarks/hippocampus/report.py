@@ -16,12 +16,12 @@ _NAMES = {"dice": "Dice", "hd95": "HD95, mm", "nsd": "surface Dice at 1 mm", "as
 
 
 def write_report(out: Path, folds: Mapping[int, Sequence[LabelledCase]], of: int) -> str:
-    """Write `report.md` and `report.json` of the folds that are there; the text.
+    """Write `report.md` and `report.json` about the finished folds, and return the text.
 
     Args:
-        out: folder of the benchmark.
-        folds: held-out cases by fold.
-        of: how many folds the cross-validation has.
+        out: the folder of the benchmark.
+        folds: the held-out cases of each finished fold.
+        of: the number of folds of the cross-validation.
     """
     cases = [case for fold in folds.values() for case in fold]
     summary = summarise_classes(cases)
@@ -73,7 +73,7 @@ def _scores(summary: LabelledSummary) -> list[str]:
 
 
 def _times(timings: np.ndarray) -> list[str]:
-    """By thirds of the volumes' sizes: what is larger than the network's input takes several windows."""
+    """Times by thirds of the volumes' sizes, because volumes larger than the network's input need several windows."""
     edges = np.quantile(timings[:, 0], (0, 1 / 3, 2 / 3, 1))
     lines = []
     for low, high in itertools.pairwise(edges):

@@ -1,4 +1,4 @@
-"""What decides the benchmark."""
+"""The settings of the benchmark."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,15 @@ class Settings:
     """Settings of every fold.
 
     Attributes:
-        folds: of the cross-validation.
-        steps: training steps of a fold.
-        batch_size: volumes a step.
-        size: voxels that the network sees; larger volumes are cut, smaller ones padded.
-        filters, levels: of the network.
-        learning_rate: the highest; it rises over the first steps and falls along half a cosine.
-        ema: momentum of the moving average of the weights, which is the model in the end.
-        mesh, layout: of the training and of the inference.
-        seed: of weights, order and augmentation.
+        folds: the number of folds of the cross-validation.
+        steps: the number of training steps of a fold.
+        batch_size: the number of volumes per step.
+        size: the size of the network's input in voxels; larger volumes are cropped, smaller ones padded.
+        filters, levels: the number of filters of the network's first level, and the number of its levels.
+        learning_rate: the highest learning rate; it rises over the first steps and then falls along half a cosine.
+        ema: the momentum of the moving average of the weights, which becomes the model.
+        mesh, layout: the mesh and layout of training and inference.
+        seed: the seed of weights, order and augmentation.
     """
 
     folds: int = 5

@@ -1,6 +1,6 @@
 """`python -m benchmarks.resolution_study --preset small --out runs/study-small`
 
-Every finished run (arm and seed) is kept; the same command goes on where it was interrupted.
+Every finished run (arm and seed) is kept; the same command resumes where it was interrupted.
 """
 
 import argparse
@@ -13,8 +13,10 @@ from benchmarks.resolution_study.settings import PRESETS, Arm, Settings
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.resolution_study", description=__doc__)
-    parser.add_argument("--preset", choices=PRESETS, default="small", help="small: 5 minutes; full: 2 hours (2 cores)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of phantoms, results, table and plot")
+    parser.add_argument(
+        "--preset", choices=PRESETS, default="small", help="On 2 cores, small takes 5 minutes and full 2 hours."
+    )
+    parser.add_argument("--out", type=Path, required=True, help="The folder of phantoms, results, table and plot.")
     chosen = parser.parse_args(arguments)
     settings = PRESETS[chosen.preset]
     _check_folder(chosen.out, settings)
@@ -30,8 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(settings: Settings, out: Path) -> dict[Arm, list[dict]]:
-    """All runs of a study, those that are there read from their files."""
-    # Late, so that `--help` and a wrong folder need no TensorFlow.
+    """Run a study, and return all runs. Finished runs are read from their files."""
+    # Imported here, so that `--help` and a wrong folder do not load TensorFlow.
     from benchmarks.resolution_study.data import load, phantoms
     from benchmarks.resolution_study.train import build, score, train
 
@@ -56,7 +58,7 @@ def _check_folder(out: Path, settings: Settings) -> None:
     path = out / "settings.json"
     wanted = json.loads(json.dumps(asdict(settings)))
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != wanted:
-        raise SystemExit(f"{out} holds a study with other settings, see {path}. Choose another --out.")
+        raise SystemExit(f"{out} has a study with other settings, see {path}. Choose another --out.")
     _write(path, wanted)
 
 

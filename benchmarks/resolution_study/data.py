@@ -1,4 +1,4 @@
-"""Phantoms as files, and the batches that one arm trains on."""
+"""The files of the phantoms, and the training batches of an arm."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,20 +10,25 @@ from benchmarks.resolution_study.settings import Arm, Settings
 from datasets.phantom import write_lits_folder
 from keras_spatial.volumes import hu_window, read_volume, resample_image, resample_labels, to_canonical
 
-# As nnU-Net does: one patch in three is laid around a foreground voxel.
+# As in nnU-Net, one patch in three is placed around a foreground voxel.
 _AROUND_FOREGROUND = 1 / 3
 
 
 @dataclass(frozen=True, eq=False)
 class Cases:
-    """Training cases at one resolution: images float32 `[n, X, Y, Z, 1]`, labels uint8 `[n, X, Y, Z]`."""
+    """Training cases at one resolution.
+
+    Attributes:
+        images: float32 `[n, X, Y, Z, 1]`.
+        labels: uint8 `[n, X, Y, Z]`.
+    """
 
     images: np.ndarray
     labels: np.ndarray
 
 
 def phantoms(folder: Path, settings: Settings) -> tuple[list[int], list[int]]:
-    """Write the phantoms unless they are there; return the numbers of training and test cases."""
+    """Write the phantoms unless they exist, and return the numbers of the training and test cases."""
     count = settings.train + settings.test
     if not all((folder / f"segmentation-{n}.nii.gz").exists() for n in range(count)):
         write_lits_folder(folder, count, seed=0, size=settings.native, difficulty=settings.difficulty)
@@ -31,7 +36,7 @@ def phantoms(folder: Path, settings: Settings) -> tuple[list[int], list[int]]:
 
 
 def load(folder: Path, numbers: list[int], resolution: int) -> Cases:
-    """Read and resample cases, with the functions of the data set and of inference."""
+    """Read and resample cases with the same functions as data sets and inference."""
     shape = (resolution,) * 3
     images, labels = [], []
     for number in numbers:
@@ -43,7 +48,7 @@ def load(folder: Path, numbers: list[int], resolution: int) -> Cases:
 
 
 def batches(cases: Cases, arm: Arm, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless training batches: cases in shuffled rounds, flipped at random along x, y and z."""
+    """Yield training batches without end: cases in shuffled rounds, flipped at random along x, y and z."""
     rng = np.random.default_rng(seed)
     while True:
         for index in rng.permutation(len(cases.images)):

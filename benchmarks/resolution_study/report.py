@@ -15,7 +15,7 @@ _COLOURS = ("#0f766e", "#c2410c")
 
 
 def table(results: Results) -> str:
-    """Markdown: mean over seeds and, after ±, the standard deviation between seeds."""
+    """The results as a Markdown table: the mean over seeds and, after ±, the standard deviation between seeds."""
     lines = [
         "| arm | seeds | liver Dice | lesion Dice | lesions found | liver ASSD, mm | s per update |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -31,7 +31,10 @@ def table(results: Results) -> str:
 
 
 def plot(results: Results, settings: Settings, path: Path) -> Path:
-    """Dice over resolution, every seed a dot, bars one standard deviation between seeds; and detection by size."""
+    """Plot Dice over resolution, and the detection of lesions by size, and return the path.
+
+    Every seed is a dot; error bars are one standard deviation between seeds.
+    """
     figure = Figure((10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     whole = {arm: runs for arm, runs in results.items() if arm.patch is None}

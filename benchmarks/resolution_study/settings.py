@@ -1,4 +1,4 @@
-"""What the study compares, as values."""
+"""The arms and settings of the study."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ class Arm:
     """One way of training and predicting.
 
     Attributes:
-        resolution: voxels along each axis to which volumes are resampled.
-        patch: edge of the patches that the network sees; None for the whole image.
+        resolution: the number of voxels along each axis to which volumes are resampled.
+        patch: the edge, in voxels, of the patches that the network sees; None if it sees the whole image.
     """
 
     resolution: int
@@ -21,30 +21,30 @@ class Arm:
 
     @property
     def input_size(self) -> int:
-        """Edge of what the network sees at once, voxels."""
+        """The edge of the network's input, in voxels."""
         return self.patch or self.resolution
 
     @property
     def batch_size(self) -> int:
-        """Images per update: as many patches as have the voxels of the whole image."""
+        """The number of images per update: with patches, as many as have the voxels of the whole image."""
         return 1 if self.patch is None else (self.resolution // self.patch) ** 3
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One study. Every arm has the same network, updates, learning-rate schedule, loss, flips, cases and seeds.
+    """The settings of a study. All arms have the same network, updates, schedule, loss, flips, cases and seeds.
 
     Attributes:
-        resolutions: of whole images.
-        patch: edge of patches at the highest resolution.
-        native: voxels along each axis of the phantoms, on whose grid everything is scored.
-        train, test: cases.
-        updates: of the weights; each sees one volume, or patches with as many voxels.
-        seeds: of weights, order and flips.
-        filters, levels: of the U-Net.
-        learning_rate: peak of the schedule.
-        partition_from: resolution from which images are split over a 2x2 mesh.
-        difficulty: of the phantoms.
+        resolutions: the resolutions of whole images.
+        patch: the edge, in voxels, of the patches at the highest resolution.
+        native: the number of voxels along each axis of the phantoms, on whose grid everything is scored.
+        train, test: the numbers of training and test cases.
+        updates: the number of updates of the weights; each sees one volume, or patches with as many voxels.
+        seeds: the seeds of weights, order and flips.
+        filters, levels: the number of filters of the U-Net's first level, and the number of its levels.
+        learning_rate: the highest learning rate of the schedule.
+        partition_from: the lowest resolution at which images are sharded over a 2x2 mesh.
+        difficulty: the difficulty of the phantoms.
     """
 
     resolutions: tuple[int, ...] = (32, 64, 96, 128)

@@ -16,12 +16,12 @@ from keras_spatial.evaluation import evaluate_case, summarise
 from keras_spatial.inference import Patches, segment
 from keras_spatial.volumes import read_volume
 
-# Made before TensorFlow does any work, since the number of logical CPU devices is fixed then.
+# Made before TensorFlow does any work, because the number of logical CPU devices is fixed from then on.
 DISTRIBUTION = ks.SpatialParallel(ks.device_mesh("rows:2, columns:2"), "x:rows, y:columns")
 
 
 def build(arm: Arm, settings: Settings) -> keras.Model:
-    """The network of an arm, compiled; split over the mesh where the settings say so."""
+    """The compiled network of an arm, partitioned over the mesh if the settings say so."""
     network = _network(arm, settings)
     if arm.patch is None and arm.resolution >= settings.partition_from:
         network = ks.partition(network, DISTRIBUTION)
@@ -34,10 +34,10 @@ def build(arm: Arm, settings: Settings) -> keras.Model:
 
 
 def train(model: keras.Model, cases: Cases, arm: Arm, settings: Settings, seed: int) -> dict[str, float]:
-    """Train from fresh weights of this seed.
+    """Train from fresh weights with this seed.
 
     Returns:
-        Seconds in all, median seconds per update, loss averaged over the last tenth of the updates.
+        The seconds of the training, the median seconds per update, and the mean loss of the last tenth of the updates.
     """
     keras.utils.set_random_seed(seed)
     model.set_weights(_network(arm, settings).get_weights())
@@ -64,7 +64,7 @@ def train(model: keras.Model, cases: Cases, arm: Arm, settings: Settings, seed: 
 
 
 def score(model: keras.Model, folder: Path, numbers: list[int], arm: Arm) -> dict:
-    """LiTS metrics of the test cases on their own grids."""
+    """The LiTS metrics of the test cases, on their own grids."""
     patches = None if arm.patch is None else Patches(grid=(arm.resolution, arm.resolution, arm.resolution))
     found = []
     started = time.perf_counter()

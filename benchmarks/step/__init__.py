@@ -1,1 +1,1 @@
-"""The same U-Net's training step in JAX and PyTorch, and here: see `benchmarks/step/__main__.py`."""
+"""The training step of the same U-Net here, in JAX and in PyTorch: see `benchmarks/step/__main__.py`."""

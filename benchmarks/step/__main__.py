@@ -1,10 +1,10 @@
-"""The U-Net's training step here, in plain Keras, in JAX and in PyTorch, on the same cores, in turns.
+"""The training step of a U-Net here, in plain Keras, in JAX and in PyTorch, on the same cores, in turns.
 
     python -m benchmarks.step --jax-python <python with jax> --torch-python <python with torch>
 
-Each peer runs in an environment of its own (`pip install jax`; `pip install torch`). All start from the same weights
-and must find the same loss before anything is reported. JAX and this package split x and y over a 2x2 mesh of CPU
-devices; PyTorch runs on one. NVIDIA PhysicsNeMo's ShardTensor is not among them: see docs/planning.md.
+Each peer runs in its own environment (`pip install jax`; `pip install torch`). All of them start from the same weights
+and must compute the same loss before anything is reported. JAX and this package shard x and y over a 2x2 mesh of CPU
+devices; PyTorch runs on one device. NVIDIA PhysicsNeMo's ShardTensor is not included: see docs/planning.md.
 """
 
 import argparse
@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 
 
 def commands(jax: str | None, torch: str | None) -> dict[str, list[str]]:
-    """Command lines but for the case, by variant."""
+    """The command line of each variant, with `{case}` in place of the case."""
     found = {f"ours {mesh}": [sys.executable, "-m", "benchmarks.step.ours", "{case}", mesh] for mesh in ("1x1", "2x2")}
     found["keras"] = [sys.executable, "-m", "benchmarks.step.ours", "{case}", "keras"]
     if jax:
@@ -74,13 +74,13 @@ def rows_of(figures: dict[str, dict[str, float]]) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=96, help="voxels along each axis")
-    parser.add_argument("--filters", type=int, default=8)
-    parser.add_argument("--levels", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3, help="measured after the first")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each")
-    parser.add_argument("--jax-python", help="an interpreter with JAX")
-    parser.add_argument("--torch-python", help="an interpreter with PyTorch")
+    parser.add_argument("--size", type=int, default=96, help="The number of voxels along each axis.")
+    parser.add_argument("--filters", type=int, default=8, help="The number of filters of the U-Net's first level.")
+    parser.add_argument("--levels", type=int, default=3, help="The number of levels of the U-Net.")
+    parser.add_argument("--steps", type=int, default=3, help="The number of steps measured after the first one.")
+    parser.add_argument("--rounds", type=int, default=3, help="The number of processes of each variant.")
+    parser.add_argument("--jax-python", help="The path of a Python interpreter with JAX.")
+    parser.add_argument("--torch-python", help="The path of a Python interpreter with PyTorch.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         case = Case(arguments.size, arguments.filters, arguments.levels, 3, arguments.steps, folder)

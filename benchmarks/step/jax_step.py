@@ -1,10 +1,10 @@
-"""The step with JAX, its partitioner spreading x and y over a mesh of CPU devices. Runs in an environment with JAX."""
+"""The step with JAX, whose partitioner shards x and y over a mesh of CPU devices. It needs an environment with JAX."""
 
 import os
 import sys
 
 ROWS, COLUMNS = map(int, sys.argv[2].split("x"))
-# JAX reads it when it is imported.
+# JAX reads this variable when it is imported.
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={ROWS * COLUMNS}"
 
 # ruff: noqa: E402
@@ -29,7 +29,7 @@ def normalized(x, gamma, beta):
 
 
 def upsampled(x, kernel):
-    # Keras keeps the kernel of a transposed convolution as [..., out, in].
+    # Keras stores the kernel of a transposed convolution as [..., out, in].
     kernel = jnp.swapaxes(jnp.flip(kernel, (0, 1, 2)), 3, 4)
     return lax.conv_general_dilated(
         x, kernel, (1, 1, 1), [(1, 1)] * 3, lhs_dilation=(2, 2, 2), dimension_numbers=LAYOUT

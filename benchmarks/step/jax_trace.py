@@ -1,11 +1,11 @@
-"""Seconds to JAX's first step of four 3³ convolutions, forward and backward, on a mesh of CPU devices."""
+"""The seconds to JAX's first step of four 3³ convolutions, forward and backward, on a mesh of CPU devices."""
 
 import os
 import sys
 import time
 
 ROWS, COLUMNS = map(int, sys.argv[1].split("x"))
-# JAX reads it when it is imported.
+# JAX reads this variable when it is imported.
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={ROWS * COLUMNS}"
 
 # ruff: noqa: E402

@@ -1,6 +1,6 @@
-"""What the peers share: the sizes of the network, and the files through which weights and results pass.
+"""Code that the peers share: the sizes of the network, and the files with weights and results.
 
-Imports nothing but NumPy, so that each peer's own environment can use it.
+It imports nothing but NumPy, so that it works in each peer's environment.
 """
 
 import json
@@ -18,13 +18,14 @@ SLOPE, EPSILON = 0.1, 1e-6
 
 @dataclass(frozen=True)
 class Case:
-    """One network and image, and where its weights are.
+    """A network, an image, and the folder of its weights.
 
     Attributes:
-        size: voxels along each axis.
-        filters, levels, classes: of the U-Net, with two normalized convolutions per level and side.
-        steps: measured after the first.
-        folder: holds `weights.npz`, `image.npy`, `label.npy`.
+        size: the number of voxels along each axis.
+        filters, levels, classes: the sizes of the U-Net, which has two normalized convolutions per level in encoder and
+            decoder.
+        steps: the number of steps measured after the first one.
+        folder: the folder with `weights.npz`, `image.npy` and `label.npy`.
     """
 
     size: int
@@ -35,7 +36,7 @@ class Case:
     folder: str
 
     def load(self) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-        """Weights by `layer/variable`, the image `[1, n, n, n, 1]` and its labels `[1, n, n, n]`."""
+        """The weights by `layer/variable`, the image `[1, n, n, n, 1]` and its labels `[1, n, n, n]`."""
         folder = Path(self.folder)
         with np.load(folder / "weights.npz") as weights:
             return dict(weights), np.load(folder / "image.npy"), np.load(folder / "label.npy")
@@ -62,11 +63,11 @@ def report(step, case: Case, **more) -> None:
 
 
 def cpu() -> float:
-    """Seconds of processor time so far, of all threads."""
+    """The processor time of all threads so far, in seconds."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
 def peak() -> float:
-    """Peak resident memory so far, MB."""
+    """The peak resident memory so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

@@ -13,7 +13,7 @@ from keras_spatial.model import plain
 
 
 def build(case: Case) -> keras.Model:
-    """The network, compiled: cross-entropy, plain gradient descent with a rate so small that losses stay comparable."""
+    """The compiled network: cross-entropy, and gradient descent with a rate so low that losses stay comparable."""
     keras.utils.set_random_seed(0)
     shape = (case.size,) * 3 + (1,)
     model = plain(ks.models.UNet3D(shape, case.classes, filters=case.filters, levels=case.levels, dropout=0.0))
@@ -23,7 +23,7 @@ def build(case: Case) -> keras.Model:
 
 
 def write(case: Case) -> None:
-    """The weights, an image and labels for all."""
+    """Write the weights, an image and labels for all peers."""
     model = build(case)
     generator = np.random.default_rng(0)
     np.savez(f"{case.folder}/weights.npz", **{v.path: v.numpy() for v in model.trainable_variables})

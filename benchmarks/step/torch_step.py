@@ -1,4 +1,4 @@
-"""The step with PyTorch on one device, channels last. Runs in an environment with PyTorch."""
+"""The step with PyTorch on one device, channels last. It needs an environment with PyTorch."""
 
 import torch
 from network import EPSILON, SLOPE, Case, case_from_arguments, report

@@ -1,6 +1,6 @@
-"""Feeding partitioned models: block-wise data sets read part by part, in step across processes, and augmented.
+"""Feeding partitioned models: block-wise data sets, read part by part, in step across processes, with augmentation.
 
-Needs TensorFlow Datasets and SciPy (the extras `app` and `medical`).
+This package needs TensorFlow Datasets and SciPy (the extras `app` and `medical`).
 """
 
 from keras_spatial.data.augment import NNUNET, PAPER, STRONG, Augmentation, Transform

@@ -1,8 +1,8 @@
-"""Augmentation of partitioned volumes: the list of Hou et al. (arXiv 1909.03108) and of its released code.
+"""Augmentation of partitioned volumes with the transforms of Hou et al. (arXiv 1909.03108) and of its released code.
 
-One seed per example decides a transform of the whole volume. A part then computes just its own voxels of the result, by
-reading the voxels that land in it: the mirror-image part for a flip, a neighbourhood for a shift or a shear. Together
-the parts are the transform of the whole, whatever the partition.
+The seed of an example determines a transform of the whole volume. Each part then computes only its own voxels of the
+result, by reading the voxels that land in it: the opposite part for a flip, a neighbourhood for a shift or a shear.
+Together the parts are the transform of the whole volume, whatever the partition.
 """
 
 import dataclasses
@@ -20,25 +20,40 @@ Read = Callable[[Box], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Which transforms are drawn, and how strong. Intensities are the network's: of a windowed CT 1 is 1024 HU, of a
-    z-score 1 is a standard deviation.
+    """Which transforms are drawn, and how strong they are.
+
+    Intensities are those that the network gets: 1 is 1024 HU for a windowed CT, and a standard deviation for a z-score.
 
     Attributes:
-        flips: mirror x, y and z, each with probability 1/2; or a text with some of the axes, such as "x" where left and
-            right may be exchanged, but not front and back.
-        rotation: turn by 180 degrees about z, with probability 1/2.
-        translation: largest shift along each axis, as a share of its length.
-        shear: largest shear: shift along x and y as a share of the distance along the next axis from the centre.
-        intensity_scale: largest relative change of the intensity of a class; each class draws its own.
-        intensity_shift: largest shift of the intensity of a class; each class draws its own.
-        noise: largest standard deviation of the noise, on two scales: single voxels, and cubes of four voxels an axis.
-        corruption: probability that the voxels outside the liver (label 0) get strong noise, of standard deviation 0.1.
-        classes: number of classes, for the changes of intensity.
-        angle: largest turn about each axis, in radians; voxels should be cubes.
-        zoom: largest relative change of size: 0.3 draws factors from 1 / 1.3 to 1.3.
-        gamma: largest change of the exponent of the intensity: 0.5 draws exponents from 1 / 1.5 to 1.5.
-        occasional: probability of each of turn, zoom and gamma.
-        bounds: lowest and highest intensity, beyond which values are clipped; None for z-scores, which have none.
+        flips: whether to mirror x, y and z, each with probability 1/2; or a text with some of the axes, such as "x" if
+            left and right may be exchanged, but not front and back.
+        rotation: whether to rotate by 180 degrees about z, with probability 1/2.
+        translation: the largest shift along each axis, as a fraction of the axis's length.
+        shear: the largest shear, which is the shift along x (y) as a fraction of the distance from the centre along y
+            (z).
+        intensity_scale: the largest relative change of the intensity of a class; each class draws its own.
+        intensity_shift: the largest shift of the intensity of a class; each class draws its own.
+        noise: the largest standard deviation of the noise, which is drawn for single voxels and for cubes of 4x4x4
+            voxels.
+        corruption: the probability that the voxels outside the liver (label 0) get strong noise with a standard
+            deviation of 0.1.
+        classes: the number of classes, for the changes of intensity.
+        angle: the largest rotation about each axis, in radians; voxels should be cubes.
+        zoom: the largest relative change of size; 0.3 draws factors from 1 / 1.3 to 1.3.
+        gamma: the largest change of the exponent of the intensity; 0.5 draws exponents from 1 / 1.5 to 1.5.
+        occasional: the probability of each of rotation by `angle`, zoom and gamma.
+        bounds: the lowest and the highest intensity, to which values are clipped; None for z-scores, which have no
+            bounds.
+
+    Raises:
+        ValueError: if an attribute is out of range.
+
+    Example:
+
+    ```python
+    transform = ks.data.Augmentation(flips="x", noise=0.02).draw(seed=7)
+    image, label = transform.apply(read, box, shape)
+    ```
     """
 
     flips: bool | str = True
@@ -57,8 +72,8 @@ class Augmentation:
     bounds: tuple[float, float] | None = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        shares = ("translation", "shear", "intensity_scale", "intensity_shift", "noise", "corruption")
-        for field in (*shares, "angle", "zoom", "gamma", "occasional"):
+        fractions = ("translation", "shear", "intensity_scale", "intensity_shift", "noise", "corruption")
+        for field in (*fractions, "angle", "zoom", "gamma", "occasional"):
             value = getattr(self, field)
             if not 0 <= value <= 1:
                 raise ValueError(f"{field}: expected a number from 0 to 1. Received: {value!r}")
@@ -68,14 +83,14 @@ class Augmentation:
             raise ValueError(f"bounds: expected a lowest and a highest value, or None. Received: {self.bounds!r}")
         if self.gamma and (self.bounds is None or self.bounds[0] < 0):
             raise ValueError(
-                f"gamma: expected bounds from 0, for it is an exponent. Received: gamma={self.gamma}, "
-                f"bounds={self.bounds}"
+                f"gamma: expected bounds that begin at 0 or above, because gamma is an exponent. Received: "
+                f"gamma={self.gamma}, bounds={self.bounds}"
             )
         if self.classes < 1:
             raise ValueError(f"classes: expected at least 1. Received: {self.classes!r}")
 
     def draw(self, seed: int) -> "Transform":
-        """The transform of one example; the same seed gives the same transform on every process."""
+        """Draw the transform of one example. The same seed gives the same transform in every process."""
         bits = iter(hashed(np.arange(32 + 2 * self.classes, dtype=np.uint64), seed).tolist())
 
         def uniform(bound: float) -> float:
@@ -103,7 +118,7 @@ class Augmentation:
             scale=tuple(1 + uniform(self.intensity_scale) for _ in range(self.classes)),
             shift=tuple(uniform(self.intensity_shift) for _ in range(self.classes)),
             seed=next(bits),
-            # After all others, so that a list without them draws what it always has.
+            # These are drawn last, so that an augmentation without them still draws the same numbers as before.
             angles=(uniform(self.angle), uniform(self.angle), uniform(self.angle)) if drawn() else (0.0, 0.0, 0.0),
             zoom=factor(self.zoom),
             gamma=factor(self.gamma),
@@ -113,7 +128,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Transform:
-    """One drawn transform: geometry first, then intensity of each class, then noise. See `Augmentation`."""
+    """One drawn transform: first geometry, then the intensity of each class, then noise. See `Augmentation`."""
 
     flips: tuple[bool, bool, bool] = (False, False, False)
     translation: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -129,15 +144,16 @@ class Transform:
     bounds: tuple[float, float] | None = (0.0, 1.0)
 
     def apply(self, read: Read, box: Box, shape: Index) -> tuple[np.ndarray, np.ndarray]:
-        """The voxels of `box` of the transformed volume.
+        """Compute the voxels of `box` of the transformed volume.
 
         Args:
-            read: gives image `[x, y, z, channels]` and label `[x, y, z]` of a box of the original.
-            box: of the result.
-            shape: voxels of the whole volume.
+            read: a function that reads a box of the original volume: the image `[x, y, z, channels]` and the label
+                `[x, y, z]`.
+            box: a box of the result, in voxels.
+            shape: the shape of the whole volume, in voxels.
 
         Returns:
-            Image float32 `[x, y, z, channels]` within the bounds and label uint8 `[x, y, z]`.
+            The image, float32 `[x, y, z, channels]` within the bounds, and the label, uint8 `[x, y, z]`.
         """
         mirrored = _mirror(box, shape, self.flips)
         axes = tuple(axis for axis, flip in enumerate(self.flips) if flip)
@@ -153,13 +169,13 @@ class Transform:
         matrix = matrix @ _turn(self.angles) / self.zoom
         centre = (np.array(shape) - 1) / 2
         offset = centre - matrix @ centre + np.array(self.translation) * shape
-        # The original voxels that land in the box, with a voxel around for the interpolation.
+        # The original voxels that land in the box, with one more voxel on each side for the interpolation.
         corners = np.array(np.meshgrid(*zip(box.start, np.array(box.stop) - 1, strict=True))).reshape(3, -1)
         places = matrix @ corners + offset[:, None]
         low = np.clip(np.floor(places.min(1)).astype(int) - 1, 0, np.array(shape) - 1)
         high = np.clip(np.ceil(places.max(1)).astype(int) + 2, low + 1, shape)
         image, label = read(Box(tuple(low.tolist()), tuple(high.tolist())))
-        # Positions are computed in the coordinates of the whole volume, so that they round alike in every part.
+        # Positions are computed in the coordinates of the whole volume, so that they are rounded alike in every part.
         index = np.meshgrid(*(np.arange(a, b) for a, b in zip(box.start, box.stop, strict=True)), indexing="ij")
         inside = np.ones(box.shape, bool)
         positions = []
@@ -175,7 +191,7 @@ class Transform:
             axis=-1,
         )
         marked = ndimage.map_coordinates(label, positions, order=0, mode="nearest")
-        # What comes from outside the volume is 0: air in a windowed CT, the mean of a z-score.
+        # Voxels from outside the volume are 0: air in a windowed CT, the mean of a z-score.
         return np.where(inside[..., None], moved, 0).astype(np.float32), np.where(inside, marked, 0).astype(np.uint8)
 
     def _intensity(self, image: np.ndarray, label: np.ndarray, box: Box) -> np.ndarray:
@@ -201,7 +217,7 @@ class Transform:
 
 
 def _turn(angles: tuple[float, float, float]) -> np.ndarray:
-    """The rotation about x, then y, then z, each by its angle in radians: float64 `[3, 3]`."""
+    """The matrix, float64 `[3, 3]`, of a rotation about x, then y, then z, each by its angle in radians."""
     result = np.eye(3)
     for axis, angle in enumerate(angles):
         if angle:
@@ -222,13 +238,14 @@ def _mirror(box: Box, shape: Index, flips: tuple[bool, bool, bool]) -> Box:
 
 
 PAPER = Augmentation()
-"""The default of the released code: three flips and half a turn about z, nothing else."""
+"""The default of the released code: only flips along the three axes and half a turn about z."""
 
 STRONG = dataclasses.replace(
     PAPER, translation=0.05, shear=0.1, intensity_scale=0.05, intensity_shift=0.03, noise=0.03, corruption=0.2
 )
-"""Everything on that list, at strengths that leave the anatomy plausible; ours, as the paper states none."""
+"""All transforms of the released code. The paper states no strengths; ours keep the anatomy plausible."""
 
 NNUNET = Augmentation(rotation=False, angle=0.52, zoom=0.3, gamma=0.5, noise=0.03, occasional=0.3)
-"""A list like nnU-Net's (Isensee et al., Nature Methods 18, 2021): turns by up to 30 degrees, zoom, gamma, noise and
-mirror images; without its blur and low resolution, which read beyond a part, and contrast, which reads the whole."""
+"""Transforms like nnU-Net's (Isensee et al., Nature Methods 18, 2021): rotations by up to 30 degrees, zoom, gamma,
+noise and flips. Its blur and low resolution, which read beyond a part, and its contrast, which reads the whole volume,
+are left out."""

@@ -1,4 +1,4 @@
-"""Random numbers by position: any part of a random volume can be computed by itself, on any process, in any order."""
+"""Random numbers by position: any part of a random volume can be computed on its own, in any process and order."""
 
 from collections.abc import Sequence
 
@@ -6,19 +6,19 @@ import numpy as np
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _64 = 0xFFFFFFFFFFFFFFFF
-# Positions per axis: 2^20, more than any image has.
+# There are 2^20 positions along each axis, more than any image has.
 _BITS = 20
 
 
 def hashed(values: np.ndarray, seed: int) -> np.ndarray:
-    """SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
+    """Hash integers by SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
 
     Args:
-        values: uint64, any shape.
+        values: a uint64 array of any shape.
         seed: any integer.
 
     Returns:
-        uint64, same shape: 64 random bits for each value, the same on every machine.
+        A uint64 array of the same shape with 64 random bits for each value, the same on every machine.
     """
     with np.errstate(over="ignore"):
         z = values * np.uint64(_GOLDEN) + np.uint64((seed * _GOLDEN) & _64)
@@ -28,16 +28,16 @@ def hashed(values: np.ndarray, seed: int) -> np.ndarray:
 
 
 def normal(seed: int, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
-    """Near-normal white noise, mean 0 and variance 1, of the voxels from `start` to `stop` of an unbounded volume.
+    """Nearly normal white noise, with mean 0 and variance 1, for the voxels `start` to `stop` of an unbounded volume.
 
-    The sum of four uniform 16-bit numbers for each voxel, so that no library's logarithm is involved.
+    It is the sum of four uniform 16-bit numbers for each voxel, so that it does not depend on a library's logarithm.
 
     Args:
-        seed: chooses the volume.
-        start, stop: three integers from 0 to 2^20 each; `stop` lies behind the last voxel.
+        seed: the seed, which selects the volume.
+        start, stop: three integers from 0 to 2^20 each; `stop` is one after the last voxel.
 
     Returns:
-        float32 `[stop - start]`.
+        A float32 array of shape `stop - start`.
     """
     x, y, z = (np.arange(a, b).astype(np.uint64) for a, b in zip(start, stop, strict=True))
     key = (x[:, None, None] << np.uint64(2 * _BITS)) + (y[:, None] << np.uint64(_BITS)) + z

@@ -1,4 +1,4 @@
-"""A `tf.data` pipeline for `model.fit` from a block-wise data set, in step across processes."""
+"""`load`: a `tf.data` pipeline from a block-wise data set for `model.fit`, in step across processes."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -20,11 +20,17 @@ def part_of(distribution: SpatialParallel, coordinates: Mapping[str, int]) -> Pa
     """The part of each image and batch that the device at a mesh coordinate holds.
 
     Args:
-        distribution: mesh and layout.
-        coordinates: index along each mesh axis, such as `{"rows": 1, "columns": 0}`.
+        distribution: the mesh and layout.
+        coordinates: the index along each mesh axis, such as `{"rows": 1, "columns": 0}`.
 
     Raises:
         ValueError: if a mesh axis of the layout is missing.
+
+    Example:
+
+    ```python
+    dataset = ks.data.load(folder, "train", part=ks.data.part_of(distribution, {"rows": 1, "columns": 0}))
+    ```
     """
     layout = distribution.layout
     missing = sorted(set(layout.values()) - set(coordinates))
@@ -39,15 +45,15 @@ def part_of(distribution: SpatialParallel, coordinates: Mapping[str, int]) -> Pa
 
 
 def order(cases: int, epoch: int, seed: int | None) -> np.ndarray:
-    """The order of the cases in an epoch, a function of its arguments alone, on every machine.
+    """The order of the cases in an epoch. It depends only on the arguments and is the same on every machine.
 
     Args:
-        cases: how many.
-        epoch: from 0.
-        seed: None for the stored order.
+        cases: the number of cases.
+        epoch: the number of the epoch, from 0.
+        seed: the seed of the order; None for the order in which cases are stored.
 
     Returns:
-        int64 `[cases]`, a permutation.
+        A permutation, int64 `[cases]`.
     """
     if seed is None:
         return np.arange(cases)
@@ -69,44 +75,55 @@ def load(
     distribution: SpatialParallel | None = None,
     size: Sequence[int] | None = None,
 ) -> tf.data.Dataset:
-    """Batches of (image, label) of one part of a data set.
+    """Load batches of (image, label) of one part of a data set.
 
-    Step s of every process holds the same cases, whatever its part, for the order depends on `seed` and the epoch
-    alone. A run that resumes at step s passes `first_step=s` and continues exactly as it would have, without reading
-    what came before.
+    In every process, step s has the same cases, whatever the process's part, because the order depends only on `seed`
+    and the epoch. A run that resumes at step s passes `first_step=s` and continues exactly as it would have, without
+    reading the earlier batches.
 
     Args:
-        builder: a TFDS builder or the folder of a built data set, see `Store`.
+        builder: a TFDS builder, or the folder of a built data set; see `Store`.
         split: "train", "validation" or "test".
-        batch_size: cases in a global batch; a part of a batch axis of n reads 1/n of them.
-        part: which blocks to read; the default is whole images. See `part_of`.
-        shuffle: a new order in each epoch.
-        seed: of the order and the augmentation.
-        epochs: how many times over; None without end.
-        first_step: how many batches to leave out.
-        augmentation: drawn anew for each case in each epoch.
-        drop_remainder: leave out the last batch of an epoch where it is short.
-        parallel: cases read at a time.
-        distribution: of the model that is fed: each process reads only the blocks that its devices hold.
-        size: voxels along x, y and z that every image gets, for images of differing sizes. A smaller image lies in the
-            middle of zeros; of a larger one each example is a part of this size, at a place that is drawn anew in each
-            epoch when the order is shuffled, and the middle otherwise. The third element of a batch then weighs the
-            voxels: 1 in the image, 0 beyond it, so that losses and metrics count none of the padding. Any partition
-            of this size can be read; a stored block that its box touches is read whole.
+        batch_size: the number of cases in a global batch. If the batch axis is split into n parts, a part reads 1/n of
+            them.
+        part: the part of each image and batch to read; by default whole images and batches. See `part_of`.
+        shuffle: whether each epoch has a new order.
+        seed: the seed of the order and of the augmentation.
+        epochs: the number of epochs; None for an endless data set.
+        first_step: the number of batches to skip.
+        augmentation: the augmentation, which draws a new transform for each case in each epoch.
+        drop_remainder: whether to drop the last batch of an epoch if it has fewer cases.
+        parallel: the number of batches that are read at the same time.
+        distribution: the distribution of the model that is fed. Each process then reads only the blocks of its own
+            devices.
+        size: the number of voxels along x, y and z that every image gets, for images of different sizes. A smaller
+            image is put into the middle of zeros. From a larger image, each example is a box of this size: if the order
+            is shuffled, at a position that is drawn again in each epoch, otherwise in the middle. Batches then have a
+            third element, the weights of the voxels: 1 inside the image and 0 beyond it, so that losses and metrics
+            ignore the padding. Any partition of this size can be read; stored blocks that its box touches are read
+            whole.
 
     Returns:
-        A data set of image float32 `[batch, x, y, z, channels]` and label uint8 `[batch, x, y, z]`, with `size` also
-        weights float32 `[batch, x, y, z]`; with a distribution all are `ks.LocalBlocks` of these shapes.
+        A data set of images, float32 `[batch, x, y, z, channels]`, and labels, uint8 `[batch, x, y, z]`; with `size`
+        also of weights, float32 `[batch, x, y, z]`. With a distribution, all of them are `ks.LocalBlocks` of these
+        shapes.
 
     Raises:
-        StoreError: if the data set is not stored in blocks that make up the part, or its images differ in size and do
-            not fit into one batch.
+        StoreError: if the part is not a union of stored blocks, or the images differ in size and so cannot form a
+            batch.
         ValueError: if the batch size is not a multiple of the parts of the batch axis, or an argument is out of range.
+
+    Example:
+
+    ```python
+    dataset = ks.data.load("data/lits/64/1.1.0", "train", batch_size=2, shuffle=True, distribution=distribution)
+    model.fit(dataset)
+    ```
     """
     store = builder if isinstance(builder, Store) else Store(builder, split)
     if distribution is not None:
         if part != Part():
-            raise ValueError(f"The distribution says which part is read: leave part out. Received: part={part}")
+            raise ValueError(f"The distribution determines which part is read: do not pass part. Received: part={part}")
         load_part = functools.partial(
             load, store, split, batch_size, shuffle=shuffle, seed=seed, epochs=epochs, first_step=first_step
         )
@@ -122,13 +139,14 @@ def load(
         raise ValueError(f"batch_size: expected a multiple of {part.batch_of}. Received: {batch_size}")
     if (epochs is not None and epochs < 1) or first_step < 0:
         raise ValueError(
-            f"expected epochs from 1 or None, first_step from 0. Received: epochs={epochs}, first_step={first_step}"
+            "expected epochs to be at least 1 or None, and first_step at least 0. "
+            f"Received: epochs={epochs}, first_step={first_step}"
         )
     static = store.static_shape if size is None else tuple(int(n) for n in size)
     if None in static and batch_size > 1:
         raise StoreError(
-            f"batch_size: expected 1, for the images differ in size; pass size=, such as the largest image's. "
-            f"Received: {batch_size}, {static}"
+            f"batch_size: expected 1, because the images differ in size; or pass size=, such as that of the largest "
+            f"image. Received: {batch_size}, {static}"
         )
     short = store.cases % batch_size
     if short and not drop_remainder and short % part.batch_of:
@@ -147,7 +165,7 @@ def load(
         ]
         share = len(cases) // part.batch_of
         mine = range(part.batch_index * share, (part.batch_index + 1) * share)
-        # The example's own number decides its transform: the same in every process.
+        # The number of an example determines its transform, so that it is the same in every process.
         return [(int(cases[i]), epoch * store.cases + position * batch_size + i) for i in mine]
 
     draw = seed if shuffle else None
@@ -179,7 +197,7 @@ def load(
 
 
 def _blocks(distribution: SpatialParallel, load_part: Callable[..., tf.data.Dataset]) -> tf.data.Dataset:
-    """Image and label as the blocks of this process's devices; what several of them hold is read once."""
+    """Images and labels as the blocks of this process's devices; a part that several of them hold is read once."""
     held = [part_of(distribution, place) for place in distribution.runtime.local_coordinates()]
     parts = list(dict.fromkeys(held))
     places = [parts.index(part) for part in held]
@@ -194,11 +212,11 @@ def _blocks(distribution: SpatialParallel, load_part: Callable[..., tf.data.Data
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an image of `shape` voxels lies in a box of another size.
+    """Where an image lies in a box of another size.
 
     Attributes:
-        shape: of the image.
-        start: its first voxel, in voxels of the box; negative where the image begins before the box.
+        shape: the shape of the image, in voxels.
+        start: the position of the image's first voxel in the box; negative if the image begins before the box.
     """
 
     shape: Index
@@ -206,7 +224,7 @@ class Placement:
 
     @classmethod
     def of(cls, shape: Index, size: Sequence[int], seed: int | None, number: int) -> "Placement":
-        """An image that is padded around, or cut at a place that example `number` of a seed draws; None: the middle."""
+        """Pad an image evenly, or crop it at a position drawn for example `number`; without a seed, in the middle."""
         bits = hashed(np.arange(3, dtype=np.uint64) + np.uint64(3 * number), (seed or 0) + 2)
         start = [
             (m - n) // 2 if m >= n or seed is None else -int(draw % np.uint64(n - m + 1))
@@ -215,7 +233,7 @@ class Placement:
         return cls(shape, (start[0], start[1], start[2]))
 
     def inside(self, box: Box) -> Box | None:
-        """The voxels of the image that lie in a box of the whole, counted from the image's first; None for none."""
+        """The voxels of the image that lie in `box`, counted from the image's first voxel; None if there are none."""
         pairs = [
             (max(a - s, 0), min(b - s, n))
             for a, b, s, n in zip(box.start, box.stop, self.start, self.shape, strict=True)
@@ -236,7 +254,7 @@ def _sized(
     number: int,
     draw: int | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image, label and weights of a part of an example that is brought to `size`."""
+    """The image, the label and the weights of a part of an example, after it is padded or cropped to `size`."""
     shape, box = store.shape(case), part.box(size)
     placement = Placement.of(shape, size, draw, number)
     image = np.zeros((*box.shape, store.channels), np.float32)

@@ -1,4 +1,4 @@
-"""Opening the folder of a built data set: what is missing or damaged in it is named."""
+"""Open the folder of a built data set, with errors that name what is missing or damaged in it."""
 
 import os
 from collections.abc import Iterator
@@ -8,39 +8,48 @@ from typing import Any
 
 
 class StoreError(ValueError):
-    """A data set is missing, damaged, or not stored in blocks that can be read as asked."""
+    """A data set is missing or damaged, or is not stored in blocks from which the wanted part can be read."""
 
 
 def open_builder(folder: str | os.PathLike) -> Any:
-    """The TFDS builder of a data set on disk.
+    """Make the TFDS builder of a data set on disk.
 
-    A data set names the Python classes of its features, which TFDS imports: open only data sets that you trust as you
-    would trust a program.
+    A data set names the Python classes of its features, and TFDS imports them: open only data sets that you trust as
+    you would trust a program.
 
     Args:
-        folder: with `dataset_info.json` and `features.json`, such as `data/lits/64/1.1.0`.
+        folder: a folder with `dataset_info.json` and `features.json`, such as `data/lits/64/1.1.0`.
+
+    Returns:
+        A `tfds.core.DatasetBuilder`.
 
     Raises:
         StoreError: if one of these files, or `metadata.json`, is missing or damaged.
+
+    Example:
+
+    ```python
+    builder = ks.data.open_builder("data/lits/64/1.1.0")
+    ```
     """
-    # Only reading TFDS's folders needs it; the package itself does not.
+    # Imported here because only this function needs TFDS.
     import tensorflow_datasets as tfds
 
     with named(folder):
         builder = tfds.builder_from_directory(str(folder))
-        # What TFDS reads late, it reads here.
+        # TFDS reads these lazily; reading them here makes it find damaged files now.
         _ = builder.info.metadata, builder.info.features, dict(builder.info.splits)
         return builder
 
 
 @contextmanager
 def named(folder: str | os.PathLike) -> Iterator[None]:
-    """Raise what the body finds wrong with a data set's files as a StoreError with the folder's name."""
+    """Turn errors of the `with` block about a data set's files into a `StoreError` that names the folder."""
     try:
         yield
     except StoreError:
         raise
-    # TFDS lets through whatever JSON, protobuf and its own asserts raise on damaged files.
+    # For damaged files, TFDS passes on whatever JSON, protobuf and its own asserts raise.
     except Exception as error:
         missing = [
             name for name in ("dataset_info.json", "features.json") if not (Path(os.fspath(folder)) / name).is_file()

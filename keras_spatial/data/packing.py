@@ -1,6 +1,6 @@
-"""How the data sets store arrays: compressed in one process, a Beam worker, and written by another, as they are.
+"""How the data sets store arrays: one process, a Beam worker, compresses them, and another writes the bytes unchanged.
 
-Needs the extras `app` and `medical`.
+This module needs the extras `app` and `medical`.
 """
 
 import math
@@ -13,7 +13,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from isal import isal_zlib
 
-# On CT blocks as small as zlib's own default, 6, and made in a twentieth of its time: see benchmarks/input.py.
+# For CT blocks it gives streams as small as those of zlib's default level 6, in a twentieth of the time: see
+# benchmarks/input.py.
 _LEVEL = 2
 # Deflate cannot compress better than 1:1032.
 DEFLATE_LIMIT = 1032
@@ -28,19 +29,20 @@ class Packed:
 
 
 def pack(array: np.ndarray) -> Packed:
-    """Compress an array."""
+    """Compress an array of any shape and dtype."""
     return Packed(isal_zlib.compress(np.ascontiguousarray(array), _LEVEL), array.shape)
 
 
-# TFDS finds the class by the name in features.json, and imports this module to read a data set.
+# TFDS finds this class by its name in features.json, and imports this module to read a data set.
 class PackedTensor(tfds.features.Tensor):
-    """`tfds.features.Tensor(encoding="zlib")`, stored in another data type than it is read in.
+    """A `tfds.features.Tensor(encoding="zlib")` that is stored in another data type than it is read in.
 
     Args:
-        shape: None for sizes that differ from example to example.
-        dtype: what a reader gets.
-        stored: what is compressed; every value has to be exact in it.
-        names: what the values 0, 1, ... stand for, where they are class numbers; the attribute `names`.
+        shape: the shape of the tensor, with None for sizes that differ from example to example.
+        dtype: the data type that a reader gets.
+        stored: the data type that is compressed. It must represent every value exactly.
+        names: the names of the classes 0, 1, ..., if the values are class numbers; also available as the attribute
+            `names`.
     """
 
     def __init__(self, *, shape: tuple[int | None, ...], dtype: Any, stored: Any, names: Sequence[str] = ()):
@@ -62,10 +64,10 @@ class PackedTensor(tfds.features.Tensor):
         return {"shape": list(self.shape), **types, **({"names": self.names} if self.names else {})}
 
     def encode_example(self, example_data: Packed | np.ndarray) -> Any:
-        """The stored form of a packed array, or of an array, which is then packed here.
+        """The stored form of a packed array, or of an array that is packed here.
 
         Raises:
-            ValueError: if shape or data type are not those of the feature, or the stored type changes a value.
+            ValueError: if the shape or data type is not that of the feature, or the stored type changes a value.
         """
         if isinstance(example_data, np.ndarray):
             array = example_data.astype(self._stored.np_dtype)
@@ -78,7 +80,7 @@ class PackedTensor(tfds.features.Tensor):
         )
         if not fits:
             raise ValueError(f"expected an array of shape {self.shape}. Received: {example_data.shape}")
-        # TFDS keeps the shape beside the value where the feature leaves more than one size open.
+        # TFDS stores the shape beside the value if more than one size of the feature is unknown.
         if isinstance(self.get_serialized_info(), dict):
             return {"value": example_data.data, "shape": example_data.shape}
         return example_data.data
@@ -90,7 +92,7 @@ class PackedTensor(tfds.features.Tensor):
         return self.decode_stored(example_data).astype(self.np_dtype, copy=False)
 
     def decode_stored(self, example_data: Any) -> np.ndarray:
-        """The array in the data type in which it is stored, read-only."""
+        """The array in its stored data type. It is read-only."""
         value, shape = example_data, self.shape
         if isinstance(example_data, dict):
             value, shape = example_data["value"], example_data["shape"]
@@ -99,13 +101,17 @@ class PackedTensor(tfds.features.Tensor):
 
 
 def _decompressed(stream: bytes, size: int) -> bytes:
-    """The content of a zlib stream of `size` bytes; one that holds more is not decompressed to its end."""
+    """The content of a zlib stream, `size` bytes; a stream with more is not decompressed to its end.
+
+    Raises:
+        ValueError: if the stream has another length.
+    """
     if not 0 <= size <= len(stream) * DEFLATE_LIMIT:
         raise ValueError(f"{len(stream)} compressed bytes cannot hold the {size} bytes of the shape")
     engine = isal_zlib.decompressobj()
     content = engine.decompress(stream, max(1, size))
-    # A stream is read to its checksum, which follows the last byte of the content.
+    # The checksum follows the last byte of the content, so one more read is needed to verify it.
     content += engine.decompress(engine.unconsumed_tail, 1) if not engine.eof else b""
     if len(content) != size or not engine.eof or engine.unused_data:
-        raise ValueError(f"expected a zlib stream of {size} bytes and nothing behind it. Received: another length")
+        raise ValueError(f"expected a zlib stream of {size} bytes and nothing after it. Received: another length")
     return content

@@ -1,7 +1,8 @@
-"""Reading boxes of voxels out of a block-wise TFDS data set, and no more bytes than the blocks that they touch.
+"""Reading boxes of voxels from a block-wise TFDS data set, without reading other blocks than those that they touch.
 
-Each stored split, such as `train_0_1_0`, holds block (0, 1, 0) of every case in the same order. TFRecord files have no
-index, but each record begins with its length: hopping from header to header finds all records without reading them.
+Each stored split, such as `train_0_1_0`, has the stored block (0, 1, 0) of every case, in the same order. TFRecord
+files have no index, but each record begins with its length, so that all records can be found from header to header
+without reading their data.
 """
 
 import itertools
@@ -19,13 +20,13 @@ from keras_spatial.data.opening import StoreError, named, open_builder
 
 Index = tuple[int, int, int]
 
-# A TFRecord: uint64 length, uint32 checksum of it, the data, uint32 checksum of the data.
+# A TFRecord consists of a uint64 length, a uint32 checksum of the length, the data, and a uint32 checksum of the data.
 _HEADER, _FOOTER = 12, 4
 
 
 @dataclass(frozen=True)
 class Box:
-    """Voxels from `start` to `stop` (behind the last) along x, y and z."""
+    """The voxels from `start` to before `stop`, along x, y and z."""
 
     start: Index
     stop: Index
@@ -38,9 +39,18 @@ class Box:
 
 @dataclass(frozen=True)
 class Part:
-    """What one reader reads: block `index` of a partition of the image into `of` blocks, and its share of each batch.
+    """What one reader reads: a block of a partition of each image, and a share of each batch.
 
-    The partition must be a union of stored blocks: its counts divide those of the data set.
+    Every block of the partition must be a union of stored blocks, so the counts `of` must divide those of the data set.
+
+    Attributes:
+        index: which block to read, along x, y and z.
+        of: the number of blocks along x, y and z.
+        batch_index: which share of the batch to read.
+        batch_of: the number of shares of the batch.
+
+    Raises:
+        ValueError: if an index is not below its count.
     """
 
     index: Index = (0, 0, 0)
@@ -57,7 +67,10 @@ class Part:
             )
 
     def box(self, shape: Sequence[int]) -> Box:
-        """The voxels of this part of an image: block i of n covers floor(i s / n) to floor((i + 1) s / n)."""
+        """The voxels of this part of an image of `shape` voxels.
+
+        Block i of n covers the voxels floor(i s / n) to before floor((i + 1) s / n) of an axis of size s.
+        """
         pairs = list(zip(self.index, self.of, shape, strict=True))
         return Box(_index(i * s // n for i, n, s in pairs), _index((i + 1) * s // n for i, n, s in pairs))
 
@@ -68,16 +81,24 @@ def _index(values: Any) -> Index:
 
 
 class Store:
-    """The cases of one split, readable in any order and in any box.
+    """The cases of one split, of which any box can be read in any order.
 
     Args:
-        builder: a TFDS builder, or the folder of a built data set. Its examples hold "image" `[X, Y, Z, channels]`,
-            "label" `[X, Y, Z]`, "case", "checksum", "shape" and "block", and its metadata "blocks" and "order" (the
-            names of the cases of each split), as `datasets/lits` stores them.
+        builder: a TFDS builder, or the folder of a built data set. Its examples have "image" `[X, Y, Z, channels]`,
+            "label" `[X, Y, Z]`, "case", "checksum", "shape" and "block". Its metadata have "blocks" and "order" (the
+            names of the cases of each split). `datasets/lits` stores both so.
         split: "train", "validation" or "test".
 
     Raises:
-        StoreError: if the data set or the split is not there, or its files are damaged or no TFRecords of blocks.
+        StoreError: if the data set or the split does not exist, its files are damaged, or they are not TFRecords of
+            stored blocks.
+
+    Example:
+
+    ```python
+    store = ks.data.Store("data/lits/64/1.1.0", "test")
+    image, label = store.read(0, ks.data.Box((0, 0, 0), (32, 32, 32)))
+    ```
     """
 
     def __init__(self, builder: Any, split: str):
@@ -107,18 +128,18 @@ class Store:
 
     @property
     def static_shape(self) -> tuple[int | None, int | None, int | None]:
-        """Voxels of an image along each axis, None where it differs from case to case."""
+        """The number of voxels of an image along each axis; None if it differs from case to case."""
         x, y, z = self.builder.info.features["label"].shape
         bx, by, bz = self.blocks
         return (x and x * bx), (y and y * by), (z and z * bz)
 
     @property
     def channels(self) -> int:
-        """Channels of an image."""
+        """The number of channels of an image."""
         return int(self.builder.info.features["image"].shape[-1])
 
     def check(self, part: Part) -> None:
-        """Raise StoreError unless every block of the partition is a union of stored blocks."""
+        """Raise a `StoreError` unless every block of the partition is a union of stored blocks."""
         if any(stored % wanted for stored, wanted in zip(self.blocks, part.of, strict=True)):
             raise StoreError(
                 f"{self._where}: stored in {self.blocks} blocks, which cannot be joined to {part.of}. "
@@ -126,7 +147,7 @@ class Store:
             )
 
     def shape(self, case: int) -> Index:
-        """Voxels of the image of a case."""
+        """The shape of the image of a case, in voxels."""
         static = self.static_shape
         if None not in static:
             return _index(static)
@@ -135,16 +156,17 @@ class Store:
         return self._seen[case].shape
 
     def read(self, case: int, box: Box) -> tuple[np.ndarray, np.ndarray]:
-        """The voxels of a box, which has to lie inside the image.
+        """Read the voxels of a box, which must lie inside the image.
 
         Args:
-            case: position in the split, from 0.
+            case: the position of the case in the split, from 0.
+            box: the box, in voxels of the image.
 
         Returns:
-            Image float32 `[x, y, z, channels]` and label uint8 `[x, y, z]`, perhaps read-only.
+            The image, float32 `[x, y, z, channels]`, and the label, uint8 `[x, y, z]`. They may be read-only.
 
         Raises:
-            StoreError: where the stored bytes are damaged, or a record is not the one that belongs at its place.
+            StoreError: if the stored bytes are damaged, or a record is not the one that belongs at its place.
         """
         shape = self.shape(case)
         touched = [
@@ -192,22 +214,24 @@ class Store:
                 _text(example["case"]), _index(example["block"]), _index(example["shape"]), _text(example["checksum"])
             )
             stored = example["label"].shape, example["image"].shape
-        except Exception as error:  # Whatever protobuf, zlib or NumPy find wrong with damaged bytes.
+        except Exception as error:  # For damaged bytes, protobuf, zlib and NumPy raise errors of many kinds.
             raise StoreError(f"{where}{type(error).__name__}: {error}") from error
         self._check(path, case, block, found)
         expected = Part(block, self.blocks).box(found.shape).shape
         if stored != (expected, (*expected, self.channels)):
-            raise StoreError(f"{where}label and image of {stored[0]} and {stored[1]} voxels for a block of {expected}")
+            raise StoreError(
+                f"{where}label and image of shapes {stored[0]} and {stored[1]} for a block of {expected} voxels"
+            )
         return example
 
     def _check(self, path: str, case: int, block: Index, found: "_Record") -> None:
-        """Whether a record is the one that belongs at its place: files can be swapped, and records be moved."""
+        """Raise a `StoreError` unless a record belongs at its place: files may be swapped, and records moved."""
         first = self._seen.get(case, found)
         expected = _Record(self._names.get(case, first.case), block, first.shape, first.checksum)
         if found != expected:
             raise StoreError(
-                f"{path}: its records are not those that belong there: files were swapped, mixed with those of another "
-                f"data set, or written in another order; build the data set again. Record {case} of split "
+                f"{path}: its records do not belong there: files were swapped, mixed with those of another data set, "
+                f"or written in another order; build the data set again. Record {case} of split "
                 f"{self._name(block)!r}: expected {expected}. Received: {found}"
             )
         with self._lock:
@@ -231,7 +255,7 @@ class Store:
 
 @dataclass(frozen=True)
 class _Record:
-    """What a record says of itself."""
+    """What a record says about itself."""
 
     case: str
     block: Index
@@ -257,7 +281,7 @@ def _counts(where: str, value: Any) -> Index:
 
 
 def _order(where: str, orders: Any, split: str, cases: int) -> dict[int, str]:
-    """The names of the cases of a split by their place; none for data sets built before they were kept."""
+    """The names of the cases of a split by their positions; empty for older data sets, which do not have them."""
     if not orders:
         return {}
     names = orders.get(split) if isinstance(orders, dict) else None
@@ -270,7 +294,7 @@ def _order(where: str, orders: Any, split: str, cases: int) -> dict[int, str]:
 
 
 def _open(path: str) -> BinaryIO:
-    # TensorFlow's files read ahead by hundreds of kilobytes at each seek; where the operating system can, it reads.
+    # TensorFlow's files read ahead by hundreds of kilobytes at each seek, so local files are opened by Python itself.
     if "://" in path:
         return tf.io.gfile.GFile(path, "rb")
     return Path(path).open("rb")
@@ -281,7 +305,7 @@ def _missing(path: str, error: Exception) -> StoreError:
 
 
 def _scan(path: str, most: int) -> list[tuple[str, int, int]]:
-    """Place and length of each record, of `most` and one at most."""
+    """The place and length of each record, up to `most` records and one more."""
     records, position = [], 0
     try:
         size = tf.io.gfile.stat(path).length
@@ -290,7 +314,7 @@ def _scan(path: str, most: int) -> list[tuple[str, int, int]]:
                 file.seek(position)
                 length = int.from_bytes(file.read(8), "little")
                 if position + _HEADER + length + _FOOTER > size:
-                    raise StoreError(f"{path}: truncated, or no TFRecord file; build the data set again.")
+                    raise StoreError(f"{path}: truncated, or not a TFRecord file; build the data set again.")
                 records.append((path, position + _HEADER, length))
                 position += _HEADER + length + _FOOTER
     except (OSError, tf.errors.OpError) as error:

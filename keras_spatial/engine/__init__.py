@@ -1,1 +1,1 @@
-"""What Mesh-TensorFlow lacks: halo exchange, differentiable local operations, today's TensorFlow."""
+"""What Mesh-TensorFlow lacks: general halo exchange, differentiable local operations, and passes over the graph."""

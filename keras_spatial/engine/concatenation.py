@@ -1,7 +1,7 @@
-"""A pass: large concatenations of channels before an operation that sums over them are never stored.
+"""A pass that avoids storing large concatenations of channels before an operation that sums over them.
 
-A convolution of tensors put side by side is the sum of their convolutions, each with its part of the kernel. On each
-device that spares a copy of all of them, which would live until the backward pass.
+A convolution of concatenated tensors is the sum of their convolutions, each with its part of the kernel. This saves
+each device a copy of all of them, which would live until the backward pass.
 """
 
 import math
@@ -13,19 +13,19 @@ from keras_spatial.engine.halo import take
 from keras_spatial.engine.local import LocalOperation
 from keras_spatial.mesh_tensorflow import mtf
 
-# Bytes of a tensor on each device, from which on it is better not stored than computed by fewer operations.
+# From this size in bytes on each device, it is better not to store a tensor than to compute it in fewer operations.
 LARGE = 8 << 20
 
 
 def split_concatenations(graph: mtf.Graph, mesh_impl: mtf.MeshImpl) -> dict[mtf.Operation, mtf.Operation]:
-    """Let each operation that sums over the channels of a large concatenation take its parts one by one.
+    """Let each operation that sums over the channels of a large concatenation read its parts one by one.
 
     Args:
-        graph: a graph that is not differentiated or lowered yet.
-        mesh_impl: the mesh implementation that it will be lowered on.
+        graph: a graph that has not been differentiated or lowered yet.
+        mesh_impl: the mesh implementation on which it will be lowered.
 
     Returns:
-        The operations that were made, each with the one that it is a part of.
+        The new operations, each with the operation that it is a part of.
     """
     made: dict[mtf.Operation, mtf.Operation] = {}
     operations: list[mtf.Operation] = []
@@ -54,7 +54,7 @@ def _parts(operation: mtf.Operation, mesh_impl: mtf.MeshImpl) -> list[mtf.Tensor
 
 
 def _by_parts(operation: LocalOperation, parts: list[mtf.Tensor]) -> None:
-    """The operation as a chain: each link adds what one part contributes."""
+    """Turn the operation into a chain in which each link adds the contribution of one part."""
     (result,) = operation.outputs
     before: list[mtf.Tensor] = []
     start = 0

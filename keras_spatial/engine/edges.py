@@ -1,8 +1,8 @@
-"""Where the image ends within the shards: what lies beyond it is left out, or replaced, before a function sees it.
+"""Where the image ends within the shards: elements beyond it are removed or replaced before a function sees them.
 
 The shards of an axis are equally long, so the last ones may reach beyond the image. Which part of a shard lies inside
-is known before anything runs: the few different cases (first, inner, last, beyond) get a function each, and the many
-inner shards pay nothing. Only where one program serves every core (TPUs) is the place a tensor.
+the image is known before anything runs: each of the few cases (first, inner, last, beyond) gets its own function, and
+the many inner shards pay nothing. Only on TPUs, where one program serves every core, is a shard's place a tensor.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_spatial.runtimes.functions import scalar, static_sizes
 
-# From and to which element a shard, with its halos, lies inside the image.
+# The first element of a shard, counted with its halos, that lies inside the image, and the one after the last.
 Interval = tuple[Any, Any]
 Intervals = tuple[Interval, ...]
 
@@ -24,13 +24,13 @@ class Edge:
 
     Attributes:
         input: the number of the input.
-        axis: its axis.
-        mesh_axis: the mesh axis over which it is sharded.
-        length: elements of a shard.
-        size: elements of the image.
-        before, after: elements of the halos that the function sees around the shard.
-        fill: what stands beyond the image; None if the function is to see only what lies inside.
-        in_halos: whether halos alone reach beyond the image, and are filled by themselves.
+        axis: the index of the input's axis.
+        mesh_axis: the index of the mesh axis over which it is sharded.
+        length: the number of elements of a shard.
+        size: the number of elements of the image.
+        before, after: the widths of the halos that the function sees around the shard.
+        fill: the value beyond the image; None if the function sees only the elements inside the image.
+        in_halos: whether only halos reach beyond the image, so that they are filled instead of the shards.
     """
 
     input: int
@@ -44,7 +44,7 @@ class Edge:
     in_halos: bool = False
 
     def interval(self, coordinate: Any) -> Interval:
-        """What of the shard at a coordinate lies inside: integers for an integer, tensors for a tensor."""
+        """The part inside the image of the shard at a coordinate: integers for an integer, tensors for a tensor."""
         start = coordinate * self.length - self.before
         stop = start + self.before + self.length + self.after
         if isinstance(coordinate, tf.Tensor):
@@ -55,12 +55,12 @@ class Edge:
 
 
 def is_empty(edges: Sequence[Edge], intervals: Intervals) -> bool:
-    """Whether nothing is left of an input that is cropped."""
+    """Whether cropping leaves nothing of some input."""
     return any(e.fill is None and low >= high for e, (low, high) in zip(edges, intervals, strict=True))
 
 
 def cropped(x: tf.Tensor, axis: int, interval: Interval) -> tf.Tensor:
-    """What of `x` lies inside the image along one axis."""
+    """The part of `x` inside the image along one axis."""
     low, high = interval
     if (low, high) == (0, x.shape[axis]):
         return x

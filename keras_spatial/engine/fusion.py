@@ -1,4 +1,4 @@
-"""Operations that follow one another, made one: fewer functions to call, and less kept for the backward pass."""
+"""A pass that fuses successive operations: fewer functions are called, and less is kept for the backward pass."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -8,15 +8,15 @@ from keras_spatial.mesh_tensorflow import mtf
 
 
 def fuse(graph: mtf.Graph, mesh_impl: mtf.MeshImpl, kept: Iterable[mtf.Tensor]) -> None:
-    """Make elementwise operations part of the operation before them, where that one accepts it.
+    """Make elementwise operations part of the operation before them, if that operation accepts them.
 
-    A bias joins its convolution, a `relu` its convolution or normalization. What passed between the two is then
-    neither stored nor seen by anything else. Local operations whose results nothing uses are left out.
+    A bias joins its convolution, and a `relu` its convolution or normalization. The tensor between the two is then no
+    longer stored. Local operations whose results are not used are removed.
 
     Args:
-        graph: a graph that is not differentiated or lowered yet.
-        mesh_impl: the mesh implementation that it will be lowered on.
-        kept: tensors that must stay, since they are read from outside the graph.
+        graph: a graph that has not been differentiated or lowered yet.
+        mesh_impl: the mesh implementation on which it will be lowered.
+        kept: tensors that must stay because they are read from outside the graph.
     """
     kept = set(kept)
     graph.operations[:] = _used(graph.operations, kept)
@@ -34,7 +34,7 @@ def fuse(graph: mtf.Graph, mesh_impl: mtf.MeshImpl, kept: Iterable[mtf.Tensor]) 
                 result._operation = before
                 if len(operation.inputs) == 1:
                     continue
-                # It takes the later place: what its new inputs are made of stands before that.
+                # The fused operation takes the later place, because its new inputs are computed before that.
                 operations.remove(before)
                 operation = before
         operations.append(operation)
@@ -51,7 +51,7 @@ def _used(operations: Sequence[mtf.Operation], kept: set[mtf.Tensor]) -> list[mt
 
 
 def _before(operation: mtf.Operation) -> mtf.Operation | None:
-    """What an elementwise operation's first input comes from, if that may accept it."""
+    """The operation that computes an elementwise operation's first input, if it can accept others."""
     if not (isinstance(operation, LocalOperation) and operation.elementwise and len(operation.outputs) == 1):
         return None
     before = operation.inputs[0].operation

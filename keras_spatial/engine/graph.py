@@ -1,4 +1,4 @@
-"""The Mesh-TF graph of one step while it is built: inputs, weights, and local operations on shards."""
+"""The Mesh-TF graph of one step while it is built: inputs, weights and local operations on shards."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,18 +24,19 @@ class Graph:
     Attributes:
         distribution: the `SpatialParallel` in force.
         training: whether layers run in training mode.
-        shard_lengths: how long the shards of each image axis of the model's input are.
-        weight_values: values that stand for variables, by the variables' `id`; others are read from the variable.
-        planning: whether the walk only looks for shards that fit; nothing then changes a variable.
+        shard_lengths: the shard length of each image axis of the model's input.
+        weight_values: values to use in place of variables, keyed by the variables' `id`; other variables are read.
+        planning: whether the walk only looks for shards that fit; no variable is changed then.
         channels_first: whether the model's images have their channels before the image axes.
-        updates: variables with their new values (batch-norm statistics), to be assigned when the step is done.
-        assignments: variables with new values that hold before the optimizer changes them (normalized kernels).
+        updates: variables with their new values (batch-norm statistics), which are assigned when the step is done.
+        assignments: variables with new values that apply before the optimizer changes them (normalized kernels).
         losses: scalars that layers add to the loss, such as activity regularization.
-        lower: lowers a layer inside a layer, such as a wrapper's: from the layer, the trace and its inputs.
+        lower: a function that lowers a layer inside another layer, such as a wrapper. Its arguments are the layer, the
+            trace and the layer's inputs.
         replicate: whether layers without a rule run on whole tensors.
-        replicated: of those that did: name, class, bytes on every device, and why they have no rule.
-        problems: layers that cannot be partitioned, where they are to be collected; else None.
-        layers: for each operation the names of the layers that it is part of, the outermost first.
+        replicated: the layers that ran on whole tensors: name, class, bytes on every device, and why they have no rule.
+        problems: a list that collects the layers that cannot be partitioned; None if such a layer raises an error.
+        layers: for each operation, the names of the layers that it is part of, the outermost first.
     """
 
     distribution: Any
@@ -62,7 +63,7 @@ class Graph:
 
     @contextmanager
     def in_mode(self, training: bool) -> Iterator[None]:
-        """Layers run in another mode for a while."""
+        """Run layers in another mode inside a `with` block."""
         before, self.training = self.training, training
         try:
             yield
@@ -70,7 +71,7 @@ class Graph:
             self.training = before
 
     def inner(self, layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-        """Lower a layer that is inside the one at hand, by its own rule."""
+        """Lower a layer that is inside the current one, by its own rule."""
         assert self.lower is not None
         return self.lower(layer, self, *args, **kwargs)
 
@@ -83,18 +84,18 @@ class Graph:
         like: SpatialTensor | None = None,
         differentiable: bool = False,
     ) -> SpatialTensor:
-        """An image or label tensor of static shape, cut into shards and spread over the mesh.
+        """Cut an image or label tensor of static shape into shards and distribute them over the mesh.
 
         Args:
-            value: a tensor whose first axis is the batch; channels last. Or the shards that this process holds of it.
-            like: a tensor whose axes it shares wherever the sizes agree, as labels do with logits. Without it the
-                axes are those of an input image.
+            value: a channels-last tensor whose first axis is the batch, or the shards of it that this process holds.
+            like: a tensor whose axes are used for axes of the same size, as labels use those of the logits. Without it,
+                the axes are those of an input image.
             differentiable: whether a gradient with respect to it will be asked for.
         """
         axes = self._axes_like(value.shape, like) if like is not None else self._input_axes(value.shape)
         padding = [(0, axis.shards * axis.length - axis.size) for axis in axes]
         if self.planning:
-            pass  # Lengths of shards are not known yet, and values are never looked at.
+            pass  # Shard lengths are not known yet, and values are never read.
         elif isinstance(value, LocalBlocks):
             lengths, counts = tuple(axis.length for axis in axes), tuple(axis.shards for axis in axes)
             value.check(lengths, counts, len(self.impl.devices))
@@ -118,9 +119,9 @@ class Graph:
         return Axis(name, size, shards, length, cut=cut)
 
     def new_axis(self, name: str, size: int) -> Axis:
-        """An axis sharded as the layout says for its name; whole if it is shorter than it has shards.
+        """An axis that is sharded as the layout says for its name, or whole if it is shorter than its number of shards.
 
-        Call it for reasons that do not depend on shard lengths, so that planning and the step itself number alike.
+        Whether it is called must not depend on shard lengths, so that planning and the step number the cuts alike.
         """
         self._cuts += 1
         if name.startswith(("channels", "axis")) or size < self.distribution.shards(name):
@@ -128,9 +129,9 @@ class Graph:
         return self._cut_axis(f"{name}#{self._cuts}", name, size)
 
     def recut(self, axis: Axis, size: int) -> Axis:
-        """A split axis cut anew: for a size that is in no simple ratio to the one before.
+        """A sharded axis with a new division into shards, for a size that is not in a simple ratio to the old one.
 
-        Call it for reasons that do not depend on shard lengths, so that planning and the step itself number alike.
+        Whether it is called must not depend on shard lengths, so that planning and the step number the cuts alike.
         """
         if not axis.sharded or size == 1:
             return axis.whole(size)
@@ -152,7 +153,7 @@ class Graph:
         return SpatialTensor(source.outputs[0], axes)
 
     def weight(self, variable: keras.Variable | SpatialTensor) -> mtf.Tensor:
-        """A Keras variable, replicated, or a tensor that is. The same variable is brought onto the mesh once."""
+        """A replicated Keras variable or tensor on the mesh. Each variable is brought onto the mesh only once."""
         if isinstance(variable, SpatialTensor):
             return variable.value
         if id(variable) not in self._weights:
@@ -168,13 +169,13 @@ class Graph:
         return tf.convert_to_tensor(variable.value) if value is None else value
 
     def replace_weight(self, variable: keras.Variable, value: tf.Tensor) -> None:
-        """Let a new value stand for a variable in this step.
+        """Use a new value for a variable in this step.
 
         Raises:
             ValueError: if the variable was used already.
         """
         if id(variable) in self._weights:
-            raise ValueError(f"Variable '{variable.path}' changes in a step that has used it already.")
+            raise ValueError(f"Variable '{variable.path}' changes in a step that has already used it.")
         self.weight_values = {**self.weight_values, id(variable): value}
 
     def known_weight(self, variable: keras.Variable) -> mtf.Tensor | None:
@@ -182,7 +183,7 @@ class Graph:
         return self._weights.get(id(variable))
 
     def image_weight(self, variable: keras.Variable, axes: tuple[Axis, ...]) -> SpatialTensor:
-        """A Keras variable that has image axes itself, cut into the same shards as the image."""
+        """A Keras variable that has image axes itself, which are cut into the same shards as those of the image."""
         if id(variable) not in self._weights:
             padding = [(0, axis.shards * axis.length - axis.size) for axis in axes]
             value = tf.pad(self.value_of(variable), padding)
@@ -192,7 +193,7 @@ class Graph:
         return SpatialTensor(self._weights[id(variable)], axes)
 
     def image_constant(self, values: tf.Tensor, index: int, like: SpatialTensor) -> SpatialTensor:
-        """A vector along one image axis of a tensor, padding included, that broadcasts along the others."""
+        """A vector along one image axis of a tensor, including padding, which broadcasts along the other axes."""
         axes = tuple(axis if i == index else axis.whole(1) for i, axis in enumerate(like.axes))
         source = Source(
             self.mesh, along(values, index, like.ndim), mesh_shape_of(axes), differentiable=False, name="constant"
@@ -220,21 +221,23 @@ class Graph:
         concatenates: bool = False,
         name: str = "local",
     ) -> list[SpatialTensor]:
-        """A function of each shard. Over an axis that the inputs have and a result lacks, partial results are added.
+        """Apply a function to each shard. A result that lacks an axis of the inputs is a partial sum over that axis.
+
+        Partial sums are all-reduced over the mesh axes of the axes that the result lacks.
 
         Args:
-            fn: from the inputs' shards and the weights to the results' shards.
+            fn: a function from the inputs' shards and the weights to the results' shards.
             inputs: the tensors.
-            outputs: axes and dtype of each result.
+            outputs: the axes and dtype of each result.
             weights: Keras variables that `fn` uses.
-            masked: whether `fn` sees only what lies inside the image along the axes that all results lack, so that
-                nothing beyond it is added up. Say False if `fn` depends on the shards' full length and takes care of
-                that itself.
+            masked: whether `fn` sees only the elements inside the image along the axes that all results lack, so that
+                elements beyond it are not summed. Pass False if `fn` depends on the full length of the shards and
+                masks those elements itself.
             elementwise, linear, derivative_at_output, summed, concatenates: see `LocalOperation`.
             name: a name for the graph.
 
         Raises:
-            ValueError: if one result lacks an axis that reaches beyond the image, and another has it.
+            ValueError: if one result lacks an axis that reaches beyond the image, and another result has it.
         """
         operation = LocalOperation(
             lambda *shards: as_tuple(fn(*shards)),
@@ -251,7 +254,7 @@ class Graph:
         return [SpatialTensor(v, tuple(axes)) for v, (axes, _) in zip(operation.outputs, outputs, strict=True)]
 
     def edges(self, inputs: Sequence[SpatialTensor], outputs: Sequence[Sequence[Axis]], name: str) -> list[Edge]:
-        """The ends of the image along the axes that are reduced."""
+        """The edges of the image along the axes that are reduced."""
         edges = []
         for number, x in enumerate(inputs):
             for i in x.padded_axes:
@@ -262,7 +265,7 @@ class Graph:
                 elif not all(kept):
                     raise ValueError(
                         f"Operation '{name}' reduces axis '{axis.name}' in one result and keeps it in another, and "
-                        "shards reach beyond the image there. Make two operations of it, or mask the input and say "
+                        "shards reach beyond the image there. Split it into two operations, or mask the input and pass "
                         "masked=False."
                     )
         return edges
@@ -278,18 +281,18 @@ class Graph:
         masked: bool = True,
         name: str = "reduced",
     ) -> SpatialTensor:
-        """A sum over image axes: `fn` makes each shard's partial sum, the mesh adds them up.
+        """Sum over image axes: `fn` computes each shard's partial sum, and an all-reduce adds them.
 
-        Over an axis that the inputs have and `axes` lacks, `fn` sees only what lies inside the image, and partial
-        results of the devices are added.
+        Along an axis that the inputs have and `axes` lacks, `fn` sees only the elements inside the image, and the
+        devices' partial sums are added.
 
         Args:
-            fn: from the inputs' shards and the weights to one shard of the result.
+            fn: a function from the inputs' shards and the weights to one shard of the result.
             inputs: the tensors.
             axes: the result's axes.
             weights: Keras variables that `fn` uses.
-            dtype: the result's dtype, where it differs from the first input's.
-            masked: see `local`.
+            dtype: the result's dtype, if it differs from that of the first input.
+            masked: whether `fn` sees only the elements inside the image along reduced axes; see `local`.
             name: a name for the graph.
         """
         outputs = [(tuple(axes), dtype or inputs[0].dtype)]
@@ -302,7 +305,10 @@ class Graph:
         return self.local(lambda t: tf.cast(t, dtype), [x], [(x.axes, dtype)], elementwise=True, name="cast")[0]
 
     def filled(self, x: SpatialTensor, fill: float) -> SpatialTensor:
-        """The tensor with a number beyond the image, where an operation would make infinities of what is there."""
+        """The tensor with a given number beyond the image, for operations that could turn other values into infinity.
+
+        A tensor that does not reach beyond the image is returned unchanged.
+        """
         if not x.padded_axes:
             return x
         edges = [
@@ -314,17 +320,17 @@ class Graph:
         return SpatialTensor(operation.outputs[0], x.axes)
 
     def mesh_axis(self, axis: Axis) -> int:
-        """The number of the mesh axis over which a split axis is split."""
+        """The index of the mesh axis over which an axis is sharded."""
         return self.impl.tensor_dimension_to_mesh_axis(dimension_of(axis))
 
     def inside(self, x: SpatialTensor) -> SpatialTensor | None:
-        """1 for each voxel of the image and 0 beyond its logical size, of one channel; None if nothing is beyond."""
+        """A mask of one channel, 1 inside the image and 0 beyond its logical size; None if no shard reaches beyond."""
         padded = x.padded_axes
         if not padded:
             return None
         axes = tuple(axis if i in padded else axis.whole(1) for i, axis in enumerate(x.axes))
 
-        def on_slice(place: list, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def on_shard(place: list, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
             mask = tf.ones([1] * x.ndim, x.dtype)
             for coordinate, i in zip(place, padded, strict=True):
                 index = coordinate * x.axes[i].length + tf.range(x.axes[i].length)
@@ -333,7 +339,7 @@ class Graph:
 
         anchor = Source(self.mesh, tf.zeros([], x.dtype), mtf.Shape([]), differentiable=False, name="inside").outputs[0]
         operation = LocalOperation(
-            on_slice,
+            on_shard,
             [anchor],
             [(mesh_shape_of(axes), x.dtype)],
             coordinates=[self.mesh_axis(x.axes[i]) for i in padded],

@@ -1,8 +1,8 @@
-"""Local functions of which only one is kept of those that compute the same.
+"""Interning of local functions: of those that compute the same, only one is kept.
 
-A network repeats its layers, and each traces its own functions. TensorFlow prepares every function of a step for every
-device, and each costs memory for as long as the step lives: of MobileNetV2 on 2x2 devices, 64² pixels, 609 of 1503 were
-different, and the first step added 822 MB in place of 1179.
+A network repeats its layers, and each layer traces its own functions. TensorFlow prepares every function of a step for
+every device, and each costs memory for as long as the step lives. In MobileNetV2 on 2x2 devices with 64² pixels, 609 of
+1503 functions were different, and the first step added 822 MB instead of 1179 MB.
 """
 
 import hashlib
@@ -13,16 +13,16 @@ import tensorflow as tf
 
 from keras_spatial.runtimes.functions import DerivativeFunction, Prepared, SharedFunction
 
-# Of the graph that calls functions, which holds on to them anyway: by a digest of the definition, the function. Kept
-# anywhere else they would keep the graph alive.
+# The attribute of a graph that maps digests of definitions to functions. The graph holds on to its functions anyway;
+# kept anywhere else, they would keep the graph alive.
 _KNOWN = "_interned_functions"
 
 
 def interned(prepared: Prepared) -> Prepared:
-    """A function of the same definition that the graph at hand calls already, or else this one.
+    """A function with the same definition that the current graph calls already, or else this one.
 
-    Definitions are compared node by node, constants and attributes included, all but the function's own name. A
-    function that captures tensors of another graph belongs to that graph, and is returned as it is.
+    Everything in the definitions is compared, including constants and attributes, except for the function's own name. A
+    function that captures tensors of another graph belongs to that graph and is returned unchanged.
     """
     concrete = prepared.concrete
     if concrete.captured_inputs:
@@ -48,7 +48,7 @@ class InternedFunction(SharedFunction):
     def prepared(self, arguments: Sequence[Any]) -> Prepared:
         prepared = super().prepared(arguments)
         if tf.executing_eagerly():
-            return prepared  # There is no graph whose functions it might be one of.
+            return prepared  # There is no graph that could have such a function.
         if prepared not in self._interned:
             self._interned[prepared] = interned(prepared)
         return self._interned[prepared]

@@ -1,7 +1,7 @@
-"""Images at places between their voxels, from the whole image or from a part of it.
+"""Images sampled at positions between their voxels, from the whole image or from a part of it.
 
-Linear interpolation is a sum over the neighbouring voxels. So each part of an image gives what its own voxels
-contribute, and the sum over the parts is the interpolated image: no device needs all of it.
+Linear interpolation is a sum over the neighbouring voxels. So each part of an image contributes the terms of its own
+voxels, and the sum over the parts is the interpolated image: no device needs all of it.
 """
 
 import functools
@@ -19,12 +19,12 @@ FILL_MODES = ("constant", "nearest", "reflect", "wrap")
 
 @dataclass(frozen=True)
 class Part:
-    """A part of an image, of some elements along one axis.
+    """A part of an image: a range of elements along one axis.
 
     Attributes:
-        axis: the tensor's axis.
-        start: the image's index of the part's first element.
-        size: elements of the whole image along the axis.
+        axis: the index of the tensor's axis.
+        start: the index of the part's first element in the image.
+        size: the number of elements of the whole image along the axis.
     """
 
     axis: int
@@ -40,21 +40,24 @@ def interpolated(
     fill_mode: str = "constant",
     part: Part | None = None,
 ) -> tf.Tensor:
-    """Images at some positions; or, of a part of the images, what it contributes to that.
+    """Sample images at some positions, or compute what a part of the images contributes to the samples.
 
-    Positions outside the image, and the way they are rounded, are as in TensorFlow's `ImageProjectiveTransformV3`,
-    which Keras's augmentation uses for images of two axes.
+    Positions outside the image, and the way they are rounded, follow TensorFlow's `ImageProjectiveTransformV3`, which
+    Keras's augmentation uses for images with two axes.
 
     Args:
-        images: `[batch, *image, channels]`.
-        positions: float32, for each image axis, in voxels of the whole image: `[batch, *result]`.
-        linear: whether to interpolate between voxels; otherwise the nearest one is taken.
-        fill_mode: what stands beyond the image: `"constant"` is 0, `"nearest"` its outermost voxel, `"reflect"` the
-            image mirrored (`d c b a | a b c d`), `"wrap"` the image over again.
-        part: which part `images` holds; by default all of it.
+        images: the images, of shape `[batch, *image, channels]`.
+        positions: for each image axis, float32 positions of shape `[batch, *result]`, in voxels of the whole image.
+        linear: whether to interpolate linearly between voxels; otherwise the nearest voxel is taken.
+        fill_mode: the values beyond the image: `"constant"` is 0, `"nearest"` the outermost voxel, `"reflect"` the
+            mirrored image (`d c b a | a b c d`), `"wrap"` the repeated image.
+        part: the part of the image that `images` holds; by default all of it.
 
     Returns:
-        `[batch, *result, channels]`.
+        A tensor of shape `[batch, *result, channels]` and of the images' dtype.
+
+    Raises:
+        ValueError: if `fill_mode` is unknown.
     """
     _, *lengths, channels = static_sizes(images.shape)
     corners = []
@@ -68,7 +71,7 @@ def interpolated(
         index, weight = corner[0]
         for (more, factor), length in zip(corner[1:], lengths[1:], strict=True):
             index, weight = index * length + more, weight * factor
-        # What a part does not have counts as 0, also where the voxel that is read in its place is no number.
+        # A voxel that the part does not have counts as 0, even if the voxel that is read in its place is not a number.
         found = tf.gather(flat, index, batch_dims=1)
         return tf.math.multiply_no_nan(found, tf.expand_dims(tf.cast(weight, images.dtype), -1))
 
@@ -76,7 +79,7 @@ def interpolated(
 
 
 def outside(positions: Sequence[tf.Tensor], sizes: Sequence[int], *, linear: bool = True) -> tf.Tensor:
-    """The share, from 0 to 1, of what is found at some positions that does not come from the image: float32."""
+    """The fraction, from 0 to 1 in float32, of the samples at some positions that does not come from the image."""
     inside = tf.ones([])
     for position, size in zip(positions, sizes, strict=True):
         places = _neighbours(position, linear)
@@ -85,19 +88,19 @@ def outside(positions: Sequence[tf.Tensor], sizes: Sequence[int], *, linear: boo
 
 
 def _neighbours(position: tf.Tensor, linear: bool) -> list[tuple[tf.Tensor, tf.Tensor]]:
-    """Voxels next to a position, with their weights."""
+    """The voxels next to a position, with their weights."""
     if linear:
         below = tf.floor(position)
         return [(below, below + 1 - position), (below + 1, position - below)]
     whole = tf.cast(tf.cast(position, tf.int32), position.dtype)
-    # Halves are rounded away from zero, where `tf.round` takes the even neighbour.
+    # Halves are rounded away from zero, unlike in `tf.round`, which rounds them to the even neighbour.
     half = tf.abs(position - whole) == 0.5
     nearest = tf.where(half, whole + tf.sign(position), tf.round(position))
     return [(nearest, tf.ones_like(position))]
 
 
 def _known(place: tf.Tensor, weight: tf.Tensor, size: int, start: tf.Tensor | int, length: int):
-    """A voxel's index in a part of an axis, and its weight: 0 where the part does not have it."""
+    """A voxel's index in a part of an axis, and its weight, which is 0 if the part does not have the voxel."""
     known = (place >= 0) & (place < size)
     index = tf.cast(tf.clip_by_value(place, 0, size - 1), tf.int32) - start
     known &= (index >= 0) & (index < length)
@@ -105,7 +108,7 @@ def _known(place: tf.Tensor, weight: tf.Tensor, size: int, start: tf.Tensor | in
 
 
 def _inside(position: tf.Tensor, size: int, fill_mode: str) -> tf.Tensor:
-    """Positions beyond an axis brought back to it, in the way of TensorFlow's `ImageProjectiveTransformV3`."""
+    """Map positions beyond an axis back into it, as TensorFlow's `ImageProjectiveTransformV3` does."""
     if fill_mode == "constant":
         return position
     if fill_mode == "nearest":

@@ -1,4 +1,4 @@
-"""Mirroring a split axis: every shard trades places with the one opposite, and is reversed."""
+"""Mirroring a sharded axis: every shard is reversed and trades places with the one opposite."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,15 @@ from keras_spatial.mesh_tensorflow import mtf
 
 
 class Mirror(mtf.Operation):
-    """The shards along one mesh axis in reverse order, each reversed along a tensor's axis.
+    """Puts the shards along one mesh axis in reverse order, and reverses each along the tensor's axis.
 
-    Each device sends its shard to one other and gets one: nothing is gathered. It is its own adjoint.
+    Each device sends its shard to one other device and receives one, so nothing is gathered. The operation is its own
+    adjoint.
 
     Args:
         x: the tensor.
-        axis: the tensor's axis.
-        mesh_axis: the mesh axis over which it is split.
+        axis: the index of the tensor's axis.
+        mesh_axis: the index of the mesh axis over which it is sharded.
     """
 
     def __init__(self, x: mtf.Tensor, axis: int, mesh_axis: int):

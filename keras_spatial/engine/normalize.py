@@ -1,8 +1,8 @@
 """Normalization by the statistics of the whole image and batch, as one operation.
 
-Made of separate means, variances and products, its backward pass would hold three gradients of the image's size at once
-where one is enough. As one operation it reads the image once for both sums that the derivative needs, and once more to
-write the gradient:
+If it were made of separate means, variances and products, its backward pass would hold three gradients of the image's
+size at once, where one is enough. As one operation it reads the image once for both sums that the derivative needs, and
+once more to write the gradient:
 
     dx = gamma / sigma * (dn - mean(dn) - n * mean(dn * n)),    n = (x - mean) / sigma
 
@@ -26,18 +26,20 @@ Tail = Callable[[tf.Tensor], tf.Tensor]
 
 
 class Normalization(mtf.Operation):
-    """`gamma * (x - mean) / sqrt(variance + epsilon) + beta`, with the moments of all but the last axis of `x`.
+    """`gamma * (x - mean) / sqrt(variance + epsilon) + beta`, with moments over all axes of `x` but the last.
+
+    Its outputs are the result, the mean and the biased variance. Mean and variance have shape `[channels]`, and no
+    gradient flows through them.
 
     Args:
-        x: a Mesh-TF tensor `[batch, ..., channels]`; its moments are taken in float32 at least.
-        gamma, beta: `[channels]`, or None.
+        x: a Mesh-TF tensor of shape `[batch, ..., channels]`. Its moments are computed in float32, or in float64 if
+            that is its dtype.
+        gamma, beta: the scale and the offset of shape `[channels]`, or None.
         edges: where the image ends within the shards of `x`.
-        count: the number of elements that each moment is taken of.
-        epsilon: added to the variance.
+        count: the number of elements over which each moment is computed.
+        epsilon: a small number that is added to the variance.
         dtype: the result's dtype.
         name: a name for the graph.
-
-    Its outputs are the result, and the mean and the biased variance, `[channels]`, through which no gradient flows.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class Normalization(mtf.Operation):
         super().__init__([x, *(t for t in (gamma, beta) if t is not None)], name=name)
         self.edges = tuple(edges)
         self.intervals: Any = None
-        self.place_of_beta = 1 + (gamma is not None)  # Among the inputs, if it is there.
+        self.place_of_beta = 1 + (gamma is not None)  # The index of beta among the inputs, if there is a beta.
         self.count, self.epsilon, self.dtype = count, epsilon, dtype
         self.moment_dtype = x.dtype if x.dtype == tf.float64 else tf.float32
         channels = mtf.Shape([x.shape.dims[-1]])
@@ -70,7 +72,7 @@ class Normalization(mtf.Operation):
         leads_to_differentiable_source(self._outputs[0])
 
     def accepts(self, operation, mesh_impl: mtf.MeshImpl) -> bool:
-        """Whether a following operation may become part of this one: its input is cheaper to compute than to keep."""
+        """Whether the next operation may become part of this one: its input is cheaper to compute than to keep."""
         return operation.elementwise and len(operation.inputs) == 1
 
     def absorb(self, operation) -> None:
@@ -79,7 +81,7 @@ class Normalization(mtf.Operation):
     # On one device.
 
     def named(self, arguments: Sequence[tf.Tensor]) -> tuple:
-        """The operation's inputs: x, gamma, beta; None for those that are absent."""
+        """The operation's inputs x, gamma and beta, with None for those that are absent."""
         rest = iter(arguments[1:])
         return (arguments[0], *(next(rest) if present else None for present in self._present))
 
@@ -115,9 +117,9 @@ class Normalization(mtf.Operation):
         return y
 
     def derivative_sums(self, intervals, mean, variance, dy, *arguments) -> tuple[tf.Tensor, ...]:
-        """This shard's part of `[sum(dn), sum(dn * n)]`, the gradients of beta and gamma; and `dn`.
+        """This shard's partial sums `[sum(dn), sum(dn * n)]`, which are the gradients of beta and gamma; and `dn`.
 
-        `dn` is the gradient with respect to what the operation would return without its tails.
+        `dn` is the gradient with respect to the result before the tails.
         """
         if self.tails:
             dy = derivative(self._tail, self._before_tail(mean, variance, arguments), dy)
@@ -127,7 +129,7 @@ class Normalization(mtf.Operation):
         return tf.stack([_total(dn), products]), dy
 
     def derivative(self, intervals, mean, variance, dn, sums, *arguments) -> tuple[tf.Tensor, ...]:
-        """The gradient of `x`, given the sums over the whole image."""
+        """The gradient with respect to `x`, given the sums over the whole image."""
         x, gamma, _ = self.named(arguments)
         inverse = tf.math.rsqrt(variance + self.epsilon)
         scale = inverse if gamma is None else inverse * tf.cast(gamma, inverse.dtype)
@@ -159,10 +161,10 @@ class Normalization(mtf.Operation):
         for output, value in zip(self.outputs, (y, mean, variance), strict=True):
             lowering.set_tensor_lowering(output, value)
 
-    def reduce(self, mesh_impl: mtf.MeshImpl, part):
-        """The sum of the shards' parts."""
+    def reduce(self, mesh_impl: mtf.MeshImpl, partial):
+        """All-reduce the partial sums of the shards."""
         axes = sorted(split_axes(mesh_impl, self.inputs[:1]))
-        return mesh_impl.allreduce(part, axes, "SUM") if axes else part
+        return mesh_impl.allreduce(partial, axes, "SUM") if axes else partial
 
     def gradient(self, grad_ys: Sequence[mtf.Tensor | None]) -> list[mtf.Tensor | None]:
         wanted = differentiable_inputs(self)
@@ -204,9 +206,10 @@ def _total(x: tf.Tensor) -> tf.Tensor:
 
 
 def _by_channel(fn: Callable[..., tf.Tensor], x: tf.Tensor, *vectors: tf.Tensor) -> tf.Tensor:
-    """An elementwise function of a tensor and of one number per channel, its last axis.
+    """Apply an elementwise function to a tensor and to vectors with one number per channel, the last axis.
 
-    TensorFlow broadcasts short vectors slowly on CPUs: several voxels are treated as one with as many more channels.
+    TensorFlow broadcasts short vectors slowly on CPUs, so several voxels are treated as one voxel with that many times
+    the channels.
     """
     *voxels, channels = static_sizes(x.shape)
     together = math.gcd(math.prod(voxels), 64) or 1

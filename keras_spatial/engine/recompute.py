@@ -1,4 +1,4 @@
-"""Gradients that compute parts of the forward pass again instead of keeping what it computed."""
+"""Gradients that compute segments of the forward pass again instead of keeping their results."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from keras_spatial.mesh_tensorflow import mtf
 
 
 class After(mtf.Operation):
-    """A tensor, but not before another one is known: what is made of it is then made that late too."""
+    """A tensor that is available only after another one is computed, so that operations that read it run late too."""
 
     def __init__(self, x: mtf.Tensor, condition: mtf.Tensor):
         super().__init__([x, condition], name="after")
@@ -32,16 +32,16 @@ def gradients(
     grad_ys: Sequence[mtf.Tensor | None],
     segment_of: Mapping[mtf.Operation, int],
 ) -> list[mtf.Tensor | None]:
-    """As `mtf.gradients`; of the operations in a segment only what others read of their results is kept.
+    """As `mtf.gradients`, but of a recomputation segment only those results are kept that other operations read.
 
-    When the backward pass comes to a segment, its operations are repeated on what entered it, and their gradients
-    read what that gives. Random numbers are those of the first time, since they are made of seeds.
+    When the backward pass reaches a segment, the segment's operations are repeated on its inputs, and their gradients
+    read the repeated results. Random numbers are the same as the first time, because they are computed from seeds.
 
     Args:
         ys: the tensors to differentiate.
-        xs: the tensors with respect to which.
-        grad_ys: what `ys` are differentiated with.
-        segment_of: for operations that are to be repeated, the number of their segment.
+        xs: the tensors with respect to which to differentiate.
+        grad_ys: the gradients with respect to `ys`.
+        segment_of: the number of its segment, for each operation that is repeated.
     """
     if not segment_of:
         return mtf.gradients(ys, xs, grad_ys=grad_ys)
@@ -67,12 +67,12 @@ def gradients(
 
 
 def _repeat(segment: Sequence[mtf.Operation], condition: mtf.Tensor) -> dict[mtf.Operation, mtf.Operation]:
-    """The operations of a segment once more, from the operation to its repetition."""
+    """Repeat the operations of a segment, and return for each operation its repetition."""
     inside = {t for operation in segment for t in operation.outputs}
     mapping: dict[mtf.Tensor, mtf.Tensor] = {}
     repeated = {}
     for operation in segment:
-        # One input that comes late makes the operation late; of the first input halos are exchanged besides.
+        # One late input is enough to make the operation late; the first one also delays the halo exchange.
         first = operation.inputs[0]
         if first not in inside and first not in mapping:
             mapping[first] = After(first, condition).outputs[0]

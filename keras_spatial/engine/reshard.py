@@ -1,9 +1,9 @@
 """Resharding: the same elements, on other devices; and operations that are linear along one axis.
 
-Three moves make up every change of layout. An axis that is to become whole is gathered: each device writes its shard
-into zeros of the whole size, and the mesh adds them up. A whole axis is cut: each device keeps its own shard. A split
-axis whose shards move only a little (another shard length, cropping, padding) is shifted: shards exchange halos, and
-nothing is ever gathered.
+Every change of layout consists of three moves. A sharded axis that becomes whole is gathered: each device writes its
+shard into zeros of the whole size, and an all-reduce adds them. A whole axis that becomes sharded is cut: each device
+keeps its own shard. A sharded axis whose shards move only a little (another shard length, cropping, padding) is
+shifted: shards exchange halos, and nothing is gathered.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ from keras_spatial.runtimes.functions import custom_gradient, scalar, static_siz
 
 
 def resharded(trace: Graph, x: SpatialTensor, axes: Sequence[Axis]) -> SpatialTensor:
-    """The tensor with its axes cut into other shards. Sizes stay as they are.
+    """The tensor with its axes cut into other shards. Their sizes do not change.
 
     Raises:
         ValueError: if sizes differ.
@@ -36,7 +36,7 @@ def resharded(trace: Graph, x: SpatialTensor, axes: Sequence[Axis]) -> SpatialTe
     for i, axis in enumerate(axes):
         if axis.sharded and not x.axes[i].sharded:
             x = _cut(trace, x, i, axis)
-    # Whole axes may go by other names from here on, which costs nothing: the Mesh-TF tensor knows them by position.
+    # Renaming whole axes costs nothing, because the Mesh-TF tensor identifies them by position.
     return x if x.axes == tuple(axes) else renamed(trace, x, axes)
 
 
@@ -49,12 +49,12 @@ def whole(trace: Graph, x: SpatialTensor, indices: Sequence[int]) -> SpatialTens
 
 
 def aligned(trace: Graph, tensors: Sequence[SpatialTensor], but: int | None = None) -> list[SpatialTensor]:
-    """Tensors that broadcast against each other, with the same shards wherever sizes are equal.
+    """Reshard tensors that broadcast against each other, so that axes of equal size have the same shards.
 
     Args:
-        trace: the graph under way.
+        trace: the graph of the step.
         tensors: the tensors.
-        but: an axis, counted from the end, that is left as it is.
+        but: the index of an axis, counted from the end, that is left unchanged.
     """
     rank = max(x.ndim for x in tensors)
     targets: dict[int, Axis] = {}
@@ -78,7 +78,7 @@ def aligned(trace: Graph, tensors: Sequence[SpatialTensor], but: int | None = No
 
 
 def renamed(trace: Graph, x: SpatialTensor, axes: Sequence[Axis]) -> SpatialTensor:
-    """The same shards under other names of their whole axes."""
+    """The same shards, with other names for the whole axes."""
     if mesh_shape_of(axes) == mesh_shape_of(x.axes):
         return SpatialTensor(x.value, tuple(axes))
     return trace.reduced(tf.identity, [x], axes, name="renamed")
@@ -92,14 +92,14 @@ def permuted(trace: Graph, x: SpatialTensor, order: Sequence[int]) -> SpatialTen
 
 
 def gathered(trace: Graph, x: SpatialTensor, i: int) -> SpatialTensor:
-    """The tensor with one split axis whole on every device."""
+    """The tensor with one sharded axis whole on every device."""
     old = x.axes[i]
     axes = tuple(Axis(a.name, a.size) if j == i else a for j, a in enumerate(x.axes))
     shape = [a.length for a in axes]
     dtype = tf.int8 if x.dtype == tf.bool else x.dtype
 
     def place(coordinate: list, t: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        spread = among_blocks(tf.cast(t, dtype), i, old.shards, coordinate[0])
+        spread = among_shards(tf.cast(t, dtype), i, old.shards, coordinate[0])
         return (tf.ensure_shape(tf.slice(spread, [0] * x.ndim, shape), shape),)
 
     operation = LocalOperation(
@@ -112,15 +112,15 @@ def gathered(trace: Graph, x: SpatialTensor, i: int) -> SpatialTensor:
     return trace.cast(SpatialTensor(operation.outputs[0], axes), x.dtype)
 
 
-def among_blocks(t: tf.Tensor, i: int, blocks: int, place) -> tf.Tensor:
-    """A shard at its place among zeros along one axis.
+def among_shards(t: tf.Tensor, i: int, shards: int, place) -> tf.Tensor:
+    """A shard at its place along one axis, with zeros in place of the other shards.
 
-    On a TPU the place is known on the device alone, and XLA compiles no `tf.pad` by such a number.
+    On a TPU the place is known only on the device, and XLA cannot compile a `tf.pad` whose width is such a number.
     """
     shape = static_sizes(t.shape)
-    mine = tf.reshape(tf.range(blocks) == place, [-1 if j == i else 1 for j in range(len(shape) + 1)])
+    mine = tf.reshape(tf.range(shards) == place, [-1 if j == i else 1 for j in range(len(shape) + 1)])
     spread = tf.where(mine, tf.expand_dims(t, i), tf.zeros([], t.dtype))
-    return tf.reshape(spread, [*shape[:i], blocks * shape[i], *shape[i + 1 :]])
+    return tf.reshape(spread, [*shape[:i], shards * shape[i], *shape[i + 1 :]])
 
 
 def _cut(trace: Graph, x: SpatialTensor, i: int, axis: Axis) -> SpatialTensor:
@@ -140,15 +140,17 @@ def _cut(trace: Graph, x: SpatialTensor, i: int, axis: Axis) -> SpatialTensor:
 
 
 def shifted(trace: Graph, x: SpatialTensor, i: int, axis: Axis, offset: int, fill: float | bool = 0) -> SpatialTensor:
-    """Output `o` along one axis is input `o - offset`, or `fill` where there is none: padding, cropping, other shards.
+    """Shift a tensor along one axis, for padding, cropping and other shard lengths.
+
+    Element `o` of the result is element `o - offset` of the input, or `fill` if the input has no such element.
 
     Args:
-        trace: the graph under way.
+        trace: the graph of the step.
         x: the tensor.
-        i: the axis.
-        axis: what it becomes, of any size and shard length, split over the same mesh axis or whole.
-        offset: how far elements move up.
-        fill: what stands where the input has nothing.
+        i: the index of the axis.
+        axis: the new axis, of any size and shard length, sharded over the same mesh axis or whole.
+        offset: how far elements move towards the end.
+        fill: the value of elements that the input does not have.
     """
     return shifted_along(trace, x, {i: (axis, offset)}, fill)
 
@@ -156,7 +158,7 @@ def shifted(trace: Graph, x: SpatialTensor, i: int, axis: Axis, offset: int, fil
 def shifted_along(
     trace: Graph, x: SpatialTensor, moves: Mapping[int, tuple[Axis, int]], fill: float | bool = 0
 ) -> SpatialTensor:
-    """As `shifted`, along several axes at once, each with what it becomes and its offset."""
+    """As `shifted`, along several axes at once, each with its new axis and its offset."""
     reaches = {i: _reach_of_shift(x.axes[i], *move) for i, move in moves.items()}
     for i, (axis, offset) in moves.items():
         if reaches[i] is None:
@@ -170,7 +172,7 @@ def shifted_along(
     axes = tuple(moves[j][0] if j in moves else a for j, a in enumerate(x.axes))
     shape = [a.length for a in axes]
     widths = {i: width for i, width in reaches.items() if width is not None}
-    # Beyond the last shard there are zeros already.
+    # Zeros come from beyond the last shard already.
     masked = [i for i in split if not _stays_inside(x.axes[i], *moves[i]) and (fill or x.axes[i].padded)]
 
     def move(places: list, t: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -204,14 +206,14 @@ def shifted_along(
 
 
 def _reach_of_shift(old: Axis, axis: Axis, offset: int) -> tuple[int, int] | None:
-    """Elements that a shard needs below and above its own; None if shards would need about everything."""
+    """The halo widths before and after a shard; None if shards would need about the whole axis."""
     if not old.sharded and not axis.sharded:
         return max(offset, 0), max(axis.size - offset - old.size, 0)
     if old.sharded != axis.sharded:
         return None
-    first = [block * axis.length - offset for block in range(axis.shards)]
-    before = max(0, *(block * old.length - start for block, start in enumerate(first)))
-    after = max(0, *(start + axis.length - (block + 1) * old.length for block, start in enumerate(first)))
+    first = [shard * axis.length - offset for shard in range(axis.shards)]
+    before = max(0, *(shard * old.length - start for shard, start in enumerate(first)))
+    after = max(0, *(start + axis.length - (shard + 1) * old.length for shard, start in enumerate(first)))
     return None if before + old.length + after > old.shards * old.length else (before, after)
 
 
@@ -237,8 +239,8 @@ def _shifted_whole(
 
     def move(t: tf.Tensor) -> tf.Tensor:
         t = tf.gather(t, [], axis=i) if stop <= start else t[(slice(None),) * i + (slice(start, stop),)]
-        below = min(max(offset, 0), axis.size)
-        paddings = [(below, axis.size - below - max(stop - start, 0)) if j == i else (0, 0) for j in range(x.ndim)]
+        before = min(max(offset, 0), axis.size)
+        paddings = [(before, axis.size - before - max(stop - start, 0)) if j == i else (0, 0) for j in range(x.ndim)]
         return tf.pad(t, paddings, constant_values=scalar(fill, t.dtype)) if any(map(any, paddings)) else t
 
     return trace.reduced(move, [x], axes, name="shifted")
@@ -253,12 +255,12 @@ def _along(vector: tf.Tensor, i: int, rank: int) -> tf.Tensor:
 
 
 def mirrored(trace: Graph, x: SpatialTensor, i: int) -> SpatialTensor:
-    """The elements along one axis in reverse order."""
+    """The tensor with its elements along one axis in reverse order."""
     axis = x.axes[i]
     if not axis.sharded:
         return trace.reduced(lambda t: tf.reverse(t, [i]), [x], x.axes, name="mirrored")
     value = Mirror(x.value, i, trace.mesh_axis(axis)).outputs[0]
-    # What lay beyond the image now lies before it.
+    # The elements beyond the image now come before it.
     surplus = axis.shards * axis.length - axis.size
     filled = replace(axis, size=axis.size + surplus)
     y = SpatialTensor(value, tuple(filled if j == i else a for j, a in enumerate(x.axes)))
@@ -266,16 +268,16 @@ def mirrored(trace: Graph, x: SpatialTensor, i: int) -> SpatialTensor:
 
 
 def mapped(trace: Graph, x: SpatialTensor, i: int, axis: Axis, matrix: np.ndarray) -> SpatialTensor:
-    """A linear map along one axis: resizing, flipping, strided slicing, averaging over regions.
+    """Apply a linear map along one axis: resizing, flipping, strided slicing, averaging over regions.
 
     A shard receives only the inputs for which its rows of the matrix have non-zero entries.
 
     Args:
-        trace: the graph under way.
+        trace: the graph of the step.
         x: the tensor.
-        i: the axis.
-        axis: what it becomes.
-        matrix: of shape `(axis.size, x.axes[i].size)`.
+        i: the index of the axis.
+        axis: the new axis.
+        matrix: the map, of shape `(axis.size, x.axes[i].size)`.
     """
     old = x.axes[i]
     if x.dtype.is_floating and old.sharded and not axis.sharded:
@@ -307,7 +309,7 @@ def mapped(trace: Graph, x: SpatialTensor, i: int, axis: Axis, matrix: np.ndarra
     axes = tuple(axis if j == i else a for j, a in enumerate(x.axes))
     shape = [a.length for a in axes]
 
-    # Of all shards: each device has one program.
+    # The union over all shards, because all devices run the same program.
     used = np.any(rows.reshape(axis.shards, axis.length, width), axis=0)
 
     def apply(place: list, t: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -334,12 +336,12 @@ _TILE = 64
 
 
 def _banded_product(matrix: tf.Tensor, t: tf.Tensor, used: np.ndarray) -> tf.Tensor:
-    """`matrix @ t` along the middle axis of `t`, reading of the matrix only where it may have other entries than 0.
+    """`matrix @ t` along the middle axis of `t`, reading only those parts of the matrix that may not be zero.
 
     Args:
-        matrix: `[rows, columns]`, a constant.
-        t: `[lead, columns, rest]`.
-        used: bool `[rows, columns]`: where such entries may be.
+        matrix: a constant of shape `[rows, columns]`.
+        t: a tensor of shape `[lead, columns, rest]`.
+        used: booleans of shape `[rows, columns]`, true where the matrix may not be zero.
     """
 
     def product(t: tf.Tensor, used: np.ndarray, transposed: bool) -> tf.Tensor:
@@ -360,7 +362,7 @@ def _banded_product(matrix: tf.Tensor, t: tf.Tensor, used: np.ndarray) -> tf.Ten
 
 
 def _mapped_to_whole(trace: Graph, x: SpatialTensor, i: int, axis: Axis, matrix: np.ndarray) -> SpatialTensor:
-    """As `mapped`: every device adds what its own shard contributes, and nothing is gathered."""
+    """As `mapped`, for a result that is not sharded: each shard contributes a partial sum, and nothing is gathered."""
     old = x.axes[i]
     columns = np.pad(matrix, ((0, 0), (0, old.shards * old.length - old.size)))
     source = Source(
@@ -382,7 +384,7 @@ def _mapped_to_whole(trace: Graph, x: SpatialTensor, i: int, axis: Axis, matrix:
 
 
 def selected(trace: Graph, x: SpatialTensor, i: int, axis: Axis, index: Sequence[int] | np.ndarray) -> SpatialTensor:
-    """Output `o` along one axis is input `index[o]`, or 0 where that is negative."""
+    """Select elements along one axis: element `o` of the result is input `index[o]`, or 0 if that index is negative."""
     places = np.array(index)
     known = places[places >= 0]
     offset = int(np.argmax(places >= 0) - known[0]) if known.size else 0
@@ -404,15 +406,15 @@ def windows_along(
     index: np.ndarray,
     combine: Callable[[tf.Tensor], tf.Tensor],
 ) -> SpatialTensor:
-    """Output `o` along one axis combines the inputs `index[o]`: regions of any place and equal numbers of taps.
+    """Combine windows along one axis: element `o` of the result combines the inputs `index[o]`, which may lie anywhere.
 
     Args:
-        trace: the graph under way.
+        trace: the graph of the step.
         x: the tensor.
-        i: the axis.
-        axis: what it becomes.
-        index: of shape `(axis.size, taps)`.
-        combine: from a tensor with the taps at axis `i + 1` to one without them.
+        i: the index of the axis.
+        axis: the new axis.
+        index: the indices of the inputs, of shape `(axis.size, taps)`.
+        combine: a function from a tensor with the taps at axis `i + 1` to one without that axis.
     """
     x = whole(trace, x, [i])
     surplus = axis.shards * axis.length - axis.size
@@ -425,11 +427,11 @@ def windows_along(
 
 
 def _reach(matrix: np.ndarray, old: Axis, new: Axis) -> tuple[int, int]:
-    """How far the rows of any shard reach below and above the shard of inputs on the same device."""
+    """The halo widths that the rows of the matrix need before and after the shard of inputs on the same device."""
     before = after = 0
-    for block in range(new.shards):
-        used = np.nonzero(np.any(matrix[block * new.length : (block + 1) * new.length], axis=0))[0]
+    for shard in range(new.shards):
+        used = np.nonzero(np.any(matrix[shard * new.length : (shard + 1) * new.length], axis=0))[0]
         if used.size:
-            before = max(before, block * old.length - int(used[0]))
-            after = max(after, int(used[-1]) + 1 - (block + 1) * old.length)
+            before = max(before, shard * old.length - int(used[0]))
+            after = max(after, int(used[-1]) + 1 - (shard + 1) * old.length)
     return before, after

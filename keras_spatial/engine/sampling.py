@@ -1,4 +1,4 @@
-"""Images read at any places, such as turned ones: the parts of an image travel around the mesh."""
+"""Images sampled at arbitrary positions, such as rotated images: the shards of an image travel around the mesh."""
 
 from collections.abc import Callable, Sequence
 
@@ -26,21 +26,22 @@ def sampled(
     fill_value: float = 0.0,
     name: str = "sampled",
 ) -> SpatialTensor:
-    """Images at positions that are known only when a step runs, and may lie on any device.
+    """Sample images at positions that are known only when a step runs, and that may lie on any device.
 
-    Every device gets the shards along the image axis with the most shards one after the other, and adds what each
-    contributes to its own part of the result. So it holds two shards of that axis at a time; other split axes, of which
-    a mesh has few shards, are gathered.
+    Along the image axis with the most shards, every device gets all shards in turn, and adds the contribution of each
+    to its own shard of the result. So it holds two shards of that axis at a time. Other sharded axes, which have few
+    shards, are gathered.
 
     Args:
-        trace: the trace under way.
+        trace: the trace of the step.
         x: the images.
-        axes: the result's axes, split as those of `x`.
-        positions: from the result's indices along each image axis (float32, such as `[1, n, 1]`) and the parameters to
-            positions in the image along each axis, `[batch, *result]` or what broadcasts to it.
+        axes: the result's axes, sharded as those of `x`.
+        positions: a function that computes positions in the image along each axis, in voxels, of shape
+            `[batch, *result]` or one that broadcasts to it. Its arguments are the result's indices along each image
+            axis (float32, such as `[1, n, 1]`) and the parameters.
         parameters: small tensors, such as the matrices of a transform.
         linear, fill_mode: as for `interpolated`.
-        fill_value: what stands beyond the image if `fill_mode` is `"constant"`.
+        fill_value: the value beyond the image if `fill_mode` is `"constant"`.
         name: a name for the graph.
     """
     axes = tuple(axes)
@@ -50,10 +51,10 @@ def sampled(
     band = trace.whole(x, [i for i in split if i != ring])
     sizes = [axis.size for axis in x.image_axes]
     placed = [i for i in image if axes[i].sharded]
-    # Where each result lies, and (last) which shard of the ring is at hand.
+    # The coordinates of the result's shard; the last one says which shard of the ring the device begins with.
     coordinates = [trace.mesh_axis(axes[i]) for i in placed]
     coordinates += [] if ring is None else [trace.mesh_axis(x.axes[ring])]
-    blocks = 1 if ring is None else x.axes[ring].shards
+    shards = 1 if ring is None else x.axes[ring].shards
     shape = [axis.length for axis in axes]
 
     def contribution(hop: int, place: list, images: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -63,7 +64,7 @@ def sampled(
         found = [tf.broadcast_to(p, shape[:-1]) if p.shape[0] != shape[0] else p for p in positions(index, *values)]
         part = None
         if ring is not None:
-            part = Part(ring, (place[-1] - hop) % blocks * x.axes[ring].length, x.axes[ring].size)
+            part = Part(ring, (place[-1] - hop) % shards * x.axes[ring].length, x.axes[ring].size)
         y = interpolated(images, found, linear=linear, fill_mode=fill_mode, part=part)
         if not hop and fill_value and fill_mode == "constant":
             y += tf.cast(fill_value * tf.expand_dims(outside(found, sizes, linear=linear), -1), y.dtype)
@@ -71,16 +72,16 @@ def sampled(
         return (y + before[0] if before else y,)
 
     total: list[mtf.Tensor] = []
-    for hop in range(blocks):
+    for hop in range(shards):
         if hop and ring is not None:
             moved = mtf.shift(band.value, x.axes[ring].length, dimension_of(x.axes[ring]), wrap=True)
             band = SpatialTensor(moved, band.axes)
 
-        def on_slice(place: list, *slices: tf.Tensor, hop: int = hop) -> tuple[tf.Tensor, ...]:
-            return contribution(hop, place, *slices)
+        def on_shard(place: list, *values: tf.Tensor, hop: int = hop) -> tuple[tf.Tensor, ...]:
+            return contribution(hop, place, *values)
 
         operation = LocalOperation(
-            on_slice if coordinates else lambda *slices: on_slice([], *slices),
+            on_shard if coordinates else lambda *values: on_shard([], *values),
             [band.value, *total, *(parameter.value for parameter in parameters)],
             [(mesh_shape_of(axes), x.dtype)],
             coordinates=coordinates,
@@ -93,17 +94,17 @@ def sampled(
 def with_gradient(
     trace: Trace, x: SpatialTensor, y: SpatialTensor, gradient: Callable[[SpatialTensor], SpatialTensor]
 ) -> SpatialTensor:
-    """`y`, which is made of `x`, with another gradient than that of the operations in between.
+    """Give `y`, which is computed from `x`, another gradient than that of the operations in between.
 
     Args:
-        trace: the trace under way.
+        trace: the trace of the step.
         x: the tensor.
         y: the result.
-        gradient: from the gradient with respect to `y` to that with respect to `x`.
+        gradient: a function from the gradient with respect to `y` to the gradient with respect to `x`.
     """
 
     def of_inputs(output_grads: Sequence[mtf.Tensor], **_) -> list[mtf.Tensor]:
-        # What is beyond the image has no gradient; operations before this one count on that.
+        # Elements beyond the image have no gradient; the operations before this one rely on that.
         return [trace.filled(gradient(SpatialTensor(output_grads[0], y.axes)), 0.0).value]
 
     operation = mtf.CustomGradientOperation([x.value], [x.value], [y.value], of_inputs, [])
@@ -111,5 +112,5 @@ def with_gradient(
 
 
 def _along(index: tf.Tensor, axis: int, rank: int) -> tf.Tensor:
-    """Indices along one image axis, of a rank without channels."""
+    """Indices along one image axis, in a shape that broadcasts over the other axes but channels."""
     return tf.reshape(tf.cast(index, tf.float32), [-1 if i == axis else 1 for i in range(rank - 1)])

@@ -1,4 +1,4 @@
-"""Tensors of a partitioned model: logical sizes beside the padded sizes that are laid out on the mesh."""
+"""Tensors of a partitioned model, with their logical sizes and the padded sizes that are laid out on the mesh."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class SpatialTensor:
     """A tensor of a partitioned model.
 
     Attributes:
-        value: the Mesh-TF tensor, of padded sizes.
+        value: the Mesh-TF tensor, whose sizes are the padded ones.
         axes: one `Axis` per dimension, batch first, channels last.
     """
 
@@ -42,12 +42,9 @@ class SpatialTensor:
     def padded_axes(self) -> list[int]:
         return [i for i, axis in enumerate(self.axes) if axis.padded]
 
-    def axis_index(self, name: str) -> int:
-        return [axis.name for axis in self.axes].index(name)
-
 
 def dimension_of(axis: Axis) -> mtf.Dimension:
-    """The Mesh-TF dimension. The layout knows the plain names, so an axis that is not sharded goes by another one."""
+    """The Mesh-TF dimension. The layout shards the plain names, so an axis that is not sharded gets another name."""
     return mtf.Dimension(axis.name if axis.sharded else f"whole_{axis.name}", axis.shards * axis.length)
 
 
@@ -56,17 +53,17 @@ def mesh_shape_of(axes: Sequence[Axis]) -> mtf.Shape:
     for i, axis in enumerate(axes):
         dimension = dimension_of(axis)
         if not axis.sharded and any(dimension.name == other.name for other in dimensions):
-            # Axes that are not sharded are known by their place; Mesh-TensorFlow wants different names all the same.
+            # Axes that are not sharded are identified by position, but Mesh-TensorFlow still needs unique names.
             dimension = mtf.Dimension(f"{dimension.name}_{i}", dimension.size)
         dimensions.append(dimension)
     return mtf.Shape(dimensions)
 
 
 def broadcast_axes(tensors: Sequence[SpatialTensor]) -> tuple[Axis, ...]:
-    """Axes of the result of an elementwise operation, by NumPy's rules.
+    """The axes of the result of an elementwise operation, by NumPy's rules.
 
     Raises:
-        ValueError: if the shapes do not broadcast.
+        ValueError: if the shapes do not broadcast, or axes of the same size are cut into different shards.
     """
     rank = max(x.ndim for x in tensors)
     axes: list[Axis] = []
@@ -78,7 +75,7 @@ def broadcast_axes(tensors: Sequence[SpatialTensor]) -> tuple[Axis, ...]:
                 raise ValueError(f"Shapes do not broadcast. Received: {[x.shape for x in tensors]}")
             if axis.size == largest.size and (axis.shards, axis.length) != (largest.shards, largest.length):
                 raise ValueError(
-                    f"Tensors of shapes {[x.shape for x in tensors]} are cut into different blocks along "
+                    f"Tensors of shapes {[x.shape for x in tensors]} are cut into different shards along "
                     f"'{axis.name}': {axis} and {largest}."
                 )
         axes.append(largest)
@@ -86,7 +83,7 @@ def broadcast_axes(tensors: Sequence[SpatialTensor]) -> tuple[Axis, ...]:
 
 
 def axis_names(rank: int) -> tuple[str, ...]:
-    """Names of the axes of a channels-last tensor: `batch, x, y, z, channels` for rank 5."""
+    """The names of the axes of a channels-last tensor, such as `batch, x, y, z, channels` for rank 5."""
     if rank == 0:
         return ()
     if rank == 1:

@@ -17,7 +17,7 @@ from keras_spatial.layout import Axis
 
 @dataclass
 class Trace(Graph):
-    """What rules build a step of: `pointwise`, `windowed` and `reduced` operations, and changes of layout."""
+    """Builds a step for the rules from `pointwise`, `windowed` and `reduced` operations and from reshards."""
 
     def pointwise(
         self,
@@ -31,17 +31,19 @@ class Trace(Graph):
         derivative_at_output: bool = False,
         name: str = "pointwise",
     ) -> SpatialTensor:
-        """A function of each voxel's channels: activations, arithmetic, a dense layer on the channels.
+        """Apply a function to each voxel's channels: activations, arithmetic, a dense layer on the channels.
+
+        `linear` and `derivative_at_output` each let the operation be fused with the one before it (`engine.fusion`).
 
         Args:
-            fn: from the inputs' shards and the weights to one shard, with the usual broadcasting.
+            fn: a function from the inputs' shards and the weights to one shard, with the usual broadcasting.
             inputs: tensors of equal or broadcastable shapes.
             weights: Keras variables that `fn` uses.
-            channels: size of the result's last axis, where it differs from the inputs'.
-            dtype: the result's dtype, where it differs from the first input's.
-            linear: whether `fn` is linear in the first input, element by element, such as adding a bias.
-            derivative_at_output: whether the derivative of `fn` at its result is that at its input, as for `relu`.
-                Either lets it become part of the operation before it (`engine.fusion`).
+            channels: the size of the result's last axis, if it differs from that of the inputs.
+            dtype: the result's dtype, if it differs from that of the first input.
+            linear: whether `fn` is linear in each element of the first input; adding a bias counts as linear.
+            derivative_at_output: whether the derivative of `fn` is the same at its result as at its input, as for
+                `relu`.
             name: a name for the graph.
         """
         inputs = reshard.aligned(self, inputs)
@@ -73,21 +75,22 @@ class Trace(Graph):
         dtype: tf.DType | str | None = None,
         name: str = "windowed",
     ) -> SpatialTensor:
-        """A function of each voxel's neighbourhood: convolution, pooling, interpolation.
+        """Apply a function to each voxel's neighbourhood: convolution, pooling, interpolation.
 
         Args:
-            fn: from a shard with its halos, and the weights, to the result's shard. It sees neighbours' values in
-                the halos, and `fill` wherever the image ends; so it pads nothing itself. It may return more than
-                the result's shard holds: the surplus above is cut off.
+            fn: a function from a shard with its halos, and the weights, to the result's shard. The halos hold the
+                neighbours' values, and `fill` where the image ends, so `fn` adds no padding. It may return more
+                elements than the result's shard has; those at the end are cut off.
             x: the tensor.
-            halo: for each axis of the tensor that the window spans, elements below and above.
+            halo: the halo widths before and after a shard, for the index of each axis that the window spans.
             axes: the result's axes.
-            fill: what stands outside the image.
+            fill: the value of elements outside the image.
             weights: Keras variables that `fn` uses.
-            native: the same function for a whole axis, padding included. It is used where no axis that the window
-                spans is split.
-            summed: if `fn` sums over all channels: by a weight's number its axis that is summed over with them.
-            dtype: the result's dtype, where it differs from the input's.
+            native: a function that does the same on whole axes, including the padding. It is used if no axis that the
+                window spans is sharded.
+            summed: for an `fn` that sums over all channels: for the number of each weight that is summed over with
+                them, the axis of that weight.
+            dtype: the result's dtype, if it differs from that of the input.
             name: a name for the graph.
         """
         axes = tuple(axes)
@@ -97,7 +100,7 @@ class Trace(Graph):
             return self.local(native, [x], outputs, weights=weights, summed=summed, name=name)[0]
         halos = [Halo(i, self.mesh_axis(x.axes[i]), *halo[i]) for i in sharded if any(halo[i])]
         padding = {i: halo[i] for i in halo if i not in sharded and any(halo[i])}
-        # Where shards reach beyond the image it is the shards that are filled; else only what comes from outside it.
+        # Shards that reach beyond the image are filled themselves; otherwise only the halos that come from outside are.
         outside = [halo.axis for halo in halos if fill and not x.axes[halo.axis].padded]
         edges = [
             Edge(0, i, self.mesh_axis(x.axes[i]), x.axes[i].length, x.axes[i].size, *halo[i], fill, i in outside)
@@ -127,11 +130,11 @@ class Trace(Graph):
         return SpatialTensor(operation.outputs[0], axes)
 
     def reshard(self, x: SpatialTensor, axes: Sequence[Axis]) -> SpatialTensor:
-        """The same elements in other shards, or replicated: see `engine.reshard`."""
+        """Lay the same elements out in other shards, or replicate them; see `engine.reshard`."""
         return reshard.resharded(self, x, axes)
 
     def whole(self, x: SpatialTensor, indices: Sequence[int]) -> SpatialTensor:
-        """The tensor with some axes all-gathered, so that every device holds them whole: for small tensors."""
+        """All-gather some axes, so that every device holds them whole. Use it for small tensors."""
         return reshard.whole(self, x, indices)
 
     def maximum(
@@ -144,14 +147,14 @@ class Trace(Graph):
         differentiable: bool = True,
         name: str = "maximum",
     ) -> SpatialTensor:
-        """The maximum over some axes. Its gradient is shared by equal maxima, as TensorFlow's is.
+        """The maximum over some axes. Equal maxima share the gradient, as in TensorFlow.
 
         Args:
             x: the tensor.
             axes: the result's axes.
-            keepdims: whether they keep the axes of the maximum, with size 1.
-            over: the axes of the maximum; by default all image axes.
-            differentiable: whether it has a gradient. Then equal maxima are averaged, which rounds.
+            keepdims: whether the result keeps the axes of the maximum, with size 1.
+            over: the indices of the axes of the maximum; by default all image axes.
+            differentiable: whether the maximum has a gradient. If so, equal maxima are averaged, which rounds.
             name: a name for the graph.
         """
         over = list(range(1, x.ndim - 1) if over is None else over)
@@ -187,13 +190,13 @@ class Trace(Graph):
         transform: Callable[[tf.Tensor], tf.Tensor],
         dtype: tf.DType,
     ) -> SpatialTensor:
-        """Random numbers, the same on all devices that hold the same part of `axes`, and otherwise independent.
+        """Random numbers that are the same on all devices with the same shard of `axes`, and otherwise independent.
 
         Args:
-            seed_generator: the Keras layer's; it is advanced by one, as in a call of the layer.
+            seed_generator: the seed generator of the Keras layer. It is advanced by one, as in a call of the layer.
             axes: the result's axes.
-            sample: such as `tf.random.stateless_normal`.
-            transform: from the float32 sample to the result.
+            sample: a function of a shape and a seed, such as `tf.random.stateless_normal`.
+            transform: a function from the float32 sample to the result.
             dtype: the result's dtype.
         """
         axes = tuple(axes)
@@ -201,7 +204,7 @@ class Trace(Graph):
         source = self.constant(seed, name="seed")
         split = [axis for axis in axes if axis.sharded]
 
-        def on_slice(place: list, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def on_shard(place: list, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
             number = 0
             for coordinate, axis in zip(place, split, strict=True):
                 number = number * axis.shards + coordinate
@@ -209,7 +212,7 @@ class Trace(Graph):
             return (transform(sample([axis.length for axis in axes], seed)),)
 
         operation = LocalOperation(
-            on_slice if split else lambda seed: on_slice([], seed),
+            on_shard if split else lambda seed: on_shard([], seed),
             [source.value],
             [(mesh_shape_of(axes), dtype)],
             coordinates=[self.mesh_axis(axis) for axis in split],
@@ -221,17 +224,17 @@ class Trace(Graph):
 def _filled_halos(
     halos: Sequence[Halo], edges: Sequence[Edge], fill: float
 ) -> Callable[[Intervals, Sequence[tf.Tensor]], list[tf.Tensor]]:
-    """Halos that come from outside the image, which are zeros, filled with another number."""
+    """A function that fills the halos that come from outside the image, which are zeros, with another number."""
 
     def filled(intervals: Intervals, received: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         known = {edge.axis: (edge, interval) for edge, interval in zip(edges, intervals, strict=True) if edge.in_halos}
         results = []
         for number, halo in enumerate(halos):
-            for value, above in zip(received[2 * number :][:2], (False, True), strict=True):
-                # A halo holds those of the axes before its own, and so corners.
+            for value, after in zip(received[2 * number :][:2], (False, True), strict=True):
+                # A halo contains parts of the halos of earlier axes, namely the corners.
                 for axis in [h.axis for h in halos[: number + 1] if h.axis in known]:
                     edge, (low, high) = known[axis]
-                    start = edge.before + edge.length if above and axis == halo.axis else 0
+                    start = edge.before + edge.length if after and axis == halo.axis else 0
                     value = beyond(value, axis, (max(low - start, 0), max(high - start, 0)), fill)
                 results.append(value)
         return results

@@ -1,24 +1,24 @@
-"""Metrics per case and per data set, with confidence intervals: of any classes, and those of LiTS.
+"""Metrics per case and per data set, with confidence intervals: for any classes, and those of LiTS.
 
-`evaluate_classes` and `summarise_classes` take the names of any classes. The rest are the metrics of the Liver Tumor
+`evaluate_classes` and `summarise_classes` work for any classes. The rest are the metrics of the Liver Tumor
 Segmentation Benchmark (LiTS).
 
-Definitions: Bilic et al., "The Liver Tumor Segmentation Benchmark (LiTS)", Medical Image Analysis 84:102680, and the
-challenge's scoring program (`PatrickChrist/lits-challenge-scoring`). Where the program contradicts its own definitions,
-the definitions are followed. The deviations:
+The definitions are those of Bilic et al., "The Liver Tumor Segmentation Benchmark (LiTS)", Medical Image Analysis
+84:102680, and of the challenge's scoring program (`PatrickChrist/lits-challenge-scoring`). Where the program
+contradicts its own definitions, this package follows the definitions. These are the deviations:
 
-| the program | here |
+| the program | this package |
 | --- | --- |
-| an empty reference crashes the lesion detection | counts: no reference lesion, every predicted one false |
-| merged lesions count on both sides, down to -1 detected | recall counts reference lesions, precision predicted ones |
-| the union of a matched pair mixes component numbers of prediction and reference | the union of the pair |
-| only one bounding box, that of the first object, is searched for lesions | every lesion |
-| overlap > 0 goes through the matching for overlap > 0.5 and loses lesions there | any common voxel |
-| RVD is (R - P) / P | (P - R) / R, as published |
-| a liver of lesion voxels only counts as no liver | liver is label >= 1 |
-| tumour burden of a prediction without liver is 9001 | undefined; `defined` leaves the case out |
-| the maximum burden error is the largest signed difference | the largest absolute difference |
-| MSD, RMSD, ASSD of undefined pairs enter the mean as 9001 | `value` is that mean, `defined` the mean without them |
+| An empty reference crashes the lesion detection. | It counts: all predicted lesions are false. |
+| Merged lesions count on both sides, down to -1 detected. | Recall counts true lesions, precision predicted ones. |
+| The union of a matched pair mixes component numbers of prediction and reference. | It is the union of the pair. |
+| Only one bounding box, that of the first object, is searched for lesions. | Every lesion is found. |
+| Overlap > 0 uses the matching for overlap > 0.5 and loses lesions there. | Any common voxel counts. |
+| RVD is (R - P) / P. | RVD is (P - R) / R, as published. |
+| A liver that consists only of lesion voxels counts as no liver. | The liver is label >= 1. |
+| The tumour burden of a prediction without liver is 9001. | It is undefined; `defined` leaves the case out. |
+| The maximum burden error is the largest signed difference. | It is the largest absolute difference. |
+| MSD, RMSD and ASSD of undefined pairs enter the mean as 9001. | `value` is that mean; `defined` leaves them out. |
 """
 
 from keras_spatial.evaluation.cases import CaseMetrics, EvaluationError, evaluate_case

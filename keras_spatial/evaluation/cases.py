@@ -1,4 +1,4 @@
-"""All metrics of one case: liver, lesions, tumour burden."""
+"""All LiTS metrics of one case: liver, lesions and tumour burden."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,21 +13,22 @@ LIVER, LESION = 1, 2
 
 
 class EvaluationError(ValueError):
-    """Prediction, truth and spacing do not belong together."""
+    """The prediction, the truth or the spacing is invalid, or they do not belong together."""
 
 
 @dataclass(frozen=True)
 class CaseMetrics:
-    """One predicted case against its reference.
+    """The metrics of one predicted case against its reference.
 
     Attributes:
-        case: its name.
-        liver: metrics of the liver with its lesions, labels >= 1.
-        lesion: metrics of all lesion voxels, label 2.
-        lesions: metrics lesion by lesion.
-        burden_prediction: tumour burden, lesion voxels per liver voxels, of the prediction; None without liver voxels.
-        burden_truth: the same of the reference.
-        spacing: voxel size, mm.
+        case: the name of the case.
+        liver: the metrics of the liver with its lesions, labels >= 1.
+        lesion: the metrics of all lesion voxels, label 2.
+        lesions: the metrics of each lesion.
+        burden_prediction: the tumour burden of the prediction, which is the ratio of lesion voxels to liver voxels;
+            None if there are no liver voxels.
+        burden_truth: the tumour burden of the reference.
+        spacing: the voxel size along x, y and z in mm.
     """
 
     case: str
@@ -42,25 +43,32 @@ class CaseMetrics:
 def evaluate_case(
     prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float], *, case: str = ""
 ) -> CaseMetrics:
-    """Compare the labels of one case, on the grid of the volume itself, with the definitions of LiTS.
+    """Compare the labels of one case, on the volume's own grid, by the definitions of LiTS (see the package's docs).
 
-    Memory beside the two label arrays: some tens of bytes per voxel of the box around the liver, however large the
-    volume.
+    Besides the two label arrays, it needs some tens of bytes of memory for each voxel of the box around the liver,
+    however large the volume is.
 
     Args:
-        prediction: integers `[X, Y, Z]`: 0 background, 1 liver, 2 lesion.
-        truth: the same.
-        spacing: voxel size along x, y, z in mm.
-        case: name, for tables and error messages.
+        prediction: integer labels `[X, Y, Z]`: 0 is background, 1 liver, 2 lesion.
+        truth: integer labels of the same shape and meaning.
+        spacing: the voxel size along x, y and z in mm.
+        case: the name of the case, for tables and error messages.
 
     Raises:
-        EvaluationError: shapes differ, labels other than 0, 1, 2, or a spacing that is not positive.
+        EvaluationError: if shapes differ, there are labels other than 0, 1 and 2, or the spacing is not positive.
+
+    Example:
+
+    ```python
+    metrics = ks.evaluation.evaluate_case(prediction, truth, (0.8, 0.8, 2.5), case="volume-3")
+    print(metrics.liver.dice, metrics.lesion.dice)
+    ```
     """
     where = f"case {case}: " if case else ""
     if prediction.shape != truth.shape or truth.ndim != 3 or 0 in truth.shape:
         raise EvaluationError(
-            f"{where}expected prediction and truth of one shape [X, Y, Z]; resample the prediction to the grid of the "
-            f"truth. Received: prediction {prediction.shape}, truth {truth.shape}"
+            f"{where}expected prediction and truth of the same shape [X, Y, Z]; resample the prediction to the grid of "
+            f"the truth. Received: prediction {prediction.shape}, truth {truth.shape}"
         )
     size = tuple(float(s) for s in spacing)
     if len(size) != 3 or not all(0 < s < np.inf for s in size):

@@ -1,7 +1,7 @@
-"""Metrics of any classes: overlap and surface distances of each, per case and per data set, with intervals.
+"""Metrics for any classes: overlap and surface distances of each class, per case and per data set, with intervals.
 
-Definitions after Maier-Hein et al., "Metrics reloaded", Nature Methods 21, 2024. Surfaces are voxels that have one of
-their 18 neighbours outside the mask, distances are between their centres, in mm.
+The definitions follow Maier-Hein et al., "Metrics reloaded", Nature Methods 21, 2024. A surface consists of the voxels
+with at least one of their 18 neighbours outside the mask; distances are between the centres of voxels, in mm.
 """
 
 import csv
@@ -17,23 +17,24 @@ from keras_spatial.evaluation.surfaces import Spacing, directed_distances
 from keras_spatial.volumes import LabelError, as_labels, bounding_box
 
 METRICS = ("dice", "hd95", "nsd", "assd", "voe", "rvd", "rmsd", "msd")
-"""Names of the metrics of a class; distances in mm."""
+"""The names of the metrics of a class. Distances are in mm."""
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class of one case, predicted voxels P against reference voxels R.
+    """The metrics of one class of one case, with predicted voxels P and reference voxels R.
 
     Attributes:
-        predicted, reference: voxel counts.
-        dice: `2 |P and R| / (|P| + |R|)`; 1 if both are empty, 0 if one is.
-        hd95: the larger of the 95th percentiles of the distances from one surface to the other, both ways, mm; None if
-            P or R is empty.
-        nsd: normalised surface distance (surface Dice): the share of both surfaces that lies within the tolerance of
-            the other one; 1 if both are empty, 0 if one is.
-        assd, rmsd, msd: average, root mean square and maximum symmetric surface distance, mm; None if P or R is empty.
-        voe: volumetric overlap error, `1 - |P and R| / |P or R|`; 0 if both are empty, 1 if one is.
-        rvd: relative volume difference, `(|P| - |R|) / |R|`; None if R is empty.
+        predicted, reference: the voxel counts |P| and |R|.
+        dice: `2 |P and R| / (|P| + |R|)`; 1 if both are empty, 0 if one of them is.
+        hd95: the 95th percentile of the distances from one surface to the other, the larger one of both directions, in
+            mm; None if P or R is empty.
+        nsd: the normalised surface distance (surface Dice), which is the fraction of both surfaces that lies within the
+            tolerance of the other one; 1 if both are empty, 0 if one of them is.
+        assd, rmsd, msd: the average, root mean square and maximum symmetric surface distance in mm; None if P or R is
+            empty.
+        voe: the volumetric overlap error, `1 - |P and R| / |P or R|`; 0 if both are empty, 1 if one of them is.
+        rvd: the relative volume difference, `(|P| - |R|) / |R|`; None if R is empty.
     """
 
     predicted: int
@@ -49,18 +50,18 @@ class ClassMetrics:
 
 
 ABSENT = ClassMetrics(0, 0, dice=1.0, hd95=None, nsd=1.0, assd=None, voe=0.0, rvd=None, rmsd=None, msd=None)
-"""A class that neither prediction nor reference has: they agree, and there is no distance."""
+"""The metrics of a class that neither prediction nor reference has: they agree, and there is no distance."""
 
 
 @dataclass(frozen=True)
 class LabelledCase:
-    """One predicted case against its reference.
+    """The metrics of one predicted case against its reference.
 
     Attributes:
-        case: its name.
-        classes: metrics by the name of the class, without the background.
-        spacing: voxel size along x, y and z, mm.
-        tolerance: of the normalised surface distance, mm.
+        case: the name of the case.
+        classes: the metrics of each class but the background, by the name of the class.
+        spacing: the voxel size along x, y and z in mm.
+        tolerance: the tolerance of the normalised surface distance in mm.
     """
 
     case: str
@@ -70,19 +71,19 @@ class LabelledCase:
 
     @property
     def mean_dice(self) -> float:
-        """Mean over the classes."""
+        """The mean Dice coefficient over the classes."""
         return float(np.mean([c.dice for c in self.classes.values()]))
 
 
 @dataclass(frozen=True)
 class LabelledSummary:
-    """Metrics of a data set.
+    """The metrics of a data set.
 
     Attributes:
-        cases: number of cases.
-        classes: by class and metric; "mean" is the mean over the classes of a case.
-        confidence: of the intervals, which are bootstrapped over the cases.
-        tolerance: of the normalised surface distance, mm.
+        cases: the number of cases.
+        classes: the estimates by class and metric; the class "mean" is the mean over the classes of a case.
+        confidence: the confidence level of the intervals, which are bootstrapped over the cases.
+        tolerance: the tolerance of the normalised surface distance in mm.
     """
 
     cases: int
@@ -91,7 +92,7 @@ class LabelledSummary:
     tolerance: float
 
     def as_dict(self) -> dict:
-        """For JSON."""
+        """The summary as plain dicts, lists and numbers, for JSON."""
         return asdict(self)
 
 
@@ -104,19 +105,26 @@ def evaluate_classes(
     case: str = "",
     tolerance: float = 1.0,
 ) -> LabelledCase:
-    """Compare the labels of one case, on the grid of the volume itself.
+    """Compare the labels of one case, on the volume's own grid.
 
     Args:
-        prediction: integers `[X, Y, Z]`, numbers of classes.
-        truth: the same.
-        spacing: voxel size along x, y, z in mm.
-        labels: names of the classes by number, the background first.
-        case: name, for tables and error messages.
-        tolerance: of the normalised surface distance, mm: what two observers differ by.
+        prediction: integer class numbers `[X, Y, Z]`.
+        truth: integer class numbers of the same shape.
+        spacing: the voxel size along x, y and z in mm.
+        labels: the names of the classes by number, the background first.
+        case: the name of the case, for tables and error messages.
+        tolerance: the tolerance of the normalised surface distance in mm: by how much two observers differ.
 
     Raises:
-        EvaluationError: shapes differ, a number without a class, a spacing or tolerance that is not positive, or names
-            that are not of the background and at least one class, all different.
+        EvaluationError: if shapes differ, a number has no class, the spacing or the tolerance is not positive, or
+            `labels` does not have at least two names, all different.
+
+    Example:
+
+    ```python
+    case = ks.evaluation.evaluate_classes(prediction, truth, (1.0, 1.0, 1.0), ("background", "liver"))
+    print(case.classes["liver"].hd95)
+    ```
     """
     where = f"case {case}: " if case else ""
     if len(labels) < 2 or len(set(labels)) != len(labels):
@@ -125,8 +133,8 @@ def evaluate_classes(
         )
     if prediction.shape != truth.shape or truth.ndim != 3 or 0 in truth.shape:
         raise EvaluationError(
-            f"{where}expected prediction and truth of one shape [X, Y, Z]; resample the prediction to the grid of the "
-            f"truth. Received: prediction {prediction.shape}, truth {truth.shape}"
+            f"{where}expected prediction and truth of the same shape [X, Y, Z]; resample the prediction to the grid of "
+            f"the truth. Received: prediction {prediction.shape}, truth {truth.shape}"
         )
     x, y, z = (float(s) for s in spacing)
     if not all(0 < s < np.inf for s in (x, y, z, tolerance)):
@@ -147,16 +155,23 @@ def evaluate_classes(
 def summarise_classes(
     cases: Sequence[LabelledCase], *, confidence: float = 0.95, samples: int = 2000, seed: int = 0
 ) -> LabelledSummary:
-    """Means over the cases with bootstrapped intervals; a distance counts where it exists.
+    """Means over the cases, with bootstrapped intervals. Distances that do not exist are left out.
 
     Args:
-        cases: at least one, all of the same classes.
-        confidence: of the intervals, between 0 and 1.
-        samples: bootstrap samples.
-        seed: of the bootstrap; equal seeds give equal intervals.
+        cases: at least one case; all have the same classes.
+        confidence: the confidence level of the intervals, between 0 and 1.
+        samples: the number of bootstrap samples.
+        seed: the seed of the bootstrap; equal seeds give equal intervals.
 
     Raises:
-        ValueError: no cases, a confidence outside (0, 1), or cases of differing classes.
+        ValueError: if there are no cases, the confidence is not between 0 and 1, or cases have different classes.
+
+    Example:
+
+    ```python
+    summary = ks.evaluation.summarise_classes(cases)
+    print(summary.classes["mean"]["dice"].value)
+    ```
     """
     if not cases or not 0 < confidence < 1 or samples < 1:
         raise ValueError(
@@ -166,7 +181,9 @@ def summarise_classes(
     names = list(cases[0].classes)
     unlike = [c.case for c in cases if list(c.classes) != names]
     if unlike:
-        raise ValueError(f"summarise_classes: expected the classes {names} in every case. Received: others in {unlike}")
+        raise ValueError(
+            f"summarise_classes: expected the classes {names} in every case. Received: other classes in {unlike}"
+        )
 
     def estimate(values: Sequence[float | None]) -> Estimate:
         return estimate_mean(values, confidence=confidence, samples=samples, seed=seed)
@@ -180,10 +197,12 @@ def summarise_classes(
 
 
 def write_class_csv(path: str | Path, cases: Sequence[LabelledCase]) -> Path:
-    """Write one row per case and class, lowest mean Dice first; a distance that does not exist is an empty field.
+    """Write a CSV file with one row per case and class, lowest mean Dice first, and return its path.
+
+    Distances are in mm and volumes in ml. A distance that does not exist is an empty field.
 
     Raises:
-        ValueError: no cases.
+        ValueError: if there are no cases.
     """
     if not cases:
         raise ValueError("write_class_csv: expected at least one case. Received: none")

@@ -1,9 +1,10 @@
-"""Which predicted lesion is which reference lesion, and how well the detected ones are outlined.
+"""Match predicted lesions with reference lesions, and measure how well the detected ones are outlined.
 
-LiTS counts a lesion as detected when its overlap with the prediction, intersection over union, is above 0.5. Lesions
-that touch in the prediction, or fall apart in it, are merged first: a reference lesion belongs to the prediction that
-covers most of it; reference lesions of one prediction form a group; a predicted lesion belongs to the group with which
-it shares most voxels; the predictions of one group are compared with it as one.
+LiTS counts a lesion as detected if its overlap with the prediction, the intersection over union, is above 0.5. Lesions
+that touch in the prediction, or fall apart in it, are merged first. A reference lesion belongs to the predicted lesion
+that covers most of it, and the reference lesions of one predicted lesion form a group. A predicted lesion belongs to
+the group with which it shares the most voxels, and the predicted lesions of a group are compared with it as a single
+one.
 """
 
 from collections import defaultdict
@@ -21,12 +22,12 @@ OVERLAP = 0.5
 
 @dataclass(frozen=True)
 class Lesion:
-    """One connected component of the lesion label (faces touching).
+    """One connected component of the lesion label; voxels are connected if their faces touch.
 
     Attributes:
-        volume: mm³.
-        detected: belongs to a matched pair with intersection over union strictly above 0.5.
-        touched: shares at least one voxel with the other side.
+        volume: the volume in mm³.
+        detected: whether it belongs to a matched pair with an intersection over union strictly above 0.5.
+        touched: whether it shares at least one voxel with a lesion of the other side.
     """
 
     volume: float
@@ -35,7 +36,7 @@ class Lesion:
 
     @property
     def diameter(self) -> float:
-        """Diameter of the sphere of the same volume, mm."""
+        """The diameter, in mm, of a sphere of the same volume."""
         return float((6 * self.volume / np.pi) ** (1 / 3))
 
 
@@ -44,9 +45,9 @@ class LesionMatching:
     """The lesions of one case.
 
     Attributes:
-        reference: the true lesions; `detected` false is a false negative.
-        predicted: the predicted lesions; `detected` false is a false positive.
-        pairs: metrics of each detected pair (a pair can stand for several touching lesions).
+        reference: the true lesions; one that is not `detected` is a false negative.
+        predicted: the predicted lesions; one that is not `detected` is a false positive.
+        pairs: the metrics of each detected pair. A pair may combine several touching lesions.
     """
 
     reference: tuple[Lesion, ...]
@@ -64,9 +65,16 @@ def match_lesions(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -
     """Find, match and compare the lesions of one case.
 
     Args:
-        prediction: bool `[X, Y, Z]`, predicted lesion voxels.
-        truth: bool `[X, Y, Z]`, true lesion voxels.
-        spacing: voxel size along x, y, z in mm.
+        prediction: the predicted lesion voxels, bool `[X, Y, Z]`.
+        truth: the true lesion voxels, bool `[X, Y, Z]`.
+        spacing: the voxel size along x, y and z in mm.
+
+    Example:
+
+    ```python
+    found = ks.evaluation.match_lesions(prediction == 2, truth == 2, (0.8, 0.8, 2.5))
+    print(sum(lesion.detected for lesion in found.reference), "of", len(found.reference))
+    ```
     """
     box = bounding_box(prediction | truth)
     if box is None:

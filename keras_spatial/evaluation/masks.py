@@ -1,4 +1,4 @@
-"""Overlap, volume and surface metrics of one pair of masks."""
+"""Overlap, volume and surface metrics of a pair of masks."""
 
 from dataclasses import dataclass
 
@@ -8,20 +8,20 @@ from keras_spatial.evaluation.surfaces import Spacing, surface_distances
 from keras_spatial.volumes import bounding_box
 
 UNDEFINED = 9001.0
-"""The value of LiTS for a relative volume or a distance that does not exist, because a mask is empty."""
+"""The value that LiTS uses for a relative volume or a distance that does not exist because a mask is empty."""
 
 
 @dataclass(frozen=True)
 class MaskMetrics:
-    """One predicted mask P against one reference mask R.
+    """The metrics of a predicted mask P against a reference mask R.
 
     Attributes:
-        intersection, predicted, reference: voxel counts |P and R|, |P|, |R|.
-        dice: `2 |P and R| / (|P| + |R|)`; 1 if both are empty, 0 if one is.
-        voe: volumetric overlap error, `1 - |P and R| / |P or R|`; 1 if both are empty, as in LiTS.
-        rvd: relative volume difference, `(|P| - |R|) / |R|`; `UNDEFINED` if R is empty.
-        assd, rmsd, msd: average, root mean square and maximum symmetric surface distance, mm; `UNDEFINED` if P or R
-            is empty.
+        intersection, predicted, reference: the voxel counts |P and R|, |P| and |R|.
+        dice: `2 |P and R| / (|P| + |R|)`; 1 if both are empty, 0 if one of them is.
+        voe: the volumetric overlap error, `1 - |P and R| / |P or R|`; 1 if both are empty, as in LiTS.
+        rvd: the relative volume difference, `(|P| - |R|) / |R|`; `UNDEFINED` if R is empty.
+        assd, rmsd, msd: the average, root mean square and maximum symmetric surface distance in mm; `UNDEFINED` if P or
+            R is empty.
     """
 
     intersection: int
@@ -36,12 +36,18 @@ class MaskMetrics:
 
 
 def compare_masks(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> MaskMetrics:
-    """All metrics of a pair of masks; works within the box around both, so that empty space costs nothing.
+    """Compute all metrics of a pair of masks, within the box around both, so that empty space costs nothing.
 
     Args:
-        prediction: bool `[X, Y, Z]`.
-        truth: bool `[X, Y, Z]`.
-        spacing: voxel size along x, y, z in mm.
+        prediction: the predicted mask, bool `[X, Y, Z]`.
+        truth: the reference mask, bool `[X, Y, Z]`.
+        spacing: the voxel size along x, y and z in mm.
+
+    Example:
+
+    ```python
+    liver = ks.evaluation.compare_masks(prediction >= 1, truth >= 1, (0.8, 0.8, 2.5))
+    ```
     """
     box = bounding_box(prediction | truth)
     if box is None:

@@ -1,8 +1,8 @@
 """Metrics of a data set, with bootstrap intervals over its cases, and detection by lesion size.
 
-Every LiTS metric of a data set is a ratio of two sums over cases (a mean per case is one too), so one bootstrap serves
-all: cases are drawn with replacement, sums and ratio taken anew. Lesions of one patient resemble each other, hence
-cases are drawn, not lesions.
+Every LiTS metric of a data set is a ratio of two sums over cases (so is a mean per case), so the same bootstrap serves
+all of them: cases are drawn with replacement, and sums and ratio are computed again. Cases are drawn and not lesions,
+because the lesions of a patient resemble each other.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,20 +16,20 @@ from keras_spatial.evaluation.masks import UNDEFINED, MaskMetrics
 
 MASK_METRICS = ("dice", "voe", "rvd", "assd", "rmsd", "msd")
 DIAMETERS = (0.0, 5.0, 10.0, 20.0, np.inf)
-"""Borders of the size strata, mm. From 10 mm on RECIST 1.1 calls a lesion measurable."""
+"""The boundaries of the size strata in mm. RECIST 1.1 calls lesions of at least 10 mm measurable."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """One metric of a data set.
+    """The estimate of one metric of a data set.
 
     Attributes:
-        value: as LiTS computes it (for the metrics of any classes: equal to `defined`); None where nothing was there to
-            average.
-        low, high: bootstrap percentile interval of `defined`; None with fewer than two cases.
-        defined: the mean without undefined entries; equal to `value` where `undefined` is 0.
-        count: how many entries (cases, lesions) it stands on, undefined ones included.
-        undefined: how many of them are undefined; LiTS counts these as 9001.
+        value: the value as LiTS computes it; for the metrics of any classes it equals `defined`. None if there was
+            nothing to average.
+        low, high: the bootstrap percentile interval of `defined`; None if there are fewer than two cases.
+        defined: the mean without undefined entries; equal to `value` if `undefined` is 0.
+        count: the number of entries (cases or lesions), including undefined ones.
+        undefined: the number of undefined entries, which LiTS counts as 9001.
     """
 
     value: float | None
@@ -42,13 +42,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Stratum:
-    """Reference lesions of one size class.
+    """The detection of reference lesions of one size class.
 
     Attributes:
-        above, below: equivalent diameter in mm, `above` included.
-        lesions: how many there are.
-        recall: share of them detected at overlap > 0.5.
-        recall_touched: share of them that the prediction touches at all.
+        above, below: the range of the equivalent diameter in mm, including `above`.
+        lesions: the number of these lesions.
+        recall: the fraction of them that is detected with overlap > 0.5.
+        recall_touched: the fraction of them that the prediction touches at all.
     """
 
     above: float
@@ -60,17 +60,17 @@ class Stratum:
 
 @dataclass(frozen=True)
 class Summary:
-    """Metrics of a data set.
+    """The metrics of a data set.
 
     Attributes:
-        cases: number of cases.
-        metrics: by name: `liver_dice_per_case`, `liver_dice_global`, `liver_voe`, `liver_rvd`, `liver_assd`,
-            `liver_rmsd`, `liver_msd`; `lesion_dice_per_case`, `lesion_dice_global`; `lesion_dice`, `lesion_voe`, ...
-            (mean over detected lesions); `lesion_precision`, `lesion_recall` (overlap > 0.5) and
+        cases: the number of cases.
+        metrics: the estimates by name: `liver_dice_per_case`, `liver_dice_global`, `liver_voe`, `liver_rvd`,
+            `liver_assd`, `liver_rmsd`, `liver_msd`; `lesion_dice_per_case`, `lesion_dice_global`; `lesion_dice`,
+            `lesion_voe`, ... (means over detected lesions); `lesion_precision`, `lesion_recall` (overlap > 0.5) and
             `..._greater_zero`; `tumour_burden_rmse`, `tumour_burden_max`.
-        strata: detection by lesion size.
-        confidence: of the intervals.
-        samples: bootstrap samples drawn.
+        strata: the detection of lesions by size.
+        confidence: the confidence level of the intervals.
+        samples: the number of bootstrap samples.
     """
 
     cases: int
@@ -80,7 +80,7 @@ class Summary:
     samples: int
 
     def as_dict(self) -> dict:
-        """For JSON: plain dicts, lists and numbers; the open end of the largest size class is None."""
+        """The summary as plain dicts, lists and numbers, for JSON; the upper end of the largest size class is None."""
         result = asdict(self)
         for stratum in result["strata"]:
             stratum["below"] = None if np.isinf(stratum["below"]) else stratum["below"]
@@ -89,7 +89,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class _Sums:
-    """Per case: numerator and denominator of a ratio; how many entries it stands on, undefined ones (left out) too."""
+    """The numerator and denominator of a ratio for each case; `count` also counts the `undefined` entries, left out."""
 
     numerator: np.ndarray
     denominator: np.ndarray
@@ -98,16 +98,23 @@ class _Sums:
 
 
 def summarise(cases: Sequence[CaseMetrics], *, confidence: float = 0.95, samples: int = 2000, seed: int = 0) -> Summary:
-    """Metrics of a data set from those of its cases.
+    """Summarise the metrics of the cases of a data set.
 
     Args:
-        cases: at least one.
-        confidence: of the intervals, between 0 and 1.
-        samples: bootstrap samples.
-        seed: of the bootstrap; equal seeds give equal intervals.
+        cases: at least one case.
+        confidence: the confidence level of the intervals, between 0 and 1.
+        samples: the number of bootstrap samples.
+        seed: the seed of the bootstrap; equal seeds give equal intervals.
 
     Raises:
-        ValueError: no cases, or a confidence outside (0, 1).
+        ValueError: if there are no cases, or the confidence is not between 0 and 1.
+
+    Example:
+
+    ```python
+    summary = ks.evaluation.summarise(cases)
+    print(summary.metrics["lesion_dice_per_case"].value)
+    ```
     """
     if not cases:
         raise ValueError("summarise: expected at least one case. Received: none")
@@ -142,13 +149,13 @@ def summarise(cases: Sequence[CaseMetrics], *, confidence: float = 0.95, samples
 
 
 def estimate_mean(values: Sequence[float | None], *, confidence: float, samples: int, seed: int) -> Estimate:
-    """The mean over the cases with its bootstrap interval; None is left out, and counted as undefined.
+    """The mean over the cases with its bootstrap interval. Values of None are left out and counted as undefined.
 
     Args:
-        values: one a case; None where it does not exist.
-        confidence: of the interval.
-        samples: bootstrap samples.
-        seed: of the bootstrap.
+        values: one value for each case; None if it does not exist.
+        confidence: the confidence level of the interval.
+        samples: the number of bootstrap samples.
+        seed: the seed of the bootstrap.
     """
     known = np.array([v is not None for v in values], float)
     sums = _Sums(np.array([v or 0.0 for v in values]), known, len(values), 0)
@@ -207,7 +214,7 @@ def _share(flags: Sequence[Sequence[bool]]) -> _Sums:
 
 
 def _zero_if_empty(estimate: Estimate) -> Estimate:
-    # LiTS: precision and recall of nothing are 0.
+    # In LiTS, precision and recall are 0 if there are no lesions.
     return Estimate(0.0, None, None, 0.0, 0) if estimate.count == 0 else estimate
 
 
@@ -223,7 +230,7 @@ def _burden_errors(cases: Sequence[CaseMetrics]) -> _Sums:
 def _largest(burden: _Sums) -> Estimate:
     known = burden.numerator[burden.denominator > 0]
     value = float(known.max()) if known.size else None
-    # The bootstrap is not valid for a maximum: no interval.
+    # There is no interval, because the bootstrap is not valid for a maximum.
     return Estimate(value, None, None, value, len(burden.numerator), burden.undefined)
 
 

@@ -8,21 +8,22 @@ from scipy import ndimage, spatial
 
 Spacing = tuple[float, float, float]
 
-# 18 neighbours: those that share a face or an edge.
+# The 18 neighbours of a voxel that share a face or an edge with it.
 _NEIGHBOURS = ndimage.generate_binary_structure(3, 2)
-# A search tree takes some 100 bytes a point, and on real surfaces (a liver at 0.7 mm has 0.3 million voxels on it) less
-# time than a distance map of the volume; for the noise of an untrained network a map bounds memory by the volume.
+# A search tree takes about 100 bytes per point, and for real surfaces (that of a liver at 0.7 mm has 0.3 million
+# voxels) less time than a distance map of the volume. For the noise of an untrained network, a map bounds the memory by
+# the size of the volume.
 _MOST_POINTS = 4_000_000
 
 
 @dataclass(frozen=True)
 class SurfaceDistances:
-    """Distances from every surface voxel of each mask to the nearest surface voxel of the other, pooled; mm.
+    """Statistics of the distances, in mm, from each mask's surface voxels to the nearest surface voxel of the other.
 
     Attributes:
-        mean: average symmetric surface distance, ASSD.
-        root_mean_square: root mean square symmetric surface distance, RMSD.
-        maximum: maximum symmetric surface distance, MSD or MSSD, the Hausdorff distance.
+        mean: the average symmetric surface distance, ASSD.
+        root_mean_square: the root mean square symmetric surface distance, RMSD.
+        maximum: the maximum symmetric surface distance, MSD or MSSD, which is the Hausdorff distance.
     """
 
     mean: float
@@ -31,41 +32,49 @@ class SurfaceDistances:
 
 
 def surface(mask: np.ndarray) -> np.ndarray:
-    """The voxels of a mask that have one of their 18 neighbours outside it; what is beyond the array is outside.
+    """The surface of a mask: its voxels with at least one of their 18 neighbours outside it or beyond the array.
 
     Args:
-        mask: bool `[X, Y, Z]`.
+        mask: a mask, bool `[X, Y, Z]`.
 
     Returns:
-        bool `[X, Y, Z]`.
+        A mask of the same shape.
     """
     return mask & ~ndimage.binary_erosion(mask, _NEIGHBOURS)
 
 
 def surface_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> SurfaceDistances:
-    """Symmetric surface distances of two masks, neither of them empty.
+    """Symmetric surface distances of two masks that are not empty.
 
-    Definition: Heimann et al., "Comparison and Evaluation of Methods for Liver Segmentation From CT Datasets", IEEE
-    TMI 28(8), 2009, which LiTS follows. Exact Euclidean distances between voxel centres.
+    They are exact Euclidean distances between voxel centres, as defined by Heimann et al., "Comparison and Evaluation
+    of Methods for Liver Segmentation From CT Datasets", IEEE TMI 28(8), 2009, which LiTS follows.
 
     Args:
-        prediction: bool `[X, Y, Z]`; crop both masks to their common box first, memory grows with the array.
-        truth: bool `[X, Y, Z]`.
-        spacing: voxel size along x, y, z in mm.
+        prediction: the predicted mask, bool `[X, Y, Z]`. Crop both masks to their common box first, because memory
+            grows with the size of the arrays.
+        truth: the reference mask, bool `[X, Y, Z]`.
+        spacing: the voxel size along x, y and z in mm.
+
+    Example:
+
+    ```python
+    distances = ks.evaluation.surface_distances(prediction, truth, (0.8, 0.8, 2.5))
+    print(distances.mean, distances.maximum)
+    ```
     """
     pooled = np.concatenate(directed_distances(prediction, truth, spacing))
     return SurfaceDistances(float(pooled.mean()), float(np.sqrt(np.mean(pooled**2))), float(pooled.max()))
 
 
 def directed_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
-    """Distances from the surface of the prediction to that of the truth, and from that of the truth back, mm.
+    """The distances from the surface of the prediction to that of the truth, and in the other direction, in mm.
 
     Args:
-        prediction, truth: bool `[X, Y, Z]`, neither of them empty.
-        spacing: voxel size along x, y, z in mm.
+        prediction, truth: masks, bool `[X, Y, Z]`, that are not empty.
+        spacing: the voxel size along x, y and z in mm.
 
     Returns:
-        float64, one for each surface voxel of the prediction, and one for each of the truth.
+        Two float64 vectors, with one distance for each surface voxel of the prediction and of the truth.
     """
     ours, theirs = surface(prediction), surface(truth)
     return nearest_distances(theirs, ours, spacing), nearest_distances(ours, theirs, spacing)
@@ -74,16 +83,16 @@ def directed_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Spaci
 def nearest_distances(
     points: np.ndarray, queries: np.ndarray, spacing: Spacing, most_points: int = _MOST_POINTS
 ) -> np.ndarray:
-    """Distance from each true voxel of `queries` to the nearest true voxel of `points`, in mm.
+    """The distance from each true voxel of `queries` to the nearest true voxel of `points`, in mm.
 
     Args:
-        points: bool `[X, Y, Z]`, not empty.
-        queries: bool `[X, Y, Z]`.
-        spacing: voxel size along x, y, z in mm.
-        most_points: with more voxels than these a distance map is used in place of a search tree.
+        points: a mask, bool `[X, Y, Z]`, that is not empty.
+        queries: a mask, bool `[X, Y, Z]`.
+        spacing: the voxel size along x, y and z in mm.
+        most_points: with more voxels than this, a distance map is used in place of a search tree.
 
     Returns:
-        float64, in the order of `np.nonzero(queries)`.
+        A float64 vector, in the order of `np.nonzero(queries)`.
     """
     if np.count_nonzero(points) + np.count_nonzero(queries) > most_points:
         return _distance_map(points, spacing)[queries].astype(np.float64)
@@ -93,9 +102,9 @@ def nearest_distances(
 
 
 def _distance_map(points: np.ndarray, spacing: Spacing) -> np.ndarray:
-    """Distance of every voxel to the nearest true voxel, in mm; float32."""
+    """The distance of every voxel to the nearest true voxel, in mm, as float32."""
     image = sitk.GetImageFromArray(points.view(np.uint8))
-    image.SetSpacing(tuple(reversed(spacing)))  # SimpleITK counts axes from the last array axis
+    image.SetSpacing(tuple(reversed(spacing)))  # SimpleITK's first axis is the last axis of the array.
     signed = sitk.SignedMaurerDistanceMap(image, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
-    # Inside a thick part of the set the filter gives the depth below its border; the distance to the set is 0 there.
+    # Inside the set the filter returns the negative depth below its border, where the distance to the set is 0.
     return np.maximum(sitk.GetArrayFromImage(signed), 0)

@@ -1,4 +1,4 @@
-"""One row per case, as CSV."""
+"""A CSV table with one row per case."""
 
 import csv
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from keras_spatial.evaluation.summary import MASK_METRICS
 
 
 def case_row(case: CaseMetrics) -> dict[str, str | int | float | None]:
-    """The metrics of a case under flat names; None where LiTS's value is undefined. Distances in mm, volumes in ml."""
+    """The metrics of a case by flat names, with None for undefined values. Distances are in mm, volumes in ml."""
     row: dict[str, str | int | float | None] = {"case": case.case}
     voxel = case.spacing[0] * case.spacing[1] * case.spacing[2] / 1000
     for part in ("liver", "lesion"):
@@ -31,10 +31,12 @@ def case_row(case: CaseMetrics) -> dict[str, str | int | float | None]:
 
 
 def write_csv(path: str | Path, cases: Sequence[CaseMetrics]) -> Path:
-    """Write one row per case, lowest lesion Dice first; an undefined value is an empty field.
+    """Write a CSV file with one row per case, lowest lesion Dice first, and return its path.
+
+    Undefined values are empty fields.
 
     Raises:
-        ValueError: no cases.
+        ValueError: if there are no cases.
     """
     if not cases:
         raise ValueError("write_csv: expected at least one case. Received: none")

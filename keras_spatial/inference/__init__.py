@@ -1,4 +1,4 @@
-"""Segmenting volumes with a trained model: whole images, or patches as a baseline to compare with. Needs `medical`."""
+"""Segmenting volumes with a trained model: whole images, or patches as a baseline. It needs the `medical` extra."""
 
 from keras_spatial.inference.batches import Outcome, segment_each, write_failed
 from keras_spatial.inference.files import predict_to_files

@@ -1,4 +1,4 @@
-"""Segmenting many volumes, of which a bad one stops no other."""
+"""Segment many volumes, and continue if one of them cannot be used."""
 
 import csv
 import time
@@ -18,13 +18,13 @@ FAILED = "failed.csv"
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What became of one volume.
+    """The outcome for one volume.
 
     Attributes:
         source: the volume.
-        path: the result; None where there is none.
-        reason: why there is none, or None.
-        seconds: that it took.
+        path: the path of the result; None if there is none.
+        reason: why there is no result; None if there is one.
+        seconds: how long it took, in seconds.
     """
 
     source: Source
@@ -41,19 +41,26 @@ def segment_each(
     ending: str = ".nii.gz",
     **options: Any,
 ) -> Iterator[Outcome]:
-    """Segment volumes one after another; those that cannot be used are named and stop no other.
+    """Segment volumes one after another. Volumes that cannot be used are reported and do not stop the others.
 
     Args:
         model, options: as for `segment`.
-        sources: of `find_sources`.
-        folder: for the results, named by the sources' stems; made if it is not there.
-        ending: of the results.
+        sources: the volumes, from `find_sources`.
+        folder: the folder for the results, which are named by the sources' stems. It is made if it does not exist.
+        ending: the ending of the results.
 
     Yields:
-        The outcome of each, when it is there.
+        The outcome of each volume as soon as it is known.
 
     Raises:
-        ValueError: the model or the options do not fit any volume.
+        ValueError: if the model or the options do not fit any volume.
+
+    Example:
+
+    ```python
+    for outcome in ks.inference.segment_each(model, ks.inference.find_sources(["scans"]), "results"):
+        print(outcome.source.name, outcome.reason or outcome.path)
+    ```
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +73,7 @@ def segment_each(
 
 
 def write_failed(folder: str | Path, outcomes: Sequence[Outcome]) -> Path:
-    """Write the table of the volumes that have no result, with the reasons: `failed.csv`."""
+    """Write `failed.csv`, the table of the volumes without a result and of the reasons, and return its path."""
     path = Path(folder) / FAILED
     rows = [(outcome.source.name, outcome.reason) for outcome in outcomes if outcome.reason is not None]
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:

@@ -1,4 +1,4 @@
-"""Predictions written block by block: no process puts a whole one together."""
+"""Write predictions block by block, so that no process holds a whole prediction."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from keras_spatial.model import Model
 from keras_spatial.runtimes.blocks import Block, LocalBlocks
 
 _ENDINGS = (".nii", ".zarr")
-# What a NIfTI-1 file holds before its voxels: the header, and four bytes that say that no extension follows.
+# The size of a NIfTI-1 file before its voxels: the header, and four bytes that say that there is no extension.
 _OFFSET = 352
 
 
@@ -30,26 +30,28 @@ def predict_to_files(
     scores: bool = False,
     affine: np.ndarray | None = None,
 ) -> list[Path]:
-    """Predict volumes, and write each to a file of which every process writes the blocks of its own devices.
+    """Predict volumes, and write each to a file to which every process writes the blocks of its own devices.
 
-    No process holds a whole prediction. All processes call it alike, and see the same folder. A file appears under its
-    name only when it is complete.
+    No process holds a whole prediction. Every process must call it with the same arguments and have access to the same
+    folder. A file appears under its name only when it is complete.
 
     Args:
-        model: a partitioned model with one output `[batch, x, y, z, classes]`.
+        model: a partitioned model with one output of shape `[batch, x, y, z, classes]`.
         x: arrays or `ks.LocalBlocks` of one batch, or a `tf.data.Dataset` of batches, as for `predict`.
-        path: ends in `.nii`, or in `.zarr` for a Zarr array whose chunks are the mesh's blocks. `{case}` in it stands
-            for the number of the image, from 0; without it there may be one image only.
-        scores: write the model's outputs, float32 `[x, y, z, classes]`, instead of the number of the class with the
-            highest one, uint8 `[x, y, z]`.
-        affine: float `[4, 4]`, from voxel index to millimetres, NIfTI convention; the identity by default.
+        path: the path of the results. It ends in `.nii`, or in `.zarr` for a Zarr array whose chunks are the mesh's
+            blocks. `{case}` in the name is replaced by the number of the image, from 0; without it there may be only
+            one image.
+        scores: whether to write the model's outputs, float32 `[x, y, z, classes]`, instead of the number of the class
+            with the highest one, uint8 `[x, y, z]`.
+        affine: a float matrix `[4, 4]` from voxel index to millimetres, in the NIfTI convention; the identity by
+            default.
 
     Returns:
-        The files, one for each image.
+        The paths of the files, one for each image.
 
     Raises:
-        ValueError: if an argument does not fit, before anything is computed where that can be known.
-        RuntimeError: in all processes, if one of them does not see the folder of the others.
+        ValueError: if an argument does not fit. It is raised before anything is computed if that is possible.
+        RuntimeError: in all processes, if one of them has no access to the folder of the others.
 
     Example:
 
@@ -61,10 +63,10 @@ def predict_to_files(
     path = Path(path)
     if path.suffix not in _ENDINGS:
         raise ValueError(
-            f"path: expected a name that ends in .nii or .zarr; a compressed file cannot be written by many processes. "
+            f"path: expected a name that ends in .nii or .zarr; several processes cannot write a compressed file. "
             f"Received: {path.name!r}"
         )
-    # {case} is as long as the number of the last of a million images.
+    # `{case}` has as many characters as the number of the last of a million images.
     fault = fault_of_name(path)
     if fault:
         raise ValueError(f"path: choose another name. Received: {printable(path)!r}: {fault}")
@@ -82,12 +84,16 @@ def predict_to_files(
     several = "{case}" in path.name
     count = _count(x)
     if not several and count is not None and count > 1:
-        raise ValueError(f"path: expected {{case}} in the name, for there are {count} images. Received: {path.name!r}")
+        raise ValueError(
+            f"path: expected {{case}} in the name, because there are {count} images. Received: {path.name!r}"
+        )
     written: list[Path] = []
-    # One image at a time: what is open, and what memory holds, does not grow with the batch.
+    # One image at a time, so that open files and memory do not grow with the batch.
     for blocks in _single_cases(model.predict_blocks(x, batch_size=1)):
         if written and not several:
-            raise ValueError(f"path: expected {{case}} in the name, for there are more images. Received: {path.name!r}")
+            raise ValueError(
+                f"path: expected {{case}} in the name, because there are several images. Received: {path.name!r}"
+            )
         target = path.with_name(path.name.replace("{case}", str(len(written))))
         if not scores:
             blocks = [Block(b.index[:-1], np.argmax(b.values, -1).astype(np.uint8)) for b in blocks]
@@ -98,7 +104,7 @@ def predict_to_files(
 
 
 def _count(x: Any) -> int | None:
-    """How many images there are, or at least are; None where only reading can tell."""
+    """The number of images, or a lower bound of it; None if only reading the data can tell."""
     if isinstance(x, LocalBlocks):
         return x.shape[0]
     if not isinstance(x, tf.data.Dataset):
@@ -152,7 +158,7 @@ def _create_nifti(path: Path, shape: Sequence[int], dtype: np.dtype, chunks: Seq
     with path.open("wb") as file:
         header.write_to(file)
         file.write(bytes(4))
-        # A full disk shows here, and not while a process writes into mapped memory, which would end it.
+        # A full disk raises an error here; later, a process that writes into mapped memory would be killed.
         os.posix_fallocate(file.fileno(), 0, _OFFSET + int(np.prod(shape)) * dtype.itemsize)
 
 

@@ -11,20 +11,26 @@ _AXES = {"x": 1, "y": 2, "z": 3}
 
 
 def flip_average(predict: Predict, axes: Sequence[str]) -> Predict:
-    """Average the probabilities over an image and all its mirror images along the given axes, mirrored back.
+    """Average the probabilities over an image and its mirror images along the given axes, which are mirrored back.
 
     Args:
-        predict: from images to class probabilities.
-        axes: some of "x", "y", "z"; n axes cost 2^n predictions.
+        predict: a function from images to class probabilities.
+        axes: some of "x", "y" and "z"; n axes cost 2^n predictions.
 
     Returns:
-        `predict` itself if there are no axes.
+        A function like `predict`; if there are no axes, `predict` itself.
 
     Raises:
-        ValueError: on other names, or a name that stands twice.
+        ValueError: if there are other names, or a name appears twice.
+
+    Example:
+
+    ```python
+    predict = ks.inference.flip_average(ks.inference.probabilities_of(model), ("x", "y"))
+    ```
     """
     if len(set(axes)) != len(axes) or any(axis not in _AXES for axis in axes):
-        raise ValueError(f"flips: expected different ones of 'x', 'y', 'z'. Received: {tuple(axes)}")
+        raise ValueError(f"flips: expected any of 'x', 'y', 'z', each once. Received: {tuple(axes)}")
     if not axes:
         return predict
     numbers = [_AXES[axis] for axis in axes]

@@ -1,4 +1,4 @@
-"""What a model says, as class probabilities, as a plain function of arrays."""
+"""Class probabilities of a model, as a plain function of arrays."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,19 +7,25 @@ import numpy as np
 from scipy import special
 
 Predict = Callable[[np.ndarray], np.ndarray]
-"""From images float32 `[batch, x, y, z, channels]` to class probabilities float32 `[batch, x, y, z, classes]`."""
+"""A function from float32 images `[batch, x, y, z, channels]` to float32 probabilities `[batch, x, y, z, classes]`."""
 
 
 def probabilities_of(model: keras.Model, *, from_logits: bool = True) -> Predict:
     """Wrap a model, partitioned or not, so that it maps images to class probabilities.
 
     Args:
-        model: maps `[batch, x, y, z, channels]` to `[batch, x, y, z, classes]`, two classes or more.
-        from_logits: whether its outputs are logits, as those of `ks.models.UNet3D` are.
+        model: a model that maps `[batch, x, y, z, channels]` to `[batch, x, y, z, classes]`, with at least two classes.
+        from_logits: whether the model's outputs are logits, as those of `ks.models.UNet3D` are.
 
     Returns:
-        A function that raises `ValueError` when the model's outputs have another shape, are not finite, or are
-        probabilities although `from_logits` says otherwise, or the other way about.
+        A function that raises `ValueError` if the model's outputs have another shape, are not finite, or are
+        probabilities although `from_logits` is true, or logits although it is false.
+
+    Example:
+
+    ```python
+    probabilities = ks.inference.probabilities_of(model)(images)
+    ```
     """
 
     def predict(images: np.ndarray) -> np.ndarray:
@@ -31,7 +37,7 @@ def probabilities_of(model: keras.Model, *, from_logits: bool = True) -> Predict
                 f"more. Received: {outputs.shape} for images of shape {images.shape}"
             )
         if not np.isfinite(outputs).all():
-            raise ValueError(f"model {model.name}: expected finite class scores. Received: NaN or infinite ones")
+            raise ValueError(f"model {model.name}: expected finite class scores. Received: NaN or infinite scores")
         normalised = outputs.min() >= 0 and np.allclose(outputs.sum(axis=-1), 1, atol=1e-2)
         if normalised == from_logits:
             kind = "probabilities" if normalised else "logits"
@@ -45,13 +51,22 @@ def probabilities_of(model: keras.Model, *, from_logits: bool = True) -> Predict
 
 
 def ensemble_average(members: Sequence[Predict]) -> Predict:
-    """The mean of the probabilities of several networks, such as those of the folds of a cross-validation.
+    """Average the probabilities of several networks, such as those of the folds of a cross-validation.
 
     Args:
-        members: at least one, see `probabilities_of`.
+        members: at least one function from images to class probabilities; see `probabilities_of`.
+
+    Returns:
+        A function like its members.
 
     Raises:
-        ValueError: without members.
+        ValueError: if there are no members.
+
+    Example:
+
+    ```python
+    predict = ks.inference.ensemble_average([ks.inference.probabilities_of(model) for model in models])
+    ```
     """
     if not members:
         raise ValueError("ensemble_average: expected at least one member. Received: none")

@@ -1,4 +1,4 @@
-"""Sliding-window inference: overlapping patches, blended. What is done today where a whole image does not fit."""
+"""Sliding-window inference with overlapping, blended patches: today's usual way if a whole image does not fit."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice, product
@@ -21,27 +21,36 @@ def sliding_window(
     batch_size: int = 1,
     fill: float | None = None,
 ) -> np.ndarray:
-    """Class probabilities of an image from those of overlapping patches.
+    """Compute the class probabilities of an image from those of overlapping patches.
 
-    Every voxel's probabilities are the mean over the patches that hold it, weighted by its place in the patch. An image
-    smaller than a patch is padded around. Every call of `predict` gets the same shape, so that a
-    model is traced once. Beside the image, memory holds one array of the size of the result and one patch batch.
+    The probabilities of a voxel are the mean over the patches that contain it, weighted by its position in each patch.
+    An image smaller than a patch is padded on all sides. Every call of `predict` gets the same shape, so that a model
+    is traced only once. Besides the image, the function holds one array of the size of the result and one batch of
+    patches in memory.
 
     Args:
-        predict: see `probabilities_of`.
-        image: float32 `[X, Y, Z, channels]`.
-        patch_size: voxels along x, y, z.
-        overlap: least share of a patch's length that neighbours have in common, at least 0 and below 1.
-        blend: "gaussian" trusts the middle of a patch most, where the network saw the most context (as in nnU-Net and
-            MONAI, standard deviation an eighth of the patch); "constant" trusts all voxels alike.
-        batch_size: patches per call of `predict`.
-        fill: value of the padding; the image's lowest by default.
+        predict: a function from images to class probabilities; see `probabilities_of`.
+        image: a float32 image `[X, Y, Z, channels]`.
+        patch_size: the number of voxels of a patch along x, y and z.
+        overlap: the smallest fraction of a patch's length that neighbouring patches share, at least 0 and below 1.
+        blend: "gaussian" gives the most weight to the middle of a patch, where the network saw the most context (as in
+            nnU-Net and MONAI, with a standard deviation of an eighth of the patch); "constant" weights all voxels
+            equally.
+        batch_size: the number of patches per call of `predict`.
+        fill: the value of the padding; the image's lowest value by default.
 
     Returns:
-        float32 `[X, Y, Z, classes]`.
+        Class probabilities, float32 `[X, Y, Z, classes]`.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of range.
+
+    Example:
+
+    ```python
+    predict = ks.inference.probabilities_of(model)
+    probabilities = ks.inference.sliding_window(predict, image, (96, 96, 96), overlap=0.5)
+    ```
     """
     patch = tuple(int(n) for n in patch_size)
     if image.ndim != 4:
@@ -51,14 +60,14 @@ def sliding_window(
     if batch_size < 1:
         raise ValueError(f"batch_size: expected 1 or more. Received: {batch_size}")
     weights = importance(patch, blend)[..., None]
-    lack = [max(p - n, 0) for p, n in zip(patch, image.shape, strict=False)]
+    missing = [max(p - n, 0) for p, n in zip(patch, image.shape, strict=False)]
     value = float(image.min(initial=np.inf)) if fill is None else fill
-    padded = np.pad(image, [(k // 2, k - k // 2) for k in lack] + [(0, 0)], constant_values=value)
+    padded = np.pad(image, [(k // 2, k - k // 2) for k in missing] + [(0, 0)], constant_values=value)
     total, weight = None, np.zeros((*padded.shape[:3], 1), np.float32)
     starts = [window_starts(n, p, overlap) for n, p in zip(padded.shape, patch, strict=False)]
     for places in _batches(product(*starts), batch_size):
         boxes = [tuple(slice(a, a + p) for a, p in zip(place, patch, strict=True)) for place in places]
-        # The last batch is filled up with its first patch: another shape would trace the model again.
+        # The last batch is filled up with its first patch, because another shape would trace the model again.
         filled = boxes + boxes[:1] * (batch_size - len(boxes))
         found = predict(np.stack([padded[box] for box in filled]))
         if total is None:
@@ -68,16 +77,16 @@ def sliding_window(
             weight[box] += weights
     assert total is not None
     total /= weight
-    return total[tuple(slice(k // 2, k // 2 + n) for k, n in zip(lack, image.shape, strict=False))]
+    return total[tuple(slice(k // 2, k // 2 + n) for k, n in zip(missing, image.shape, strict=False))]
 
 
 def window_starts(size: int, patch: int, overlap: float) -> list[int]:
-    """Where patches start along one axis: the fewest with the wanted overlap, spread evenly from edge to edge.
+    """Where patches start along one axis: as few patches as the overlap allows, spread evenly from edge to edge.
 
     Args:
-        size: voxels of the image, at least `patch`.
-        patch: voxels of a patch.
-        overlap: least share of a patch that neighbours have in common.
+        size: the number of voxels of the image, at least `patch`.
+        patch: the number of voxels of a patch.
+        overlap: the smallest fraction of a patch that neighbouring patches share.
 
     Raises:
         ValueError: unless 0 <= overlap < 1.
@@ -90,7 +99,7 @@ def window_starts(size: int, patch: int, overlap: float) -> list[int]:
 
 
 def importance(patch: Sequence[int], blend: Blend) -> np.ndarray:
-    """The weight of each voxel of a patch, float32, 1 in the middle and never below a thousandth.
+    """The weight of each voxel of a patch, float32 of shape `patch`: 1 in the middle, and never below a thousandth.
 
     Raises:
         ValueError: if `blend` is neither "gaussian" nor "constant".

@@ -1,4 +1,4 @@
-"""Which volumes there are to segment, and what they and their results are called."""
+"""Find the volumes to segment, and name them and their results."""
 
 import os
 import stat
@@ -10,20 +10,20 @@ from keras_spatial._paths import NAME_BYTES, printable
 from keras_spatial.volumes import Series, find_series
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
-"""Files that `read_volume` takes as one volume."""
+"""The endings of files that `read_volume` reads as one volume."""
 RESULTS = (".nii.gz", ".nii", ".dcm")
-"""Endings of results: NIfTI, or a DICOM segmentation."""
+"""The endings of results: NIfTI files or DICOM segmentations."""
 _KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device"}
-# What the name of a file that is being written has more.
+# How much longer the name of a file is while it is being written.
 _PART_BYTES = len(".part-")
 
 
 class NothingToSegment(ValueError):
-    """There is no volume where some were looked for, or none of them could be segmented."""
+    """No volume was found, or none of the volumes could be segmented."""
 
 
 class ResultsCollide(ValueError):
-    """Two volumes would get the same result file, or a result would replace a file that is there."""
+    """Two volumes would get the same result file, or a result would replace an existing file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,28 +31,28 @@ class Source:
     """A volume to segment.
 
     Attributes:
-        volume: a file, or a DICOM series.
+        volume: the path of a file, or a DICOM series.
     """
 
     volume: Path | Series
 
     @property
     def name(self) -> str:
-        """What messages and tables call it: the file's name, or the pseudonym of the series."""
+        """The name in messages and tables: that of the file, or the pseudonym of the series."""
         return printable(self.volume.name) if isinstance(self.volume, Path) else str(self.volume)
 
     @property
     def stem(self) -> str:
-        """Of the result's name: `volume-3.nii.gz` gives `segmentation-3`, as in LiTS; others `segmentation-NAME`."""
+        """The result's name without ending: `segmentation-3` for `volume-3.nii.gz` (LiTS), or `segmentation-NAME`."""
         name = self.volume.name
         if isinstance(self.volume, Path):
             name = name.removesuffix(next((e for e in ENDINGS if name.lower().endswith(e)), ""))
         return f"segmentation-{name.removeprefix('volume-')}"
 
     def unusable(self, ending: str = ".nii.gz") -> str | None:
-        """Why it cannot be read at all, or its result not be written; None if nothing says so.
+        """Why the volume cannot be read or its result cannot be written; None if no reason is known.
 
-        A named pipe without a writer would block whoever opens it.
+        Named pipes are refused, because opening one without a writer would block.
         """
         if isinstance(self.volume, Series):
             return None
@@ -71,19 +71,26 @@ class Source:
 
 
 def find_sources(paths: Iterable[str | Path], ending: str = ".nii.gz") -> list[Source]:
-    """The volumes of files and folders.
+    """Find the volumes of files and folders.
 
     Args:
-        paths: volume files; folders with volume files, of which segmentations and hidden files are left out; folders
-            with DICOM series, one or many, in any folders below. A path that is not there is a source that cannot be
-            used.
-        ending: of the results, one of `RESULTS`.
+        paths: volume files; folders with volume files, where segmentations and hidden files are left out; and folders
+            with any number of DICOM series, which may lie in subfolders. A path that does not exist gives a source that
+            is unusable.
+        ending: the ending of the results, one of `RESULTS`.
 
     Raises:
-        NothingToSegment: there is no volume in a folder.
-        ResultsCollide: two volumes whose results would have the same name, as of `3.nii` and `volume-3.nii.gz`.
-        VolumeError: the name of a folder cannot be used.
-        ImportError: a folder holds DICOM, and pydicom is not installed.
+        NothingToSegment: if a folder has no volume.
+        ResultsCollide: if the results of two volumes would have the same name, as for `3.nii` and `volume-3.nii.gz`.
+        VolumeError: if the name of a folder cannot be used.
+        ImportError: if a folder has DICOM files, and pydicom is not installed.
+
+    Example:
+
+    ```python
+    for source in ks.inference.find_sources(["scans", "case.nii.gz"]):
+        print(source.name)
+    ```
     """
     if ending not in RESULTS:
         raise ValueError(f"expected results that end in one of {RESULTS}. Received: {ending!r}")
@@ -95,8 +102,14 @@ def find_sources(paths: Iterable[str | Path], ending: str = ".nii.gz") -> list[S
 def check_results(sources: Sequence[Source], folder: str | Path, ending: str, *, overwrite: bool = False) -> None:
     """Refuse results that would replace a file.
 
+    Args:
+        sources: the volumes to segment.
+        folder: the folder of the results.
+        ending: the ending of the results.
+        overwrite: whether results may replace existing files.
+
     Raises:
-        ResultsCollide: a result's name is that of a volume to segment, or of a file that is there and not to be
+        ResultsCollide: if a result has the name of a volume to segment, or of an existing file that must not be
             overwritten.
     """
     volumes = {path.resolve() for s in sources if isinstance(path := s.volume, Path)}
@@ -113,8 +126,8 @@ def check_results(sources: Sequence[Source], folder: str | Path, ending: str, *,
             )
         if there and not overwrite:
             raise ResultsCollide(
-                f"{folder}: expected no result yet. Received: {printable(target.name)} is there. Choose another "
-                "folder, or allow that results are overwritten"
+                f"{folder}: expected no result yet. Received: {printable(target.name)} exists. Choose another "
+                "folder, or allow results to be overwritten"
             )
 
 
@@ -138,7 +151,7 @@ def _check_names(sources: Sequence[Source], ending: str) -> None:
         other = known.setdefault(source.stem, source)
         if other is not source:
             raise ResultsCollide(
-                f"expected a result file of its own for each volume. Received: {other.name} and {source.name}, whose "
+                f"expected a different result file for each volume. Received: {other.name} and {source.name}, whose "
                 f"results would both be {printable(source.stem + ending)}. Rename one of them, or segment them into "
                 "different folders"
             )

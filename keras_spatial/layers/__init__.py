@@ -1,9 +1,9 @@
 """The layers of a partitioned model.
 
-They are Keras's own classes, but for augmentation of volumes, which Keras lacks: partitioning changes how a model is
-computed, never what it is. So a model of these layers has Keras's names, weights and configurations, its file is a
-plain Keras file, and without a distribution it simply is a Keras model. How each of them is computed on a mesh stands
-in `keras_spatial.rules`.
+They are Keras's own classes, except for the layers for volumes (`...3D`) that Keras lacks: partitioning changes how a
+model is computed, never what it is. So a model of these layers has Keras's names, weights and configurations, its file
+is a plain Keras file, and without a distribution it simply is a Keras model. `keras_spatial.rules` says how each of
+them is computed on a mesh.
 """
 
 from keras.layers import (

@@ -1,4 +1,4 @@
-"""Augmentation of volumes, which Keras has for 2D images alone."""
+"""Augmentation of volumes, which Keras has only for 2D images."""
 
 import math
 from collections.abc import Sequence
@@ -17,11 +17,14 @@ _INTERPOLATIONS = ("trilinear", "nearest")
 
 @keras.saving.register_keras_serializable("keras_spatial")
 class RandomFlip3D(RandomVolumeLayer):
-    """Mirrors volumes at random, along each axis by itself, while training.
+    """Mirrors volumes at random while training, independently along each axis.
 
     Args:
-        axes: some of "x", "y", "z".
-        seed: of the random numbers.
+        axes: the axes along which to mirror, some of "x", "y" and "z".
+        seed: the seed of the random numbers.
+
+    Raises:
+        ValueError: if `axes` is invalid.
 
     Example:
 
@@ -35,7 +38,7 @@ class RandomFlip3D(RandomVolumeLayer):
         self.axes = _check_axes(axes)
 
     def draw(self, batch: int):
-        """Bool `[batch, 3, 1, 1, 1, 1]`: whether each image is mirrored along x, y, z."""
+        """Booleans of shape `[batch, 3, 1, 1, 1, 1]` that say whether each image is mirrored along x, y and z."""
         return random.uniform((batch, len(_AXES), 1, 1, 1, 1), seed=self.generator) < 0.5
 
     def call(self, inputs, training: bool = False):
@@ -66,7 +69,7 @@ class _RandomFactor(RandomVolumeLayer):
         self.factor, self.value_range = (float(lower), float(upper)), (float(low), float(high))
 
     def draw(self, batch: int):
-        """`[batch, 1, 1, 1, 1]`: one number between the factors for each image."""
+        """One number between the factors for each image, of shape `[batch, 1, 1, 1, 1]`."""
         return random.uniform((batch, 1, 1, 1, 1), *self.factor, dtype=self.compute_dtype, seed=self.generator)
 
     def get_config(self) -> dict[str, Any]:
@@ -75,12 +78,21 @@ class _RandomFactor(RandomVolumeLayer):
 
 @keras.saving.register_keras_serializable("keras_spatial")
 class RandomBrightness3D(_RandomFactor):
-    """Adds a random part of the value range to each volume while training, and clips to the range.
+    """Adds a random fraction of the value range to each volume while training, and clips the result to the range.
 
     Args:
-        factor: the least and the largest part, from -1 to 1; one number stands for both signs of it.
-        value_range: lowest and highest value of the images.
-        seed: of the random numbers.
+        factor: the lowest and the highest fraction, from -1 to 1; a single number `f` means `(-f, f)`.
+        value_range: the lowest and the highest value of the images.
+        seed: the seed of the random numbers.
+
+    Raises:
+        ValueError: if `factor` or `value_range` is invalid.
+
+    Example:
+
+    ```python
+    brighter = ks.layers.RandomBrightness3D(0.1, (0.0, 1.0))(volumes, training=True)
+    ```
     """
 
     def call(self, inputs, training: bool = False):
@@ -93,14 +105,24 @@ class RandomBrightness3D(_RandomFactor):
 
 @keras.saving.register_keras_serializable("keras_spatial")
 class RandomContrast3D(_RandomFactor):
-    """Spreads or narrows the values of each volume around its mean while training, and clips to the range.
+    """Scales the values of each volume around its mean while training, and clips the result to the value range.
 
-    The mean is that of each channel over the whole volume, also where it is split over a mesh.
+    The mean is that of each channel over the whole volume, even if the volume is sharded over a mesh.
 
     Args:
-        factor: what 1 is changed by, least and largest, from -1 to 1; one number stands for both signs of it.
-        value_range: lowest and highest value of the images.
-        seed: of the random numbers.
+        factor: the lowest and the highest number that is added to a scale of 1, from -1 to 1; a single number `f` means
+            `(-f, f)`.
+        value_range: the lowest and the highest value of the images.
+        seed: the seed of the random numbers.
+
+    Raises:
+        ValueError: if `factor` or `value_range` is invalid.
+
+    Example:
+
+    ```python
+    contrasted = ks.layers.RandomContrast3D(0.2, (0.0, 1.0))(volumes, training=True)
+    ```
     """
 
     def call(self, inputs, training: bool = False):
@@ -113,7 +135,7 @@ class RandomContrast3D(_RandomFactor):
 
 
 class _RandomAffine3D(RandomVolumeLayer):
-    """Reads each voxel of the result at the place in the volume that an affine map says.
+    """Samples each voxel of the result at the position in the volume that an affine map gives.
 
     Subclasses draw the maps.
     """
@@ -142,26 +164,30 @@ class _RandomAffine3D(RandomVolumeLayer):
         self.fill_mode, self.interpolation, self.fill_value = fill_mode, interpolation, float(fill_value)
 
     def draw(self, batch: int, sizes: Sequence[int]) -> tf.Tensor:
-        """float32 `[batch, 3, 4]`: from a voxel of the result to its place in a volume of `sizes` voxels."""
+        """Draw maps from a voxel of the result to its position in a volume of `sizes` voxels.
+
+        Returns:
+            Affine matrices, float32 `[batch, 3, 4]`, in voxels.
+        """
         matrices, shifts = self._maps(self._draw(batch), tf.constant(sizes, tf.float32))
         matrices = tf.broadcast_to(matrices, [batch, 3, 3])
-        # The middle of the volume stays where it is, but for the shift.
+        # The middle of the volume does not move, except by the shift.
         center = (tf.constant(sizes, tf.float32) - 1) / 2
         offsets = center - tf.linalg.matvec(matrices, tf.broadcast_to(center, [batch, 3])) + shifts
         return tf.concat([matrices, tf.expand_dims(offsets, -1)], -1)
 
     def _draw(self, batch: int) -> tf.Tensor:
-        """float32 `[batch, 3]`: a number for each axis, 0 for those that are not among `axes`."""
+        """Draw a number for each axis, 0 for those that are not in `axes`: float32 `[batch, 3]`."""
         drawn = random.uniform((batch, 3), *self.factor, dtype="float32", seed=self.generator)
         return drawn * tf.constant([float(axis in self.axes) for axis in _AXES])
 
     def _maps(self, drawn: tf.Tensor, sizes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Matrices `[batch, 3, 3]` and shifts `[batch, 3]`, in voxels."""
+        """The matrices `[batch, 3, 3]` and shifts `[batch, 3]`, in voxels, for the drawn numbers."""
         raise NotImplementedError
 
     @staticmethod
     def positions(index: Sequence[tf.Tensor], matrices: tf.Tensor) -> list[tf.Tensor]:
-        """Places in the volume along each axis, of the result's voxels with these indices along each axis."""
+        """The positions in the volume, along each axis, of the result's voxels with the given indices."""
         row = [[matrices[:, i, k, None, None, None] for k in range(4)] for i in range(3)]
         return [a * index[0] + b * index[1] + c * index[2] + d for a, b, c, d in row]
 
@@ -193,26 +219,28 @@ class _RandomAffine3D(RandomVolumeLayer):
 
 @keras.saving.register_keras_serializable("keras_spatial")
 class RandomRotation3D(_RandomAffine3D):
-    """Turns volumes about their middle while training, about each axis by an angle of its own.
+    """Rotates volumes about their middle while training, about each axis by its own random angle.
 
     Args:
-        factor: least and largest angle, as a share of a whole turn, from -1 to 1; one number stands for both signs of
-            it. A positive angle about z turns x towards y, about x it turns y towards z, about y it turns z towards x.
-        axes: the axes to turn about, some of "x", "y", "z"; "z" turns the axial slices of a CT. The volume is turned
-            about x first, then y, then z.
-        spacing: size of a voxel along x, y, z, in mm or any other unit: angles are angles of the body, not of the grid.
-        fill_mode: what stands beyond the volume: `"constant"`, `"nearest"`, `"reflect"` or `"wrap"`, as in Keras.
+        factor: the lowest and the highest angle, as a fraction of a full turn, from -1 to 1; a single number `f` means
+            `(-f, f)`. A positive angle about z turns x towards y, about x it turns y towards z, about y it turns z
+            towards x.
+        axes: the axes to rotate about, some of "x", "y" and "z"; "z" rotates the axial slices of a CT. The volume is
+            rotated about x first, then y, then z.
+        spacing: the size of a voxel along x, y and z, in mm or any other unit, so that angles are those of the body and
+            not of the voxel grid.
+        fill_mode: the values beyond the volume: `"constant"`, `"nearest"`, `"reflect"` or `"wrap"`, as in Keras.
         interpolation: `"trilinear"` or `"nearest"`.
-        seed: of the random numbers.
-        fill_value: what stands there if `fill_mode` is `"constant"`, such as -1024 for air in HU.
+        seed: the seed of the random numbers.
+        fill_value: the value beyond the volume if `fill_mode` is `"constant"`, such as -1024 for air in HU.
 
     Raises:
-        ValueError: for a bad argument.
+        ValueError: if an argument is invalid.
 
     Example:
 
     ```python
-    turned = ks.layers.RandomRotation3D(15 / 360, spacing=(0.7, 0.7, 2.5))(volumes, training=True)
+    rotated = ks.layers.RandomRotation3D(15 / 360, spacing=(0.7, 0.7, 2.5))(volumes, training=True)
     ```
     """
 
@@ -237,7 +265,7 @@ class RandomRotation3D(_RandomAffine3D):
         for axis in range(3):
             turn = _rotation(2 * math.pi * drawn[:, axis], axis) @ turn
         spacing = tf.constant(self.spacing)
-        # A voxel of the result is read where the inverse turn puts it.
+        # A voxel of the result is sampled where the inverse rotation puts it.
         return tf.linalg.matrix_transpose(turn) * spacing[None, None, :] / spacing[None, :, None], tf.zeros([3])
 
     def get_config(self) -> dict[str, Any]:
@@ -245,7 +273,7 @@ class RandomRotation3D(_RandomAffine3D):
 
 
 def _rotation(angle: tf.Tensor, axis: int) -> tf.Tensor:
-    """Matrices `[batch, 3, 3]` that turn about one axis, the next one towards the one after."""
+    """Matrices `[batch, 3, 3]` that rotate about one axis, turning the next axis towards the one after it."""
     cosine, sine, zero, one = tf.cos(angle), tf.sin(angle), tf.zeros_like(angle), tf.ones_like(angle)
     rows = [[one, zero, zero], [zero, cosine, -sine], [zero, sine, cosine]]
     order = [(k - axis) % 3 for k in range(3)]
@@ -254,16 +282,22 @@ def _rotation(angle: tf.Tensor, axis: int) -> tf.Tensor:
 
 @keras.saving.register_keras_serializable("keras_spatial")
 class RandomTranslation3D(_RandomAffine3D):
-    """Moves volumes while training, along each axis by a number of its own.
+    """Shifts volumes while training, along each axis by its own random distance.
 
     Args:
-        factor: least and largest shift, as a share of the volume's size along the axis, from -1 to 1; one number
-            stands for both signs of it. A positive shift moves what is seen towards higher indices.
-        axes: the axes to move along, some of "x", "y", "z".
+        factor: the lowest and the highest shift, as a fraction of the volume's size along the axis, from -1 to 1; a
+            single number `f` means `(-f, f)`. A positive shift moves the image towards higher indices.
+        axes: the axes to shift along, some of "x", "y" and "z".
         fill_mode, interpolation, seed, fill_value: as for `RandomRotation3D`.
 
     Raises:
-        ValueError: for a bad argument.
+        ValueError: if an argument is invalid.
+
+    Example:
+
+    ```python
+    shifted = ks.layers.RandomTranslation3D(0.1, axes="xy")(volumes, training=True)
+    ```
     """
 
     def __init__(
@@ -284,15 +318,21 @@ class RandomTranslation3D(_RandomAffine3D):
 
 @keras.saving.register_keras_serializable("keras_spatial")
 class RandomZoom3D(_RandomAffine3D):
-    """Zooms volumes about their middle while training, along all axes alike.
+    """Zooms volumes about their middle while training, by the same factor along all axes.
 
     Args:
-        factor: least and largest change of the size of the field of view, above -1 and up to 1; one number stands for
-            both signs of it. A positive number zooms out, as in Keras's `RandomZoom`.
+        factor: the lowest and the highest relative change of the size of the field of view, above -1 and up to 1; a
+            single number `f` means `(-f, f)`. A positive number zooms out, as in Keras's `RandomZoom`.
         fill_mode, interpolation, seed, fill_value: as for `RandomRotation3D`.
 
     Raises:
-        ValueError: for a bad argument.
+        ValueError: if an argument is invalid.
+
+    Example:
+
+    ```python
+    zoomed = ks.layers.RandomZoom3D((-0.2, 0.1))(volumes, training=True)
+    ```
     """
 
     def __init__(
@@ -306,7 +346,9 @@ class RandomZoom3D(_RandomAffine3D):
     ):
         super().__init__(factor, _AXES, fill_mode, interpolation, seed, fill_value, **kwargs)
         if self.factor[0] <= -1:
-            raise ValueError(f"factor: expected more than -1, which leaves nothing to see. Received: factor={factor}")
+            raise ValueError(
+                f"factor: expected more than -1, which would leave no field of view. Received: factor={factor}"
+            )
 
     def _maps(self, drawn: tf.Tensor, sizes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return (1 + drawn[:, :1, None]) * tf.eye(3), tf.zeros([3])
@@ -319,14 +361,20 @@ class RandomZoom3D(_RandomAffine3D):
 
 @keras.saving.register_keras_serializable("keras_spatial")
 class RandomCrop3D(RandomVolumeLayer):
-    """A part of volumes: anywhere while training, the same for a whole batch; otherwise the middle.
+    """Crops volumes at a random position while training, the same for a whole batch; otherwise to their middle.
 
     Args:
-        size: voxels along x, y, z that are kept; one number for all three.
-        seed: of the random numbers.
+        size: the number of voxels along x, y and z that are kept, or one number for all three.
+        seed: the seed of the random numbers.
 
     Raises:
-        ValueError: for a bad size; when it is called, for volumes that are smaller.
+        ValueError: if the size is invalid; when the layer is called, if volumes are smaller.
+
+    Example:
+
+    ```python
+    part = ks.layers.RandomCrop3D((64, 64, 32))(volumes, training=True)
+    ```
     """
 
     def __init__(self, size: int | Sequence[int], seed: int | None = None, **kwargs: Any):
@@ -334,13 +382,13 @@ class RandomCrop3D(RandomVolumeLayer):
         self.size = three_sizes("size", size)
 
     def draw(self, shape: Shape) -> tf.Tensor:
-        """int32 `[3]`: the first voxel along x, y, z that is kept of volumes of a shape."""
+        """Draw the first voxel along x, y and z that is kept, for volumes of a shape: int32 `[3]`."""
         drawn = random.uniform((3,), dtype="float32", seed=self.generator)
         most = surplus(self.name, shape, self.size)
         return tf.minimum(tf.cast(drawn * (most + 1).astype("float32"), tf.int32), most)
 
     def starts(self, shape: Shape) -> tuple[int, ...]:
-        """The first voxel along x, y, z of the middle of volumes of a shape `[batch, x, y, z, channels]`."""
+        """The first voxel along x, y and z of the middle, for volumes of shape `[batch, x, y, z, channels]`."""
         return tuple(surplus(self.name, shape, self.size) // 2)
 
     def call(self, inputs, training: bool = False):
@@ -357,5 +405,5 @@ class RandomCrop3D(RandomVolumeLayer):
 
 def _check_axes(axes: str) -> str:
     if not axes or len(set(axes)) != len(axes) or set(axes) - set(_AXES):
-        raise ValueError(f"axes: expected different ones of 'x', 'y', 'z', such as 'xy'. Received: {axes!r}")
+        raise ValueError(f"axes: expected one or more of 'x', 'y', 'z', each once, such as 'xy'. Received: {axes!r}")
     return axes

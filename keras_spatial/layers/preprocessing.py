@@ -1,4 +1,4 @@
-"""Resizing and cropping of volumes, which Keras has for 2D images alone."""
+"""Resizing and cropping of volumes, which Keras has only for 2D images."""
 
 import math
 from collections.abc import Sequence
@@ -14,15 +14,22 @@ _INTERPOLATIONS = ("trilinear", "nearest")
 
 @keras.saving.register_keras_serializable("keras_spatial")
 class Resizing3D(VolumeLayer):
-    """Volumes of another number of voxels, as `keras.layers.Resizing` for images.
+    """Resizes volumes to a given number of voxels, as `keras.layers.Resizing` does for images.
 
     Args:
-        size: voxels along x, y, z of the result; one number for all three.
+        size: the number of voxels of the result along x, y and z, or one number for all three.
         interpolation: `"trilinear"` or `"nearest"`.
-        antialias: whether to average over what a new voxel covers where there are fewer of them (trilinear only).
+        antialias: whether a new voxel averages over the voxels that it covers when the volume gets smaller (only with
+            trilinear interpolation).
 
     Raises:
-        ValueError: for a bad size or interpolation.
+        ValueError: if the size or the interpolation is invalid.
+
+    Example:
+
+    ```python
+    smaller = ks.layers.Resizing3D((64, 64, 32), antialias=True)(volumes)
+    ```
     """
 
     def __init__(
@@ -43,7 +50,7 @@ class Resizing3D(VolumeLayer):
         for axis, size in enumerate(self.size, start=1):
             shape = ops.shape(inputs)
             if shape[axis] != size:
-                # One axis at a time, as the rows of an image whose columns stay as they are.
+                # One axis at a time, as the rows of an image whose columns do not change.
                 rest = math.prod(shape[axis + 1 :])
                 image = ops.reshape(inputs, (-1, shape[axis], rest, 1))
                 image = ops.image.resize(
@@ -62,13 +69,21 @@ class Resizing3D(VolumeLayer):
 
 @keras.saving.register_keras_serializable("keras_spatial")
 class CenterCrop3D(VolumeLayer):
-    """The middle of volumes, as `keras.layers.CenterCrop` for images; where one voxel is left over, it is the last.
+    """Crops volumes to their middle, as `keras.layers.CenterCrop` does for images.
+
+    If an odd number of voxels is cropped along an axis, one more is cropped at its end.
 
     Args:
-        size: voxels along x, y, z that are kept; one number for all three.
+        size: the number of voxels along x, y and z that are kept, or one number for all three.
 
     Raises:
-        ValueError: for a bad size; when it is called, for volumes that are smaller.
+        ValueError: if the size is invalid; when the layer is called, if volumes are smaller.
+
+    Example:
+
+    ```python
+    middle = ks.layers.CenterCrop3D((64, 64, 32))(volumes)
+    ```
     """
 
     def __init__(self, size: int | Sequence[int], **kwargs: Any):
@@ -76,7 +91,7 @@ class CenterCrop3D(VolumeLayer):
         self.size = three_sizes("size", size)
 
     def starts(self, shape: Shape) -> tuple[int, ...]:
-        """The first voxel along x, y, z that is kept of volumes of a shape `[batch, x, y, z, channels]`."""
+        """The first voxel along x, y and z that is kept, for volumes of shape `[batch, x, y, z, channels]`."""
         return tuple(surplus(self.name, shape, self.size) // 2)
 
     def call(self, inputs):

@@ -1,4 +1,4 @@
-"""What layers for volumes share, where Keras has them for 2D images alone. Names and arguments follow its layers."""
+"""Base classes of the layers for volumes that Keras has only for 2D images; names and arguments follow Keras's."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ Shape = Sequence[int | None]
 
 
 class VolumeLayer(keras.Layer):
-    """A layer of volumes `[batch, x, y, z, channels]`."""
+    """A layer for volumes of shape `[batch, x, y, z, channels]`."""
 
     def build(self, input_shape: Shape) -> None:
         if len(input_shape) != 5:
@@ -23,7 +23,7 @@ class VolumeLayer(keras.Layer):
 
 
 class RandomVolumeLayer(VolumeLayer):
-    """Draws numbers from a seed of its own."""
+    """A layer for volumes that draws random numbers from its own seed."""
 
     def __init__(self, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
@@ -35,10 +35,10 @@ class RandomVolumeLayer(VolumeLayer):
 
 
 def three_sizes(name: str, size: int | Sequence[int]) -> tuple[int, int, int]:
-    """Voxels along x, y, z.
+    """Numbers of voxels along x, y and z, from three numbers or from one for all axes.
 
     Raises:
-        ValueError: if they are not three positive numbers, or one for all.
+        ValueError: if they are not positive, or not one or three numbers.
     """
     sizes = (size,) * 3 if isinstance(size, int) else tuple(int(n) for n in size)
     if len(sizes) != 3 or min(sizes) < 1:
@@ -47,10 +47,10 @@ def three_sizes(name: str, size: int | Sequence[int]) -> tuple[int, int, int]:
 
 
 def surplus(name: str, shape: Shape, sizes: Sequence[int]) -> np.ndarray:
-    """How many voxels along each image axis a volume has more than `sizes`.
+    """By how many voxels along each image axis a volume is larger than `sizes`.
 
     Raises:
-        ValueError: if it has less.
+        ValueError: if it is smaller.
     """
     more = [-1 if n is None else n - size for n, size in zip(shape[1:4], sizes, strict=True)]
     if min(more) < 0:

@@ -1,4 +1,4 @@
-"""What the ready-made networks share: their layers by the number of image axes, and the checks of their arguments."""
+"""Parts that the ready-made networks share: layers by the number of image axes, and checks of arguments."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from keras import layers
 
 @dataclass(frozen=True)
 class Kit:
-    """The layers of Keras for images of a rank."""
+    """Keras's layers for images with a given number of axes."""
 
     convolution: Any
     transposed: Any
@@ -29,14 +29,14 @@ def check_arguments(
     """Check the arguments of a network that halves its image `levels - 1` times.
 
     Args:
-        rank: image axes.
-        input_shape: image axes and channels.
-        levels: levels of the network.
-        dropout: rate.
+        rank: the number of image axes.
+        input_shape: the sizes of the image axes and the number of channels.
+        levels: the number of levels of the network.
+        dropout: the dropout rate.
         **counts: further arguments that must be positive integers.
 
     Raises:
-        ValueError: naming the argument and what was found.
+        ValueError: if an argument is invalid; the message names it and its value.
     """
     if len(input_shape) != rank + 1:
         raise ValueError(

@@ -14,33 +14,46 @@ def AttentionUNet2D(input_shape: Sequence[int | None], classes: int, **options: 
     """A 2D attention U-Net; see `AttentionUNet3D` for its options.
 
     Args:
-        input_shape: `(x, y, channels)`, in pixels.
-        classes: channels of the output.
+        input_shape: the shape `(x, y, channels)` of an image, in pixels.
+        classes: the number of channels of the output.
         **options: the keyword arguments of `AttentionUNet3D`.
+
+    Returns:
+        A `ks.Model`, partitioned if a `ks.SpatialParallel` is in force.
+
+    Raises:
+        ValueError: as `AttentionUNet3D`.
+
+    Example:
+
+    ```python
+    model = ks.models.AttentionUNet2D((256, 256, 3), classes=2)
+    ```
     """
     return _attention_unet(2, input_shape, classes, **options)
 
 
 def AttentionUNet3D(input_shape: Sequence[int | None], classes: int, **options: Any) -> Model:
-    """A 3D U-Net whose skip connections pass additive attention gates.
+    """A 3D U-Net whose skip connections pass through additive attention gates (Oktay et al., arXiv 1804.03999).
 
-    A gate weights every voxel of a skip connection between 0 and 1, by the skip itself and the decoder's features of
-    the next coarser level, where the weights are computed; they are repeated to the skip's resolution.
+    A gate multiplies every voxel of a skip connection by a weight between 0 and 1. The weights are computed from the
+    skip connection and from the decoder's features at the next coarser level, and repeated to the resolution of the
+    skip connection.
 
     Args:
-        input_shape: `(x, y, z, channels)`, in voxels.
-        classes: channels of the output, which are logits.
-        filters: filters of the first level, 16; they double from level to level.
-        levels: levels, 4, so that the image is halved `levels - 1` times.
-        batch_normalization: whether one follows each convolution, True.
-        dropout: rate of the dropout after each level, 0.
+        input_shape: the shape `(x, y, z, channels)` of an image, in voxels.
+        classes: the number of channels of the output, which are logits.
+        filters: the number of filters of the first level, 16 by default. It doubles from level to level.
+        levels: the number of levels, 4 by default. The image is halved `levels - 1` times.
+        batch_normalization: whether batch normalization follows each convolution, True by default.
+        dropout: the rate of the dropout after each level, 0 by default.
         name: the model's name.
 
     Returns:
         A `ks.Model`, partitioned if a `ks.SpatialParallel` is in force.
 
     Raises:
-        ValueError: if an argument is out of its range, or the image cannot be halved so often.
+        ValueError: if an argument is out of range, or the image cannot be halved that often.
 
     Example:
 

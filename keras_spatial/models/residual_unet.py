@@ -9,7 +9,8 @@ from keras import layers
 from keras_spatial.model import Model
 from keras_spatial.models.arguments import KITS, check_arguments
 
-# Residual blocks of each encoder level in nnU-Net's ResEnc presets; deeper levels have as many as the last.
+# The number of residual blocks of each encoder level in nnU-Net's ResEnc presets; deeper levels have as many as the
+# last.
 _BLOCKS = (1, 3, 4, 6, 6, 6)
 
 
@@ -17,41 +18,54 @@ def ResidualUNet2D(input_shape: Sequence[int | None], classes: int, **options: A
     """A 2D U-Net with a residual encoder; see `ResidualUNet3D` for its options.
 
     Args:
-        input_shape: `(x, y, channels)`, in pixels.
-        classes: channels of the output.
+        input_shape: the shape `(x, y, channels)` of an image, in pixels.
+        classes: the number of channels of the outputs.
         **options: the keyword arguments of `ResidualUNet3D`.
+
+    Returns:
+        A `ks.Model`, partitioned if a `ks.SpatialParallel` is in force.
+
+    Raises:
+        ValueError: as `ResidualUNet3D`.
+
+    Example:
+
+    ```python
+    model = ks.models.ResidualUNet2D((256, 256, 3), classes=2, deep_supervision=False)
+    ```
     """
     return _residual_unet(2, input_shape, classes, **options)
 
 
 def ResidualUNet3D(input_shape: Sequence[int | None], classes: int, **options: Any) -> Model:
-    """A 3D U-Net whose encoder is made of residual blocks, normalised by instance, with deep supervision.
+    """A 3D U-Net whose encoder consists of residual blocks with instance normalisation, with deep supervision.
 
-    An encoder level begins with a strided convolution and has residual blocks of two 3³ convolutions, each followed by
-    instance normalisation, which makes a bias superfluous, and a leaky ReLU (slope 0.01). A decoder level is a
-    transposed convolution and one convolution, as in nnU-Net's "ResEnc" presets.
+    It is the network of nnU-Net's "ResEnc" presets (Isensee et al., arXiv 2404.09556). An encoder level begins with a
+    strided convolution and has residual blocks of two 3³ convolutions, each followed by instance normalisation, which
+    makes a bias superfluous, and a leaky ReLU (slope 0.01). A decoder level is a transposed convolution and one
+    convolution.
 
-    With deep supervision the decoder's coarser levels predict the classes too, and these predictions are repeated to
+    With deep supervision, the decoder's coarser levels predict the classes too, and these predictions are repeated to
     the full resolution, so that every output is compared with the same labels. Weight their losses by 1, 1/2, 1/4, ...
-    For inference take the first output alone: `keras.Model(model.inputs, model.outputs[0])`.
+    For inference take only the first output: `keras.Model(model.inputs, model.outputs[0])`.
 
     Args:
-        input_shape: `(x, y, z, channels)`, in voxels.
-        classes: channels of the outputs, which are logits.
-        filters: filters of the first level, 32; they double from level to level.
-        most_filters: of any level, 320.
-        levels: levels, 6, so that the image is halved `levels - 1` times.
-        blocks: residual blocks of each encoder level, `(1, 3, 4, 6, 6, 6)`.
-        deep_supervision: whether the model has an output for each decoder level, True.
-        dropout: rate of the dropout after each encoder block, 0.
+        input_shape: the shape `(x, y, z, channels)` of an image, in voxels.
+        classes: the number of channels of the outputs, which are logits.
+        filters: the number of filters of the first level, 32 by default. It doubles from level to level.
+        most_filters: the largest number of filters of any level, 320 by default.
+        levels: the number of levels, 6 by default. The image is halved `levels - 1` times.
+        blocks: the number of residual blocks of each encoder level, `(1, 3, 4, 6, 6, 6)` by default.
+        deep_supervision: whether the model has an output for each decoder level, True by default.
+        dropout: the rate of the dropout after each encoder block, 0 by default.
         name: the model's name.
 
     Returns:
         A `ks.Model`, partitioned if a `ks.SpatialParallel` is in force. Its outputs have the shape of the image with
-        `classes` channels; the finest is the first, and the only one without deep supervision.
+        `classes` channels. The first output is the finest one; without deep supervision it is the only one.
 
     Raises:
-        ValueError: if an argument is out of its range, or the image cannot be halved so often.
+        ValueError: if an argument is out of range, or the image cannot be halved that often.
 
     Example:
 

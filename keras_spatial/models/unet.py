@@ -14,39 +14,53 @@ def UNet2D(input_shape: Sequence[int | None], classes: int, **options: Any) -> M
     """A 2D U-Net; see `UNet3D` for its options.
 
     Args:
-        input_shape: `(x, y, channels)`, in pixels.
-        classes: channels of the output.
+        input_shape: the shape `(x, y, channels)` of an image, in pixels.
+        classes: the number of channels of the output.
         **options: the keyword arguments of `UNet3D`.
+
+    Returns:
+        A `ks.Model`, partitioned if a `ks.SpatialParallel` is in force.
+
+    Raises:
+        ValueError: as `UNet3D`.
+
+    Example:
+
+    ```python
+    model = ks.models.UNet2D((256, 256, 3), classes=2)
+    ```
     """
     return _unet(2, input_shape, classes, **options)
 
 
 def UNet3D(input_shape: Sequence[int | None], classes: int, **options: Any) -> Model:
-    """A 3D U-Net: levels of convolutions, joined by max pooling downwards and transposed convolutions upwards.
+    """A 3D U-Net: levels of convolutions, connected by max pooling and transposed convolutions.
 
-    The defaults are those of the paper's released code (`tensorflow/mesh`, `experimental/unet.py`); with them the
-    network has 5,600,960 trainable parameters for one input channel and three classes.
+    The defaults are those of the released code of Hou et al., arXiv 1909.03108 (`tensorflow/mesh`,
+    `experimental/unet.py`). With them the network has 5,600,960 trainable parameters for one input channel and three
+    classes.
 
     Args:
-        input_shape: `(x, y, z, channels)`, in voxels.
-        classes: channels of the output, which are logits unless `activation_of_output` is given.
-        filters: filters of the first level, 32; they double from level to level.
-        levels: levels, 4, so that there are `levels - 1` poolings.
-        convolutions: convolutions of each level on each side, 2.
-        kernel_size: of these convolutions, 3.
-        batch_normalization: whether one follows each of them (momentum 0.9, epsilon 1e-6), True.
-        negative_slope: of the leaky ReLU after it, 0.1.
-        dropout: rate of the dropout after each convolution but the first and the last, 0.5.
-        use_bias: whether convolutions have a bias. By default only without batch normalization, whose own offset makes
-            one superfluous; the paper's code has none at all.
-        activation_of_output: such as `"softmax"`; None by default.
+        input_shape: the shape `(x, y, z, channels)` of an image, in voxels.
+        classes: the number of channels of the output, which are logits unless `activation_of_output` is given.
+        filters: the number of filters of the first level, 32 by default. It doubles from level to level.
+        levels: the number of levels, 4 by default. There are `levels - 1` poolings.
+        convolutions: the number of convolutions of each level in the encoder and in the decoder, 2 by default.
+        kernel_size: the size of their kernels, 3 by default.
+        batch_normalization: whether batch normalization (momentum 0.9, epsilon 1e-6) follows each of them, True by
+            default.
+        negative_slope: the slope of the leaky ReLU after each of them, 0.1 by default.
+        dropout: the rate of the dropout after each convolution but the first and the last, 0.5 by default.
+        use_bias: whether convolutions have a bias. By default they have one only without batch normalization, whose
+            offset makes it superfluous; the paper's code never has one.
+        activation_of_output: the activation of the output, such as `"softmax"`; None by default.
         name: the model's name.
 
     Returns:
         A `ks.Model`, partitioned if a `ks.SpatialParallel` is in force.
 
     Raises:
-        ValueError: if an argument is out of its range, or the image cannot be halved so often.
+        ValueError: if an argument is out of range, or the image cannot be halved that often.
 
     Example:
 
@@ -86,7 +100,7 @@ def _unet(
     use_bias = not batch_normalization if use_bias is None else use_bias
     convolution, transposed, pooling = KITS[rank].convolution, KITS[rank].transposed, KITS[rank].pooling
 
-    def block(x, width: int, label: str, dropout_of: Sequence[bool]):
+    def level_of(x, width: int, label: str, dropout_of: Sequence[bool]):
         for number, drop in enumerate(dropout_of, start=1):
             x = convolution(width, kernel_size, padding="same", use_bias=use_bias, name=f"{label}_conv{number}")(x)
             if batch_normalization:
@@ -102,12 +116,12 @@ def _unet(
         if level:
             x = pooling(2, name=f"down{level}_pool")(x)
         drops = [level > 0 or number > 0 for number in range(convolutions)]
-        x = block(x, filters * 2**level, f"down{level}", drops)
+        x = level_of(x, filters * 2**level, f"down{level}", drops)
         skips.append(x)
     for level in reversed(range(levels - 1)):
         x = transposed(filters * 2**level, 2, strides=2, use_bias=use_bias, name=f"up{level}_transposed")(x)
         x = layers.Concatenate(name=f"up{level}_skip")([skips[level], x])
         drops = [level > 0 or number < convolutions - 1 for number in range(convolutions)]
-        x = block(x, filters * 2**level, f"up{level}", drops)
+        x = level_of(x, filters * 2**level, f"up{level}", drops)
     outputs = convolution(classes, 1, activation=activation_of_output, use_bias=use_bias, name="classes")(x)
     return Model(inputs, outputs, name=name or f"unet{rank}d")

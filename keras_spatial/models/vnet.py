@@ -9,7 +9,7 @@ from keras import layers
 from keras_spatial.model import Model
 from keras_spatial.models.arguments import KITS, check_arguments
 
-# Convolutions of each level in the paper; deeper levels have as many as the last.
+# The number of convolutions of each level in the paper; deeper levels have as many as the last.
 _CONVOLUTIONS = (1, 2, 3, 3, 3)
 
 
@@ -17,34 +17,47 @@ def VNet2D(input_shape: Sequence[int | None], classes: int, **options: Any) -> M
     """A 2D V-Net; see `VNet3D` for its options.
 
     Args:
-        input_shape: `(x, y, channels)`, in pixels.
-        classes: channels of the output.
+        input_shape: the shape `(x, y, channels)` of an image, in pixels.
+        classes: the number of channels of the output.
         **options: the keyword arguments of `VNet3D`.
+
+    Returns:
+        A `ks.Model`, partitioned if a `ks.SpatialParallel` is in force.
+
+    Raises:
+        ValueError: as `VNet3D`.
+
+    Example:
+
+    ```python
+    model = ks.models.VNet2D((256, 256, 3), classes=2)
+    ```
     """
     return _vnet(2, input_shape, classes, **options)
 
 
 def VNet3D(input_shape: Sequence[int | None], classes: int, **options: Any) -> Model:
-    """A 3D V-Net: levels of 5³ convolutions whose input is added to their output, joined by strided convolutions.
+    """A 3D V-Net (Milletari et al., arXiv 1606.04797): levels of 5³ convolutions, connected by strided convolutions.
 
-    Activations are PReLUs with one slope for each channel. The paper has no normalisation; `normalization` adds
-    batch normalisation before each activation in place of the convolutions' biases, as most implementations do.
+    The input of each level is added to its output. Activations are PReLUs with one slope for each channel. The paper
+    has no normalisation; `normalization` adds batch normalisation before each activation in place of the convolutions'
+    biases, as most implementations do.
 
     Args:
-        input_shape: `(x, y, z, channels)`, in voxels.
-        classes: channels of the output, which are logits.
-        filters: filters of the first level, 16; they double from level to level.
-        levels: levels, 5, so that the image is halved `levels - 1` times.
-        kernel_size: of the convolutions inside a level, 5.
-        normalization: whether batch normalisation precedes each activation, False.
-        dropout: rate of the dropout after each level, 0.
+        input_shape: the shape `(x, y, z, channels)` of an image, in voxels.
+        classes: the number of channels of the output, which are logits.
+        filters: the number of filters of the first level, 16 by default. It doubles from level to level.
+        levels: the number of levels, 5 by default. The image is halved `levels - 1` times.
+        kernel_size: the kernel size of the convolutions inside a level, 5 by default.
+        normalization: whether batch normalisation precedes each activation, False by default.
+        dropout: the rate of the dropout after each level, 0 by default.
         name: the model's name.
 
     Returns:
         A `ks.Model`, partitioned if a `ks.SpatialParallel` is in force.
 
     Raises:
-        ValueError: if an argument is out of its range, or the image cannot be halved so often.
+        ValueError: if an argument is out of range, or the image cannot be halved that often.
 
     Example:
 
@@ -86,7 +99,7 @@ def _vnet(
         return layers.Dropout(dropout, name=f"{label}_dropout")(x) if dropout else x
 
     inputs = keras.Input(tuple(input_shape), name="image")
-    # The paper adds the image itself to the first level's channels; here a convolution gives it as many.
+    # The paper adds the image itself to each channel of the first level; here a convolution first gives it as many.
     x = activated(kit.convolution(filters, kernel_size, padding="same", name="stem_conv", **options)(inputs), "stem")
     skips = []
     for level in range(levels):

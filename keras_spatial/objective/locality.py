@@ -1,7 +1,7 @@
-"""Whether a function of labels and predictions treats every voxel by itself, read off its operations.
+"""Decide from a function's operations whether it treats each voxel of labels and predictions independently.
 
-A function that does can be called on each shard as it is. What it does is traced with symbolic tensors: every operation
-must act element by element, or along the channels alone.
+Such a function can be called unchanged on each shard. It is traced with symbolic tensors, and every operation must act
+element by element, or only along the channels.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,34 +16,34 @@ from keras_spatial.keras_private import core, mask_of, nn, nodes_of, numpy, symb
 from keras_spatial.rules.keras_ops import POINTWISE
 
 _ELEMENTWISE = (*POINTWISE, core.ConvertToTensor)
-# Along one axis, which must be that of the channels.
+# These act along one axis, which must be that of the channels.
 _ALONG_AXIS = (
     *(numpy.Sum, numpy.Mean, numpy.Max, numpy.Amax, numpy.Min, numpy.Amin, numpy.Prod, numpy.Any, numpy.All),
     *(numpy.Var, numpy.Std, numpy.Argmax, numpy.Argmin, numpy.CountNonzero),
     *(nn.Softmax, nn.LogSoftmax, nn.Normalize, nn.CategoricalCrossentropy, nn.SparseCategoricalCrossentropy),
 )
-# Where the voxels' axes stay as they are, which is checked of every operation, these move nothing between voxels.
+# These move nothing between voxels as long as the voxels' axes do not change, which is checked for every operation.
 _KEEPS_VOXELS = (numpy.Squeeze, numpy.ExpandDims, numpy.Reshape)
 
 
 class NotTraceable(Exception):
-    """A function cannot be traced with symbolic tensors; the message is its own error's first line."""
+    """A function cannot be traced with symbolic tensors; the message is the first line of the error that it raised."""
 
 
 def symbolic(x: Any) -> keras.KerasTensor:
-    """A symbolic tensor of a tensor's shape and dtype."""
+    """A symbolic tensor with the shape and dtype of `x`."""
     return keras.Input(batch_shape=tuple(x.shape), dtype=keras.backend.standardize_dtype(x.dtype))
 
 
 def traced(function: Callable[..., Any], *tensors: Any) -> keras.Model:
-    """What a function does with tensors of some shapes and dtypes, as a graph of operations.
+    """The graph of operations that a function performs on tensors of some shapes and dtypes.
 
     Args:
-        function: from symbolic tensors to one.
+        function: a function from symbolic tensors to one symbolic tensor.
         *tensors: anything with `shape` and `dtype`; None is passed on.
 
     Raises:
-        NotTraceable: if it does anything with them but call `keras.ops`.
+        NotTraceable: if it does anything with the tensors but call `keras.ops`.
     """
     with tf.init_scope():
         inputs = [None if x is None else symbolic(x) for x in tensors]
@@ -57,18 +57,18 @@ def traced(function: Callable[..., Any], *tensors: Any) -> keras.Model:
 
 
 def check_that_keras_takes(function: Callable[..., Any], *tensors: Any) -> None:
-    """Raise Keras's own error if a function fails in plain Keras too, for labels of another shape, say."""
+    """Raise Keras's own error if a function fails in plain Keras too, for example for labels of a wrong shape."""
     specs = [tf.TensorSpec(x.shape, x.dtype) for x in tensors if x is not None]
     with tf.init_scope():
         tf.function(lambda *given: function(*given), autograph=False).get_concrete_function(*specs)
 
 
 def is_local(graph: keras.Model, voxels: Sequence[int]) -> bool:
-    """Whether a graph treats every voxel by itself, and gives each one value.
+    """Whether a graph treats each voxel independently and computes one value for it.
 
     Args:
-        graph: from `traced`, of labels and predictions.
-        voxels: the sizes of all axes of the predictions but the channels'.
+        graph: the result of `traced` for labels and predictions.
+        voxels: the sizes of all axes of the predictions except the channels.
     """
     voxels = tuple(voxels)
     if any(tuple(x.shape[: len(voxels)]) != voxels for x in graph.inputs):
@@ -88,7 +88,7 @@ def _is_local(node: Any, voxels: tuple[int, ...]) -> bool:
     rank = len(voxels)
     if any(tuple(x.shape[:rank]) != voxels for x in (*tensors, *tree.flatten(node.output_tensors))):
         return False
-    # Tensors with and without channels do not line up, and constants may only differ from channel to channel.
+    # Tensors with and without channels do not align, and constants may differ only from channel to channel.
     if len({len(x.shape) for x in tensors}) > 1 and not isinstance(operation, _ALONG_AXIS):
         return False
     if any(int(np.prod(x.shape[:-1])) != 1 for x in constants):

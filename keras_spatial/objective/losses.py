@@ -1,4 +1,4 @@
-"""A loss as a scalar, the same on every device, with the value that Keras's own call has."""
+"""Lower a loss to a scalar that is the same on every device and equals the value of Keras's own call."""
 
 import math
 
@@ -18,23 +18,23 @@ from keras_spatial.rules.replication import replicated
 from keras_spatial.rules.walk import lower_graph
 from keras_spatial.runtimes.functions import scalar
 
-_INSTEAD = "Write it with keras.ops alone, or as a ks.losses.SumsLoss"
+_INSTEAD = "Write it only with keras.ops, or as a ks.losses.SumsLoss"
 
 
 def lower_loss(
     trace: Trace, loss: keras.losses.Loss, y_true: SpatialTensor, y_pred: SpatialTensor, weight: SpatialTensor | None
 ) -> SpatialTensor:
-    """A loss of labels and predictions.
+    """Lower a loss of labels and predictions.
 
     Args:
-        trace: the trace under way.
+        trace: the trace of the step.
         loss: any Keras loss.
-        y_true: labels.
-        y_pred: predictions, channels last.
+        y_true: the labels.
+        y_pred: the predictions, channels last.
         weight: sample weights, or None.
 
     Raises:
-        UnsupportedObjective: if it has no equal on shards.
+        UnsupportedObjective: if it cannot be computed on shards.
     """
     name = loss.name
     if isinstance(loss, SumsLoss):
@@ -52,14 +52,14 @@ def lower_loss(
         check_that_keras_takes(loss, y_true, y_pred, weight)
         if trace.replicate:
             return _replicated(trace, loss, y_true, y_pred, weight, str(error))
-        raise refusal("Loss", name, f"it is not made of keras.ops alone ({error})", _INSTEAD) from error
+        raise refusal("Loss", name, f"it does not consist only of keras.ops ({error})", _INSTEAD) from error
 
 
 def is_per_voxel(loss: keras.losses.Loss, y_true: SpatialTensor, y_pred: SpatialTensor) -> bool:
-    """Whether `loss.call` gives every voxel a value of its own.
+    """Whether `loss.call` computes one value for each voxel, independently of the others.
 
     Raises:
-        NotTraceable: if it is not made of `keras.ops`.
+        NotTraceable: if it does not consist of `keras.ops`.
     """
     if len(y_pred.shape) < 2:
         return False
@@ -77,7 +77,7 @@ def _per_voxel_loss(
     y_pred: SpatialTensor,
     weight: SpatialTensor | None,
 ) -> SpatialTensor:
-    """`keras.losses.Loss.__call__` with its sums completed by the mesh: sums of values, of weights, of the mask."""
+    """`keras.losses.Loss.__call__` with all-reduced sums: the sum of the values, of the weights and of the mask."""
     dtype = tf.as_dtype(loss.dtype)
     values_axes = y_pred.axes[:-1]
     count = math.prod(axis.size for axis in values_axes)
@@ -109,7 +109,7 @@ def _per_voxel_loss(
         return value
     if loss.reduction == "mean_with_sample_weight" and (masked or weights):
         if weights and not masked:
-            # Keras adds up the weights as they were given, before they are broadcast.
+            # Keras sums the weights as they were given, before they are broadcast.
             share = math.prod(weights[0].shape) / count
             weighed = trace.pointwise(lambda w: w * scalar(share, w.dtype), [weighed], name="weights")
         return trace.reduced(tf.math.divide_no_nan, [value, weighed], (), name=loss.name)
@@ -121,7 +121,11 @@ def _per_voxel_loss(
 def _aligned_weight(
     trace: Trace, loss: keras.losses.Loss, weight: SpatialTensor, values: tuple[Axis, ...]
 ) -> SpatialTensor:
-    """Sample weights with an axis for each of the values', lined up as Keras lines them up: from the right."""
+    """Sample weights with one axis for each axis of the values, aligned from the right as in Keras.
+
+    Raises:
+        ValueError: if they do not broadcast to the values.
+    """
     shape = list(weight.shape)
     sizes = [axis.size for axis in values]
     if len(shape) == len(sizes) + 1 and shape[-1] == 1:
@@ -135,7 +139,7 @@ def _aligned_weight(
             f"voxel {tuple(sizes)}, or per case {(sizes[0], *[1] * (len(sizes) - 1))}. Received: {weight.shape}"
         )
     axes = [axis if n == axis.size and n > 1 else Axis(axis.name, 1) for n, axis in zip(shape, values, strict=True)]
-    # Axes that stay keep their places; only axes of one element come or go.
+    # Axes with more than one element keep their order; only axes of one element are added or removed.
     target = iter(a for a in weight.axes if a.size > 1)
     wanted = {a.name: axis for a, axis in zip(target, [a for a in axes if a.size > 1], strict=True)}
     weight = trace.reshard(weight, [wanted.get(a.name, a) if a.size > 1 else a for a in weight.axes])
@@ -151,9 +155,9 @@ def _by_rules(
     y_pred: SpatialTensor,
     weight: SpatialTensor | None,
 ) -> SpatialTensor:
-    """A loss that is a function of the whole image, such as Dice: every operation of its call by its own rule."""
+    """Lower a loss that is a function of the whole image, such as Dice: each operation of its call by its own rule."""
     if tuple(graph.outputs[0].shape):
-        raise refusal("Loss", loss.name, f"its call gives a tensor of shape {graph.outputs[0].shape}", "Reduce it")
+        raise refusal("Loss", loss.name, f"its call returns a tensor of shape {graph.outputs[0].shape}", "Reduce it")
     inputs = [x for x in (y_true, y_pred, weight) if x is not None]
     try:
         (value, *_) = tree.flatten(lower_graph(graph, trace, inputs))
@@ -163,13 +167,13 @@ def _by_rules(
         raise refusal("Loss", loss.name, str(error).split("\n")[0], _INSTEAD) from error
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if replicas > 1:
-        # Keras shares a loss out among replicas, which add it up again.
+        # Keras divides a loss by the number of replicas, which then sum it; here it is whole in every replica.
         value = trace.pointwise(lambda v: v * scalar(replicas, v.dtype), [value], name="unscaled")
     return value
 
 
 def _replicated(trace, loss, y_true, y_pred, weight, reason: str) -> SpatialTensor:
-    """The loss as it is, of whole tensors on every device."""
+    """Run the loss unchanged on whole tensors on every device."""
 
     class Whole(keras.Operation):
         def call(self, *tensors: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""A compiled model's losses and metrics, put together as Keras puts them together."""
+"""Lower the losses and metrics of a compiled model, combined as Keras combines them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ from keras_spatial.runtimes.functions import scalar
 
 @dataclass(frozen=True)
 class Objective:
-    """Losses and metrics of a step.
+    """The losses and metrics of a step.
 
     Attributes:
-        loss: the total, a scalar, without regularization.
-        losses: one by one, by their numbers among the compiled ones.
-        updates: what the batch changes of the metrics.
+        loss: the total loss, a scalar, without the regularization of weights.
+        losses: each loss by its number among the compiled ones.
+        updates: the changes that the batch makes to the metrics.
     """
 
     loss: SpatialTensor
@@ -34,7 +34,7 @@ class Objective:
 
     @property
     def read(self) -> list[SpatialTensor]:
-        """All tensors that are brought back from the mesh."""
+        """All tensors that are read from the mesh."""
         return [self.loss, *self.losses.values(), *(value for update in self.updates for value in update.values)]
 
 
@@ -42,14 +42,14 @@ def lower_objective(trace: Trace, model: keras.Model, outputs: Any, labels: Any,
     """Add a compiled model's losses and metrics to a forward pass.
 
     Args:
-        trace: the trace under way.
+        trace: the trace of the step.
         model: a compiled model.
-        outputs: its outputs, `SpatialTensor`s in its own structure.
+        outputs: the model's outputs, `SpatialTensor`s in the model's structure.
         labels, sample_weight: tensors or `LocalBlocks`, as they were given to Keras.
 
     Raises:
         ValueError: if there is no loss, or labels are missing.
-        UnsupportedObjective: if a loss or metric has no equal on shards.
+        UnsupportedObjective: if a loss or metric cannot be computed on shards.
     """
     dtype = keras_private.loss_dtype(model)
     handles = _Handles(trace)
@@ -74,7 +74,7 @@ def lower_objective(trace: Trace, model: keras.Model, outputs: Any, labels: Any,
 
 
 def update_metric(update: Update, values: Sequence[tf.Tensor]) -> None:
-    """Assign what `lower_metric` found, brought back from the mesh, to the metric."""
+    """Assign an update's values, which were read from the mesh, to its metric."""
     update.apply(values)
 
 
@@ -83,7 +83,7 @@ def _times(factor: float) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 class _Handles:
-    """Symbolic tensors that stand for labels, predictions and weights while Keras decides what goes where."""
+    """Symbolic tensors that stand for labels, predictions and weights while Keras routes them to losses and metrics."""
 
     def __init__(self, trace: Trace):
         self._trace = trace
@@ -101,15 +101,16 @@ class _Handles:
         return handle
 
     def tensors(self, call: keras_private.Call) -> tuple[SpatialTensor, SpatialTensor, SpatialTensor | None]:
-        """Labels, predictions and weights of a call, on the mesh."""
+        """The labels, predictions and weights of a call, on the mesh."""
         for what, value in (("labels", call.y_true), ("predictions", call.y_pred), ("weights", call.sample_weight)):
             if tree.is_nested(value):
                 raise UnsupportedObjective(
-                    f"'{call.called.name}' takes the {what} of several outputs at once, which is not partitioned. Give "
-                    f"each output its own. Received: {what} in the structure {tree.map_structure(lambda _: '*', value)}"
+                    f"'{call.called.name}' takes the {what} of several outputs at once, which cannot be partitioned. "
+                    f"Give each output its own loss or metric. Received: {what} in the structure "
+                    f"{tree.map_structure(lambda _: '*', value)}"
                 )
         if call.y_true is None:
-            raise ValueError(f"'{call.called.name}' has no labels: an output that is compared needs some.")
+            raise ValueError(f"'{call.called.name}' has no labels: every output with a loss or metric needs labels.")
         y_pred = self._known[id(call.y_pred)]
         y_true = self._trace.input(self._known[id(call.y_true)], like=y_pred)
         if call.sample_weight is None:
@@ -118,17 +119,18 @@ class _Handles:
 
 
 def check_compiled(outputs_for_planning: Callable[[], tuple[Trace, Any] | None], model: keras.Model) -> None:
-    """Refuse losses and metrics that have no equal on shards, before there are data.
+    """Refuse losses and metrics that cannot be computed on shards, before there are data.
 
-    Labels are not known yet: those of the outputs' own shape and class numbers are tried, and it is enough that one
-    kind works.
+    The labels are not known yet, so labels in the outputs' own shape and class numbers are tried, and it is enough if
+    one kind works.
 
     Args:
-        outputs_for_planning: makes a fresh trace with the model's outputs on it, or None if they are not known.
+        outputs_for_planning: a function that makes a fresh trace with the model's outputs, or returns None if they are
+            not known.
         model: a compiled model.
 
     Raises:
-        UnsupportedObjective: if one is refused with every kind of labels that Keras takes.
+        UnsupportedObjective: if a loss or metric is refused with every kind of labels that Keras accepts.
     """
     refusals: list[UnsupportedObjective] = []
     for kind in ("dense", "classes", "numbers"):
@@ -138,12 +140,12 @@ def check_compiled(outputs_for_planning: Callable[[], tuple[Trace, Any] | None],
         trace, outputs = found
         labels = tree.map_structure(lambda x, kind=kind: _labels(x, kind), outputs)
         try:
-            # Keras settles on what the first labels ask for: a copy is asked.
+            # A copy, because Keras adapts losses and metrics to the first labels that they get.
             lower_objective(trace, keras_private.compiled_copy(model), outputs, labels, None)
             return
         except UnsupportedObjective as error:
             refusals.append(error)
-        except Exception:  # Labels of another kind than the loss takes: Keras says so when it gets them.
+        except Exception:  # The loss does not take this kind of labels; Keras says so if it gets such labels.
             continue
     if refusals:
         raise refusals[0]

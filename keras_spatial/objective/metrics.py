@@ -1,4 +1,4 @@
-"""What one batch changes of a metric's state, found without gathering predictions where that can be done."""
+"""The changes that one batch makes to a metric's state, computed without gathering predictions if possible."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,17 +22,17 @@ from keras_spatial.rules.replication import replicated
 from keras_spatial.rules.walk import lower_graph
 from keras_spatial.runtimes.functions import scalar, static_sizes
 
-_INSTEAD = "Write it with keras.ops alone as a function, or as a ks.metrics.SumsMetric"
+_INSTEAD = "Write it as a function that uses only keras.ops, or as a ks.metrics.SumsMetric"
 
 
 @dataclass(frozen=True)
 class Update:
-    """What a batch changes of a metric.
+    """The changes that a batch makes to a metric.
 
     Attributes:
         metric: the metric.
-        values: scalars or small tensors, the same on every device.
-        apply: assigns them, brought back from the mesh, to the metric.
+        values: scalars or small tensors that are the same on every device.
+        apply: a function that assigns these values to the metric once they are read from the mesh.
     """
 
     metric: keras.metrics.Metric
@@ -47,17 +47,17 @@ def lower_metric(
     y_pred: SpatialTensor,
     weight: SpatialTensor | None,
 ) -> Update:
-    """A metric of labels and predictions.
+    """Lower a metric of labels and predictions.
 
     Args:
-        trace: the trace under way.
+        trace: the trace of the step.
         metric: any Keras metric.
-        y_true: labels.
-        y_pred: predictions, channels last.
+        y_true: the labels.
+        y_pred: the predictions, channels last.
         weight: sample weights, or None.
 
     Raises:
-        UnsupportedObjective: if its state has no known merge.
+        UnsupportedObjective: if there is no known way to merge its state from shards.
     """
     if isinstance(metric, SumsMetric):
         sums = sums_of_cases(trace, metric.sums, y_true, y_pred, weight, metric.dtype, metric.name)
@@ -68,13 +68,13 @@ def lower_metric(
             try:
                 return _mean_of_function(trace, metric, y_true, y_pred, weight)
             except NotTraceable:
-                # Of a function whose operations are unknown, such as top-k, the parts may still tell.
+                # A function whose operations are unknown, such as top-k, may still have a known merge.
                 return _merged(trace, metric, y_true, y_pred, weight, merge_of(metric, y_true, y_pred, weight))
         return _merged(trace, metric, y_true, y_pred, weight, merge_of(metric, y_true, y_pred, weight))
     except (NotTraceable, NoMerge) as error:
         if trace.replicate:
             return _replicated(trace, metric, y_true, y_pred, weight, str(error))
-        reason = f"it is not made of keras.ops alone ({error})" if isinstance(error, NotTraceable) else str(error)
+        reason = f"it does not consist only of keras.ops ({error})" if isinstance(error, NotTraceable) else str(error)
         raise refusal("Metric", metric.name, reason, _INSTEAD) from error
 
 
@@ -139,7 +139,7 @@ def _merged(
     weight: SpatialTensor | None,
     merge: Merge,
 ) -> Update:
-    """Keras's own update on every shard, and the sum of what the shards add."""
+    """Run Keras's own update on every shard, and sum what the shards add to the state."""
     voxels = math.prod(y_pred.shape[1:-1])
     inputs = [y_true, y_pred] if weight is None else [y_true, y_pred, weight]
     _check_aligned(metric, inputs)
@@ -159,17 +159,23 @@ def _merged(
 
 
 def _check_aligned(metric: keras.metrics.Metric, inputs: Sequence[SpatialTensor]) -> None:
-    """Labels and weights must be sharded as predictions are, or shards would be compared with wholes."""
+    """Check that labels and weights are sharded like predictions, so that no shard is compared with a whole tensor.
+
+    Raises:
+        NoMerge: if they are not.
+    """
     *others, _ = (inputs[0], *inputs[2:], inputs[1])
     y_pred = inputs[1]
     for x in others:
         for i, axis in enumerate(y_pred.axes[:-1]):
             if axis.sharded and i < x.ndim and x.axes[i].size != 1 and not x.axes[i].cut_like(axis):
-                raise NoMerge(f"its labels or weights of shape {x.shape} do not line up with {y_pred.shape}")
+                raise NoMerge(
+                    f"its labels or weights of shape {x.shape} do not align with predictions of shape {y_pred.shape}"
+                )
 
 
 def _replicated(trace, metric, y_true, y_pred, weight, reason: str) -> Update:
-    """The metric as it is, of whole tensors on every device: its new state."""
+    """Run the metric unchanged on whole tensors on every device, and take its new state."""
     states = [tf.convert_to_tensor(v.value) for v in metric.variables]
 
     class Whole(keras.Operation):

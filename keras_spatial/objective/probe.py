@@ -1,8 +1,8 @@
-"""How a metric's state is merged from parts of a batch, found out on small random data.
+"""Find out on small random data how a metric's state is merged from parts of a batch.
 
-Keras does not say what a metric's state is. So the metric is asked: on labels and predictions like the model's, is what
-the whole adds to each variable the sum of what the parts add, or their mean over voxels? If it is neither, on any of
-several draws and cuts, the state has no known merge, and the metric is refused.
+Keras does not say what a metric's state is. So the metric is tried on labels and predictions like the model's: is what
+the whole batch adds to each variable the sum of what its parts add, or their mean over voxels? If it is neither for any
+of several draws and cuts, the state has no known merge, and the metric is refused.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -32,12 +32,12 @@ class NoMerge(Exception):
 def merge_of(
     metric: keras.metrics.Metric, y_true: Any, y_pred: Any, weight: Any, *, uniform_state: bool = True
 ) -> Merge:
-    """How a metric's state is merged from parts of the image and of the batch.
+    """Find how a metric's state is merged from parts of the image and of the batch.
 
     Args:
         metric: a metric.
-        y_true, y_pred, weight: anything with `shape` and `dtype`; no weights: None.
-        uniform_state: whether to check that what is added does not depend on the state.
+        y_true, y_pred, weight: anything with `shape` and `dtype`; `weight` may be None.
+        uniform_state: whether to check that what a batch adds does not depend on the state.
 
     Raises:
         NoMerge: if it has no known merge.
@@ -53,15 +53,15 @@ def merge_of(
                 _narrow(metric, draw, possible, uniform_state)
             except NoMerge:
                 raise
-            except Exception as error:  # Whatever a metric raises for labels of a kind that it does not take.
+            except Exception as error:  # A metric may raise anything for labels of a kind that it does not take.
                 failures.append(str(error).strip().split("\n")[0][:200] or type(error).__name__)
         if len(failures) == len(draws):
             raise NoMerge(f"it fails on labels and predictions like the model's ({failures[0]})")
         for variable, kinds in zip(metric.variables, possible, strict=True):
             if not kinds:
                 raise NoMerge(
-                    f"its state '{variable.name}' is neither a sum over voxels nor a mean over cases, so what the "
-                    "shards find cannot be merged"
+                    f"its state '{variable.name}' is neither a sum over voxels nor a mean over cases, so the results "
+                    "of the shards cannot be merged"
                 )
     return Merge(tuple("sum" if "sum" in kinds else "mean" for kinds in possible))
 
@@ -74,7 +74,7 @@ def _narrow(metric: keras.metrics.Metric, draw: "_Draw", possible: list[set[str]
         from_ones = _added(metric, ones, draw.arguments(lambda t: t))
         for variable, a, b in zip(metric.variables, whole, from_ones, strict=True):
             if not _close(a, b):
-                raise NoMerge(f"what a batch changes of its state '{variable.name}' depends on the state")
+                raise NoMerge(f"the change that a batch makes to its state '{variable.name}' depends on the state")
     for cut, shares in draw.cuts():
         parts = [_added(metric, zeros, draw.arguments(part)) for part in cut]
         for number, kinds in enumerate(possible):
@@ -107,7 +107,7 @@ class _Draw:
         return tuple(None if t is None else tf.constant(part(t)) for t in (self.y_true, self.y_pred, self.weight))
 
     def cuts(self) -> Iterator[tuple[list[Callable], list[float]]]:
-        """Cuts of the batch and of each image axis in two uneven parts, with the parts' shares of an image's voxels."""
+        """Cuts of the batch and of each image axis into two uneven parts, with their shares of an image's voxels."""
         yield self._cut(0, _BATCH - 1, _BATCH), [1.0, 1.0]
         for axis in range(1, self.y_pred.ndim - 1):
             yield self._cut(axis, 2, _SIZE), [2 / _SIZE, 1 - 2 / _SIZE]

@@ -1,8 +1,8 @@
-"""What is raised for a loss or metric that has no equal on shards."""
+"""The error for a loss or metric that cannot be computed on shards."""
 
 
 class UnsupportedObjective(ValueError):
-    """A loss or metric that cannot be computed on shards with the result that Keras has; the message names it."""
+    """A loss or metric cannot be computed on shards with the same result as in Keras; the message names it."""
 
 
 def refusal(kind: str, name: str, reason: str, instead: str) -> UnsupportedObjective:

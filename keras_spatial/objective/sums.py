@@ -1,11 +1,11 @@
-"""This package's own losses and metrics: sums over each case's image, which every device adds up for its part."""
+"""This package's own losses and metrics: sums over each case's image, as partial sums over the shards."""
 
 from collections.abc import Callable
 
 import tensorflow as tf
 
 from keras_spatial.engine.local import LocalOperation
-from keras_spatial.engine.reshard import among_blocks
+from keras_spatial.engine.reshard import among_shards
 from keras_spatial.engine.tensors import SpatialTensor, mesh_shape_of
 from keras_spatial.engine.trace import Trace
 from keras_spatial.layout import Axis
@@ -22,7 +22,7 @@ def sums_of_cases(
     dtype: str,
     name: str,
 ) -> SpatialTensor:
-    """`sums` of every case of the batch, over its whole image, on every device: shape `(batch, number of sums)`."""
+    """`sums` over the whole image of every case of the batch, replicated, of shape `(batch, number of sums)`."""
     batch = y_pred.axes[0]
     number = _number_of_sums(sums, y_true, y_pred, dtype)
     inputs = [y_true, y_pred] if weight is None else [y_true, y_pred, weight]
@@ -31,10 +31,10 @@ def sums_of_cases(
         p = tf.cast(p, dtype)
         values = sums(t, p, voxel_weights(weights[0], p) if weights else None)
         for coordinate in place:
-            # Every device writes its own cases into a table of all; their sum is the whole table.
+            # Every device writes its own cases into a table of all cases; the sum of these tables is the whole table.
             surplus = batch.length - static_sizes(values.shape)[0]
             values = tf.pad(values, [(0, surplus), (0, 0)]) if surplus else values
-            values = among_blocks(values, 0, batch.shards, coordinate)[: batch.size]
+            values = among_shards(values, 0, batch.shards, coordinate)[: batch.size]
         return (tf.ensure_shape(values, [batch.size, number]),)
 
     axes = (Axis("cases", batch.size), Axis("sums", number))

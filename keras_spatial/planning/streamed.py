@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_spatial.planning.costs import Costs, costs
 from keras_spatial.runtimes.nodes import Call, Calls, Export, Import, Loop, Node, Reduce, Value, Zeros
 from keras_spatial.runtimes.program import Program
-from keras_spatial.runtimes.storage import LEAST_BYTES, QUEUE
+from keras_spatial.runtimes.storage import MINIMUM_BYTES, QUEUE
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class _Walk:
         return self._known[name]
 
     def _moves(self, value: Value) -> bool:
-        return value not in self._resident and value.size >= LEAST_BYTES
+        return value not in self._resident and value.size >= MINIMUM_BYTES
 
     def _lies_in_memory(self, value: Value) -> bool:
         return value in self._kept and not (self._to_file and self._moves(value))

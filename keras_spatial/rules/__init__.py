@@ -1,4 +1,4 @@
-"""From Keras layers to Mesh-TensorFlow operations: the table, the four kinds, the walk over a model."""
+"""Lowering rules: from Keras layers and operations to Mesh-TensorFlow operations, and the walk over a model."""
 
 from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.engine.trace import Trace

@@ -1,4 +1,4 @@
-"""`keras.ops` that need all elements along some axes, such as sorting: every device has those axes whole."""
+"""`keras.ops` that need all elements along some axes, such as sorting: those axes are gathered on every device."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,23 +17,23 @@ from keras_spatial.rules.table import register_lowering
 
 
 def on_whole_axes(operation: Any, trace: Trace, x: SpatialTensor, over: Sequence[int], *others: Any) -> Any:
-    """Keras's own function on shards that are whole along the axes `over`.
+    """Run Keras's own function on shards that are whole along the axes `over`.
 
-    Of the result the other axes stay where they are, those of `over` stay, change their size or go, and further axes
+    In the result, the other axes keep their order; the axes `over` stay, change their size or are removed; and new axes
     come first.
     """
     x = trace.whole(x, over)
-    if x.dtype.is_floating:  # Derivatives of what lies beyond the image may be infinite, such as a product's at 0.
+    if x.dtype.is_floating:  # Derivatives beyond the image may be infinite, such as that of a product at 0.
         x = trace.filled(x, 1.0)
     specs = operation.compute_output_spec(keras.KerasTensor(x.shape, dtype=x.dtype.name), *others)
     flat = tree.flatten(specs)
     outputs = [(_axes(x, over, tuple(spec.shape)), tf.as_dtype(spec.dtype)) for spec in flat]
 
-    def on_slice(t: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def on_shard(t: tf.Tensor) -> tuple[tf.Tensor, ...]:
         found = tree.flatten(operation.call(t, *others))
         return tuple(tf.cast(y, dtype) for y, (_, dtype) in zip(found, outputs, strict=True))
 
-    results = trace.local(on_slice, [x], outputs, name=operation.name)
+    results = trace.local(on_shard, [x], outputs, name=operation.name)
     return tree.pack_sequence_as(specs, results)
 
 
@@ -72,8 +72,8 @@ def along_axes(operation, trace: Trace, x: SpatialTensor) -> Any:
 
 @register_lowering(nn.MultiHot)
 def multi_hot(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
-    if x.ndim != 2:  # Keras joins the classes along axis 1, and says that it joins those along the last one.
-        raise ValueError(f"A partitioned multi_hot is of lists of classes, of rank 2. Received: shape {x.shape}")
+    if x.ndim != 2:  # Keras joins the classes along axis 1, although it documents the last axis.
+        raise ValueError(f"A partitioned multi_hot needs lists of classes, of rank 2. Received: shape {x.shape}")
     return on_whole_axes(operation, trace, x, [1])
 
 
@@ -89,7 +89,7 @@ def colours(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
 @register_lowering(numpy.View)
 def view(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
-    """The bits of elements as those of another type, of which one or several lie along the last axis."""
+    """The bits of the elements read as another dtype, which may change the size of the last axis."""
     return on_whole_axes(operation, trace, x, [x.ndim - 1])
 
 
@@ -106,7 +106,7 @@ def take_along_axis(operation, trace: Trace, x: SpatialTensor, indices: Any) -> 
     indices = as_operand(trace, indices)
     if operation.axis is None or x.ndim != indices.ndim:
         raise ValueError(
-            "A partitioned take_along_axis has an axis, and indices of the same rank. Received: "
+            "A partitioned take_along_axis needs an axis, and indices of the same rank. Received: "
             f"axis={operation.axis}, indices of shape {indices.shape} for a tensor of shape {x.shape}"
         )
     axis = operation.axis % x.ndim
@@ -115,7 +115,7 @@ def take_along_axis(operation, trace: Trace, x: SpatialTensor, indices: Any) -> 
     axes = tuple(chosen if i == axis else a for i, a in enumerate(x.axes))
     places = tuple(a if n == a.size else a.whole(n) for a, n in zip(axes, indices.shape, strict=True))
     indices = trace.reshard(indices, places)
-    # What lies beyond the image has no place of its own.
+    # Indices beyond the image are arbitrary, so they are clipped to valid ones.
     places_within = trace.pointwise(lambda t: tf.clip_by_value(t, -x.shape[axis], x.shape[axis] - 1), [indices])
     return trace.local(operation.call, [x, places_within], [(axes, x.dtype)], name=operation.name)[0]
 
@@ -123,5 +123,7 @@ def take_along_axis(operation, trace: Trace, x: SpatialTensor, indices: Any) -> 
 @register_lowering(numpy.IsIn)
 def is_in(operation, trace: Trace, x: SpatialTensor, values: Any) -> SpatialTensor:
     if isinstance(values, SpatialTensor):
-        raise ValueError("A partitioned isin looks for values of an array, not of a tensor of the model.")
+        raise ValueError(
+            "A partitioned isin can look for the values of an array, but not for those of a model's tensor."
+        )
     return trace.pointwise(lambda t: operation.call(t, values), [x], dtype=tf.bool, name=operation.name)

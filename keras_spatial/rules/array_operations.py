@@ -21,10 +21,10 @@ from keras_spatial.rules.table import register_lowering
 
 @register_lowering(numpy.GetItem)
 def get_item(operation, trace: Trace, x: SpatialTensor, key) -> SpatialTensor:
-    """Basic indexing: integers, slices, `...` and `None`."""
+    """Lower basic indexing by integers, slices, `...` and `None`."""
     key = list(key) if isinstance(key, (tuple, list)) else [key]
     if any(not (k is None or k is Ellipsis or isinstance(k, (int, np.integer, slice))) for k in key):
-        raise ValueError(f"Only integers, slices, ... and None index a partitioned tensor. Received: {key}")
+        raise ValueError(f"A partitioned tensor can be indexed only by integers, slices, ... and None. Received: {key}")
     given = sum(k is not None and k is not Ellipsis for k in key)
     rest = [slice(None)] * (x.ndim - given)
     place = next((n for n, k in enumerate(key) if k is Ellipsis), len(key))
@@ -55,7 +55,7 @@ def slice_operation(operation, trace: Trace, x: SpatialTensor, start_indices) ->
 
 @register_lowering(numpy.Take)
 def take(operation, trace: Trace, x, indices) -> SpatialTensor:
-    """By constant places, or by computed ones: those find a table whole on every device, as an embedding's is."""
+    """Take by constant indices, or by computed ones, for which the table is gathered on every device."""
     x = as_operand(trace, x)
     if operation.axis is None:
         x, i = reshaped(trace, x, (int(np.prod(x.shape)),)), 0
@@ -73,13 +73,13 @@ def take(operation, trace: Trace, x, indices) -> SpatialTensor:
 def _looked_up(trace: Trace, x: SpatialTensor, i: int, indices: SpatialTensor, name: str) -> SpatialTensor:
     size = x.shape[i]
     table = trace.whole(x, range(x.ndim))
-    # Beyond the image there is any number, and TensorFlow fails at places that a table lacks.
+    # Indices beyond the image are arbitrary, and TensorFlow fails for indices that are not in the table.
     indices = trace.filled(indices, 0)
     rest = [Axis(f"table{n}", axis.size) for n, axis in enumerate(table.axes)]
 
     def look_up(places: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
         places = tf.where(places < 0, places + size, places)
-        # The gradient of a reshape is dense; that of a look-up alone names the rows that it touches.
+        # The reshape makes the gradient dense; that of a look-up would be sparse.
         return tf.gather(tf.reshape(table, [n.size for n in rest]), places, axis=i)
 
     axes = [*rest[:i], *indices.axes, *rest[i + 1 :]]
@@ -155,7 +155,7 @@ def stack(operation, trace: Trace, xs: Sequence) -> SpatialTensor:
 def repeat(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     if operation.axis is None or not isinstance(operation.repeats, int):
         raise ValueError(
-            f"A partitioned repeat has an axis and one number of repeats. Received: axis={operation.axis}, "
+            f"A partitioned repeat needs an axis and a single number of repeats. Received: axis={operation.axis}, "
             f"repeats={operation.repeats}"
         )
     i, factor = operation.axis % x.ndim, operation.repeats
@@ -195,7 +195,7 @@ def reshape(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
 @register_lowering(einops.Rearrange)
 def rearrange(operation, trace: Trace, x: SpatialTensor, pattern: str, **lengths: int) -> SpatialTensor:
-    """Axes taken apart, in another order and joined again, as a pattern such as `"b (h p) c -> b h (p c)"` says."""
+    """Split, reorder and join axes as a pattern such as `"b (h p) c -> b h (p c)"` says."""
     before, after = ([part.strip("()").split() for part in _PARTS.findall(side)] for side in pattern.split("->"))
     sizes: dict[str, int] = {}
     for names, size in zip(before, x.shape, strict=True):
@@ -250,7 +250,7 @@ def _squeezed(trace: Trace, x: SpatialTensor, indices: Sequence[int]) -> Spatial
 
 
 def _expanded(trace: Trace, x: SpatialTensor, indices: Sequence[int]) -> SpatialTensor:
-    """With axes of size 1 at these places, in ascending order."""
+    """Insert axes of size 1 at these indices, which are in ascending order."""
     axes = list(x.axes)
     for i in indices:
         axes.insert(i, Axis(f"new{i}_{len(axes)}", 1))

@@ -1,4 +1,4 @@
-"""Attention: every device keeps its queries, and has all keys and values."""
+"""Attention: queries stay sharded, and every device gathers all keys and values."""
 
 from typing import Any
 
@@ -27,10 +27,10 @@ def dot_product_attention(
     mask: Any = None,
     scale: float | None = None,
 ) -> SpatialTensor:
-    """Scores in float32 at least, as Keras computes them; queries stay with their devices."""
+    """Lower an attention whose scores are computed in float32 at least, as in Keras."""
     if operation.attn_logits_soft_cap is not None:
         raise ValueError(
-            "Keras ignores attn_logits_soft_cap on TensorFlow, so a partitioned attention takes none. Received: "
+            "Keras ignores attn_logits_soft_cap on TensorFlow, so a partitioned attention refuses it. Received: "
             f"attn_logits_soft_cap={operation.attn_logits_soft_cap}"
         )
     dtype = tf.as_dtype(backend.result_type(*(x.dtype.name for x in (query, key, value))))
@@ -49,7 +49,7 @@ def dot_product_attention(
     if operation.is_causal:
         masks.append(as_operand(trace, np.tri(scores.shape[2], scores.shape[3], dtype=bool)[None, None]))
     for kept in masks:
-        # What Keras puts in place of a masked score.
+        # The value that Keras puts in place of a masked score.
         lowest = precise.min * 0.7
         scores = trace.pointwise(
             lambda t, m, lowest=lowest: tf.where(tf.cast(m, tf.bool), t, tf.cast(lowest, t.dtype)),
@@ -61,7 +61,7 @@ def dot_product_attention(
 
 
 def _repeated_heads(trace: Trace, x: SpatialTensor, groups: int) -> SpatialTensor:
-    """Each head of keys or values, for the group of queries that share it."""
+    """Repeat each head of keys or values for the group of queries that share it."""
     x = trace.whole(x, [2])
     heads = Axis(x.axes[2].name, x.axes[2].size * groups)
     axes = [*x.axes[:2], heads, x.axes[3]]

@@ -1,7 +1,8 @@
-"""Augmentation inside a model: one transform of whole images, of which every device computes its part.
+"""Augmentation inside a model: one transform of whole images, of which every device computes its own shard.
 
-Keras's own code draws the random numbers, from the layer's own seed, and makes them a transform. Devices then exchange
-what the transform moves: nothing for colours, opposite shards for flips, shards in turn for rotations.
+Keras's own code draws the random numbers from the layer's own seed and turns them into a transform. Devices then
+exchange only what the transform moves: nothing for colours, opposite shards for flips, all shards in turn for
+rotations.
 """
 
 import functools
@@ -37,12 +38,12 @@ Rule = Callable[[Any, Trace, SpatialTensor], SpatialTensor]
 
 
 def in_training(lower: Rule) -> Rule:
-    """A rule for a layer that does nothing but in training, where it keeps the images' size."""
+    """Make a rule for a layer that does nothing outside training and never changes the size of images."""
 
     @functools.wraps(lower)
     def rule(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
         x = trace.cast(x, layer.compute_dtype)
-        # While shards are planned, nothing may draw from a layer's seed.
+        # Planning must not draw from a layer's seed.
         return x if trace.planning or not trace.training else lower(layer, trace, x)
 
     return rule
@@ -62,7 +63,7 @@ def in_training(lower: Rule) -> Rule:
     layers.Solarization,
 )
 def colors(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
-    """Layers that change each pixel by itself: Keras's own code transforms each shard, by numbers drawn for all."""
+    """Lower layers that change each pixel independently: Keras's code transforms each shard with the same numbers."""
     x = whole(trace, trace.cast(x, layer.compute_dtype), [-1 if layer.data_format == "channels_last" else 1])
     if trace.planning:
         return x
@@ -97,7 +98,7 @@ def random_brightness_3d(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor
 
 
 def _mean(trace: Trace, x: SpatialTensor, name: str) -> SpatialTensor:
-    """The mean of each image and channel, `[batch, 1, ..., channels]`."""
+    """The mean of each image and channel, of shape `[batch, 1, ..., channels]`."""
     image_axes = range(1, x.ndim - 1)
     voxels = math.prod(x.shape[i] for i in image_axes)
     axes = tuple(axis.whole(1) if i in image_axes else axis for i, axis in enumerate(x.axes))
@@ -110,7 +111,7 @@ def _mean(trace: Trace, x: SpatialTensor, name: str) -> SpatialTensor:
 
 @register_lowering(layers.AutoContrast)
 def auto_contrast(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
-    """Keras's code, with the extremes of the whole image in place of those of a shard."""
+    """Run Keras's code with the extremes of the whole image in place of those of a shard."""
     x = trace.cast(x, layer.compute_dtype)
 
     def ranged(sign: int) -> SpatialTensor:
@@ -120,7 +121,7 @@ def auto_contrast(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
         return trace.pointwise(convert, [x], name=f"{layer.name}_range")
 
-    # Keras takes them over these two axes whatever the format.
+    # Keras computes them over these two axes, whatever the data format.
     kept = [axis.whole(1) if i in (1, 2) else axis for i, axis in enumerate(x.axes)]
     low, high = (
         trace.maximum(ranged(sign), kept, keepdims=True, over=[1, 2], name=f"{layer.name}_extreme") for sign in (-1, 1)
@@ -181,12 +182,12 @@ def random_flip_3d(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
 
 def _mirrored_where(trace: Trace, flips: SpatialTensor, x: SpatialTensor, i: int) -> SpatialTensor:
-    """Images mirrored along one axis where `flips` says so: mirrored shards change places with those opposite."""
+    """Mirror those images along one axis that `flips` selects: reversed shards trade places with those opposite."""
     mirror = mirrored(trace, x, i)
     return trace.pointwise(tf.where, [flips, mirror, x], dtype=x.dtype, name="mirrored_where")
 
 
-# Voxels from anywhere.
+# Voxels from any position.
 
 
 @register_lowering(
@@ -198,7 +199,7 @@ def _mirrored_where(trace: Trace, flips: SpatialTensor, x: SpatialTensor, i: int
 )
 @in_training
 def projection(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
-    """Layers that read each pixel at the place that a projective map says."""
+    """Lower layers that sample each pixel at the position that a projective map gives."""
     transforms, options = _projection(layer, x)
     applied = options.pop("applied")
     first = layer.data_format == "channels_first"
@@ -209,7 +210,7 @@ def projection(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
         drawn = [_with_images(trace, transforms, image)]
         return sampled(trace, image, image.axes, _projected, drawn, **options, fill_value=fill_value, name=layer.name)
 
-    # TensorFlow's gradient of a projection reads the result's gradient by the inverse map.
+    # TensorFlow's gradient of a projection samples the result's gradient with the inverse map.
     y = with_gradient(trace, x, read(x, transforms, fill_value), lambda dy: read(dy, _inverse(transforms), 0.0))
     if applied is not None:
         applied = _with_images(trace, applied[:, None, None, None], x)
@@ -218,11 +219,11 @@ def projection(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
 
 def _projection(layer, x: SpatialTensor) -> tuple[tf.Tensor, dict[str, Any]]:
-    """The maps that a layer draws for images like `x`, and how it reads them: found by letting it transform nothing.
+    """The maps that a layer draws for images like `x`, and how it samples images; found by running it on zeros.
 
     Returns:
-        float32 `[batch, 8]`, as `ImageProjectiveTransformV3` takes them; and the options of `sampled`, with `applied`,
-        which images are transformed (None for all).
+        The maps, float32 `[batch, 8]`, in the form that `ImageProjectiveTransformV3` takes. Then the options of
+        `sampled`, and with them `applied`, which says which images are transformed (None if all are).
     """
     found: dict[str, Any] = {"applied": None}
 
@@ -246,7 +247,7 @@ def _projection(layer, x: SpatialTensor) -> tuple[tf.Tensor, dict[str, Any]]:
 
 
 def _projected(index: Sequence[tf.Tensor], transforms: tf.Tensor) -> list[tf.Tensor]:
-    """Where pixels are read, as in TensorFlow's `ImageProjectiveTransformV3`, which counts columns first."""
+    """The positions at which pixels are sampled, as in TensorFlow's `ImageProjectiveTransformV3`: columns first."""
     row, column = index
     a, b, c, d, e, f, g, h = (transforms[:, k, None, None] for k in range(8))
     depth = g * column + h * row + 1
@@ -283,7 +284,7 @@ def random_crop(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     x = trace.cast(x, layer.compute_dtype)
     sizes = (layer.height, layer.width)
     if not trace.training:
-        # Keras's layer leaves images whole then.
+        # Outside training, Keras's layer does not crop.
         return x
     if all(n > size for n, size in zip(x.shape[1:3], sizes, strict=True)):
         return _cropped_at(trace, x, sizes, lambda: tf.stack(_draw_crop(layer, x)), layer.name)
@@ -293,7 +294,7 @@ def random_crop(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
 
 def _draw_crop(layer, x: SpatialTensor):
-    """The first row and column that Keras keeps of images like `x`: tensors if they are random."""
+    """The first row and column that Keras keeps of images like `x`; they are tensors if they are random."""
     shape = x.shape if layer.data_format == "channels_last" else (x.shape[0], x.shape[-1], *x.shape[1:-1])
     return layer.get_random_transformation(tf.zeros(shape, x.dtype), training=True)
 
@@ -310,7 +311,7 @@ def random_crop_3d(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 def _cropped_at(
     trace: Trace, x: SpatialTensor, sizes: Sequence[int], draw: Callable[[], tf.Tensor], name: str
 ) -> SpatialTensor:
-    """As many voxels along each image axis, from where `draw` says (int32) when a step runs."""
+    """Crop images to `sizes`, starting at the voxel that `draw` computes (int32) when a step runs."""
     image = [sized_axis(trace, axis, n) for axis, n in zip(x.image_axes, sizes, strict=True)]
     starts = trace.constant(tf.zeros([len(sizes)], tf.int32) if trace.planning else draw(), name="starts")
 
@@ -320,26 +321,29 @@ def _cropped_at(
     return sampled(trace, x, (x.axes[0], *image, x.axes[-1]), moved, [starts], linear=False, name=name)
 
 
-# What a layer draws.
+# Random numbers of layers.
 
 
 def _draw(layer, trace: Trace, x: SpatialTensor) -> tuple[Any, list[SpatialTensor]]:
-    """What a layer draws from its seed for images like `x`, and the tensors in it: each image's numbers lie with it."""
-    # Keras's layers ask for the shape alone; the tensor itself is never computed.
+    """The transformation that a layer draws from its seed for images like `x`, and the tensors in it.
+
+    The numbers for each image are on the devices that hold the image.
+    """
+    # Keras's layers use only the shape; the tensor itself is never computed.
     images = tf.zeros(x.shape, x.dtype)
     transformation = layer.get_random_transformation(images, training=trace.training)
     return transformation, [_with_images(trace, t, x) for t in tree.flatten(transformation) if tf.is_tensor(t)]
 
 
 def _with_images(trace: Trace, drawn: tf.Tensor, x: SpatialTensor) -> SpatialTensor:
-    """Numbers drawn for each image, on the devices that hold it."""
+    """Put the numbers that were drawn for each image on the devices that hold it."""
     operand, batch = as_operand(trace, drawn), x.axes[0]
     of_images = operand.ndim > 0 and operand.shape[0] == batch.size and batch.sharded
     return trace.reshard(operand, (batch, *operand.axes[1:])) if of_images else operand
 
 
 def _by_drawn(layer, trace: Trace, transformation: Any) -> Callable[..., tf.Tensor]:
-    """A layer's transform as a function of images and of the tensors that it drew."""
+    """The transform of a layer, as a function of images and of the tensors that the layer drew."""
 
     def transform(images: tf.Tensor, *drawn: tf.Tensor) -> tf.Tensor:
         values = iter(drawn)
@@ -350,7 +354,7 @@ def _by_drawn(layer, trace: Trace, transformation: Any) -> Callable[..., tf.Tens
 
 
 class _Substituted:
-    """An object with some attributes replaced; all others are the original's."""
+    """An object with some attributes replaced; all others are those of the original."""
 
     def __init__(self, original: Any, **replaced: Any):
         self.__dict__.update(replaced, _original=original)
@@ -360,7 +364,7 @@ class _Substituted:
 
 
 def _changed(layer, **replaced: Any):
-    """A layer with some attributes replaced; it shares all others, and the layer itself stays as it is."""
+    """A copy of a layer with some attributes replaced; it shares all others with the original."""
     changed = object.__new__(type(layer))
     changed.__dict__.update(layer.__dict__, **replaced)
     return changed

@@ -1,4 +1,4 @@
-"""Layers made of other layers: what their `call` does with symbolic inputs is lowered in their place."""
+"""Layers made of other layers: their `call` is traced with symbolic inputs, and the trace is lowered in their place."""
 
 import hashlib
 import inspect
@@ -22,16 +22,16 @@ from keras_spatial.rules.table import UnsupportedLayer, register_lowering
 
 
 def composite_graph(layer: keras.Operation, args: Any, kwargs: Any, training: bool) -> keras.Model:
-    """What `layer.call` does, as a functional model of the flattened tensors among its arguments.
+    """The computation of `layer.call`, as a functional model of the flattened tensors among its arguments.
 
     Args:
-        layer: a layer without a lowering of its own.
-        args, kwargs: its arguments; tensors may be anything with `shape` and `dtype`, among them `SpatialTensor`s.
+        layer: a layer without a lowering rule of its own.
+        args, kwargs: the layer's arguments; tensors may be anything with `shape` and `dtype`, such as `SpatialTensor`s.
         training: whether it runs in training mode.
 
     Raises:
-        UnsupportedLayer: if `call` is not made of layers and `keras.ops`, or turns a variable into a tensor by itself,
-            which would cut its gradient off.
+        UnsupportedLayer: if `call` does not consist of layers and `keras.ops`, or computes with a variable before it
+            meets an input, which would lose the variable's gradient.
     """
     if not isinstance(layer, keras.Layer):
         raise UnsupportedLayer("it has no lowering")
@@ -119,18 +119,18 @@ def _trace(layer: keras.Layer, args: Any, kwargs: Any, tensors: Sequence, traini
     lost = [v.path for v in layer.trainable_variables if id(v) not in known]
     if lost:
         raise UnsupportedLayer(
-            f"its call computes with the variables {lost} before they meet an input, which hides them from the walk"
+            f"its call computes with the variables {lost} before they meet an input, so they do not appear in its graph"
         )
     return graph
 
 
 def trace_call(layer: keras.Layer, inputs: Any, training: bool | None = None) -> keras.Model:
-    """What a layer's or model's `call` does, as a functional model that shares its layers and variables.
+    """The computation of a layer's or model's `call`, as a functional model that shares its layers and variables.
 
     Args:
         layer: a model, or a layer made of other layers and `keras.ops`.
         inputs: anything with `shape` and `dtype`, in the structure of the layer's first argument.
-        training: passed on if `call` takes it.
+        training: the mode that is passed to a `call` that takes `training`.
 
     Raises:
         ValueError: if `inputs` is None.
@@ -169,9 +169,9 @@ def is_tensor(value: Any) -> bool:
 
 @register_lowering(layers.TimeDistributed)
 def time_distributed(layer, trace: Trace, x: SpatialTensor, mask=None) -> SpatialTensor:
-    """Cases and time steps together are the batch of the layer inside."""
+    """Fold cases and time steps into the batch of the layer inside."""
     if mask is not None:
-        raise ValueError(f"Layer '{layer.name}': TimeDistributed with a mask is not partitioned.")
+        raise ValueError(f"Layer '{layer.name}': TimeDistributed with a mask cannot be partitioned.")
     x = whole(trace, x, [1])
     batch, time = x.axes[:2]
     folded = Axis(batch.name, batch.size * time.size, batch.shards, batch.length * time.size)
@@ -187,9 +187,9 @@ def _local_reshape(trace: Trace, x: SpatialTensor, axes: tuple[Axis, ...]) -> Sp
 
 @register_lowering(layers.SpectralNormalization)
 def spectral_normalization(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
-    """The kernel alone is normalized, and weights are whole on every device: nothing here is spread over the mesh."""
+    """Only the kernel is normalized, and weights are replicated, so nothing here is sharded."""
     if trace.training and not trace.planning:
-        # As Keras does it: the kernel is replaced, and its gradient is that of the new one.
+        # As in Keras, the kernel is replaced, and the gradient is that of the new kernel.
         old_kernel, old_vector = trace.value_of(layer.kernel), trace.value_of(layer.vector_u)
         with keras.StatelessScope(state_mapping=[(layer.kernel, old_kernel), (layer.vector_u, old_vector)]):
             vector, kernel = layer.normalized_weights()

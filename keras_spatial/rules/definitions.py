@@ -1,4 +1,4 @@
-"""`keras.ops` that are made of others: what they are in terms of those is lowered in their place."""
+"""`keras.ops` that are defined by other operations: their definitions are lowered in their place."""
 
 import functools
 import math as numbers
@@ -16,10 +16,10 @@ from keras_spatial.rules.table import register_lowering
 
 
 def defined_for(*operations: type) -> Callable[[Callable], Callable]:
-    """Register what operations are in terms of others.
+    """Register the definition of operations in terms of other operations.
 
-    Decorates a function of the operation and its arguments, Keras tensors of the logical shapes, that computes the
-    result with `keras.ops`.
+    It decorates a function that computes the result with `keras.ops`. The function's arguments are the operation and
+    the operation's arguments, Keras tensors of the logical shapes.
     """
 
     def register(define: Callable) -> Callable:
@@ -43,7 +43,7 @@ def _by_definition(define: Callable, operation: Any, trace: Trace, args: Any, kw
     return lower_graph(keras.Model(symbols, define(operation, *args, **kwargs)), trace, tensors)
 
 
-# Tensors as they are.
+# Tensors that do not change.
 
 
 @defined_for(numpy.Array)
@@ -106,7 +106,7 @@ def stack_in_depth(operation, xs):
 
 
 def _with_rank(x, rank: int):
-    """As NumPy's `atleast_2d` and `atleast_3d`."""
+    """Add axes as NumPy's `atleast_2d` and `atleast_3d` do."""
     if len(x.shape) < 2:
         x = ops.reshape(x, (1, -1))
     return ops.expand_dims(x, -1) if len(x.shape) < rank else x
@@ -162,7 +162,7 @@ def _where(mask: np.ndarray, x):
 
 @defined_for(numpy.Diagonal)
 def diagonal(operation, x):
-    """Each row of the last two axes has at most one element of the diagonal: the others are masked, and rows added."""
+    """Each row has at most one element of the diagonal: the other elements are masked, and the row is summed."""
     x, offset = _at_the_end(operation, x), operation.offset
     rows, columns = x.shape[-2:]
     kept = _where(np.eye(rows, columns, offset, dtype=bool), x)
@@ -300,9 +300,9 @@ def place_of_extreme_but_nan(operation, x):
 def difference(operation, x):
     axis = operation.axis % len(x.shape)
     for _ in range(operation.n):
-        above = x[tuple(slice(1, None) if n == axis else slice(None) for n in range(len(x.shape)))]
-        below = x[tuple(slice(None, -1) if n == axis else slice(None) for n in range(len(x.shape)))]
-        x = ops.not_equal(above, below) if x.dtype == "bool" else above - below
+        next_ones = x[tuple(slice(1, None) if n == axis else slice(None) for n in range(len(x.shape)))]
+        previous = x[tuple(slice(None, -1) if n == axis else slice(None) for n in range(len(x.shape)))]
+        x = ops.not_equal(next_ones, previous) if x.dtype == "bool" else next_ones - previous
     return x
 
 
@@ -315,14 +315,16 @@ def trapezoid(operation, y):
 
 @defined_for(linalg.Norm)
 def norm(operation, x):
-    """Norms of vectors, and of whole tensors: those of matrices, but for Frobenius's, need singular values."""
+    """Norms of vectors and the Frobenius norm; other norms of matrices need singular values."""
     order, keepdims = operation.ord, operation.keepdims
     axis = tuple(range(len(x.shape))) if operation.axis is None else tuple(operation.axis)
     x = ops.cast(x, keras.backend.result_type(x.dtype, float))
     if order in (None, "fro") or (order == 2 and len(axis) == 1):
         return ops.sqrt(ops.sum(ops.square(x), axis=axis, keepdims=keepdims))
     if len(axis) > 1 or isinstance(order, str):
-        raise ValueError(f"A partitioned norm is of vectors, or Frobenius's. Received: ord={order!r}, axis={axis}")
+        raise ValueError(
+            f"A partitioned norm must be a vector norm or the Frobenius norm. Received: ord={order!r}, axis={axis}"
+        )
     if order in (float("inf"), float("-inf")):
         reduce = ops.max if order > 0 else ops.min
         return reduce(ops.abs(x), axis=axis, keepdims=keepdims)
@@ -364,7 +366,7 @@ def batch_normalization(operation, x, mean, variance, offset=None, scale=None):
 
 
 def _along(vector, axes: Sequence[int], rank: int):
-    """A tensor of some axes, which broadcasts along the others."""
+    """Reshape a tensor that has only some of the axes, so that it broadcasts along the others."""
     places = sorted(axis % rank for axis in axes)
     sizes = iter(vector.shape)
     return ops.reshape(vector, [next(sizes) if n in places else 1 for n in range(rank)])
@@ -407,7 +409,7 @@ def tensordot(operation, a, b):
 
 
 def _contracted(a, b, of_a: Sequence[int], of_b: Sequence[int]):
-    """The sum over pairs of axes of a product."""
+    """The product of two tensors, summed over pairs of their axes."""
     letters = iter("abcdefghijklmnopqrstuvwxyz")
     left = [next(letters) for _ in a.shape]
     right = [next(letters) for _ in b.shape]
@@ -443,10 +445,10 @@ def sobel_edges(operation, x):
 
 @defined_for(layers.AdditiveAttention)
 def additive_attention(layer, inputs, mask=None, return_attention_scores=False, use_causal_mask=False):
-    """What Keras's own `call` does, with the scale multiplied by an operation, which a graph shows."""
+    """As Keras's own `call`, but the scale is multiplied by an operation, so that it appears in the graph."""
     if any(m is not None for m in mask or ()) or layer.dropout > 0:
         raise ValueError(
-            f"Layer '{layer.name}': a partitioned AdditiveAttention has neither masks nor dropout. Received: "
+            f"Layer '{layer.name}': a partitioned AdditiveAttention cannot have masks or dropout. Received: "
             f"mask={mask}, dropout={layer.dropout}"
         )
     query, value, *key = inputs

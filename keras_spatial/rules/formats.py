@@ -1,4 +1,4 @@
-"""`data_format="channels_first"`: the channels-last rules between two permutations, which move nothing."""
+"""`data_format="channels_first"`: channels-last rules between two permutations, which move no data between devices."""
 
 import functools
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from keras_spatial.engine.trace import Trace
 
 
 def in_either_format(lower: Callable) -> Callable:
-    """Let a rule for channels-last images serve layers and operations with `data_format="channels_first"` too.
+    """Make a rule for channels-last images also serve layers and operations with `data_format="channels_first"`.
 
-    Operations of `keras.ops` that were given none take Keras's default.
+    Operations of `keras.ops` without a `data_format` use Keras's default.
     """
 
     @functools.wraps(lower)

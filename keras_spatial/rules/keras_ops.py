@@ -53,14 +53,14 @@ FINITE = tuple(getattr(module, name) for module, names in _FINITE.items() for na
 
 @register_lowering(*POINTWISE)
 def pointwise_operation(operation, trace: Trace, *args: Any, **kwargs: Any) -> SpatialTensor:
-    """Any elementwise operation, on tensors, variables, arrays and numbers that broadcast against each other."""
+    """Lower any elementwise operation on tensors, variables, arrays and numbers that broadcast against each other."""
     tensors = [t for t in tree.flatten((args, kwargs)) if _is_operand(t)]
     operands = [as_operand(trace, t) for t in tensors]
     dtype = _result_dtype(operation, args, kwargs, operands)
     if dtype.is_complex or any(x.dtype.is_complex for x in operands):
         raise ValueError(
-            f"{type(operation).__name__} computes with complex numbers, which have no gradients on a mesh: keep real "
-            f"and imaginary parts as channels. Received: {dtype.name}"
+            f"{type(operation).__name__} computes with complex numbers, which have no gradients on a mesh: keep the "
+            f"real and imaginary parts as channels. Received: {dtype.name}"
         )
 
     if not isinstance(operation, FINITE):
@@ -70,14 +70,14 @@ def pointwise_operation(operation, trace: Trace, *args: Any, **kwargs: Any) -> S
         check_sum(*(t.shape if _is_operand(t) else () for t in (*args, *kwargs.values())))
         call = _plain_sum(dtype)
 
-    def on_slices(*slices: tf.Tensor) -> tf.Tensor:
-        remaining = iter(slices)
+    def on_shards(*shards: tf.Tensor) -> tf.Tensor:
+        remaining = iter(shards)
         local_args, local_kwargs = tree.map_structure(
             lambda t: next(remaining) if _is_operand(t) else t, (args, kwargs)
         )
         return tf.cast(call(*local_args, **local_kwargs), dtype)
 
-    return trace.pointwise(on_slices, operands, dtype=dtype, name=operation.name)
+    return trace.pointwise(on_shards, operands, dtype=dtype, name=operation.name)
 
 
 def _plain_sum(dtype: tf.DType) -> Callable[[Any, Any], tf.Tensor]:
@@ -92,13 +92,13 @@ def convert_operation(operation, trace: Trace, x: SpatialTensor) -> SpatialTenso
 
 @register_lowering(nn.CategoricalCrossentropy, nn.SparseCategoricalCrossentropy, nn.BinaryCrossentropy)
 def crossentropy_operation(operation, trace: Trace, target, output: SpatialTensor) -> SpatialTensor:
-    """Element by element, or along the channels."""
+    """A cross-entropy works element by element, or along the channels."""
     target = as_operand(trace, target)
     if isinstance(operation, nn.BinaryCrossentropy):
         return trace.pointwise(operation.call, [target, output], dtype=output.dtype, name=operation.name)
     i = operation.axis % output.ndim
     if i != output.ndim - 1:
-        raise ValueError(f"A partitioned cross-entropy has its classes last. Received: axis={operation.axis}")
+        raise ValueError(f"A partitioned cross-entropy needs its classes last. Received: axis={operation.axis}")
     output = trace.whole(output, [i])
     lead = output.axes[:-1]
     target = trace.reshard(target, [*lead, *target.axes[len(lead) :]])
@@ -106,7 +106,7 @@ def crossentropy_operation(operation, trace: Trace, target, output: SpatialTenso
 
 
 def _result_dtype(operation, args: Any, kwargs: Any, operands: list[SpatialTensor]) -> tf.DType:
-    """What the operation gives on a single element: what Keras says of it beforehand is float32 for some of them."""
+    """The dtype of the operation's result on a single element, since Keras predicts float32 wrongly for some."""
     with tf.init_scope():
         elements = iter(tf.ones([1] * x.ndim, x.dtype) for x in operands)
         args, kwargs = tree.map_structure(lambda t: next(elements) if _is_operand(t) else t, (args, kwargs))
@@ -120,7 +120,7 @@ def _is_operand(value: Any) -> bool:
 
 
 def as_operand(trace: Trace, value: Any) -> SpatialTensor:
-    """A tensor of the model as it is; a variable or an array whole on every device."""
+    """A tensor of the model unchanged, or a variable or an array, replicated."""
     if isinstance(value, SpatialTensor):
         return value
     if isinstance(value, keras.Variable):
@@ -168,7 +168,9 @@ def min_operation(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
 def _refuse_initial(operation) -> None:
     if getattr(operation, "initial", None) is not None:
-        raise ValueError(f"A partitioned maximum or minimum takes no initial value. Received: {operation.initial}")
+        raise ValueError(
+            f"A partitioned maximum or minimum cannot have an initial value. Received: {operation.initial}"
+        )
 
 
 @register_lowering(numpy.Var)
@@ -221,7 +223,7 @@ def softmax_operation(operation, trace: Trace, x: SpatialTensor) -> SpatialTenso
 @register_lowering(nn.Normalize)
 def normalize_operation(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     if operation.order not in (2, "euclidean"):
-        raise ValueError(f"A partitioned normalize has order=2. Received: order={operation.order}")
+        raise ValueError(f"A partitioned normalize must have order=2. Received: order={operation.order}")
     x = _as_float(trace, x)
     epsilon = operation.epsilon if operation.epsilon is not None else backend.epsilon()
     squares = trace.pointwise(tf.square, [x], name="squares")
@@ -238,7 +240,7 @@ def layer_norm_operation(operation, trace: Trace, x: SpatialTensor, gamma=None, 
     )
 
 
-# Windowed operations: the rules of the layers that do the same.
+# Windowed operations, by the rules of the layers that do the same.
 
 
 @register_lowering(nn.MaxPool)
@@ -327,7 +329,7 @@ def conv_transpose_operation(operation, trace: Trace, x: SpatialTensor, kernel) 
 
 
 def _kernel(trace: Trace, kernel: Any) -> convolution.Weight:
-    """A variable as it is; a constant or computed kernel replicated."""
+    """A variable unchanged, or a constant or computed kernel, replicated."""
     if isinstance(kernel, keras.Variable):
         return kernel
     operand = as_operand(trace, kernel)
@@ -337,13 +339,13 @@ def _kernel(trace: Trace, kernel: Any) -> convolution.Weight:
 @register_lowering(image.Resize)
 def resize_operation(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     if operation.crop_to_aspect_ratio or operation.pad_to_aspect_ratio:
-        raise ValueError("A partitioned resize neither crops nor pads to the aspect ratio: do so before it.")
+        raise ValueError("A partitioned resize cannot crop or pad to the aspect ratio: crop or pad before it.")
     first = operation.data_format == "channels_first"
     y = to_channels_last(trace, x) if first else x
     dtype = y.dtype
     if not dtype.is_floating and operation.interpolation != "nearest":
         y = trace.cast(y, tf.float32)
-    # A `call` that computes sizes with keras.ops gives them as tensors.
+    # A `call` that computes sizes with keras.ops passes them as tensors.
     y = resized(trace, y, [int(n) for n in operation.size], operation.interpolation, operation.antialias)
     if dtype.is_integer and y.dtype != dtype:
         limits = dtype.limits

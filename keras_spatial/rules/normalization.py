@@ -1,4 +1,4 @@
-"""Normalization: statistics over the whole image and batch by all-reduce, then an ordinary pointwise operation."""
+"""Normalization: statistics over the whole image and batch by all-reduce, followed by a pointwise operation."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from keras_spatial.rules.table import register_lowering
 @register_lowering(layers.BatchNormalization)
 def batch_normalization(layer, trace: Trace, x: SpatialTensor, mask=None) -> SpatialTensor:
     if getattr(layer, "renorm", False):
-        raise ValueError(f"Layer '{layer.name}': batch renormalization is not partitioned. Received: renorm=True")
+        raise ValueError(f"Layer '{layer.name}': batch renormalization cannot be partitioned. Received: renorm=True")
     return _with_channels_last(trace, x, layer.axis, lambda t: _batch_normalization(layer, trace, t))
 
 
@@ -138,7 +138,7 @@ def normalized_over(
 
 
 def weight_along(trace: Trace, variable, x: SpatialTensor, over: Sequence[int]) -> SpatialTensor:
-    """A variable with one dimension for each of some axes of a tensor, cut like it and ready to broadcast."""
+    """A variable with one dimension for each of some axes of a tensor, sharded like it and ready to broadcast."""
     sizes = [axis.size if i in over else 1 for i, axis in enumerate(x.axes)]
     axes = [Axis(f"axis{i}", size) for i, size in enumerate(sizes)]
     weight = SpatialTensor(trace.weight(variable), tuple(Axis(f"weight{i}", n) for i, n in enumerate(variable.shape)))
@@ -147,9 +147,13 @@ def weight_along(trace: Trace, variable, x: SpatialTensor, over: Sequence[int]) 
 
 
 def _with_channels_last(trace: Trace, x: SpatialTensor, axis: int, normalize) -> SpatialTensor:
-    """A rule for channels-last tensors, applied with another axis in the channels' place."""
+    """Apply a rule for channels-last tensors with another axis in the place of the channels.
+
+    Raises:
+        ValueError: if there are several such axes.
+    """
     if not isinstance(axis, int):
-        raise ValueError(f"One axis of channels is normalized at a time. Received: axis={axis}")
+        raise ValueError(f"A partitioned normalization needs a single axis of channels. Received: axis={axis}")
     axis %= x.ndim
     others = [i for i in range(x.ndim) if i != axis]
     y = normalize(permuted(trace, trace.whole(x, [axis]), [*others, axis]))

@@ -1,4 +1,4 @@
-"""`keras.ops` over neighbourhoods with weights of their own, and those between voxels and channels."""
+"""`keras.ops` over neighbourhoods with fixed weights, and those that move voxels into channels and back."""
 
 import numpy as np
 import tensorflow as tf
@@ -36,9 +36,9 @@ def extract_patches(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 @register_lowering(image.GaussianBlur)
 @in_either_format
 def gaussian_blur(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
-    """One depthwise convolution with a constant kernel."""
+    """A Gaussian blur is a depthwise convolution with a constant kernel."""
     rows, columns = (_gaussian(size, sigma) for size, sigma in zip(*_pairs(operation), strict=True))
-    # Keras takes the second size for the rows of the product that it folds with the first one's shape.
+    # Keras multiplies the kernels in this order, and reshapes the product to the shape of the first size by the second.
     kernel = np.outer(columns, rows).reshape(len(rows), len(columns))
     windows = [Window(size, 1) for size in kernel.shape]
 

@@ -1,4 +1,4 @@
-"""Layers that act on each voxel by itself: activations, arithmetic, merging, dropout on voxels, dense on channels."""
+"""Layers that act on each voxel independently: activations, arithmetic, merging, dense layers on the channels."""
 
 import functools
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def apply_activation(trace: Trace, activation: Callable | None, x: SpatialTensor
     if id(activation) not in _POINTWISE:
         return trace.inner(function_graph(activation, x), x)
     at_output = activation in (keras.activations.relu, keras.activations.leaky_relu)
-    name = getattr(activation, "__name__", "activation").strip("<>")  # TensorFlow takes no scope named "<lambda>".
+    name = getattr(activation, "__name__", "activation").strip("<>")  # TensorFlow refuses a scope named "<lambda>".
     channels = None
     if activation is keras.activations.glu:
         x, channels = trace.whole(x, [x.ndim - 1]), x.shape[-1] // 2
@@ -60,7 +60,7 @@ def activation_layer(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
 
 def _keeps_signs(layer: keras.Layer) -> bool:
-    """Whether an activation is linear on either side of zero and keeps signs, so that its result tells its slope."""
+    """Whether an activation is linear on either side of zero and keeps signs: its result then determines its slope."""
     if isinstance(layer, layers.LeakyReLU):
         return layer.negative_slope >= 0
     return (
@@ -71,7 +71,7 @@ def _keeps_signs(layer: keras.Layer) -> bool:
 @register_lowering(layers.Softmax)
 def softmax(layer, trace: Trace, x: SpatialTensor, mask=None) -> SpatialTensor:
     if mask is not None:
-        raise ValueError(f"Layer '{layer.name}': a softmax with a mask is not partitioned. Received: mask={mask!r}")
+        raise ValueError(f"Layer '{layer.name}': a softmax with a mask cannot be partitioned. Received: mask={mask!r}")
     over = reductions.normalized_axes(layer.axis, x.ndim)
     if any(x.axes[i].sharded for i in over):
         return reductions.softmax(trace, x, over, name=layer.name)

@@ -38,8 +38,8 @@ def normalization(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 def discretization(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     if layer.output_mode != "int" or layer.sparse:
         raise ValueError(
-            f"Layer '{layer.name}': a partitioned Discretization gives each voxel the number of its bin. Received: "
-            f"output_mode='{layer.output_mode}', sparse={layer.sparse}"
+            f"Layer '{layer.name}': a partitioned Discretization can only return the number of each voxel's bin. "
+            f"Received: output_mode='{layer.output_mode}', sparse={layer.sparse}"
         )
     return trace.pointwise(layer.call, [x], dtype=layer.output_dtype, name=layer.name)
 
@@ -49,8 +49,8 @@ def discretization(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 def resizing(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     if layer.crop_to_aspect_ratio or layer.pad_to_aspect_ratio:
         raise ValueError(
-            f"Layer '{layer.name}': a partitioned Resizing neither crops nor pads to the aspect ratio. Do so in the "
-            f"input pipeline. Received: crop_to_aspect_ratio={layer.crop_to_aspect_ratio}, "
+            f"Layer '{layer.name}': a partitioned Resizing cannot crop or pad to the aspect ratio. Do so in the input "
+            f"pipeline. Received: crop_to_aspect_ratio={layer.crop_to_aspect_ratio}, "
             f"pad_to_aspect_ratio={layer.pad_to_aspect_ratio}"
         )
     x = trace.cast(x, layer.compute_dtype)
@@ -63,8 +63,8 @@ def center_crop(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     sizes = (layer.height, layer.width)
     if any(size < wanted for size, wanted in zip(x.shape[1:3], sizes, strict=True)):
         raise ValueError(
-            f"Layer '{layer.name}': a partitioned CenterCrop only crops; Keras would resize an image that is too "
-            f"small. Received: images of shape {x.shape}, to be cropped to {sizes}"
+            f"Layer '{layer.name}': a partitioned CenterCrop can only crop, but Keras would resize an image that is "
+            f"too small. Received: images of shape {x.shape}, to be cropped to {sizes}"
         )
     starts = [(size - wanted) // 2 for size, wanted in zip(x.shape[1:3], sizes, strict=True)]
     return cropped(trace, trace.cast(x, layer.compute_dtype), starts, sizes)
@@ -82,7 +82,7 @@ def resizing_3d(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
 
 def cropped(trace: Trace, x: SpatialTensor, starts: Sequence[int], sizes: Sequence[int]) -> SpatialTensor:
-    """As many voxels along each image axis, from the given ones on."""
+    """Crop the image axes to `sizes` voxels, starting at the voxels `starts`."""
     return shifted_along(
         trace,
         x,

@@ -21,15 +21,17 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 def einsum(trace: Trace, equation: str, tensors: Sequence[SpatialTensor], name: str = "einsum") -> SpatialTensor:
     """`tf.einsum` over the mesh.
 
-    Every index keeps the shards of one of its operands, and sums over split indices are completed by the mesh. Of two
-    indices that are split over the same mesh axis, the second is gathered on every device, as the keys of an
-    attention over voxels are.
+    Every index keeps the shards of one of its operands, and sums over sharded indices are all-reduced. If two indices
+    are sharded over the same mesh axis, the second is gathered on every device, as are the keys of an attention over
+    voxels.
 
     Args:
-        trace: the trace under way.
-        equation: without repeated indices within one operand; `...` stands for leading axes. Without `->` the result
-            has the indices that occur once, in their order in the operands, as Keras renames them by it.
+        trace: the trace of the step.
+        equation: an equation without repeated indices within one operand; `...` stands for leading axes. Without `->`,
+            the result has the indices that occur once, ordered as in the operands, which is the order that Keras gives
+            them.
         tensors: the operands.
+        name: a name for the graph.
     """
     operands, result = _indices(equation, [x.ndim for x in tensors])
     axes: dict[str, Axis] = {}
@@ -40,8 +42,8 @@ def einsum(trace: Trace, equation: str, tensors: Sequence[SpatialTensor], name: 
         axes[letter] = Axis(best.name, best.size) if best.sharded and best.name in taken else best
     aligned, spread = [], []
     for operand, x in zip(operands, tensors, strict=True):
-        # An axis of size 1 that stands for all places along a longer one, such as the one head of keys that all heads
-        # of queries share, is left out of the product.
+        # An axis of size 1 that broadcasts along a longer one, such as the single head of keys that all heads of
+        # queries share, is left out of the product.
         spread.append([i for i, letter in enumerate(operand) if x.shape[i] != axes[letter].size])
         target = [x.axes[i].whole(1) if i in spread[-1] else axes[letter] for i, letter in enumerate(operand)]
         aligned.append(trace.reshard(x, _distinct(target)))
@@ -57,7 +59,7 @@ def einsum(trace: Trace, equation: str, tensors: Sequence[SpatialTensor], name: 
 
 
 def _indices(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
-    """Operands and result of an equation, with letters of their own for `...`."""
+    """The operands and the result of an equation, with unused letters in place of `...`."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     if not arrow:
         letters = left.replace("...", "").replace(",", "")
@@ -75,7 +77,7 @@ def _indices(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
 
 
 def _distinct(axes: Sequence[Axis]) -> list[Axis]:
-    """Axes whose names differ: whole ones that share a name get another."""
+    """The axes with unique names: whole axes whose name is taken get another one."""
     names: set[str] = {axis.name for axis in axes if axis.sharded}
     result = []
     for i, axis in enumerate(axes):
@@ -102,7 +104,9 @@ def matmul(trace: Trace, a: SpatialTensor, b: SpatialTensor, name: str = "matmul
 @register_lowering(layers.EinsumDense)
 def einsum_dense(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     if getattr(layer, "lora_enabled", False):
-        raise ValueError(f"Layer '{layer.name}': LoRA on EinsumDense is not partitioned; on Dense and Conv it is.")
+        raise ValueError(
+            f"Layer '{layer.name}': LoRA on EinsumDense cannot be partitioned. LoRA on Dense and Conv can."
+        )
     y = einsum(trace, layer.equation, [x, trace.cast(variable_tensor(trace, raw_kernel(layer)), x.dtype)], layer.name)
     if layer.bias is not None:
         bias = trace.cast(variable_tensor(trace, layer.bias), y.dtype)
@@ -117,7 +121,7 @@ def dot(layer, trace: Trace, xs: list[SpatialTensor]) -> SpatialTensor:
     over = [axis % x.ndim for axis, x in zip(axes, xs, strict=True)]
     if layer.normalize:
         a, b = (_unit(trace, x, axis) for x, axis in zip(xs, over, strict=True))
-    # Keras pairs leading axes of equal number as batches and takes the outer product of the others.
+    # Keras treats the first axes as batches and takes the outer product of the remaining ones.
     if a.ndim == 2 and b.ndim == 2:
         return _column(trace, a, b, layer.name)
     a = permuted(trace, a, [*(i for i in range(a.ndim) if i != over[0]), over[0]])

@@ -1,5 +1,6 @@
-"""Sums, means, maxima, moments and softmax over any axes, split or not."""
+"""Sums, means, maxima, moments and softmax over any axes, sharded or not."""
 
+import math
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -11,24 +12,21 @@ from keras_spatial.runtimes.functions import scalar
 
 
 def normalized_axes(axis: int | Sequence[int] | None, rank: int) -> list[int]:
-    """Keras's `axis` argument as sorted non-negative numbers; None means all axes."""
+    """Keras's `axis` argument as sorted, non-negative indices; None means all axes."""
     if axis is None:
         return list(range(rank))
     return sorted({a % rank for a in ([axis] if isinstance(axis, int) else axis)})
 
 
 def reduced_axes(x: SpatialTensor, over: Sequence[int], keepdims: bool) -> tuple[Axis, ...]:
-    """Axes of a reduction's result."""
+    """The axes of a reduction's result."""
     if keepdims:
         return tuple(axis.whole(1) if i in over else axis for i, axis in enumerate(x.axes))
     return tuple(axis for i, axis in enumerate(x.axes) if i not in over)
 
 
 def number_of_elements(x: SpatialTensor, over: Sequence[int]) -> int:
-    count = 1
-    for i in over:
-        count *= x.axes[i].size
-    return count
+    return math.prod(x.axes[i].size for i in over)
 
 
 def total(
@@ -61,13 +59,13 @@ def maximum(trace: Trace, x: SpatialTensor, over: Sequence[int], *, keepdims: bo
 def moments(
     trace: Trace, x: SpatialTensor, over: Sequence[int], *, keepdims: bool = False
 ) -> tuple[SpatialTensor, SpatialTensor]:
-    """Mean and biased variance over some axes of the whole image, as `tf.nn.moments` computes them: in two passes."""
+    """The mean and the biased variance over some axes, computed in two passes as in `tf.nn.moments`."""
     over = list(over)
     count = number_of_elements(x, over)
     center = mean(trace, x, over, keepdims=True)
 
     def squares(t: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
-        # The derivative of the variance by the mean is zero.
+        # The derivative of the variance with respect to the mean is zero.
         t = tf.math.squared_difference(t, tf.stop_gradient(mean))
         return tf.reduce_sum(t, over, keepdims=keepdims) / scalar(count, t.dtype)
 
@@ -79,7 +77,7 @@ def moments(
 
 
 def softmax(trace: Trace, x: SpatialTensor, over: Sequence[int], name: str = "softmax") -> SpatialTensor:
-    """Softmax over some axes: exponentials of the distance to the maximum, over their sum."""
+    """Softmax over some axes: the exponentials of the distance to the maximum, divided by their sum."""
     powers, sums, _ = exponentials(trace, x, over)
     return trace.pointwise(lambda t, s: t / tf.where(s == 0, tf.ones_like(s), s), [powers, sums], name=name)
 
@@ -87,10 +85,11 @@ def softmax(trace: Trace, x: SpatialTensor, over: Sequence[int], name: str = "so
 def exponentials(
     trace: Trace, x: SpatialTensor, over: Sequence[int]
 ) -> tuple[SpatialTensor, SpatialTensor, SpatialTensor]:
-    """Exponentials of the distance to the maximum over some axes, their sum over them, and the maximum."""
-    # Exact: of scores as low as masked ones are, the distance to a rounded maximum has no exponential.
+    """The exponentials of the distance to the maximum over some axes, their sum over these axes, and the maximum."""
+    # The maximum must be exact: for scores as low as masked ones, the exponentials of the distance to a rounded maximum
+    # may overflow or all vanish.
     largest = trace.maximum(x, reduced_axes(x, over, True), keepdims=True, over=over, differentiable=False)
-    # Beyond the image there is no maximum, and an infinite power would spoil the gradients.
+    # Beyond the image there is no maximum, and an infinite exponential would make the gradients infinite.
     distance = trace.pointwise(lambda t, m: t - tf.stop_gradient(m), [x, largest], name="distance")
     powers = trace.pointwise(tf.exp, [trace.filled(distance, 0.0)], name="powers")
     return powers, total(trace, powers, over, keepdims=True), largest

@@ -1,4 +1,4 @@
-"""Dropout and noise: stateless random numbers, seeded by the layer's own Keras seed and the shard's place."""
+"""Dropout and noise: stateless random numbers, seeded by the layer's own Keras seed and the shard's coordinates."""
 
 import math
 
@@ -54,8 +54,8 @@ def gaussian_dropout(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     return trace.pointwise(tf.multiply, [x, factors], name=layer.name)
 
 
-# The value that stands for a dropped unit of a self-normalizing network: -scale * alpha of SELU (Klambauer et al.,
-# "Self-Normalizing Neural Networks", 2017).
+# The value of a dropped unit in a self-normalizing network: -scale * alpha of SELU (Klambauer et al., "Self-Normalizing
+# Neural Networks", 2017).
 _SELU_LIMIT = -1.0507009873554804934193349852946 * 1.6732632423543772848170429916717
 
 
@@ -86,10 +86,10 @@ def activity_regularization(layer, trace: Trace, x: SpatialTensor) -> SpatialTen
 
 
 def add_activity_loss(layer, trace: Trace, y: SpatialTensor) -> None:
-    """What a layer's `activity_regularizer` adds to the loss: a sum over the output, divided by the batch size.
+    """Add the loss of a layer's `activity_regularizer`: a sum over the output, divided by the batch size.
 
     Raises:
-        ValueError: if it is not one of Keras's regularizers that are sums over elements.
+        ValueError: if the regularizer is not one of Keras's that are sums over elements.
     """
     regularizer = layer.activity_regularizer
     if not isinstance(regularizer, (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)):

@@ -1,5 +1,6 @@
-"""Layers without a rule, if the user lets them: every device runs them as they are, on whole tensors."""
+"""Layers without a rule, if the user allows it: every device runs them unchanged, on whole tensors."""
 
+import math
 from typing import Any
 
 import keras
@@ -13,12 +14,12 @@ from keras_spatial.layout import Axis
 
 
 def replicated(operation: keras.Operation, trace: Trace, args: tuple, kwargs: dict[str, Any], *, reason: str) -> Any:
-    """Gather the inputs on every device, run the layer there as it is, and shard its results again.
+    """Gather the inputs on every device, run the layer there unchanged, and shard its results again.
 
     Args:
         operation: a layer or operation.
-        trace: the trace under way; `trace.replicated` notes what it costs.
-        args, kwargs: its arguments.
+        trace: the trace of the step. Its `replicated` records how much memory this takes.
+        args, kwargs: the arguments of the layer.
         reason: why it has no rule.
     """
     tensors = [t for t in tree.flatten((args, kwargs)) if isinstance(t, SpatialTensor)]
@@ -70,7 +71,7 @@ def replicated(operation: keras.Operation, trace: Trace, args: tuple, kwargs: di
 
 
 def _sharded(trace: Trace, y: SpatialTensor, inputs: list[SpatialTensor]) -> SpatialTensor:
-    """A whole tensor, sharded as the inputs are where sizes agree, else as an image of its size is."""
+    """Shard a whole tensor like the inputs along axes of the same size, and otherwise like an image of its size."""
     names = axis_names(y.ndim)
     axes = []
     for i, (name, size) in enumerate(zip(names, y.shape, strict=True)):
@@ -86,7 +87,4 @@ def _sharded(trace: Trace, y: SpatialTensor, inputs: list[SpatialTensor]) -> Spa
 
 
 def _bytes(x: SpatialTensor) -> int:
-    size = x.dtype.size
-    for n in x.shape:
-        size *= n
-    return size
+    return math.prod(x.shape) * x.dtype.size

@@ -1,4 +1,4 @@
-"""Cropping, padding, up-sampling and resizing of images; flatten, reshape and permute."""
+"""Cropping, padding, up-sampling and resizing of images, and flattening, reshaping and permuting of tensors."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -38,7 +38,7 @@ def cropping_1d(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
 
 def _padded(trace: Trace, x: SpatialTensor, padding: Sequence[Sequence[int]]) -> SpatialTensor:
-    """Image axes with zeros added at their ends, or elements taken off where a number is negative."""
+    """Add zeros before and after the image axes, or crop them where a number is negative."""
     return shifted_along(
         trace,
         x,
@@ -51,14 +51,18 @@ def _padded(trace: Trace, x: SpatialTensor, padding: Sequence[Sequence[int]]) ->
 
 
 def sized_axis(trace: Trace, axis: Axis, size: int) -> Axis:
-    """An axis of another size at the same voxel spacing: with the same shards, so that it merges with others."""
+    """The axis with another size at the same voxel spacing; it keeps its shards, so that it aligns with other tensors.
+
+    Raises:
+        ValueError: if the new size is not positive.
+    """
     if size < 1:
         raise ValueError(f"Nothing is left of axis '{axis.name}'. Received: size {axis.size}, to become {size}")
     return replace(axis, size=size) if 2 * size >= axis.size > 2 else trace.recut(axis, size)
 
 
 def scaled_axis(trace: Trace, axis: Axis, size: int) -> Axis:
-    """An axis of another size, at another voxel spacing."""
+    """The axis with another size at another voxel spacing."""
     if size % axis.size == 0:
         return axis.resized(size, up=size // axis.size)
     if axis.size % size == 0 and axis.size <= 16 * size:
@@ -87,7 +91,7 @@ def up_sampling_3d(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
 
 def repeated(trace: Trace, x: SpatialTensor, factors: Sequence[int], name: str) -> SpatialTensor:
-    """Every voxel, so many times along each image axis."""
+    """Repeat every voxel along each image axis, by the axis's factor."""
     image = [axis.resized(axis.size * f, up=f) for axis, f in zip(x.image_axes, factors, strict=True)]
 
     def repeat(t: tf.Tensor) -> tf.Tensor:
@@ -101,7 +105,7 @@ def repeated(trace: Trace, x: SpatialTensor, factors: Sequence[int], name: str) 
 def resized(
     trace: Trace, x: SpatialTensor, sizes: Sequence[int], interpolation: str, antialias: bool = False
 ) -> SpatialTensor:
-    """`keras.ops.image.resize` of the image axes, one axis after the other."""
+    """`keras.ops.image.resize` of the image axes, one axis after another."""
     for i, size in enumerate(sizes, start=1):
         if size != x.axes[i].size:
             matrix = resizing_matrix(x.axes[i].size, size, interpolation, antialias)
@@ -110,7 +114,7 @@ def resized(
 
 
 def resizing_matrix(size: int, new_size: int, interpolation: str, antialias: bool = False) -> np.ndarray:
-    """What TensorFlow's resizing does along one axis, found by resizing the unit vectors: shape `(new_size, size)`."""
+    """The matrix `(new_size, size)` of TensorFlow's resizing along one axis, found by resizing the unit vectors."""
     with tf.init_scope():
         unit_vectors = tf.eye(size)[None, :, None, :]
         return ops.image.resize(
@@ -142,9 +146,12 @@ def repeat_vector(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
 
 def reshaped(trace: Trace, x: SpatialTensor, shape: Sequence[int]) -> SpatialTensor:
-    """Another shape of the same elements in the same order.
+    """Reshape a tensor: the same elements in the same order.
 
-    Leading axes that stay as they are keep their shards; of the rest, split axes are gathered on every device.
+    Leading axes that do not change keep their shards; the sharded ones among the other axes are gathered.
+
+    Raises:
+        ValueError: if the shapes do not have the same number of elements.
     """
     shape = tuple(int(n) for n in shape)
     kept = 0
@@ -159,7 +166,7 @@ def reshaped(trace: Trace, x: SpatialTensor, shape: Sequence[int]) -> SpatialTen
 
 
 def concatenated(trace: Trace, tensors: Sequence[SpatialTensor], axis: int, name: str) -> SpatialTensor:
-    """Tensors one after the other along any axis. Along a split axis, each is moved to its place and they are added."""
+    """Concatenate tensors along any axis. Along a sharded axis, each is shifted to its place, and they are added."""
     axis %= tensors[0].ndim
     split = next((x.axes[axis] for x in tensors if x.axes[axis].sharded), None)
     size = sum(x.shape[axis] for x in tensors)
@@ -179,7 +186,7 @@ def concatenated(trace: Trace, tensors: Sequence[SpatialTensor], axis: int, name
 
 
 def sliced(trace: Trace, x: SpatialTensor, i: int, index: Sequence[int] | np.ndarray) -> SpatialTensor:
-    """The elements `index` of one axis, in that order."""
+    """Take the elements `index` of one axis, in that order."""
     places = np.asarray(index)
     size, old = len(places), x.axes[i]
     step = int(places[1] - places[0]) if size > 1 else 1

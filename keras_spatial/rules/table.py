@@ -1,4 +1,4 @@
-"""The table: from a Keras layer's or operation's class to the function that lowers it."""
+"""The table that maps the class of a Keras layer or operation to its lowering rule."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,23 +9,26 @@ _TABLE: dict[type, Callable] = {}
 
 
 class UnsupportedLayer(ValueError):
-    """A model holds layers that cannot be partitioned. The message names all of them."""
+    """A model has layers that cannot be partitioned. The message names all of them."""
 
 
 def register_lowering(*layer_classes: type) -> Callable[[Callable], Callable]:
-    """Teach keras_spatial how to partition a layer.
+    """Register the lowering rule of a layer, which says how to partition it.
 
-    Decorates a function `lower(layer, trace, *inputs, **call_arguments)` that receives the layer, the
-    `ks.rules.Trace` under way and the layer's inputs as `ks.rules.SpatialTensor`s, and returns its outputs as
-    such. It is built from the four kinds, `trace.pointwise`, `trace.windowed`, `trace.reduced` and `trace.reshard`;
-    the built-in layers are registered in the same way. A subclass of a registered layer is lowered as that layer
-    unless it overrides `call`.
+    It decorates a function `lower(layer, trace, *inputs, **call_arguments)` that gets the layer, the
+    `ks.rules.Trace` of the step and the layer's inputs as `ks.rules.SpatialTensor`s, and returns the layer's outputs as
+    `ks.rules.SpatialTensor`s. The function builds them from the four kinds of operation, `trace.pointwise`,
+    `trace.windowed`, `trace.reduced` and `trace.reshard`; the built-in layers are registered in the same way. A
+    subclass of a registered layer is lowered as that layer unless it overrides `call`.
 
     Args:
         *layer_classes: subclasses of `keras.Layer` or `keras.Operation`.
 
+    Returns:
+        A decorator that registers the function and returns it unchanged.
+
     Raises:
-        TypeError: if one of them is not.
+        TypeError: if one of the classes is not such a subclass.
 
     Example:
 
@@ -55,15 +58,10 @@ def register_lowering(*layer_classes: type) -> Callable[[Callable], Callable]:
 
 
 def find_lowering(operation: Any) -> Callable | None:
-    """The function that lowers a layer, or None. A subclass with its own `call` is not its parent."""
+    """The lowering rule of a layer, or None. A subclass with its own `call` does not inherit its parent's rule."""
     for cls in type(operation).__mro__:
         if cls in _TABLE:
             return _TABLE[cls]
         if "call" in vars(cls):
             return None
     return None
-
-
-def registered_classes() -> list[type]:
-    """All classes of the table, sorted by name."""
-    return sorted(_TABLE, key=lambda cls: (cls.__module__, cls.__name__))

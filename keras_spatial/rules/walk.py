@@ -1,4 +1,4 @@
-"""The walk over a Keras model, layer by layer: each is handed to its lowering rule."""
+"""The walk over a Keras model, which lowers each layer by its rule."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from keras_spatial.rules.regularization import add_activity_loss
 from keras_spatial.rules.replication import replicated
 from keras_spatial.rules.table import UnsupportedLayer, find_lowering
 
-# What a rule raises for a layer that it does not take.
+# The errors with which a rule refuses a layer.
 _REFUSALS = (ValueError, NotImplementedError, TypeError, AttributeError, IndexError)
 
 
@@ -35,7 +35,7 @@ class Unsupported:
 def lower_operation(operation: keras.Operation, trace: Trace, *args: Any, **kwargs: Any) -> Any:
     """Lower one layer or operation, given its inputs as `SpatialTensor`s.
 
-    Where it has no rule, or its rule refuses it, it runs on whole tensors if `trace.replicate` says so.
+    If it has no rule, or its rule refuses it, it runs on whole tensors, provided that `trace.replicate` is set.
 
     Raises:
         UnsupportedLayer: if it has no rule.
@@ -47,7 +47,7 @@ def lower_operation(operation: keras.Operation, trace: Trace, *args: Any, **kwar
     try:
         outputs = _by_rule(operation, trace, args, kwargs)
     except _REFUSALS as error:
-        # Of a functional model the layers inside are replicated, each by itself; another model is a layer like others.
+        # In a functional model, the layers inside are replicated one by one; any other model is treated as a layer.
         if not trace.replicate or (
             isinstance(operation, keras.Model) and keras_private.functional_part(operation) is not None
         ):
@@ -69,7 +69,7 @@ def _by_rule(operation: keras.Operation, trace: Trace, args: tuple, kwargs: dict
 
 
 def _autocast(layer: keras.Layer, trace: Trace, args: Any, kwargs: Any) -> Any:
-    """Floating-point inputs in the layer's dtype, as Keras casts them before every call."""
+    """Cast floating-point inputs to the layer's dtype, as Keras does before every call."""
     if not layer.autocast:
         return args, kwargs
 
@@ -85,10 +85,10 @@ def lower_graph(graph: keras.Model, trace: Trace, inputs: Any, *, own_modes: boo
 
     Args:
         graph: the model.
-        trace: the trace under way.
-        inputs: its inputs.
-        own_modes: whether a layer that was called with `training` keeps to it, as inside a `call` that says so. The
-            layers of a functional model follow the model, whatever they were called with when it was made.
+        trace: the trace of the step.
+        inputs: the model's inputs.
+        own_modes: whether a layer that was called with `training` keeps that mode, as inside a `call` that passes it.
+            The layers of a functional model follow the model's mode, whatever they were called with when it was made.
     """
 
     def run(operation: keras.Operation):
@@ -116,7 +116,7 @@ def _named(operation: keras.Operation, trace: Trace, *args: Any, **kwargs: Any) 
             error.add_note(f"While partitioning layer '{name}' ({type(operation).__name__}).")
         raise
     for lowered in trace.graph.operations[first:]:
-        # Of nested layers the outermost stands first.
+        # The outermost of nested layers comes first.
         trace.layers[lowered] = (name, *trace.layers.get(lowered, ()))
     return outputs
 
@@ -130,7 +130,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _stand_in(operation: keras.Operation, trace: Trace, args: Any, kwargs: Any) -> Any:
-    """Tensors of the shapes that an operation would give, so that the walk can look for further problems."""
+    """Tensors in the shapes of an operation's results, so that the walk can go on and find further problems."""
 
     def symbolic(value: Any) -> Any:
         return keras.KerasTensor(value.shape, dtype=value.dtype.name) if isinstance(value, SpatialTensor) else value
@@ -138,35 +138,36 @@ def _stand_in(operation: keras.Operation, trace: Trace, args: Any, kwargs: Any) 
     args, kwargs = tree.map_structure(symbolic, (args, {k: v for k, v in kwargs.items() if k != "training"}))
     with tf.init_scope():
         spec = operation.compute_output_spec(*args, **kwargs)
-    # Of some results the values decide on a size; any will do.
+    # The sizes of some results depend on values; any size will do here.
     return tree.map_structure(
         lambda x: trace.input(tf.TensorSpec([1 if n is None else n for n in x.shape], x.dtype)), spec
     )
 
 
 def functional_graph(model: keras.Model, inputs: Any = None, training: bool | None = None) -> keras.Model:
-    """A model as a graph of layers: itself if it is functional, or what its `call` does with symbolic inputs.
+    """A model as a graph of layers: the model itself if it is functional, otherwise its `call` traced symbolically.
 
     Args:
         model: a functional, sequential or subclassed model.
         inputs: anything with `shape` and `dtype` in the structure of the model's inputs; needed for subclassed models.
-        training: passed to a `call` that takes it.
+        training: the mode that is passed to a `call` that takes `training`.
     """
     graph = keras_private.functional_part(model)
     return trace_call(model, inputs, training) if graph is None else graph
 
 
 def explain(unsupported: list[Unsupported]) -> str:
+    """The message of the error for layers that cannot be partitioned."""
     lines = "\n".join(dict.fromkeys(f"  - {problem}" for problem in unsupported))
     return (
         f"These layers cannot be partitioned:\n{lines}\n"
-        "Replace them, teach keras_spatial how with ks.register_lowering, or let them run on whole tensors on every "
-        'device with ks.partition(..., unsupported="replicate").'
+        "Replace them, register lowering rules for them with ks.register_lowering, or let them run on whole tensors "
+        'on every device with ks.partition(..., unsupported="replicate").'
     )
 
 
 def uses_channels_first(graph: keras.Model) -> bool:
-    """Whether a model's images have their channels before the image axes, as its layers say."""
+    """Whether a model's images have their channels before the image axes, judging by its layers."""
     for operation in graph.operations:
         if getattr(operation, "data_format", None) == "channels_first":
             return True

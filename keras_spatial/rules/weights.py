@@ -10,14 +10,14 @@ from keras_spatial.keras_private import raw_kernel
 
 
 def kernel_variables(layer) -> list[keras.Variable]:
-    """The variables that make up a layer's kernel: one, or with LoRA the frozen kernel and its two factors."""
+    """The variables of a layer's kernel: the kernel itself, and with LoRA also its two factors."""
     if getattr(layer, "lora_enabled", False):
         return [raw_kernel(layer), layer.lora_kernel_a, layer.lora_kernel_b]
     return [raw_kernel(layer)]
 
 
 def kernel_value(layer, values: Sequence[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
-    """The kernel, from the values of `kernel_variables`."""
+    """The kernel, computed from the values of `kernel_variables`."""
     kernel, *factors = values
     if factors:
         kernel = kernel + (layer.lora_alpha / layer.lora_rank) * ops.matmul(*factors)

@@ -1,5 +1,6 @@
-"""Runtimes: where the shards of a tensor live, and how they reach one another.
+"""Runtimes: where the shards of a tensor live, and how data move between them.
 
-`base.Runtime` is the interface; `placement` (devices of one process), `collective` (many processes), `tpu` and
-`rehearsal` (planning) are its kinds. Nothing outside this folder asks which one it has.
+`base.Runtime` is the interface. Its implementations are `placement` (devices of one process), `collective` (several
+processes), `streaming` (positions that share devices), `tpu`, and `rehearsal` (planning). Nothing outside this folder
+asks which one it has.
 """

@@ -1,4 +1,4 @@
-"""What is known of a streaming program as soon as it is complete: its loops, and how long each shard is kept."""
+"""The analysis of a complete streaming program: which operations form loops, and how long each shard is kept."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from keras_spatial.runtimes.nodes import Calls, HandOut, Import, Loop, Node, Pla
 
 @dataclass
 class Analysis:
-    """Of a program.
+    """The analysis of a program.
 
     Attributes:
         loops: the loop that each operation is part of.
-        wanted: the shards that something reads which does not have them at hand.
-        last: the shards that are read for the last time at a place.
+        wanted: the shards that must be kept, because they are read outside the loop pass that makes them.
+        last: for each place, the shards that are read for the last time there.
     """
 
     loops: dict[Calls, Loop] = field(default_factory=dict)
@@ -23,11 +23,11 @@ class Analysis:
 
 
 def analyse(nodes: Sequence[Node], *, sums_at_once: bool) -> Analysis:
-    """Find out which operations form loops, when each shard is read for the last time, and which sums are made at once.
+    """Find which operations form loops, when each shard is read for the last time, and which sums are computed at once.
 
     Args:
-        nodes: the operations, in order. What runs them is told of sums by themselves.
-        sums_at_once: whether results that only a sum reads are added up as they come.
+        nodes: the operations, in order. Sums that are computed at once are recorded in them.
+        sums_at_once: whether results that are read only by a sum are added as soon as they are computed.
     """
     if sums_at_once:
         _sum_at_once(nodes)
@@ -60,14 +60,14 @@ def analyse(nodes: Sequence[Node], *, sums_at_once: bool) -> Analysis:
 
 
 def _parts(nodes: Sequence[Node]) -> tuple[list[Loop | Node], dict[Calls, Loop]]:
-    """Loops and other operations, in the order in which they run; and the loop of each operation."""
+    """The loops and other operations, in the order in which they run; and the loop of each operation."""
     parts: list[Loop | Node] = []
     loops: dict[Calls, Loop] = {}
     loop: Loop | None = None
     made: dict[Value, int] = {}
     for node in nodes:
         if isinstance(node, Import) or (isinstance(node, Reduce) and node.done):
-            continue  # It needs nothing of a loop that is under way, or is done within one.
+            continue  # It does not interrupt a loop: it needs nothing from the loop, or is done inside it.
         if not isinstance(node, Calls):
             loop = None
             parts.append(node)
@@ -92,7 +92,7 @@ def _parts(nodes: Sequence[Node]) -> tuple[list[Loop | Node], dict[Calls, Loop]]
 
 
 def _sum_at_once(nodes: Sequence[Node]) -> None:
-    """Where nothing but one sum reads an operation's results, they are added up as they come."""
+    """Add the results of an operation as soon as they are computed, if only a single sum reads them."""
     readers: Counter[Value] = Counter()
     made_by: dict[Value, Calls] = {}
     for node in nodes:

@@ -1,4 +1,4 @@
-"""`Runtime`: all that differs between one process, many processes, TPUs and planning."""
+"""`Runtime`: everything that differs between one process, several processes, TPUs, streaming and planning."""
 
 import abc
 import contextlib
@@ -13,11 +13,11 @@ from keras_spatial.mesh_tensorflow import mtf
 
 
 class Runtime(abc.ABC):
-    """Where shards live and how a step runs. One belongs to each `SpatialParallel`.
+    """Decides where shards live and how a step runs. Each `SpatialParallel` has one.
 
     Args:
-        device_mesh: the devices.
-        layout: image axis to mesh axis.
+        device_mesh: the mesh of devices.
+        layout: the mesh axis of each sharded image axis.
     """
 
     # Whether this process writes files and shows progress.
@@ -42,10 +42,10 @@ class Runtime(abc.ABC):
 
     @abc.abstractmethod
     def mesh_impl(self) -> mtf.MeshImpl:
-        """A fresh mesh implementation with the operations of `ShardOperations`, to lower one graph with."""
+        """Make a mesh implementation with the operations of `ShardOperations`, which lowers one graph."""
 
     def local_coordinates(self) -> list[dict[str, int]]:
-        """For each device of this process, in the order of the mesh, its index along each mesh axis."""
+        """The index along each mesh axis of each device of this process, in the order of the mesh."""
         names = self.device_mesh.axis_names
         impl = self.mesh_impl()
         along = [impl.laid_out_pcoord(axis).tensor_list for axis in range(len(names))]
@@ -54,50 +54,50 @@ class Runtime(abc.ABC):
     # A model's life.
 
     def scope(self) -> contextlib.AbstractContextManager:
-        """The scope in which variables are made."""
+        """The scope in which variables must be made."""
         return contextlib.nullcontext()
 
     def check_optimizer(self, optimizer: Any) -> None:  # noqa: B027  There is nothing to check by default.
         """Raise a `ValueError` if an optimizer cannot be used here."""
 
     def fit_arguments(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of `fit` and the like, as this process takes them."""
+        """The arguments of `fit`, `evaluate` or `predict`, adapted to this process."""
         return arguments
 
     def synchronize(self, model: keras.Model) -> None:  # noqa: B027  One process agrees with itself.
-        """Before anything is computed: make sure that all processes hold the same model, with the same weights."""
+        """Check that all processes hold the same model, and give them the same weights."""
 
     def agree_on_batch(self, what: str, batch: Any) -> None:  # noqa: B027  One process agrees with itself.
-        """Make sure that all processes were given the same batch; `what` names it in messages."""
+        """Check that all processes were given the same batch; `what` names it in messages."""
 
     def before_step(self, build: Callable[[], None]) -> None:  # noqa: B027  A step makes its variables itself.
-        """Called before each step with a function that makes the variables of the optimizer and the metrics."""
+        """Prepare a step; `build` is a function that makes the variables of the optimizer and the metrics."""
 
     def compiled(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """A step as one TensorFlow function."""
         return tf.function(step, autograph=False)
 
     def raising(self) -> contextlib.AbstractContextManager:
-        """Around the run of a function that was not made by `compiled`: errors come as they were raised."""
+        """A context for running a function that was not made by `compiled`, in which original errors are raised."""
         return contextlib.nullcontext()
 
     def taken(self, value: tf.Tensor) -> Callable[[], np.ndarray]:
-        """Reads what `ShardOperations.hand_out` gave, after the step."""
+        """A function that reads, after the step, a shard that `ShardOperations.hand_out` returned."""
         array = value.numpy()  # pyright: ignore[reportAttributeAccessIssue]
         return lambda: array
 
     def shared_gradients(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-        """What the optimizer is given, of gradients that are sums over the mesh already."""
+        """The gradients for the optimizer, made from gradients that are sums over the mesh already."""
         return list(gradients)
 
     def check_local_blocks(self, name: str) -> None:  # noqa: B027  They can, by default.
-        """Raise a `ValueError` if outputs cannot be handed out shard by shard."""
+        """Raise a `ValueError` if outputs cannot be returned shard by shard; `name` is the model's."""
 
 
 class ShardOperations:
-    """What a mesh implementation of this package has beside Mesh-TensorFlow's own operations."""
+    """The operations that a mesh implementation of this package has besides those of Mesh-TensorFlow."""
 
-    # Mesh-TensorFlow's own, which the class beside this one brings.
+    # Attributes of Mesh-TensorFlow's class, which is the other base class of every implementation.
     laid_out_pcoord: Callable[[int], Any]
     laid_out_pnum: Callable[[], Any]
     LaidOutTensor: Any
@@ -106,13 +106,13 @@ class ShardOperations:
         super().__init__(*arguments)
 
     def variants(self, mesh_axes: Sequence[int], key_of: Callable[[tuple[int, ...]], Hashable]):
-        """For each shard a value that depends on its coordinates along some mesh axes, as a laid-out list."""
+        """A laid-out list with a value for each shard that depends on its coordinates along some mesh axes."""
         along = [self.laid_out_pcoord(axis).tensor_list for axis in mesh_axes]
         count = len(self.laid_out_pnum().tensor_list)
         return self.LaidOutTensor([key_of(tuple(column[i] for column in along)) for i in range(count)])
 
     def hand_out(self, values: Sequence[Any], sizes: Sequence[Sequence[int]]) -> list[tf.Tensor]:
-        """The first elements of some shards, for the caller of the step, who reads them by `Runtime.taken`."""
+        """Return the first elements of some shards to the caller of the step, who reads them by `Runtime.taken`."""
         parts = []
         for value, size in zip(values, sizes, strict=True):
             with tf.device(value.device):
@@ -120,9 +120,9 @@ class ShardOperations:
         return parts
 
     def reduce_together(self, tensors: Sequence) -> None:
-        """Carry out the pending all-reduces of many small tensors, with fewer messages where messages cost."""
+        """Carry out the pending all-reduces of many small tensors, together where messages are expensive."""
 
 
 def all_coordinates(shape: mtf.Shape) -> list[tuple[int, ...]]:
-    """The coordinates of every processor of a mesh, in order."""
+    """The coordinates of every processor of a mesh, in the order of their numbers."""
     return [tuple(int(i) for i in place) for place in np.ndindex(*[dimension.size for dimension in shape.dims])]

@@ -1,4 +1,4 @@
-"""Images and labels of which a process holds only its own blocks."""
+"""Block-wise data: images and labels of which a process holds only its own blocks."""
 
 from collections.abc import Callable
 
@@ -7,14 +7,25 @@ import tensorflow as tf
 
 
 class LocalBlocks(tf.experimental.ExtensionType):
-    """A batch of images or labels, as the blocks that the devices of this process hold.
+    """A batch of images or labels, as the blocks for the devices of this process.
 
-    `fit` and `evaluate` of a `ks.Model` take it wherever they take a whole tensor, alone or as an element of a
-    `tf.data.Dataset`, so that no process ever holds a whole image. `ks.data.load(..., distribution=...)` makes them.
+    `fit`, `evaluate` and `predict_blocks` of a `ks.Model` take it wherever they take a whole tensor, alone or as an
+    element of a `tf.data.Dataset`, so that no process ever holds a whole image. `ks.data.load(..., distribution=...)`
+    makes it.
 
     Attributes:
-        slices: one block for each device of this process, in the order of the mesh; all of the same shape.
-        counts: for each axis of the tensor, into how many equal blocks it is split, 1 for an axis that is whole.
+        slices: one block for each device of this process, in the order of the mesh; all have the same shape and dtype.
+        counts: the number of equal blocks along each axis of the tensor; 1 for an axis that is not sharded.
+
+    Raises:
+        ValueError: if there are no blocks, or a block does not have one axis for each of `counts`.
+
+    Example:
+
+    ```python
+    # A process with two devices, which split the first image axis of 64 voxels.
+    images = ks.LocalBlocks((images[:, :32], images[:, 32:]), counts=(1, 2, 1, 1, 1))
+    ```
     """
 
     slices: tuple[tf.Tensor, ...]
@@ -29,7 +40,7 @@ class LocalBlocks(tf.experimental.ExtensionType):
 
     @property
     def shape(self) -> tf.TensorShape:
-        """The shape of the whole."""
+        """The shape of the whole tensor."""
         sizes = self.slices[0].shape.as_list()
         return tf.TensorShape([None if n is None else n * count for n, count in zip(sizes, self.counts, strict=True)])
 
@@ -41,7 +52,7 @@ class LocalBlocks(tf.experimental.ExtensionType):
         return self._each(lambda s: tf.cast(s, dtype), self.counts)
 
     def with_channels(self) -> "LocalBlocks":
-        """With a last axis of one element."""
+        """The same blocks with an additional last axis of one channel."""
         return self._each(lambda s: tf.expand_dims(s, -1), (*self.counts, 1))
 
     def _each(self, function: Callable[[tf.Tensor], tf.Tensor], counts: tuple[int, ...]) -> "LocalBlocks":
@@ -51,12 +62,12 @@ class LocalBlocks(tf.experimental.ExtensionType):
         """Check that the blocks are those that a model needs.
 
         Args:
-            lengths: elements of a block along each axis.
-            counts: blocks along each axis.
-            devices: of this process.
+            lengths: the number of elements of a block along each axis.
+            counts: the number of blocks along each axis.
+            devices: the number of devices of this process.
 
         Raises:
-            ValueError: if they are not.
+            ValueError: if the blocks are not those.
         """
         found = self.slices[0].shape.as_list()
         if (tuple(found), self.counts, len(self.slices)) != (lengths, counts, devices):
@@ -68,11 +79,11 @@ class LocalBlocks(tf.experimental.ExtensionType):
 
 
 class Block:
-    """A part of an array that a device of this process holds.
+    """A block of an array that a device of this process holds.
 
     Args:
-        index: where it lies in the array, one slice for each axis.
-        values: the part; or what reads it, whenever it is asked for, from where it is kept.
+        index: where the block lies in the array: one slice for each axis.
+        values: the values of the block, or a function that reads them each time they are asked for.
     """
 
     def __init__(self, index: tuple[slice, ...], values: np.ndarray | Callable[[], np.ndarray]):
@@ -81,10 +92,10 @@ class Block:
 
     @property
     def values(self) -> np.ndarray:
-        """The part."""
+        """The values of the block."""
         return self._values() if callable(self._values) else self._values
 
 
 def as_tensor(value) -> tf.Tensor | LocalBlocks:
-    """What a user passed, as a tensor; blocks as they are."""
+    """A user's value as a tensor; `LocalBlocks` are returned unchanged."""
     return value if isinstance(value, LocalBlocks) else tf.convert_to_tensor(value)

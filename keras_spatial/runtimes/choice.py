@@ -1,4 +1,4 @@
-"""Which runtime a mesh of devices needs."""
+"""Choose the runtime that a mesh of devices needs."""
 
 import os
 from collections.abc import Mapping
@@ -20,32 +20,32 @@ def choose_runtime(
     strategy: tf.distribute.Strategy | None,
     offload: str | os.PathLike | None = None,
 ) -> Runtime:
-    """The runtime for some devices.
+    """Choose the runtime for a mesh of devices.
 
     Args:
-        device_mesh: the devices.
-        layout: image axis to mesh axis.
-        strategy: that of a TPU slice.
-        offload: where shards are kept between operations, see `SpatialParallel`.
+        device_mesh: the mesh of devices.
+        layout: the mesh axis of each sharded image axis.
+        strategy: the strategy of a TPU slice, or None.
+        offload: where shards are kept between operations; see `SpatialParallel`.
 
     Raises:
-        ValueError: if a mesh of TPU cores lacks its strategy, or another mesh has one; or if shards are to share
-            devices where they cannot.
+        ValueError: if a mesh of TPU cores has no strategy, another mesh has one, or positions share devices where they
+            cannot.
     """
     names = list(device_mesh.devices.flatten())
     shared = len(set(names)) < len(names)
     if strategy is not None or any("tpu" in str(device).lower() for device in names):
         if shared or offload is not None:
             raise ValueError(
-                "Positions of a mesh share no TPU cores, and nothing is offloaded from them: a TPU's program runs by "
-                f"itself. Received: {len(set(names))} devices for {len(names)} positions, offload={offload!r}"
+                "Positions of a mesh cannot share TPU cores, and TPU cores cannot offload shards. "
+                f"Received: {len(set(names))} devices for {len(names)} positions, offload={offload!r}"
             )
         return TpuRuntime(device_mesh, layout, strategy)  # pyright: ignore[reportArgumentType]
     job = processes.current()
     if shared or offload is not None:
         if job.count > 1:
             raise ValueError(
-                "Positions of a mesh share devices in one process alone. Received: a job of "
+                "Positions of a mesh can share devices only in a single process. Received: a job of "
                 f"{job.count} processes, {len(set(names))} devices for {len(names)} positions, offload={offload!r}"
             )
         return StreamingRuntime(device_mesh, layout, "host" if offload is None else offload)

@@ -1,7 +1,7 @@
-"""Mesh-TensorFlow over many processes: each lowers only its own shards, and reaches the others by TF collectives.
+"""Mesh-TensorFlow over several processes: each lowers only its own shards, and TF's collectives connect them.
 
-All processes build the same Mesh-TF graph, so they meet the same messages in the same order; keys are numbered in that
-order and need no negotiation. Whatever stays between devices of one process is a plain copy.
+All processes build the same Mesh-TF graph, so they make the same messages in the same order; the keys of messages are
+numbered in that order and need no negotiation. Data that move between devices of the same process are plain copies.
 """
 
 import itertools
@@ -21,18 +21,18 @@ from keras_spatial.runtimes.placement import Placement
 from keras_spatial.runtimes.reduction import reduce_together
 from keras_spatial.runtimes.synchronize import callbacks_without_files, facts_of, state_of
 
-# Keys of one process must not repeat among its graphs: all processes trace the same functions in the same order.
+# Keys must be unique among all graphs of a process; all processes trace the same functions in the same order.
 _instances = itertools.count(1)
 
 
 class CollectiveMesh(Placement):
-    """One shard of every tensor on each device of this process.
+    """A mesh with one shard of every tensor on each device of this process.
 
     Args:
-        shape: the mesh's shape.
+        shape: the shape of the mesh.
         layout: Mesh-TF layout rules.
-        devices: full names of all devices of the mesh, of all processes, in the order of processors.
-        processes: the processes.
+        devices: the full names of all devices of the mesh, in all processes, in the order of processors.
+        processes: the processes of this job.
     """
 
     def __init__(self, shape: mtf.Shape, layout: mtf.LayoutRules, devices: Sequence[str], processes: Processes):
@@ -43,7 +43,7 @@ class CollectiveMesh(Placement):
         self._last: list[tf.Operation] = []
         super().__init__(shape, layout, [devices[pnum] for pnum in self.local])
 
-    # What a shard is: lists hold this process's shards, in the order of `local`.
+    # Shards: laid-out lists have the shards of this process, in the order of `local`.
 
     def laid_out_pnum(self):
         return self.LaidOutTensor(list(self.local))
@@ -53,26 +53,26 @@ class CollectiveMesh(Placement):
 
     def import_tf_tensor(self, x: mtf.Tensor, tf_x: tf.Tensor):
         shape = self.slice_shape(x.shape)
-        slices = []
+        shards = []
         for pnum, device in zip(self.local, self.devices, strict=True):
             with tf.device(device):
                 whole = list(shape) == tf_x.shape.as_list()
-                slices.append(tf.identity(tf_x) if whole else tf.slice(tf_x, self.slice_begin(x.shape, pnum), shape))
-        return self.LaidOutTensor(slices)
+                shards.append(tf.identity(tf_x) if whole else tf.slice(tf_x, self.slice_begin(x.shape, pnum), shape))
+        return self.LaidOutTensor(shards)
 
     def export_to_tf_tensor(self, x: mtf.Tensor, laid_out_x) -> tf.Tensor:
-        """The whole tensor, in every process. What is the same on all devices is sent nowhere."""
-        slices = laid_out_x.to_laid_out_tensor().tensor_list
+        """The whole tensor, in every process. A replicated tensor needs no messages."""
+        shards = laid_out_x.to_laid_out_tensor().tensor_list
         if self.tensor_layout(x).is_fully_replicated:
-            return slices[0]
+            return shards[0]
         with tf.device(self.devices[0]):
-            mine = tf.stack(slices)
+            mine = tf.stack(shards)
             dtype = mine.dtype
             if dtype == tf.bool:
                 mine = tf.cast(mine, tf.int8)
             ranks = list(range(self.processes.count))
             everyone = self._gather(mine, ranks)
-            # The runtime orders the members of a group by itself, so their numbers travel with them.
+            # The runtime chooses the order of the members of a group, so their numbers are gathered too.
             numbers = self._gather(tf.constant(self.local, tf.int32), ranks)
             ordered = tf.unstack(tf.gather(everyone, tf.argsort(numbers)), self.size)
             whole = self.combine_slices(ordered, x.shape, device=self.devices[0])
@@ -86,16 +86,16 @@ class CollectiveMesh(Placement):
     def allreduce(self, x, mesh_axes: Sequence[int], reduction_fn_string: str):
         if all(self.shape[axis].size == 1 for axis in mesh_axes):
             return x.to_laid_out_tensor()
-        slices = dict(zip(self.local, x.to_laid_out_tensor().tensor_list, strict=True))
+        shards = dict(zip(self.local, x.to_laid_out_tensor().tensor_list, strict=True))
         results: dict[int, tf.Tensor] = {}
         for group in self._groups(mesh_axes):
-            mine = [pnum for pnum in group if pnum in slices]
+            mine = [pnum for pnum in group if pnum in shards]
             leaders = self._leaders(group)
             key = next(_instances) if len(leaders) > 1 else None
             if not mine:
                 continue
             with tf.device(self.all_devices[mine[0]]):
-                total = _reduce([slices[pnum] for pnum in mine], reduction_fn_string)
+                total = _reduce([shards[pnum] for pnum in mine], reduction_fn_string)
                 if key is not None:
                     total = self._reduce_over(total, leaders, key, reduction_fn_string)
             for pnum in mine:
@@ -104,8 +104,8 @@ class CollectiveMesh(Placement):
         return self.LaidOutTensor([results[pnum] for pnum in self.local])
 
     def receive(self, x, mesh_axis: int, source_pcoord: Sequence[int | None]):
-        """Each shard from one neighbour, or zeros: copies within a process, messages between processes."""
-        slices = dict(zip(self.local, x.to_laid_out_tensor().tensor_list, strict=True))
+        """Receive a shard from one neighbour, or zeros: by a copy within a process, by a message between processes."""
+        shards = dict(zip(self.local, x.to_laid_out_tensor().tensor_list, strict=True))
         sends: list[tf.Tensor] = []
         received: dict[int, tf.Tensor] = {}
         for group in self._groups([mesh_axis]):
@@ -114,21 +114,21 @@ class CollectiveMesh(Placement):
                     continue
                 origin = group[source]
                 if self.owners[origin] == self.owners[pnum]:
-                    if pnum in slices:
-                        received[pnum] = slices[origin]
+                    if pnum in shards:
+                        received[pnum] = shards[origin]
                     continue
-                key = next(_instances)  # Counted in all processes, also in those that take no part.
-                if origin in slices:
-                    sends.append(self._send(slices[origin], origin, pnum, key))
-                if pnum in slices:
-                    received[pnum] = self._receive_from(slices[pnum], origin, pnum, key)
+                key = next(_instances)  # Every process must count it, even if it takes no part in this message.
+                if origin in shards:
+                    sends.append(self._send(shards[origin], origin, pnum, key))
+                if pnum in shards:
+                    received[pnum] = self._receive_from(shards[pnum], origin, pnum, key)
         results = []
-        # A send has no consumer of its own, and would be dropped from the graph: what arrives stands for what leaves.
+        # Nothing reads the result of a send, so it would be pruned from the graph unless the results depended on it.
         with tf.control_dependencies(sends):
             for pnum, device in zip(self.local, self.devices, strict=True):
                 with tf.device(device):
                     value = received.get(pnum)
-                    results.append(tf.zeros_like(slices[pnum]) if value is None else tf.identity(value))
+                    results.append(tf.zeros_like(shards[pnum]) if value is None else tf.identity(value))
         return self.LaidOutTensor(results)
 
     def allconcat(self, x, mesh_axis, concat_axis):
@@ -137,7 +137,7 @@ class CollectiveMesh(Placement):
     def alltoall(self, x, mesh_axis, split_axis, concat_axis):
         raise NotImplementedError("keras_spatial changes layouts by halo exchange: see engine.reshard.")
 
-    # The rim to TensorFlow's collectives.
+    # TensorFlow's collectives.
 
     def _send(self, value: tf.Tensor, origin: int, target: int, key: int) -> tf.Tensor:
         with tf.device(self.all_devices[origin]):
@@ -197,7 +197,7 @@ class CollectiveMesh(Placement):
         return tf.ensure_shape(result, [len(ranks) * shape[0], *shape[1:]])
 
     def _ordered(self, make: Callable[[], tf.Tensor]) -> tf.Tensor:
-        """A message; under NCCL after the message before it, since NCCL's calls must come in one order everywhere."""
+        """Make a message. With NCCL it follows the previous one, because NCCL needs the same order in all processes."""
         if self.processes.communication != "nccl":
             return make()
         with tf.control_dependencies(self._last):
@@ -224,7 +224,7 @@ class CollectiveMesh(Placement):
 
 
 class CollectiveRuntime(Runtime):
-    """Devices of many processes.
+    """The runtime for the devices of several processes.
 
     Args:
         device_mesh, layout: as for `Runtime`.
@@ -245,14 +245,22 @@ class CollectiveRuntime(Runtime):
         return {**arguments, "verbose": 0, "callbacks": callbacks_without_files(arguments.get("callbacks"))}
 
     def synchronize(self, model: keras.Model) -> None:
-        """Raise a `RuntimeError` in all processes that names what differs, within the processes' timeout."""
+        """Compare the model in all processes and share the weights of the first.
+
+        Raises:
+            RuntimeError: in all processes, within their timeout, naming what differs.
+        """
         variables = state_of(model)
         self.processes.agree("model", facts_of(model, variables))
         if variables:
             broadcast_variables(variables, self.processes)
 
     def agree_on_batch(self, what: str, batch: Any) -> None:
-        """Raise a `RuntimeError` in all processes that names the tensor that differs."""
+        """Compare a batch in all processes.
+
+        Raises:
+            RuntimeError: in all processes, naming the tensor that differs.
+        """
         self.processes.agree_on_batch(what, batch)
 
 
@@ -263,11 +271,13 @@ def _reduce(values: list[tf.Tensor], reduction: str) -> tf.Tensor:
 
 
 def broadcast_variables(variables: Sequence[Any], processes: Processes) -> None:
-    """Give all processes the values that process 0 has, in one message. All call it with the same variables in order.
+    """Give all processes the values of process 0, in one message.
+
+    Every process must call it with the same variables in the same order.
 
     Args:
-        variables: Keras variables.
-        processes: the processes.
+        variables: the Keras variables.
+        processes: the processes of this job.
     """
     arrays = [np.asarray(v.numpy()) for v in variables]
     sizes = [array.nbytes for array in arrays]

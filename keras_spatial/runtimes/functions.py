@@ -1,7 +1,7 @@
 """Local functions that are traced once and called on every shard.
 
-A graph then holds one call per shard where it would hold the function's body, so that building it costs little on a
-large mesh.
+The graph then has one call for each shard in place of the function's body, so that building it costs little on a large
+mesh.
 """
 
 import functools
@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-# Not public: how one call is optimized; `custom_gradient`; `undifferentiated`.
+# Private modules of TensorFlow, for `unoptimized`, `custom_gradient` and `undifferentiated`.
 from tensorflow.python.eager import context, record
 from tensorflow.python.framework import ops
 
-# A local function is called on every device, and TensorFlow prepares it for each of them: without its graph optimizers,
-# which would take most of a first step.
+# A local function is called on every device, and TensorFlow prepares it for each of them. This turns off its graph
+# optimizers, which would take most of the time of a first step.
 _PROTO = tf.compat.v1.ConfigProto()
 _PROTO.graph_options.rewrite_options.disable_meta_optimizer = True
 _CONFIG = _PROTO.SerializeToString()
@@ -26,10 +26,10 @@ _CONFIG = _PROTO.SerializeToString()
 
 @contextmanager
 def unoptimized() -> Iterator[None]:
-    """Call functions without TensorFlow's graph optimizer.
+    """Call functions without TensorFlow's graph optimizer inside a `with` block.
 
-    The graph of a step is calls of local functions, which are optimized by themselves, and what passes between them.
-    There is nothing in it to optimize, but on a large mesh the attempt takes longer than all else.
+    The graph of a step consists of calls of local functions, which are optimized separately, and of the data that pass
+    between them. There is nothing in it to optimize, but on a large mesh the attempt takes longer than everything else.
     """
     before = context.context().function_call_options
     config = _without_optimizer(before.config_proto_serialized)
@@ -52,25 +52,25 @@ class Prepared:
     """A function that was traced for arguments of some shapes.
 
     Attributes:
-        concrete: TensorFlow's function.
-        used: which of the arguments it takes: those that its results depend on.
+        concrete: the concrete TensorFlow function.
+        used: the indices of the arguments that it takes, which are those that its results depend on.
     """
 
     concrete: Any
     used: tuple[int, ...]
 
     def __call__(self, arguments: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        """One call node, in the graph at hand."""
+        """Call the function by one node in the current graph."""
         return call(self.concrete, [arguments[i] for i in self.used])
 
 
 class SharedFunction:
-    """A stateless TensorFlow function, traced once for arguments of some shapes and called by one node from then on.
+    """A stateless TensorFlow function that is traced once for arguments of some shapes and then called by one node.
 
-    A call takes only those arguments that the results depend on, so that it keeps no others alive.
+    A call takes only the arguments that the results depend on, so that it keeps no others alive.
 
     Args:
-        function: from tensors of static shape to a tuple of tensors.
+        function: a function from tensors of static shape to a tuple of tensors.
     """
 
     def __init__(self, function: Callable[..., Sequence[tf.Tensor]]):
@@ -78,21 +78,21 @@ class SharedFunction:
         self._traced: dict[tuple, Prepared] = {}
 
     def inline(self, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """The function's operations in the graph at hand: they can write over arguments that nothing else uses.
+        """Put the function's operations into the current graph, where they can reuse the memory of their arguments.
 
-        A called function cannot: its caller holds on to its arguments.
+        A called function cannot do that, because its caller keeps its arguments alive.
         """
         return tuple(self._function(*arguments))
 
     def __call__(self, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
         tensors = [tf.convert_to_tensor(a) for a in arguments]
         if tf.executing_eagerly():
-            # A tensor that stands for several arguments must be told apart, lest derivatives be added up.
+            # The same tensor may be passed for several arguments; without copies, their derivatives would be added.
             return tuple(self._function(*[tf.identity(a) for a in tensors]))
         return self.prepared(tensors)(tensors)
 
     def prepared(self, arguments: Sequence[Any]) -> Prepared:
-        """The function for arguments of some shapes, traced at most once.
+        """The function for arguments of some shapes, which is traced at most once.
 
         Args:
             arguments: anything with a static `shape` and a `dtype`.
@@ -104,15 +104,16 @@ class SharedFunction:
 
 
 class DerivativeFunction(SharedFunction):
-    """The derivative of a function, transposed: from its arguments and its results' gradients to arguments' gradients.
+    """The transposed derivative of a function: from its arguments and its results' gradients to arguments' gradients.
 
     Args:
-        function: from `count` tensors to a tuple of tensors.
+        function: a function from `count` tensors to a tuple of tensors.
         count: the number of its arguments.
-        sources: the arguments to differentiate with respect to.
-        targets: the results whose gradients are given.
-        tail: a function of the only result, such as `relu`, whose derivative is the same at its own result. That
-            result follows the arguments, and the gradient that is given is that of it.
+        sources: the indices of the arguments with respect to which to differentiate.
+        targets: the indices of the results whose gradients are given.
+        tail: a function that was applied to the only result, such as `relu`, whose derivative is the same at its result
+            as at its argument. The tail's result is then passed after the arguments, and the gradient that is given is
+            that with respect to the tail's result.
     """
 
     def __init__(
@@ -137,7 +138,7 @@ class DerivativeFunction(SharedFunction):
                 output_gradients=list(dys),
                 unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )
-            # Of rows that were looked up TensorFlow gives the gradient as those rows alone.
+            # TensorFlow gives the gradient of a look-up as the rows that were looked up; this makes it dense.
             return [tf.convert_to_tensor(gradient) for gradient in gradients]  # pyright: ignore[reportOptionalIterable]
 
         super().__init__(differentiate)
@@ -162,7 +163,7 @@ class VariedFunction:
     """Functions that differ from shard to shard in something that is known while they are traced.
 
     Args:
-        make: from a key, such as what of a shard lies inside the image, to a function.
+        make: a function that makes the function for a key, such as the part of a shard inside the image.
     """
 
     def __init__(self, make: Callable[[Any], Callable]):
@@ -181,14 +182,14 @@ class VariedFunction:
 
 @dataclass(frozen=True)
 class Choice:
-    """A key that only the device itself knows, by its number among the possible ones."""
+    """A key that is known only on the device, given as its number among the possible keys."""
 
     number: tf.Tensor
     keys: tuple
 
 
 def derivative(function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
-    """The gradient with respect to `x`, given that of `function(x)`."""
+    """The gradient with respect to `x`, given the gradient `dy` with respect to `function(x)`."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         y = function(x)
@@ -197,10 +198,11 @@ def derivative(function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor, dy: tf.
 
 @contextmanager
 def undifferentiated() -> Iterator[None]:
-    """Build operations whose gradients nobody will ask for.
+    """Build operations whose gradients will not be asked for, inside a `with` block.
 
-    The gradients that `tf.custom_gradient` registers meanwhile are forgotten afterwards: they would hold the graph for
-    good. Keras's optimizers add up gradients over replicas so, which keeps the whole step of every model ever trained.
+    The gradients that `tf.custom_gradient` registers meanwhile are removed afterwards, because they would keep the
+    graph alive forever. Keras's optimizers register such gradients when they sum gradients over replicas, which would
+    keep the whole step of every model that was ever trained.
     """
     registry = ops.gradient_registry._registry
     before = set(registry)
@@ -212,14 +214,15 @@ def undifferentiated() -> Iterator[None]:
 
 
 def custom_gradient(function: Callable[..., tuple[tf.Tensor, Callable]]) -> Callable[..., tf.Tensor]:
-    """As `tf.custom_gradient`, for local functions: under a tape the gradient is the given one.
+    """As `tf.custom_gradient`, for local functions: under a tape, the given gradient is used.
 
-    TensorFlow's own enters each use in a graph into a registry that nothing ever leaves, so that a process keeps the
-    graph of every step that it has traced. Where there is no tape, such as in a branch of a conditional whose gradient
-    is found later, the operations' own gradients are taken; they must give the same.
+    TensorFlow's own function enters each use in a graph into a registry from which nothing is ever removed, so a
+    process would keep the graph of every step that it has traced. Without a tape, such as in a branch of a conditional
+    whose gradient is computed later, the operations' own gradients are used; they must have the same values.
 
     Args:
-        function: from tensors to a tensor and the function from its gradient to the list of those of the arguments.
+        function: a function from tensors to a tensor and to a second function, which turns the gradient of that tensor
+            into the list of the gradients of the arguments.
     """
 
     @functools.wraps(function)
@@ -234,17 +237,17 @@ def custom_gradient(function: Callable[..., tuple[tf.Tensor, Callable]]) -> Call
 
 
 def scalar(value: float, dtype: tf.DType | str) -> tf.Tensor:
-    """A Python number as a tensor. `tf.cast` would round it to float32 on its way to float64."""
+    """A Python number as a tensor. `tf.cast` would round it to float32 before it makes it float64."""
     return tf.constant(np.asarray(value).astype(tf.as_dtype(dtype).as_numpy_dtype))
 
 
 def static_sizes(shape: tf.TensorShape) -> list[int]:
-    """The sizes of a shape, all of which are known while a step is traced."""
+    """The sizes of a shape as integers; while a step is traced, all of them are known."""
     return shape.as_list()  # pyright: ignore[reportReturnType]
 
 
 def _ancestors(tensors: Sequence[tf.Tensor]) -> set[tf.Operation]:
-    """All operations that some tensors of a graph depend on."""
+    """All operations on which some tensors of a graph depend."""
     found: set[tf.Operation] = set()
     pending = [t.op for t in tensors]
     while pending:
@@ -258,11 +261,11 @@ def _ancestors(tensors: Sequence[tf.Tensor]) -> set[tf.Operation]:
 def trace(function: Callable, arguments: Sequence[tf.Tensor]):
     """A concrete function for arguments of these shapes and dtypes, with a flat tuple of results.
 
-    It holds whatever its Python function makes: nested functions, control edges and custom gradients are TensorFlow's
-    business. What its results do not depend on TensorFlow drops when it prepares the function for a device.
+    It contains whatever its Python function makes; TensorFlow handles nested functions, control edges and custom
+    gradients, and removes operations on which the results do not depend when it prepares the function for a device.
     """
     specs = [tf.TensorSpec(a.shape, a.dtype) for a in arguments]
-    # Inlined, the bodies would make the graph as large as if nothing were shared.
+    # Inlined bodies would make the graph as large as if nothing were shared.
     traced = tf.function(
         lambda *args: tuple(function(*args)), autograph=False, experimental_attributes={"_noinline": True}
     )
@@ -270,17 +273,17 @@ def trace(function: Callable, arguments: Sequence[tf.Tensor]):
 
 
 def call(concrete, arguments: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:
-    """One call node, on the device in force."""
+    """Call a concrete function by one node, on the current device."""
     graph = tf.compat.v1.get_default_graph()
     concrete.add_to_graph(graph)
-    # Constants that its Python function found outside are arguments too.
+    # Tensors that its Python function captured are arguments too.
     arguments = [*arguments, *concrete.captured_inputs]
     results = [output.dtype for output in concrete.outputs]
     if not _gains_by_rewriting(concrete):
-        # A node whose operation is the function itself is prepared in a fifth of the time.
+        # A node whose operation is the function itself takes a fifth of the time to prepare.
         operation = graph.create_op(tf.compat.as_str(concrete.name), arguments, results, name="call")
         return _with_shapes(operation, concrete.outputs)
-    # As `tf.raw_ops.PartitionedCall`, which takes twice as long to find out the same; on a large mesh that is felt.
+    # As `tf.raw_ops.PartitionedCall`, which takes twice as long to make the same node; on a large mesh that matters.
     attributes = {
         "Tin": _types(tuple(a.dtype for a in arguments)),
         "Tout": _types(tuple(results)),
@@ -291,12 +294,12 @@ def call(concrete, arguments: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:
     return _with_shapes(operation, concrete.outputs)
 
 
-# Parts of the names of operations that oneDNN has faster versions of, or that call further functions.
+# Parts of the names of operations for which oneDNN has faster versions, or that call further functions.
 _REWRITTEN = ("Conv", "Pool", "MatMul", "Einsum", "BatchNorm", "Call", "While", "If", "Case")
 
 
 def _gains_by_rewriting(concrete) -> bool:
-    """Whether TensorFlow, for oneDNN, replaces operations of a function; not where it only adds and moves data."""
+    """Whether TensorFlow would replace operations of a function by oneDNN's; not if it only adds and moves data."""
     if not hasattr(concrete, "_gains_by_rewriting"):
         kinds = {operation.type for operation in concrete.graph.get_operations()}
         concrete._gains_by_rewriting = any(part in kind for kind in kinds for part in _REWRITTEN)

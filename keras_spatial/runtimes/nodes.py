@@ -1,4 +1,4 @@
-"""What a streaming program is made of: shards, the operations on them, and one run of them."""
+"""The parts of a streaming program: shards, the operations on them, and one run of the program."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-# Not public: the call of a function by its name, which takes what the function captured as plain arguments.
+# A private module, to call a function by its name, with the tensors that it captured as plain arguments.
 from tensorflow.python.eager import context
 
 from keras_spatial.runtimes.storage import Storage, copied
 
 # How many tensors `tf.add_n` adds at once.
 _WIDTH = 8
-# A loop or another operation, a shard, and the number of the operation in the loop.
+# A loop or another operation, the number of a shard, and the number of an operation in the loop.
 Place = tuple[Any, int, int]
 
 
 class Value:
-    """A shard that one operation makes and others read; shards that are equal on several positions are one value."""
+    """A shard that one operation makes and others read; a shard that several positions hold is a single value."""
 
     __slots__ = ("dtype", "shape")
 
@@ -28,32 +28,32 @@ class Value:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """The size in bytes."""
         return (self.shape.num_elements() or 0) * self.dtype.size
 
 
 class Zeros(Value):
-    """What lies beyond the mesh. It is made when it is read, and never kept."""
+    """A shard of zeros from beyond the mesh. It is made when it is read, and never kept."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True)
 class Whole:
-    """A tensor of the graph that an operation takes on every position, by its number among the node's inputs."""
+    """A tensor of the graph that an operation reads at every position, by its number among the node's inputs."""
 
     number: int
 
 
 @dataclass
 class Call:
-    """A function of one shard.
+    """A call of a function for one shard.
 
     Attributes:
         function: TensorFlow's concrete function; None if the results are values that exist already.
-        arguments: `Value`s, `Whole`s, or Python numbers such as coordinates; those that the function uses.
-        captured: numbers of the node's inputs that the function took from around it.
-        results: what it makes.
+        arguments: the arguments that the function uses: `Value`s, `Whole`s, or Python numbers such as coordinates.
+        captured: the numbers of the node's inputs that the function captured.
+        results: the values that it makes.
     """
 
     function: Any
@@ -68,20 +68,20 @@ class Call:
 
 @dataclass
 class Reduction:
-    """A sum or maximum over shards: for each group its members, in order, and what becomes of them."""
+    """A sum or maximum over shards: for each group, its members in order and the result."""
 
     groups: list[tuple[list[Value], Value]]
     reduce: str  # "SUM" or "MAX"
 
 
 class Total:
-    """A sum or maximum of tensors that come one by one.
+    """A sum or maximum of tensors that arrive one by one.
 
     They are added in the order in which `tf.add_n` adds them on a CPU, so that the sum is the same to the last bit:
-    the first two to nine one after another, then sums of eight.
+    first two to nine tensors one after another, then sums of eight.
 
     Args:
-        count: of how many.
+        count: the number of tensors.
         reduce: "SUM" or "MAX".
     """
 
@@ -94,7 +94,7 @@ class Total:
         self.value: Any = None
 
     def add(self, x: tf.Tensor) -> bool:
-        """Take one more; whether it was the last."""
+        """Add one more tensor, and return whether it was the last."""
         if self._number < self._first:
             self.value = x if self.value is None else self._combine(self.value, x)
         else:
@@ -106,24 +106,24 @@ class Total:
 
 
 class Node:
-    """One operation of a program."""
+    """An operation of a program."""
 
     def run(self, running: "Running", inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         raise NotImplementedError
 
     def reads(self) -> Iterator[tuple[int, Value]]:
-        """What it reads, in order, each with the number of the shard at which it does."""
+        """The values that it reads, in order, each with the number of the shard at which it reads it."""
         raise NotImplementedError
 
 
 @dataclass(eq=False)
 class Calls(Node):
-    """A function on every shard.
+    """A function that is called for every shard.
 
     Attributes:
-        name: the operation's.
-        calls: for each position; equal calls once.
-        into: sums that the results go into at once, by result; they are never kept one by one.
+        name: the name of the operation.
+        calls: the calls for the positions, without repetitions of equal calls.
+        into: the sums into which results are added at once, by result; such results are never kept.
     """
 
     name: str
@@ -136,11 +136,12 @@ class Calls(Node):
 
 @dataclass(eq=False)
 class Loop:
-    """Operations that run shard after shard: all of them on the first shard, then on the second.
+    """Operations that run shard after shard: all of them on the first shard, then all of them on the second.
 
     Attributes:
         nodes: the operations.
-        last: for each shard, of what its operations read, the number of the last one that reads it.
+        last: for each shard, the values that its operations read, each with the number of the last operation that reads
+            it.
     """
 
     nodes: list[Calls]
@@ -206,11 +207,11 @@ class Loop:
 
 @dataclass(eq=False)
 class Reduce(Node):
-    """Shards added up, or their maximum, each read once more.
+    """The sum or maximum of shards that were kept.
 
     Attributes:
-        reduction: of what.
-        done: whether the operation that makes the shards adds them up itself.
+        reduction: the sum or maximum.
+        done: whether the operation that makes the shards reduces them itself.
     """
 
     reduction: Reduction
@@ -238,10 +239,10 @@ class Reduce(Node):
 
 @dataclass(eq=False)
 class Import(Node):
-    """A tensor of the graph cut into shards.
+    """Cuts a tensor of the graph into shards.
 
     Attributes:
-        parts: each shard with its place; a tensor that is not cut is one part.
+        parts: each shard with its place; a tensor that is not sharded has a single part.
     """
 
     parts: list[tuple[Value, tuple[slice, ...]]]
@@ -252,22 +253,22 @@ class Import(Node):
     def run(self, running: "Running", inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         (whole,) = inputs
         if len(self.parts) == 1:
-            # The graph holds it anyway: a weight, a seed.
+            # The graph holds such a tensor anyway, for example a weight or a seed.
             running.keep(self.parts[0][0], tf.convert_to_tensor(whole), resident=True)
             return []
         for value, place in self.parts:
-            # A copy: a view would keep the whole alive.
+            # A copy, because a view would keep the whole tensor alive.
             running.keep(value, copied(whole[place], value.dtype))
         return []
 
 
 @dataclass(eq=False)
 class Export(Node):
-    """A whole tensor for the graph.
+    """Assembles a whole tensor for the graph.
 
     Attributes:
         parts: each shard with its place.
-        shape, dtype: of the whole.
+        shape, dtype: the shape and dtype of the whole tensor.
     """
 
     parts: list[tuple[Value, tuple[slice, ...]]]
@@ -291,7 +292,7 @@ class Export(Node):
 
 @dataclass(eq=False)
 class HandOut(Node):
-    """Shards that the caller takes from the program one by one, when the step is over."""
+    """Keeps shards that the caller reads from the program one by one after the step."""
 
     values: list[Value]
 
@@ -303,14 +304,14 @@ class HandOut(Node):
 
 
 class Running:
-    """One run of a program: the shards that are kept at the moment. What is left is dropped with it.
+    """One run of a program, with the shards that are kept at the moment. Shards that are left are dropped with it.
 
     Args:
-        storage: keeps the shards.
-        devices: that compute.
-        wanted: the shards that are to be kept.
-        last: what is read for the last time, at a shard of a loop or another operation, by an operation of the loop.
-        number: the run's.
+        storage: the storage that keeps the shards.
+        devices: the devices that compute.
+        wanted: the shards that must be kept.
+        last: the values that are read for the last time, by the place at which that happens.
+        number: the number of the run.
     """
 
     def __init__(
@@ -330,7 +331,7 @@ class Running:
             self.drop(value)
 
     def device_of(self, number: int, count: int) -> str:
-        """The device that computes one of several shards."""
+        """The device that computes shard `number` of `count`."""
         return self._devices[number * len(self._devices) // count]
 
     def prefetch(self, values: Iterable[Value]) -> None:
@@ -343,18 +344,18 @@ class Running:
             return tf.zeros(value.shape, value.dtype)
         if value not in self._kept:
             raise RuntimeError(
-                "A gradient was asked for a second time. Where shards share devices, a gradient drops the shards that "
-                "it has read: call the model again."
+                "A gradient was computed a second time. If shards share devices, computing a gradient drops the shards "
+                "that it has read: call the model again."
             )
         return self._storage.bring(self._kept[value])
 
     def keep(self, value: Value, tensor: tf.Tensor, resident: bool = False) -> None:
-        """Keep a result, if anything will read it.
+        """Keep a result if anything will read it.
 
         Args:
-            value: what it is.
+            value: the value that the result belongs to.
             tensor: the result.
-            resident: whether it stays in host memory.
+            resident: whether it must stay in host memory.
         """
         if value in self._wanted:
             self._kept[value] = self._storage.keep(tensor, resident)
@@ -363,11 +364,11 @@ class Running:
         self._storage.drop(self._kept.pop(value))
 
     def forget(self, part: Any, shard: int, operation: int) -> None:
-        """Drop what is read for the last time."""
+        """Drop the values that are read for the last time at this place."""
         for value in self._last.get((part, shard, operation), ()):
             self.drop(value)
 
 
 def _called(concrete: Any, arguments: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
-    """A function's results; TensorFlow's own call would take what it captured from the graph that traced it."""
+    """Call a function by its name, since TensorFlow's own call would read captured tensors from the tracing graph."""
     return context.context().call_function(concrete.name, list(arguments), len(concrete.outputs))

@@ -9,24 +9,24 @@ from keras_spatial.mesh_tensorflow import PlacementMeshImpl, mtf
 from keras_spatial.runtimes.base import Runtime, ShardOperations
 from keras_spatial.runtimes.functions import static_sizes
 
-# By it a profile tells sums over devices from the layers' own operations (`keras_spatial.profiling`).
+# By this name, a profile tells sums over devices from the layers' own operations (`keras_spatial.profiling`).
 REDUCE_SCOPE = "allreduce"
 
 
 class Placement(ShardOperations, PlacementMeshImpl):
-    """One shard of every tensor on each device; TensorFlow's executor copies between them.
+    """A mesh with one shard of every tensor on each device; TensorFlow's executor copies data between devices.
 
-    Differs from `mtf.PlacementMeshImpl` in what costs graph nodes or memory: an all-reduce is one sum and as many
-    copies instead of an unrolled ring (N instead of N² nodes), an imported tensor is cut into shards axis after axis,
-    and processor coordinates are Python integers.
+    It differs from `mtf.PlacementMeshImpl` in operations that cost graph nodes or memory: an all-reduce is one sum and
+    a copy for each device instead of an unrolled ring (N instead of N² nodes), an imported tensor is cut into shards
+    axis after axis, and processor coordinates are Python integers.
     """
 
     def allreduce(self, x, mesh_axes: Sequence[int], reduction_fn_string: str):
         reduce = {"SUM": tf.add_n, "MAX": lambda xs: tf.reduce_max(tf.stack(xs), axis=0)}[reduction_fn_string]
 
-        def sum_and_copy(slices: list[tf.Tensor], devices: list[str]) -> list[tf.Tensor]:
+        def sum_and_copy(shards: list[tf.Tensor], devices: list[str]) -> list[tf.Tensor]:
             with tf.device(devices[0]), tf.name_scope(REDUCE_SCOPE):
-                total = reduce(slices)
+                total = reduce(shards)
             return _on_each(devices, tf.identity, [total] * len(devices))
 
         if all(self.shape[axis].size == 1 for axis in mesh_axes):
@@ -34,13 +34,13 @@ class Placement(ShardOperations, PlacementMeshImpl):
         return self._collective_with_groups(x, list(mesh_axes), sum_and_copy)
 
     def receive(self, x, mesh_axis: int, source_pcoord: Sequence[int | None]):
-        """Each shard from one neighbour, or zeros. TensorFlow copies what the operation that reads it has elsewhere."""
-        slices = x.to_laid_out_tensor().tensor_list
-        received = [None] * len(slices)
+        """Receive a shard from one neighbour, or zeros. TensorFlow copies it to the device of the reading operation."""
+        shards = x.to_laid_out_tensor().tensor_list
+        received = [None] * len(shards)
         for group in mtf.processor_groups(self.shape, [mesh_axis]):
             for pnum, source in zip(group, source_pcoord, strict=True):
                 with tf.device(self.devices[pnum]):
-                    received[pnum] = tf.zeros_like(slices[pnum]) if source is None else slices[group[source]]
+                    received[pnum] = tf.zeros_like(shards[pnum]) if source is None else shards[group[source]]
         return self.LaidOutTensor(received)
 
     def laid_out_pcoord(self, mesh_axis: int):
@@ -67,14 +67,14 @@ class Placement(ShardOperations, PlacementMeshImpl):
 
 
 class PlacementRuntime(Runtime):
-    """Devices of one process."""
+    """The runtime for the devices of one process."""
 
     def mesh_impl(self) -> Placement:
         return Placement(self.shape, self.layout_rules, self.devices)
 
 
 def _split(x: tf.Tensor, count: int, axis: int) -> list[tf.Tensor]:
-    """`tf.split`, which copies nothing along a tensor's first axis; neither does this along the first that counts."""
+    """As `tf.split`, which copies unless the axis is the first; no copy if all axes before it have size 1."""
     shape = static_sizes(x.shape)
     if axis == 0 or math.prod(shape[:axis]) != 1:
         return tf.split(x, count, axis)

@@ -1,12 +1,12 @@
-"""A step as a program: operations that run one after another, each shard after shard.
+"""A step as a program: operations that run one after another, each of them shard after shard.
 
-While TensorFlow traces a step, a `StreamingMesh` writes down what is to be done with shards instead of making nodes of
-it. In the graph stands one node for each operation, which takes whole small tensors (weights, seeds) and a token of the
-node before it; it runs the operation's function on every shard in turn. What stands in the graph beside them, such as
-the optimizer, is TensorFlow's business as in every other runtime.
+While TensorFlow traces a step, a `StreamingMesh` adds the operations on shards to a program instead of making graph
+nodes for them. The graph has one node for each operation, whose inputs are whole small tensors (weights, seeds) and a
+token from the node before it; the node runs the operation's function on every shard in turn. TensorFlow runs the rest
+of the graph, such as the optimizer, as in every other runtime.
 
-Operations that follow one another, and need of each other only what belongs to the same shard or one before it, run as
-one loop over the shards: what passes between them is then neither kept nor brought back.
+Successive operations run as one loop over the shards if each needs from the others only shards with the same number or
+a lower one. Data that pass between them are then neither stored nor brought back.
 """
 
 import contextlib
@@ -24,20 +24,20 @@ from keras_spatial.runtimes.functions import unoptimized
 from keras_spatial.runtimes.nodes import Calls, Export, Node, Running, Value
 from keras_spatial.runtimes.storage import Storage
 
-# Of a graph: the programs that it runs, one for each partitioned model.
+# The attribute of a graph with the programs that it runs, one for each partitioned model.
 _PROGRAMS = "_streaming_programs"
 
 
 def threads_between_operations() -> int:
-    """In how many threads TensorFlow runs operations side by side."""
+    """The number of threads in which TensorFlow runs operations concurrently."""
     return tf.config.threading.get_inter_op_parallelism_threads() or len(os.sched_getaffinity(0))
 
 
 class Turns:
-    """Operations of several programs take turns.
+    """Lets the operations of several programs take turns.
 
-    Each waits in a thread of TensorFlow's, and the one whose turn it is needs another for the functions of its shards.
-    If all threads waited, none would go on.
+    Each operation waits in one of TensorFlow's threads, and the one whose turn it is needs another thread for the
+    functions of its shards. If all threads waited, nothing would run.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Turns:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait for the turn.
+        """Wait for one's turn, and keep it inside a `with` block.
 
         Raises:
             RuntimeError: if no thread would be left.
@@ -53,8 +53,8 @@ class Turns:
         with self._count:
             if self._present + 1 >= threads_between_operations():
                 raise RuntimeError(
-                    f"{self._present + 1} models whose shards share devices run side by side in one TensorFlow "
-                    f"function, which has {threads_between_operations()} threads. Let one wait for the other by "
+                    f"{self._present + 1} models whose shards share devices run concurrently in one TensorFlow "
+                    f"function, which has {threads_between_operations()} threads. Let one wait for the other with "
                     "tf.control_dependencies, or call tf.config.threading.set_inter_op_parallelism_threads with a "
                     "larger number before TensorFlow starts."
                 )
@@ -71,12 +71,12 @@ _TURNS = Turns()
 
 
 class Program:
-    """What a step does with shards, in order.
+    """The operations of a step on shards, in order.
 
     Args:
-        make_storage: makes the place where shards are kept between operations, when the program first runs.
-        devices: that compute, in the order of the mesh's positions; fewer than positions.
-        report: told of what goes wrong, as it was raised; it happens in a thread of TensorFlow's.
+        make_storage: a function that makes the storage for shards between operations, when the program first runs.
+        devices: the devices that compute, in the order of the mesh's positions; there are fewer of them than positions.
+        report: a function that is called with the original error if an operation fails in a thread of TensorFlow's.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Program:
         self.nodes: list[Node] = []
         self._make_storage, self._report = make_storage, report
         self._storage: Storage | None = None
-        # The last operation's in the graph of the forward pass, and in that of a backward pass.
+        # The token of the last operation, in the graph of the forward pass and in that of a backward pass.
         self._tokens: dict[tf.Graph, tf.Tensor] = {}
         self._running: Running | None = None
         self._runs = itertools.count(1)
@@ -97,22 +97,22 @@ class Program:
         self._pending: list[Sequence[np.ndarray]] = []
 
     def add(self, node: Node, inputs: Sequence[tf.Tensor] = ()) -> list[tf.Tensor]:
-        """Let an operation come next.
+        """Append an operation.
 
         Args:
             node: the operation.
-            inputs: tensors of the graph that it takes.
+            inputs: the tensors of the graph that it reads.
 
         Returns:
-            What it gives back to the graph.
+            The tensors that it returns to the graph.
         """
         number = len(self.nodes)
         self.nodes.append(node)
         returned = [node.dtype] if isinstance(node, Export) else []
 
         graph = tf.compat.v1.get_default_graph()
-        # TensorFlow never forgets a Python function that a graph has called: it must not keep the program alive, which
-        # the graph does.
+        # TensorFlow keeps every Python function that a graph has called forever. The function must not keep the program
+        # alive; the graph does that.
         known = weakref.ref(self)
         if graph not in self._tokens:
             setattr(graph, _PROGRAMS, [*getattr(graph, _PROGRAMS, ()), self])
@@ -122,7 +122,8 @@ class Program:
             assert program is not None
             return program.run(number, int(token), arrays)
 
-        # Of which run it is: the first operation begins one, and a backward pass goes on with that of its forward pass.
+        # The token says which run this is: the first operation begins a run, and a backward pass continues the run of
+        # its forward pass.
         token = self._tokens.get(graph, next(iter(self._tokens.values()), tf.constant(0)))
         with tf.device("cpu:0"):
             self._tokens[graph], *results = tf.numpy_function(run, [token, *inputs], [tf.int32, *returned])
@@ -136,12 +137,15 @@ class Program:
         """Run one operation.
 
         Args:
-            number: the operation's.
-            token: which run it is part of; 0 for the first operation, which begins one.
-            inputs: the tensors that it takes.
+            number: the number of the operation.
+            token: the number of the run that it is part of; 0 for the first operation, which begins a run.
+            inputs: the tensors of the graph that it reads.
 
         Returns:
-            The number of the run, and what the operation gives back.
+            The number of the run, and the arrays that the operation returns to the graph.
+
+        Raises:
+            RuntimeError: if the run is not the current one any more.
         """
         try:
             if not token:
@@ -149,8 +153,8 @@ class Program:
             running = self._running
             if running is None or token not in (0, running.number):
                 raise RuntimeError(
-                    "The gradient of an earlier call was asked for. Where shards share devices, only the last call of "
-                    "a model can be differentiated: take its gradient before you call the model again."
+                    "The gradient of an earlier call was asked for. If shards share devices, only the last call of a "
+                    "model can be differentiated: compute its gradient before you call the model again."
                 )
             with _TURNS.turn(), unoptimized():
                 return (np.int32(running.number), *self._run(running, self.nodes[number], inputs))
@@ -170,7 +174,7 @@ class Program:
         return self._analysis
 
     def reader(self, value: Value) -> Callable[[], np.ndarray]:
-        """Reads a shard that was handed out by the last run, also when others have followed."""
+        """A function that reads a shard that the last run handed out, even after later runs."""
         running = self._running
         assert running is not None
         return lambda: np.asarray(running.bring(value))
@@ -184,7 +188,7 @@ class Program:
         self._running = Running(self._storage, self.devices, analysis.wanted, analysis.last, next(self._runs))
 
     def _run(self, running: Running, node: Node, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Run an operation; one that is part of a loop when the loop is complete."""
+        """Run an operation. An operation that is part of a loop runs when the loop is complete."""
         if not isinstance(node, Calls):
             return node.run(running, inputs)
         loop = self._analysis.loops[node]

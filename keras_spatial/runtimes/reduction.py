@@ -1,4 +1,4 @@
-"""Many small all-reduces as a few large ones."""
+"""Combine many small all-reduces into a few large ones."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from keras_spatial.mesh_tensorflow import mtf
 
 
 def reduce_together(mesh_impl: mtf.MeshImpl, tensors: Sequence) -> None:
-    """Carry out pending all-reduces of replicated tensors, such as weight gradients, with one message per dtype."""
+    """Carry out the pending all-reduces of tensors such as weight gradients, with one message for each dtype."""
     pending: dict[tuple, list[mtf.LazyAllreduceSum]] = {}
     for tensor in tensors:
         if isinstance(tensor, mtf.LazyAllreduceSum) and tensor._reduced is None:

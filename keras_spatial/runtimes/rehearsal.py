@@ -1,6 +1,7 @@
 """Meshes for planning. Of one whose devices compute at once, one device is lowered, and messages are counted and not
 sent; of one whose positions share devices, the program is written down and not run."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -14,24 +15,21 @@ from keras_spatial.runtimes.placement import Placement
 from keras_spatial.runtimes.program import Program
 from keras_spatial.runtimes.streaming import StreamingMesh, StreamingRuntime
 
-# A received halo is a tensor of its own; every other identity stands for the tensor itself.
+# The name of received halos, which need memory of their own; every other identity shares the memory of its input.
 RECEIVED = "received"
 
 
 def byte_size(tensor: tf.Tensor) -> int:
-    """Bytes of a tensor of static shape."""
-    size = 1
-    for n in static_sizes(tensor.shape):
-        size *= n
-    return size * tensor.dtype.size
+    """The size in bytes of a tensor of static shape."""
+    return math.prod(static_sizes(tensor.shape)) * tensor.dtype.size
 
 
 class RehearsalRuntime(Runtime):
-    """As another runtime, but only the device in the middle of the mesh is lowered, and none is needed.
+    """A runtime for planning: only the part of the device in the middle of the mesh is lowered; no device is needed.
 
     Attributes:
-        traffic: bytes that the device sends in the graph that was lowered last: `"halo"`, and `"allreduce"` (what it
-            puts into sums over other devices).
+        traffic: the number of bytes that the device sends in the graph that was lowered last, for `"halo"` exchanges
+            and for `"allreduce"`, which counts the tensors that it contributes.
     """
 
     def __init__(self, device_mesh: keras.distribution.DeviceMesh, layout: Mapping[str, str]):
@@ -39,13 +37,13 @@ class RehearsalRuntime(Runtime):
         self.traffic: Counter[str] = Counter()
 
     def mesh_impl(self) -> "RehearsalMesh":
-        # TensorFlow traces a step that makes variables twice, and each time for a mesh of its own.
+        # TensorFlow traces a step that makes variables twice, each time with a new mesh; only the last one counts.
         self.traffic.clear()
         return RehearsalMesh(self.shape, self.layout_rules, self.traffic)
 
 
 class RehearsalMesh(Placement):
-    """One shard of every tensor: that of the device in the middle, which has neighbours on all sides."""
+    """A mesh with one shard of every tensor: that of the device in the middle, which has neighbours on all sides."""
 
     def __init__(self, shape: mtf.Shape, layout: mtf.LayoutRules, traffic: Counter[str]):
         self._traffic = traffic
@@ -78,7 +76,7 @@ class RehearsalMesh(Placement):
 
     def receive(self, x, mesh_axis: int, source_pcoord: Sequence[int | None]):
         (value,) = x.to_laid_out_tensor().tensor_list
-        # It sends as much as it receives: what the device on its other side receives of it.
+        # The device sends as much as it receives, to its neighbour on the other side.
         if self._place[mesh_axis] in source_pcoord:
             self._traffic["halo"] += byte_size(value)
         return self.LaidOutTensor([tf.identity(value, name=RECEIVED)])

@@ -1,4 +1,4 @@
-"""Where a streaming step keeps the shards that are not being computed: host memory, or a file."""
+"""Where a streaming step keeps the shards that are not being computed: in host memory or in a file."""
 
 import abc
 import bisect
@@ -19,27 +19,27 @@ import tensorflow as tf
 
 from keras_spatial.runtimes.functions import static_sizes
 
-# Bytes of a tensor from which on it goes to the file. Smaller ones cost more to write than they free.
-LEAST_BYTES = 1 << 16
-# How many tensors wait to be written, at most.
+# Tensors of at least this many bytes go to the file. Smaller ones cost more to write than they free.
+MINIMUM_BYTES = 1 << 16
+# The most tensors that wait to be written.
 QUEUE = 2
-# The file's pieces begin at multiples of this: of a page, so that no two of them share one.
+# The pieces of the file begin at multiples of the page size, so that no two of them share a page.
 _PAGE = 4096
-# Where arrays begin that TensorFlow takes over as they are, without a copy.
+# TensorFlow takes over arrays that are aligned to this many bytes without a copy.
 _ALIGNMENT = 64
 
 
 class OffloadError(OSError):
-    """Shards could not be kept where `offload` says; the message has the folder, what was needed, and what to do."""
+    """Shards could not be kept where `offload` says; the message names the folder, what failed, and what to do."""
 
 
 class Storage(abc.ABC):
-    """Keeps tensors between the operations of a step. Of one thread.
+    """Keeps tensors between the operations of a step. Only one thread may use it.
 
     Attributes:
-        held: bytes that are kept now.
-        peak: the most bytes that were kept at once.
-        written, read: bytes that went to a file and came back.
+        held: the number of bytes that are kept now.
+        peak: the largest number of bytes that were kept at once.
+        written, read: the numbers of bytes that were written to a file and read from it.
     """
 
     def __init__(self) -> None:
@@ -47,22 +47,22 @@ class Storage(abc.ABC):
 
     @abc.abstractmethod
     def keep(self, tensor: tf.Tensor, resident: bool = False) -> Any:
-        """Keep a tensor, in host memory if it must be `resident`; what is returned stands for it."""
+        """Keep a tensor, in host memory if it must be `resident`, and return a handle for it."""
 
     @abc.abstractmethod
     def prefetch(self, kept: Any) -> None:
-        """Begin to bring a tensor back."""
+        """Begin to bring back the tensor of a handle."""
 
     @abc.abstractmethod
     def bring(self, kept: Any) -> tf.Tensor:
-        """A tensor that is kept."""
+        """The tensor of a handle."""
 
     @abc.abstractmethod
     def drop(self, kept: Any) -> None:
-        """Keep a tensor no longer."""
+        """Stop keeping the tensor of a handle."""
 
     def abandon(self) -> None:  # noqa: B027  Nothing is begun by default.
-        """After an error: what was begun for the step that failed is nobody's any more."""
+        """Discard the work that was begun for a step that has failed."""
 
     def _counted(self, size: int) -> None:
         self.held += size
@@ -70,7 +70,7 @@ class Storage(abc.ABC):
 
 
 class HostStorage(Storage):
-    """Host memory: what a device computes is copied there, and on a CPU stays where it is."""
+    """Keeps tensors in host memory: results of a device are copied there, and those of a CPU stay where they are."""
 
     def keep(self, tensor: tf.Tensor, resident: bool = False) -> tf.Tensor:
         self._counted(_byte_size(tensor))
@@ -88,13 +88,13 @@ class HostStorage(Storage):
 
 @dataclass
 class _Piece:
-    """A tensor's place in the file.
+    """The place of a tensor in the file.
 
     Attributes:
-        start, size: in bytes; a multiple of the page is taken up.
-        shape, dtype: the tensor's.
-        written: the writing of it, which may be under way.
-        brought: the reading of it, if that has begun.
+        start, size: the place in bytes; it occupies whole pages.
+        shape, dtype: the shape and dtype of the tensor.
+        written: the write operation, which may still be running.
+        brought: the read operation, if it has begun.
     """
 
     start: int
@@ -106,13 +106,13 @@ class _Piece:
 
 
 class FileStorage(Storage):
-    """A file in some folder, without a name: the system frees it when the process ends, however it ends.
+    """Keeps tensors in a file without a name, which the system frees when the process ends, however it ends.
 
-    One thread reads and writes, in the order in which it was asked, while the caller computes. Of what was asked for,
-    `QUEUE` tensors at most wait to be written, so that memory stays bounded. Small tensors stay in memory.
+    One thread reads and writes in the order of the requests, while the caller computes. At most `QUEUE` tensors wait to
+    be written, so that memory stays bounded. Small tensors stay in memory.
 
     Args:
-        folder: on a file system with enough room.
+        folder: a folder on a file system with enough space.
 
     Raises:
         OffloadError: if no file can be made there.
@@ -123,7 +123,7 @@ class FileStorage(Storage):
         self.folder = Path(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            # Unbuffered: shards are large, and each is read and written whole.
+            # Unbuffered, because shards are large and each is read and written as a whole.
             self._file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115  Open as long as this is.
         except OSError as error:
             raise self._named(error, "make a file in it") from error
@@ -134,7 +134,7 @@ class FileStorage(Storage):
     def keep(self, tensor: tf.Tensor, resident: bool = False) -> Any:
         size = _byte_size(tensor)
         self._counted(size)
-        if resident or size < LEAST_BYTES:
+        if resident or size < MINIMUM_BYTES:
             return _on_host(tensor)
         while len(self._waiting) >= QUEUE:
             self._finish(self._waiting.pop(0))
@@ -164,12 +164,12 @@ class FileStorage(Storage):
             self.held -= _byte_size(kept)
             return
         self.held -= kept.size
-        # What is written there next is written after what was asked for before: there is one thread.
+        # The single thread writes to this place only after it has carried out all earlier requests.
         with self._lock:
             self._space.give_back(kept.start, kept.size)
             if not self._space.taken:
                 self._space = Space()
-                # At the end of the process the thread is gone already, and the file is about to be.
+                # At the end of the process the thread has ended already, and the file is freed anyway.
                 with contextlib.suppress(RuntimeError):
                     self._thread.submit(self._file.truncate, 0)
 
@@ -216,7 +216,7 @@ class FileStorage(Storage):
 
 
 class Space:
-    """Which parts of a file are taken: first fit, and neighbours that are free become one."""
+    """Allocates parts of a file by first fit; neighbouring free parts are merged."""
 
     def __init__(self) -> None:
         self._free: list[tuple[int, int]] = []  # (start, end), sorted, never touching.
@@ -224,7 +224,7 @@ class Space:
         self.taken = 0
 
     def take(self, size: int) -> int:
-        """The start of a free part of so many bytes."""
+        """Allocate a part of `size` bytes, and return where it starts."""
         size = _pages(size)
         self.taken += size
         for i, (start, end) in enumerate(self._free):
@@ -238,6 +238,7 @@ class Space:
         return start
 
     def give_back(self, start: int, size: int) -> None:
+        """Free the part of `size` bytes that starts at `start`."""
         end = start + _pages(size)
         self.taken -= end - start
         i = bisect.bisect(self._free, (start, end))
@@ -252,17 +253,17 @@ class Space:
 def check_offload(offload: str | os.PathLike) -> None:
     """Raise an `OffloadError` if a folder cannot be written to."""
     if offload != "host":
-        FileStorage(offload).keep(tf.zeros([LEAST_BYTES], tf.uint8))
+        FileStorage(offload).keep(tf.zeros([MINIMUM_BYTES], tf.uint8))
 
 
 def storage_for(offload: str | os.PathLike) -> Storage:
-    """What `offload` of `SpatialParallel` says: "host", or a folder."""
+    """The storage for an `offload` of `SpatialParallel`: "host", or a folder."""
     return HostStorage() if offload == "host" else FileStorage(offload)
 
 
 def tensor_of(data: np.ndarray, dtype: tf.DType, shape: Sequence[int]) -> tf.Tensor:
-    """A tensor in host memory of some bytes, which it takes over without a copy."""
-    # DLPack knows no bfloat16.
+    """A tensor in host memory that takes over some bytes without a copy."""
+    # NumPy's DLPack does not support bfloat16.
     known = np.uint16 if dtype == tf.bfloat16 else dtype.as_numpy_dtype
     tensor = tf.experimental.dlpack.from_dlpack(data.view(known).reshape(tuple(shape)).__dlpack__())
     return tf.bitcast(tensor, dtype) if tensor.dtype != dtype else tensor
@@ -291,9 +292,9 @@ def _on_host(tensor: tf.Tensor) -> tf.Tensor:
 
 
 def _bytes_of(tensor: tf.Tensor) -> np.ndarray:
-    """A tensor's bytes, without a copy where it is in host memory."""
+    """The bytes of a tensor, without a copy if it is in host memory."""
     host: Any = _on_host(tensor)
-    # NumPy's buffer protocol knows no bfloat16.
+    # NumPy's buffer protocol does not support bfloat16.
     array = np.asarray(host) if tensor.dtype == tf.bfloat16 else np.frombuffer(host, np.uint8)
     return np.ascontiguousarray(array).view(np.uint8).reshape(-1)
 

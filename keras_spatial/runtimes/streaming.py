@@ -1,8 +1,9 @@
 """Mesh-TensorFlow on fewer devices than the mesh has positions: shards are computed one after another.
 
-A position of the mesh is a shard, and no device. What is not being computed is kept in host memory or in a file, so
-that an image of any size takes the memory of a few shards. Every function is traced once, however many positions there
-are. The operations are those of every other runtime, on the same shards, with the same results.
+Here a position of the mesh is a shard and not a device. Shards that are not being computed are kept in host memory or
+in a file, so that an image of any size needs device memory for only a few shards. Every function is traced once,
+however many positions there are. The operations are those of every other runtime, on the same shards, with the same
+results.
 """
 
 import contextlib
@@ -23,12 +24,13 @@ from keras_spatial.runtimes.nodes import Call, Calls, Export, HandOut, Import, R
 from keras_spatial.runtimes.program import Program, threads_between_operations
 from keras_spatial.runtimes.storage import check_offload, storage_for
 
-# Between operations: for two models side by side, and what goes on meanwhile.
+# The number of TensorFlow's threads between operations: enough for two models that run concurrently and other
+# operations.
 _THREADS = 4
 
 
 class LaidOutValues:
-    """A tensor of the mesh: for each position a `Value`, a tensor of the graph, or a Python number."""
+    """A laid-out tensor: for each position a `Value`, a tensor of the graph, or a Python number."""
 
     def __init__(self, tensor_list: Sequence[Any]):
         self.tensor_list = list(tensor_list)
@@ -50,13 +52,14 @@ class LaidOutValues:
 
 
 class StreamingMesh(ShardOperations, mtf.MeshImpl):
-    """Writes down a program in place of making nodes of a graph.
+    """A mesh that adds operations to a program instead of making nodes in a graph.
 
     Args:
-        shape: the mesh's shape.
+        shape: the shape of the mesh.
         layout: Mesh-TF layout rules.
-        program: what is written down.
-        register: from a shard, its program and the size of what is wanted of it to a number that stands for it.
+        program: the program to which operations are added.
+        register: a function that registers a shard, with its program and the sizes of the part that is wanted, and
+            returns a number for it.
     """
 
     LaidOutTensor = LaidOutValues
@@ -71,12 +74,12 @@ class StreamingMesh(ShardOperations, mtf.MeshImpl):
         super().__init__(shape, layout)
         self.program = program
         self._register = register
-        # By local function: the function that calls it. Many layers share one.
+        # For each local function, the function that calls it. Many layers share one.
         self._calling: dict[Any, Any] = {}
 
     @property
     def devices(self) -> list[str]:
-        """One for each position."""
+        """The device of each position."""
         devices = self.program.devices
         return [devices[i * len(devices) // self.size] for i in range(self.size)]
 
@@ -100,7 +103,7 @@ class StreamingMesh(ShardOperations, mtf.MeshImpl):
                 local = fn.of(key) if isinstance(fn, VariedFunction) else fn
                 functions[signature] = _Function(local, arguments, self._calling)
             function = functions[signature]
-            # Positions that have the same of everything, such as weights, share one call.
+            # Positions whose arguments are all the same, such as weights, share one call.
             same = (signature, *(id(a) if _is_tensor(a) else a for a in function.used(arguments)))
             if same not in calls:
                 calls[same] = function.call(arguments, wholes)
@@ -129,7 +132,7 @@ class StreamingMesh(ShardOperations, mtf.MeshImpl):
         return LaidOutValues(results)
 
     def receive(self, x: Any, mesh_axis: int, source_pcoord: Sequence[int | None]) -> LaidOutValues:
-        """Each shard from one neighbour, or zeros: it is read where it lies."""
+        """Receive a shard from one neighbour, or zeros, without a copy: the neighbour's own shard is read."""
         values = self._values(x.to_laid_out_tensor())
         zeros = Zeros(values[0].shape, values[0].dtype)
         received: list[Any] = [None] * self.size
@@ -159,7 +162,7 @@ class StreamingMesh(ShardOperations, mtf.MeshImpl):
         return whole
 
     def hand_out(self, values: Sequence[Any], sizes: Sequence[Sequence[int]]) -> list[tf.Tensor]:
-        """Numbers that stand for the shards, which are read when the step is over: see `StreamingRuntime.taken`."""
+        """Return numbers that stand for the shards, which are read after the step: see `StreamingRuntime.taken`."""
         values = self._values(LaidOutValues(values))
         self.program.add(HandOut(values))
         return [
@@ -167,25 +170,25 @@ class StreamingMesh(ShardOperations, mtf.MeshImpl):
         ]
 
     def _begins(self, shape: mtf.Shape) -> list[tuple[int, ...]]:
-        """Where each position's shard begins in the whole."""
+        """Where the shard of each position begins in the whole tensor."""
         return [tuple(self.slice_begin(shape, p)) for p in range(self.size)]
 
     def _placed(
         self, parts: Mapping[tuple[int, ...], Value], shape: mtf.Shape
     ) -> list[tuple[Value, tuple[slice, ...]]]:
-        """Shards with their places in the whole."""
+        """Shards with their places in the whole tensor."""
         lengths = self.slice_shape(shape)
         return [(v, tuple(slice(b, b + n) for b, n in zip(begin, lengths, strict=True))) for begin, v in parts.items()]
 
     def _values(self, x: LaidOutValues) -> list[Value]:
-        """The shards as the program knows them."""
+        """The shards as values of the program."""
         if all(isinstance(value, Value) for value in x.tensor_list):
             return x.tensor_list
         return self.slicewise(tf.identity, x).tensor_list
 
 
 class _Wholes:
-    """The tensors of the graph that an operation takes."""
+    """The tensors of the graph that an operation reads."""
 
     def __init__(self) -> None:
         self.tensors: list[tf.Tensor] = []
@@ -203,8 +206,8 @@ class _Function:
 
     Args:
         fn: the function.
-        arguments: of one position.
-        calling: for each local function that is called from within another one, that one; a new one is added.
+        arguments: the arguments at one position.
+        calling: for each local function, the function that calls it; a new one is added.
     """
 
     def __init__(self, fn: Callable, arguments: Sequence[Any], calling: dict[Any, Any]):
@@ -215,10 +218,10 @@ class _Function:
         prepared = fn.prepared(specs)
         self._used = prepared.used
         inputs = prepared.concrete.inputs
-        # Results that are an argument as it is need no call: where order is all that matters, or a name.
+        # Results that are an unchanged argument need no call, such as those of operations that only order or name it.
         self._passed = [_passed_on(output, inputs) for output in prepared.concrete.outputs]
-        # Called from within a function it is prepared for its device as in every other runtime: results are the same
-        # to the last bit.
+        # A function that is called from another function is prepared for its device as in every other runtime, so that
+        # results are the same to the last bit.
         if prepared.concrete not in calling:
             used_specs = [specs[i] for i in self._used]
             calling[prepared.concrete] = trace(lambda *used: call(prepared.concrete, used), used_specs)
@@ -253,18 +256,18 @@ def _is_tensor(argument: Any) -> bool:
 
 
 def _passed_on(output: tf.Tensor, inputs: Sequence[tf.Tensor]) -> int | None:
-    """The number of the input that an output is, or None."""
+    """The number of the input that an output passes on unchanged, or None."""
     while output.op.type in ("Identity", "EnsureShape"):
         output = output.op.inputs[0]
     return next((i for i, t in enumerate(inputs) if t is output), None)
 
 
 class StreamingRuntime(Runtime):
-    """Positions of a mesh that share devices of one process.
+    """The runtime for positions of a mesh that share devices of one process.
 
     Args:
         device_mesh, layout: as for `Runtime`.
-        offload: where shards are kept that are not being computed: "host", or a folder.
+        offload: where to keep the shards that are not being computed: "host", or a folder.
 
     Raises:
         OffloadError: an `OSError`, if the folder cannot be written to.
@@ -278,7 +281,7 @@ class StreamingRuntime(Runtime):
         self.offload = offload
         _demand_threads()
         check_offload(offload)
-        # A program lives as long as the function that runs it.
+        # Weak references, because a program must live only as long as the function that runs it.
         self._handed_out: list[tuple[weakref.ref[Program], Value, tuple[int, ...]]] = []
         self._errors: list[BaseException] = []
 
@@ -319,13 +322,17 @@ class StreamingRuntime(Runtime):
 
 
 def _demand_threads() -> None:
-    """The executor of a step waits in one of TensorFlow's threads for the functions of its shards."""
+    """Make sure that TensorFlow has enough threads: a step waits in one of them for the functions of its shards.
+
+    Raises:
+        ValueError: if TensorFlow has started with a single thread.
+    """
     if threads_between_operations() >= _THREADS:
         return
     try:
         tf.config.threading.set_inter_op_parallelism_threads(_THREADS)
     except RuntimeError:
-        # TensorFlow has started. Two are enough for one model at a time.
+        # TensorFlow has started already. Two threads are enough for one model at a time.
         if threads_between_operations() < 2:
             raise ValueError(
                 "Shards that share devices need two of TensorFlow's threads between operations, but it was started "

@@ -1,4 +1,4 @@
-"""What keeps the processes of a job alike: the same model, the same weights, files written once."""
+"""Keep the processes of a job consistent: the same model, the same weights, and files that are written only once."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ import keras
 
 from keras_spatial.keras_private import KerasSaveable, compilation, function_arguments
 
-# Callbacks of Keras that write or send something, and change nothing in the training itself.
+# Keras's callbacks that write or send something and do not change the training itself.
 _WRITERS = (
     keras.callbacks.ModelCheckpoint,
     keras.callbacks.CSVLogger,
@@ -17,14 +17,14 @@ _WRITERS = (
     keras.callbacks.RemoteMonitor,
     keras.callbacks.ProgbarLogger,
 )
-# What processes must compile their models with alike, beside the optimizer.
+# The arguments of `compile`, besides the optimizer, that must be the same in all processes.
 _COMPARED = ("loss", "loss_weights", "metrics", "weighted_metrics", "steps_per_execution")
 
 
 def callbacks_without_files(callbacks: Any) -> Any:
-    """A process's callbacks, other than the first's: without those that write. Others see the same logs everywhere.
+    """The callbacks for processes other than the first: those that do not write. They get the same logs everywhere.
 
-    A callback of another kind that writes takes part in this by an attribute `first_process_only = True`.
+    A user's callback that writes is left out too if it has an attribute `first_process_only = True`.
     """
     if callbacks is None or isinstance(callbacks, keras.callbacks.CallbackList):
         return callbacks
@@ -33,7 +33,7 @@ def callbacks_without_files(callbacks: Any) -> Any:
 
 
 def state_of(model: keras.Model) -> list[keras.Variable]:
-    """All that training changes: weights, moving averages, random seeds, the optimizer's state; not the metrics'."""
+    """The variables that training changes, except those of metrics: weights, averages, seeds, the optimizer's state."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and not optimizer.built:
         optimizer.build(model.trainable_variables)
@@ -43,7 +43,7 @@ def state_of(model: keras.Model) -> list[keras.Variable]:
 
 
 def facts_of(model: keras.Model, variables: Sequence[keras.Variable]) -> dict[str, str]:
-    """What must be the same in all processes."""
+    """The facts about a model that must be the same in all processes."""
     mesh = model.distribution.device_mesh
     shapes = json.dumps([(list(v.shape), str(v.dtype)) for v in variables])
     operations = [f"{type(o).__name__}{_configuration(o)}" for o in getattr(model, "operations", [])]
@@ -61,13 +61,13 @@ def facts_of(model: keras.Model, variables: Sequence[keras.Variable]) -> dict[st
 
 
 def _described(value: Any) -> str:
-    """A text that is the same in all processes that were told the same."""
+    """A text that is the same in all processes with the same value."""
     return json.dumps(value, sort_keys=True, default=_plain)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, KerasSaveable):
-        # Keras leaves out of a loss's configuration what its function is called with.
+        # Keras leaves the arguments of a loss's function out of the loss's configuration.
         return {type(value).__name__: [_without_chance(value.get_config()), function_arguments(value)]}
     return getattr(value, "__qualname__", type(value).__name__)
 
@@ -80,5 +80,5 @@ def _configuration(operation: keras.Operation) -> str:
 
 
 def _without_chance(configuration: dict[str, Any]) -> dict[str, Any]:
-    """Without seeds that nobody set, which are drawn anew in every process; their state comes from the first one."""
+    """The configuration without names, seeds and initializers, which may differ: the first process's state counts."""
     return {k: v for k, v in configuration.items() if k not in ("name", "seed") and "initializer" not in k}

@@ -1,9 +1,9 @@
-"""TPUs: one program that every core runs on its own slice, with the TPU's own collectives. Not run on hardware.
+"""TPUs: one program that every core runs on its own shard, with the TPU's own collectives. Not run on hardware yet.
 
-A slice's place on the mesh is not known while the program is traced: it follows from the number of the replica that
-runs it. Margins are `CollectivePermute`s between neighbours, sums are `CrossReplicaSum`s over groups of the mesh.
-Weights, moving averages and the optimizer's state are the mirrored variables of `tf.distribute.TPUStrategy`, so that
-Keras's optimizers, metrics and checkpoints work as they do under it.
+A shard's place on the mesh is not known while the program is traced: it follows from the number of the replica that
+runs the program. Halos are `CollectivePermute`s between neighbours; all-reduces are `CrossReplicaSum`s over groups of
+the mesh. Weights, moving averages and the optimizer's state are mirrored variables of `tf.distribute.TPUStrategy`, so
+that Keras's optimizers, metrics and checkpoints work as they do under that strategy.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ from keras_spatial.runtimes.reduction import reduce_together
 
 
 class TpuMesh(ShardOperations, SimdMeshImpl):
-    """One slice of every tensor in each replica of a strategy; replica `i` is processor `i` of the mesh.
+    """A mesh with one shard of every tensor in each replica of a strategy; replica `i` is processor `i` of the mesh.
 
     Args:
-        shape: the mesh's shape.
+        shape: the shape of the mesh.
         layout: Mesh-TF layout rules.
     """
 
-    devices = ("",)  # The program places nothing: it is compiled for one core.
+    devices = ("",)  # The program names no device, because it is compiled for one core.
 
     @property
     def pnum_tensor(self) -> tf.Tensor:
@@ -45,7 +45,7 @@ class TpuMesh(ShardOperations, SimdMeshImpl):
         return tf.reshape(tf.convert_to_tensor(replica.replica_id_in_sync_group, tf.int32), [])
 
     def variants(self, mesh_axes: Sequence[int], key_of: Callable[[tuple[int, ...]], Hashable]):
-        """One value if it is the same on all cores; else all there are, and which one it is on the core at hand."""
+        """A single value if it is the same on all cores; otherwise a `Choice` of values that the core itself makes."""
         of_cores = [key_of(tuple(place[axis] for axis in mesh_axes)) for place in all_coordinates(self.shape)]
         keys = tuple(dict.fromkeys(of_cores))
         if len(keys) == 1:
@@ -61,7 +61,7 @@ class TpuMesh(ShardOperations, SimdMeshImpl):
         return super().allreduce(x, mesh_axes, reduction_fn_string) if mesh_axes else x.to_laid_out_tensor()
 
     def export_to_tf_tensor(self, x: mtf.Tensor, laid_out_x) -> tf.Tensor:
-        """The whole tensor, in every replica: for small tensors, and for outputs that were asked for."""
+        """The whole tensor, in every replica. Use it for small tensors and for what the user asked for."""
         laid_out_x = laid_out_x.to_laid_out_tensor()
         dtype = laid_out_x.one_slice.dtype
         if dtype == tf.bool:
@@ -73,14 +73,14 @@ class TpuMesh(ShardOperations, SimdMeshImpl):
 
 
 class TpuRuntime(Runtime):
-    """The cores of a TPU slice. Not run on hardware.
+    """The runtime for the cores of a TPU slice. Not run on hardware yet.
 
     Args:
         device_mesh, layout: as for `Runtime`.
-        strategy: from `tpu_strategy`.
+        strategy: the result of `tpu_strategy`.
 
     Raises:
-        ValueError: if it is no TPU strategy, or has another number of replicas than the mesh has devices.
+        ValueError: if it is not a TPU strategy, or its number of replicas is not the mesh's number of devices.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class TpuRuntime(Runtime):
         return TpuMesh(self.shape, self.layout_rules)
 
     def local_coordinates(self) -> list[dict[str, int]]:
-        """Those of all cores: one process has all of them, and each finds out its place when it runs."""
+        """The coordinates of all cores: one process feeds all of them, and each finds its place when it runs."""
         return [dict(zip(self.device_mesh.axis_names, place, strict=True)) for place in all_coordinates(self.shape)]
 
     def scope(self) -> contextlib.AbstractContextManager:
@@ -108,7 +108,7 @@ class TpuRuntime(Runtime):
     def check_optimizer(self, optimizer: Any) -> None:
         if getattr(optimizer, "_distribution_strategy", None) is not self.strategy:
             raise ValueError(
-                "The optimizer of a model on TPUs is made inside distribution.scope(), or by its name. "
+                "Make the optimizer of a model on TPUs inside distribution.scope(), or give it by its name. "
                 f"Received: {optimizer!r}"
             )
 
@@ -121,26 +121,37 @@ class TpuRuntime(Runtime):
         return on_replicas(self.strategy, step)
 
     def shared_gradients(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-        # The mesh has summed them already, and Keras sums them over the replicas once more.
+        # They are sums over the mesh already, and Keras sums them over the replicas again.
         return [None if g is None else g / self.strategy.num_replicas_in_sync for g in gradients]
 
     def check_local_blocks(self, name: str) -> None:
-        raise ValueError(f"Model '{name}' runs on TPU cores, which hand out no blocks: use predict.")
+        raise ValueError(f"Model '{name}' runs on TPU cores, which cannot return outputs as blocks: use predict.")
 
 
 def tpu_strategy(shape: str, tpu: str | None = None) -> tf.distribute.TPUStrategy:
     """Start a TPU slice and arrange its cores so that neighbours on the mesh are neighbours in the slice.
 
+    This has not been run on TPU hardware yet.
+
     Args:
-        shape: of the mesh, as for `ks.device_mesh`, as large as the slice has cores.
-        tpu: the slice's name or address, as for `tf.distribute.cluster_resolver.TPUClusterResolver`; by default the
-            one that the environment names, as on Cloud TPU virtual machines (`"local"`).
+        shape: the shape of the mesh, as for `ks.device_mesh`. It must have as many positions as the slice has cores.
+        tpu: the name or address of the slice, as for `tf.distribute.cluster_resolver.TPUClusterResolver`. By default it
+            is the one that the environment names, as on Cloud TPU virtual machines (`"local"`).
 
     Returns:
         A strategy for `ks.SpatialParallel(..., strategy=...)`.
 
     Raises:
-        ValueError: if the mesh has another number of cores than the slice; or TensorFlow's own, if there is no TPU.
+        ValueError: if the mesh and the slice differ in their number of cores; also TensorFlow's own, if there is no
+            TPU.
+
+    Example:
+
+    ```python
+    strategy = ks.tpu_strategy("rows:4, columns:2")
+    mesh = ks.device_mesh("rows:4, columns:2")
+    distribution = ks.SpatialParallel(mesh, "x:rows, y:columns", strategy=strategy)
+    ```
     """
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu)
     tf.config.experimental_connect_to_cluster(resolver)
@@ -154,18 +165,19 @@ def tpu_strategy(shape: str, tpu: str | None = None) -> tf.distribute.TPUStrateg
 
 
 def assignment(mesh: Sequence[int], topology: Sequence[int]) -> np.ndarray:
-    """Which core of a slice each processor of a mesh is.
+    """Assign a core of a slice to each processor of a mesh.
 
-    Each mesh axis takes some of the topology's axes and goes through them in a snake's order, so that processors that
-    are neighbours along it are neighbours in the slice. Where the sizes do not allow that, the whole mesh follows one
-    snake through the slice: neighbours along the last mesh axis are then neighbours in the slice.
+    Each mesh axis takes some of the topology's axes and runs through them back and forth, like a snake, so that
+    processors that are neighbours along the mesh axis are neighbours in the slice. If the sizes do not allow that, the
+    whole mesh follows one such path through the slice; then only neighbours along the last mesh axis are neighbours in
+    the slice.
 
     Args:
-        mesh: sizes of the mesh's axes.
-        topology: sizes of the slice's axes `(x, y, z, core)`.
+        mesh: the sizes of the mesh axes.
+        topology: the sizes of the slice's axes `(x, y, z, core)`.
 
     Returns:
-        int `[processors, 4]`: coordinates of the cores.
+        The coordinates of the cores, integers of shape `[processors, 4]`.
 
     Raises:
         ValueError: if the mesh and the slice differ in their number of cores.
@@ -190,7 +202,7 @@ def assignment(mesh: Sequence[int], topology: Sequence[int]) -> np.ndarray:
 
 
 def _snake(sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """All places of a grid, each a neighbour of the one before; the last axis changes fastest."""
+    """All places of a grid, each a neighbour of the previous one; the last axis changes fastest."""
     if not sizes:
         yield ()
         return
@@ -204,12 +216,12 @@ def check_strategy(strategy: Any, devices: int) -> None:
     """Check that a strategy's replicas are the mesh's devices.
 
     Raises:
-        ValueError: if it is no TPU strategy, or has another number of replicas.
+        ValueError: if it is not a TPU strategy, or has another number of replicas.
     """
     if not isinstance(strategy, tf.distribute.TPUStrategy):
         raise ValueError(
-            "strategy: expected a tf.distribute.TPUStrategy, made by ks.tpu_strategy(...). Meshes of CPUs and GPUs "
-            f"need none. Received: {strategy!r}"
+            "strategy: expected a tf.distribute.TPUStrategy, made by ks.tpu_strategy(...). Meshes of CPUs or GPUs must "
+            f"not have a strategy. Received: {strategy!r}"
         )
     if strategy.num_replicas_in_sync != devices:
         raise ValueError(
@@ -219,9 +231,10 @@ def check_strategy(strategy: Any, devices: int) -> None:
 
 
 def on_replicas(strategy: tf.distribute.Strategy, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A step as one TensorFlow function of all replicas; it gives the first one's results, which are those of all.
+    """Compile a step into one TensorFlow function that runs in all replicas and returns the results of the first one.
 
-    Of `LocalBlocks` each replica gets its own block alone; whole tensors go to all of them.
+    The results are the same in all replicas. From `LocalBlocks` each replica gets only its own block; whole tensors go
+    to all replicas.
     """
 
     def run(data: Any) -> Any:

@@ -1,10 +1,11 @@
 """CT and MR volumes as NIfTI, NRRD, MetaImage and DICOM: reading, orientation, resampling, intensities, writing.
 
-The data sets and the inference share these functions, so that a network sees at inference what it saw in training.
-Needs the `medical` extra (nibabel, python-isal, SciPy, SimpleITK), for DICOM the `dicom` extra, and no TensorFlow.
+Data sets and inference share these functions, so that a network sees at inference what it saw in training. This package
+needs the `medical` extra (nibabel, python-isal, SciPy, SimpleITK) and, for DICOM, the `dicom` extra. It does not need
+TensorFlow.
 
-Grids: a volume covers its field of view with voxels side by side. Resampling keeps the field of view and changes the
-number of voxels, so that voxel i of n covers the part [i/n, (i+1)/n] of the axis on every grid.
+A volume covers its field of view with adjacent voxels. Resampling keeps the field of view and changes the number of
+voxels, so that on every grid voxel i of n covers the part [i/n, (i+1)/n] of an axis.
 """
 
 from keras_spatial.volumes.dicom_segmentation import write_dicom_segmentation

@@ -1,4 +1,4 @@
-"""Reading a DICOM series as a volume: what the headers say is checked, then GDCM decodes slice by slice."""
+"""Read a DICOM series as a volume: the headers are checked first, then GDCM decodes one slice after another."""
 
 import math
 from collections import Counter
@@ -25,20 +25,20 @@ from keras_spatial.volumes.volume import (
     Volume,
 )
 
-# Positions have decimals of 0.001 mm at most; two closer than that are one.
+# Positions have a precision of 0.001 mm at most, so two positions closer than that are the same.
 _SAME_PLACE = 1e-3
-# Share of the distance of slices, and mm, by which distances may differ: scanners round positions to 0.01 mm.
+# By how much distances between slices may differ, as a fraction and in mm: scanners round positions to 0.01 mm.
 _UNEVEN, _ROUNDING = 0.02, 0.011
 
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """The slices of a series in their order along the normal of the images.
+    """The slices of a series, ordered along the normal of the images.
 
     Attributes:
-        slices: from the first to the last.
-        affine: float64 `[4, 4]`, from column, row and slice to mm, NIfTI's axes.
-        dtype: that holds every value: int16, int32 or float32.
+        slices: the slices, from the first to the last.
+        affine: the matrix, float64 `[4, 4]`, from column, row and slice to mm, in NIfTI's axes.
+        dtype: the dtype that can represent every value: int16, int32 or float32.
     """
 
     slices: tuple[Slice, ...]
@@ -55,7 +55,7 @@ def read_series(series: Series, limits: Limits) -> Volume:
     stack = stacked(series, limits)
     columns, rows, count = stack.shape
     try:
-        # NIfTI's order: columns closest in memory, then rows.
+        # In NIfTI's order columns are contiguous in memory, then rows follow.
         voxels = np.empty((count, rows, columns), stack.dtype)
     except MemoryError as error:
         raise UnreadableVolumeError(f"{series}: the voxels do not fit into this machine's memory: {error}") from error
@@ -63,16 +63,16 @@ def read_series(series: Series, limits: Limits) -> Volume:
         plane[:] = _pixels(series, image, stack.dtype)
     array = voxels.transpose(2, 1, 0)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise NonFiniteError(f"{series}: expected finite voxels. Received: NaN or infinite ones")
+        raise NonFiniteError(f"{series}: expected finite voxels. Received: NaN or infinite voxels")
     ordered = Series(series.folder, series.name, stack.slices)
     return Volume(array, stack.affine, nifti_header(array, stack.affine), series.folder, ordered)
 
 
 def stacked(series: Series, limits: Limits) -> Stack:
-    """Order the slices of a series, and check that they are one volume within the limits; no pixel is read.
+    """Order the slices of a series, and check that they form one volume within the limits. No pixel is read.
 
     Raises:
-        VolumeError: named by its subclass, as for `read_volume`.
+        VolumeError: one of its subclasses, as for `read_volume`.
     """
     if series.fault is not None:
         raise type(series.fault)(f"{series}: {series.fault}")
@@ -110,8 +110,8 @@ def _check_images(series: Series) -> None:
     slices = series.slices
     if not slices:
         raise SeriesError(f"{series}: expected images. Received: none")
-    _alike(series, "patient", [image.patient for image in slices], lambda value: "another one")
-    _alike(series, "frame of reference", [image.frame for image in slices], lambda value: "another one")
+    _alike(series, "patient", [image.patient for image in slices], lambda value: "a different one")
+    _alike(series, "frame of reference", [image.frame for image in slices], lambda value: "a different one")
     _alike(series, "modality", [image.modality for image in slices])
     _alike(series, "size, rows x columns,", [f"{image.rows} x {image.columns}" for image in slices])
     _alike(series, "kind of pixels", [f"{image.samples} x {image.photometric}" for image in slices])
@@ -138,7 +138,8 @@ def _check_images(series: Series) -> None:
     _alike(series, "pixel spacing in mm", [tuple(float(f"{v:.4g}") for v in image.spacing) for image in slices])
     if len(slices) < 2:
         raise DimensionError(
-            f"{series}: expected two slices or more, whose distance is that of the voxels. Received: one; a localiser?"
+            f"{series}: expected at least two slices, whose distance is that of the voxels. Received: one; is it a "
+            "localiser?"
         )
 
 
@@ -150,7 +151,7 @@ def _alike(series: Series, what: str, values: Sequence[Any], shown: Callable[[An
         raise SeriesError(
             f"{series}: its images are mixed: expected one {what} in all {len(values)}. Received: {others} with "
             f"{shown(counts[1][0])} instead of {counts[0][0] if shown is str else 'that of the others'}; one of them "
-            f"is {odd.called}. Move the images of one kind to a folder of their own"
+            f"is {odd.called}. Move the images of each kind to their own folder"
         )
 
 
@@ -162,7 +163,7 @@ def _check_repeated(series: Series, slices: Sequence[Slice], steps: np.ndarray) 
     if all(a.uid and a.uid == b.uid for a, b in pairs):
         a, b = pairs[0]
         raise SliceError(
-            f"{series}: {len(pairs)} images are there twice: {_place(a)} is {a.called} and {b.called}. Remove one"
+            f"{series}: {len(pairs)} images are duplicated: {_place(a)} is {a.called} and {b.called}. Remove one"
         )
     differing = {
         name: sorted({image.times[k] for image in slices})
@@ -173,9 +174,9 @@ def _check_repeated(series: Series, slices: Sequence[Slice], steps: np.ndarray) 
         f"{name}: {', '.join(values[:8])}{' ...' if len(values) > 8 else ''}" for name, values in differing.items()
     )
     raise DimensionError(
-        f"{series}: expected a three-dimensional series, one image at each place. Received: {len(slices)} images at "
-        f"{len(slices) - len(pairs)} places, as of a series over time (4D) or of several echoes. Move the images of "
-        f"one volume to a folder of their own. They differ by {by or 'none of the fields that tell volumes apart'}"
+        f"{series}: expected a three-dimensional series, one image at each position. Received: {len(slices)} images at "
+        f"{len(slices) - len(pairs)} positions, as in a series over time (4D) or with several echoes. Move the images "
+        f"of each volume to their own folder. They differ in {by or 'none of the fields that distinguish volumes'}"
     )
 
 
@@ -183,7 +184,7 @@ def _check_distances(series: Series, slices: Sequence[Slice], steps: np.ndarray)
     usual = float(np.median(steps))
     allowed = max(_UNEVEN * usual, _ROUNDING)
     uneven = np.flatnonzero(np.abs(steps - usual) > allowed).tolist()
-    # Each step may be right, and the sum of their errors be a slice.
+    # Each step may be within the tolerance, and the sum of their errors still amount to a slice.
     drift = np.abs(np.cumsum(steps - usual)).max(initial=0)
     if not uneven and drift <= max(usual / 2, _ROUNDING):
         return
@@ -214,15 +215,15 @@ def _check_tilt(
     bent = np.linalg.norm(aside - np.outer(share, aside[-1]), axis=1)
     if bent.max() > pixel / 2:
         raise SeriesError(
-            f"{series}: expected slices on one line. Received: {_place(slices[int(bent.argmax())])} lies "
-            f"{bent.max():.3g} mm beside it"
+            f"{series}: expected slices on a straight line. Received: {_place(slices[int(bent.argmax())])} is "
+            f"{bent.max():.3g} mm off that line"
         )
     if away[-1] > pixel / 2:
         angle = math.degrees(math.atan2(away[-1], along[-1] - along[0]))
         raise GantryTiltError(
             f"{series}: expected slices perpendicular to the line through them. Received: a gantry tilt of "
-            f"{angle:.1f} degrees, by which the last slice lies {away[-1]:.3g} mm aside. Resample it to a rectangular "
-            "grid, for instance with dcm2niix, and give the NIfTI file"
+            f"{angle:.1f} degrees, which shifts the last slice by {away[-1]:.3g} mm. Resample it to a rectangular "
+            "grid, for instance with dcm2niix, and use the NIfTI file"
         )
 
 
@@ -232,7 +233,7 @@ def _place(image: Slice) -> str:
 
 
 def _dtype(series: Series) -> np.dtype:
-    """The smallest of int16, int32 and float32 that holds all values which the headers allow."""
+    """The smallest of int16, int32 and float32 that can represent all values that the headers allow."""
     low, high = 0.0, 0.0
     for image in series.slices:
         if not (math.isfinite(image.slope) and math.isfinite(image.intercept) and image.slope):
@@ -254,7 +255,7 @@ def _dtype(series: Series) -> np.dtype:
 
 
 def _pixels(series: Series, image: Slice, dtype: np.dtype) -> np.ndarray:
-    """The values of one slice, `[rows, columns]`."""
+    """The values of one slice, an array `[rows, columns]`."""
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(image.path))
@@ -263,11 +264,11 @@ def _pixels(series: Series, image: Slice, dtype: np.dtype) -> np.ndarray:
         size, parts = reader.GetSize(), reader.GetNumberOfComponents()
         if (*size[:2], math.prod(size[2:]), parts) != (image.columns, image.rows, 1, 1):
             raise UnreadableVolumeError(
-                f"{series}: {image.called}: expected {image.rows} x {image.columns} pixels of one value. Received: an "
-                f"image of {size}, with {parts} values"
+                f"{series}: {image.called}: expected {image.rows} x {image.columns} pixels with one value each. "
+                f"Received: an image of size {size} with {parts} values per pixel"
             )
         array = sitk.GetArrayFromImage(reader.Execute()).reshape(image.rows, image.columns)
-    # GDCM's messages name the file.
+    # The cause is dropped, because GDCM's messages name the file.
     except (RuntimeError, MemoryError):
         raise UnreadableVolumeError(
             f"{series}: {image.called}: its pixels cannot be decoded; copy or download it again. Received: transfer "

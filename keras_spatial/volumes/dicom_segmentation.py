@@ -1,4 +1,4 @@
-"""Labels as a DICOM segmentation, the object in which archives and viewers hold them. Needs the `dicom` extra."""
+"""Labels as DICOM segmentations, the form in which archives and viewers keep them. It needs the `dicom` extra."""
 
 import importlib
 import re
@@ -24,14 +24,14 @@ from keras_spatial.volumes.volume import (
     VolumeError,
 )
 
-# What is copied of a source's header: what the image is and where it lies, and the UIDs that link the two.
+# The fields that are copied from a source's header: what the image is, where it lies, and the UIDs that link to it.
 _KEPT = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
     "Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
     "SpacingBetweenSlices", "ImageType", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated",
     "BitsStored", "HighBit", "PixelRepresentation", "PositionReferenceIndicator", "InstanceNumber",
 ]  # fmt: skip
-# What a segmentation has to say of its patient and study, be it nothing.
+# The fields about patient and study that a segmentation must have, even if they are empty.
 _REQUIRED = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
     "StudyTime", "ReferringPhysicianName", "PositionReferenceIndicator",
@@ -43,30 +43,32 @@ _OWN_SCHEME = "99KERASSPATIAL"
 def write_dicom_segmentation(
     path: str | Path, labels: np.ndarray, like: Volume, *, classes: Sequence[str] = ()
 ) -> Path:
-    """Write class numbers as a DICOM segmentation (binary segments) of the series that `like` was read from.
+    """Write class numbers as a DICOM segmentation (binary segments) of the series from which `like` was read.
 
-    Each class above 0 is a segment. A class whose name is a term of SNOMED CT that DICOM uses ("liver", "spleen",
-    "lesion") gets its code, others one of this package's own scheme, `99KERASSPATIAL`.
+    Each class above 0 is a segment. A class whose name is a SNOMED CT term that DICOM uses ("liver", "spleen",
+    "lesion") gets the code of that term; other classes get a code of this package's own scheme, `99KERASSPATIAL`.
 
-    The segmentation names the study, the frame of reference and the images of its series by their UIDs, without which
-    no viewer shows it on them. Nothing else of the patient is copied: the patient's ID and name are a pseudonym, dates
-    and numbers are empty. `KERAS_SPATIAL_IDENTIFIERS=keep` copies patient and study instead, as an archive needs
-    them. UIDs that the source lacks, as after some anonymisation, are made from the pseudonym.
+    The segmentation refers to the study, the frame of reference and the images of its series by their UIDs, because
+    otherwise viewers would not show it on the images. Nothing else about the patient is copied: the patient's ID and
+    name are a pseudonym, and dates and numbers are empty. With `KERAS_SPATIAL_IDENTIFIERS=keep`, patient and study are
+    copied, as an archive needs them. UIDs that are missing in the source, for example after anonymisation, are derived
+    from the pseudonym.
 
     Args:
-        path: ends in `.dcm`.
-        labels: integers 0 to 255 on the grid and in the array order of `like`.
-        like: read by `read_volume` from a DICOM series.
-        classes: names of the classes from 0, the background, on; "class N" for those without.
+        path: a path that ends in `.dcm`.
+        labels: integer class numbers from 0 to 255, on the grid and in the array order of `like`.
+        like: a volume that `read_volume` has read from a DICOM series.
+        classes: the names of the classes by number, beginning with 0, the background. Without names, classes are called
+            "class N".
 
     Returns:
         The path.
 
     Raises:
-        SeriesError: `like` was not read from a DICOM series.
-        DimensionError: the shapes differ.
-        LabelError: values other than 0 to 255, or of a class that has no name although names are given.
-        ImportError: highdicom is not installed.
+        SeriesError: if `like` was not read from a DICOM series.
+        DimensionError: if the shapes differ.
+        LabelError: if there are values other than 0 to 255, or names are given and a class has none.
+        ImportError: if highdicom is not installed.
 
     Example:
 
@@ -121,7 +123,7 @@ def write_dicom_segmentation(
 def read_dicom_segmentation(path: Path, limits: Limits) -> Volume:
     """Read the segments of a DICOM segmentation as class numbers; see `read_volume`.
 
-    It covers the slices from the first to the last that any segment lies on, as such files hold no others.
+    The volume covers the slices from the first to the last on which any segment lies; such files have no others.
     """
     highdicom = _highdicom("Reading a DICOM segmentation")
     name = f"DICOM segmentation {pseudonym(path.name)}"
@@ -141,7 +143,7 @@ def read_dicom_segmentation(path: Path, limits: Limits) -> Volume:
             array = np.asarray(found.array).transpose(2, 1, 0)
         except VolumeError:
             raise
-        # highdicom raises whatever its code runs into, and quotes the header.
+        # highdicom raises errors of many kinds, and their messages quote the header.
         except Exception as error:
             raise UnreadableVolumeError(
                 f"{name}: not a DICOM segmentation on a rectangular grid whose segments do not overlap. Received: "
@@ -169,7 +171,7 @@ def _version() -> str:
 
 
 def _sources(like: Volume, keep: bool) -> list[Any]:
-    """The headers of the slices, with what a segmentation needs of them."""
+    """The headers of the slices, with the fields that a segmentation needs."""
     assert like.series is not None
     patient = pseudonym(like.series.slices[0].patient or like.series.name)
     return [_source(image, like, patient, keep) for image in like.series.slices]

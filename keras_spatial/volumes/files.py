@@ -1,4 +1,4 @@
-"""Reading volumes to their last byte, and writing label files so that they appear only when complete."""
+"""Read NIfTI files to their last byte, and write label files so that they appear only when they are complete."""
 
 from pathlib import Path
 from typing import BinaryIO
@@ -19,12 +19,12 @@ from keras_spatial.volumes.volume import (
     VolumeError,
 )
 
-# Bytes decompressed at a time.
+# The number of bytes that are decompressed at a time.
 _CHUNK = 1 << 20
 
 
 def read_nifti(path: Path, limits: Limits, channels: int = 1) -> list[Volume]:
-    """Read the channels of a NIfTI-1 or NIfTI-2 file, every byte of it; see `keras_spatial.volumes.read_channels`."""
+    """Read the channels and every byte of a NIfTI-1 or NIfTI-2 file; see `keras_spatial.volumes.read_channels`."""
     header = read_header(path, limits, channels)
     try:
         array = _read_voxels(path, header, limits).reshape((*header.shape, channels), order="F")
@@ -41,10 +41,10 @@ def read_nifti(path: Path, limits: Limits, channels: int = 1) -> list[Volume]:
 
 
 def checked_finite(volume: Volume) -> Volume:
-    """The volume, unless it holds NaN or infinite voxels.
+    """Return the volume if all its voxels are finite.
 
     Raises:
-        NonFiniteError: naming how many.
+        NonFiniteError: if it has NaN or infinite voxels; the message says how many.
     """
     array = volume.array
     # The extremes of an array with NaN are NaN.
@@ -61,13 +61,13 @@ def _read_voxels(path: Path, header: Header, limits: Limits) -> np.ndarray:
     with opened(path) as (stream, _):
         stream.seek(header.offset)
         _fill(stream, stored.data)
-        # To the end of the stream, where gzip has its checksum.
+        # Read to the end of the stream, where gzip has its checksum.
         trailing = 0
         while count := len(stream.read(_CHUNK)):
             trailing += count
             if trailing > limits.trailing_bytes:
                 raise LimitError(
-                    f"{path}: expected at most {limits.trailing_bytes} bytes behind the voxels; is the header that of "
+                    f"{path}: expected at most {limits.trailing_bytes} bytes after the voxels; is the header that of "
                     f"another file? Received: at least {trailing}. {raise_it('trailing_bytes')}"
                 )
     return _scaled(stored.view(header.dtype), header.slope, header.inter)
@@ -84,7 +84,7 @@ def _fill(stream: BinaryIO, into: memoryview) -> None:
 
 def _scaled(array: np.ndarray, slope: float, inter: float) -> np.ndarray:
     if array.dtype.kind == "f":
-        # What float32 cannot hold becomes infinite, which the caller refuses.
+        # Values beyond float32 become infinite, which the caller refuses.
         with np.errstate(over="ignore", invalid="ignore"):
             array = array.astype(np.float32, copy=False)
     elif not array.dtype.isnative:

@@ -1,4 +1,4 @@
-"""The grid on which a data set stores its volumes, and on which its networks predict."""
+"""The grid on which a data set stores its volumes and on which its networks predict."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +15,17 @@ class Grid:
     """A cube of `resolution` voxels over the whole field of view, or voxels of `spacing` mm, or the scan's own grid.
 
     Attributes:
-        resolution: voxels along each axis, 8 to 2048.
-        spacing: edge of cubic voxels in mm, or edges along x, y and z; 0.1 to 20 mm.
+        resolution: the number of voxels along each axis, from 8 to 2048; or None.
+        spacing: the edge of cubic voxels in mm, or the edges along x, y and z, from 0.1 to 20 mm; or None.
+
+    Raises:
+        ValueError: if both are given, or one is out of range.
+
+    Example:
+
+    ```python
+    shape = ks.volumes.Grid(spacing=1.5).target(volume.array.shape, volume.spacing)
+    ```
     """
 
     resolution: int | None = None
@@ -44,18 +53,18 @@ class Grid:
 
     @property
     def edges(self) -> tuple[float, ...]:
-        """Edges of a voxel along x, y and z in mm; none where the spacing does not decide the grid."""
+        """The edges of a voxel along x, y and z in mm; empty if the spacing does not determine the grid."""
         if self.spacing is None:
             return ()
         return self.spacing if isinstance(self.spacing, tuple) else (self.spacing,) * 3
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        """Voxels along each axis, None where it differs from case to case."""
+        """The number of voxels along each axis; None if it differs from case to case."""
         return self.resolution, self.resolution, self.resolution
 
     def target(self, shape: Shape, spacing: tuple[float, float, float]) -> Shape:
-        """Voxels of a case with this shape and spacing (mm) in canonical order; the field of view stays."""
+        """The shape on this grid of a case with this shape and spacing (mm) in canonical order."""
         if self.resolution is not None:
             return self.resolution, self.resolution, self.resolution
         if self.spacing is None:
@@ -64,19 +73,20 @@ class Grid:
         return x, y, z
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The grid as a plain dict, for JSON."""
         return {"resolution": self.resolution, "spacing": list(self.edges) or None}
 
 
 def resampled_affine(affine: np.ndarray, shape: Shape, target: Shape) -> np.ndarray:
-    """The affine after resampling over the same field of view, whose voxel i covers [i/n, (i+1)/n] of the axis.
+    """The affine after resampling over the same field of view, in which voxel i covers [i/n, (i+1)/n] of an axis.
 
     Args:
-        affine: float64 `[4, 4]`, voxel index to mm, of the grid with `shape` voxels.
-        shape: voxels along x, y and z before, target: and after resampling.
+        affine: the affine before resampling, float64 `[4, 4]`, from voxel index to mm.
+        shape: the number of voxels along each axis before resampling.
+        target: the number of voxels along each axis after resampling.
 
     Returns:
-        float64 `[4, 4]`.
+        The affine after resampling, float64 `[4, 4]`.
     """
     factor = np.array(shape) / np.array(target)
     scale = affines.from_matvec(np.diag(factor), (factor - 1) / 2)

@@ -1,7 +1,7 @@
-"""The header of a NIfTI file, each field of which is checked before anything is allocated or computed from it.
+"""Headers of NIfTI files: every field is checked before anything is allocated or computed from it.
 
-nibabel mends what it can: a distance of 0 becomes 1 mm, an infinite scale none, an unknown code 0. A scan read so is
-silently another one. Here such a field is an error with its name.
+nibabel repairs fields where it can: a distance of 0 becomes 1 mm, an infinite scale is ignored, an unknown code becomes
+0. So it may silently read a different scan. Here such a field is an error that names the field.
 """
 
 import io
@@ -37,30 +37,31 @@ from keras_spatial.volumes.volume import (
 
 # Deflate cannot compress better than 1:1032, so a header that promises more than that belongs to a damaged file.
 DEFLATE_LIMIT = 1032
-# What reading a damaged file raises; igzip's stubs say that its error is an instance.
+# The errors that reading a damaged file may raise. The cast is needed because isal's stubs type its error as an
+# instance.
 DAMAGED: tuple[type[Exception], ...] = (
     OSError, EOFError, ValueError, TypeError, KeyError, OverflowError, struct.error, zlib.error,
     cast(type[Exception], isal_zlib.error), ImageFileError, HeaderDataError,
 )  # fmt: skip
 _KINDS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
-# NIfTI allows any number of extensions, of 16 bytes at least; nobody writes more than a few.
+# NIfTI allows any number of extensions of at least 16 bytes, but files have only a few.
 _EXTENSIONS = 1024
 _UNITS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}
 
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """A header that was found good, and what the voxels behind it are.
+    """A header that has passed all checks, and how the voxels after it are stored.
 
     Attributes:
-        header: nibabel's, with the file's extensions.
-        shape: voxels along x, y and z of the array; trailing axes of length 1 are dropped.
-        affine: float64 `[4, 4]`, voxel index to mm.
-        dtype: of the stored voxels, in the byte order of the file.
-        offset: bytes before the first voxel.
-        slope, inter: the stored voxels stand for `slope * voxel + inter`.
+        header: nibabel's header, with the file's extensions.
+        shape: the number of voxels along the array's axes; trailing axes of length 1 are dropped.
+        affine: the matrix, float64 `[4, 4]`, from voxel index to mm.
+        dtype: the dtype of the stored voxels, in the byte order of the file.
+        offset: the number of bytes before the first voxel.
+        slope, inter: the value of a stored voxel is `slope * voxel + inter`.
         compressed: whether the file is a gzip stream.
-        channels: images in the file, one behind the other.
+        channels: the number of images in the file, which are stored one after another.
     """
 
     header: nib.Nifti1Header
@@ -79,15 +80,15 @@ class Header:
 
 
 def read_header(path: str | Path, limits: Limits | None = None, channels: int = 1) -> Header:
-    """Read the header of a NIfTI-1 or NIfTI-2 file, and check each field that decides where and what voxels are.
+    """Read the header of a NIfTI-1 or NIfTI-2 file, and check every field that determines voxels or their positions.
 
     Args:
-        path: of a `.nii` or `.nii.gz` file.
-        limits: what is accepted; `Limits.current()` by default.
-        channels: images that the file has to hold, along its fourth axis where there are several.
+        path: the path of a `.nii` or `.nii.gz` file.
+        limits: the limits that the volume must keep; `Limits.current()` by default.
+        channels: the number of images that the file must have, along its fourth axis if there are several.
 
     Raises:
-        VolumeError: named by its subclass, as for `read_volume`.
+        VolumeError: one of its subclasses, as for `read_volume`.
     """
     path = Path(path)
     limits = limits or Limits.current()
@@ -101,7 +102,7 @@ def read_header(path: str | Path, limits: Limits | None = None, channels: int = 
         raise unreadable(path, error) from error
     shape = _checked_shape(path, fields, channels)
     dtype = _checked_type(path, header)
-    # The least specific last: a damaged header is named for what it promises, before what it says of the patient.
+    # The size is checked before scale and affine, because it is the most likely to reveal that a header is damaged.
     check_size(path, offset, shape, channels, dtype, size * (DEFLATE_LIMIT if compressed else 1), limits)
     slope, inter = _checked_scale(path, fields)
     affine = _checked_affine(path, fields, header, shape, limits)
@@ -109,7 +110,7 @@ def read_header(path: str | Path, limits: Limits | None = None, channels: int = 
 
 
 def unreadable(path: Path, error: Exception) -> UnreadableVolumeError:
-    """The error of a file that does not hold what its header promises."""
+    """The error for a file without the content that its header promises."""
     return UnreadableVolumeError(
         f"{path}: not a complete NIfTI file; copy or download it again. Received: {type(error).__name__}: {error}"
     )
@@ -127,7 +128,7 @@ def nifti_header(array: np.ndarray, affine: np.ndarray) -> nib.Nifti1Header:
 
 
 class opened:
-    """The bytes of a file, decompressed where it is a gzip stream, and whether it is."""
+    """A context manager for the bytes of a file, decompressed if it is a gzip stream, and whether it is one."""
 
     def __init__(self, path: Path):
         with path.open("rb") as file:
@@ -142,11 +143,11 @@ class opened:
 
 
 def checked_file(path: Path) -> int:
-    """Size of a regular file that can be read.
+    """The size in bytes of a regular file that can be read.
 
     Raises:
-        FileNameError: its name cannot be used.
-        UnreadableVolumeError: there is no such file, it is none, or it may not be read.
+        FileNameError: if its name cannot be used.
+        UnreadableVolumeError: if it does not exist, is not a regular file, or may not be read.
     """
     fault = fault_of_name(path)
     if fault:
@@ -169,7 +170,7 @@ def checked_file(path: Path) -> int:
 
 
 def _fields(path: Path, stream: BinaryIO, limits: Limits) -> tuple[np.void, nib.Nifti1Header, int]:
-    """The raw fields, nibabel's header with the extensions, and the place of the first voxel."""
+    """The raw fields, nibabel's header with the extensions, and the offset of the first voxel."""
     first = _exactly(stream, 4)
     kind, order = next(
         ((k, o) for size, k in _KINDS.items() for o in "<>" if first == struct.pack(f"{o}i", size)), (None, "")
@@ -198,11 +199,12 @@ def _fields(path: Path, stream: BinaryIO, limits: Limits) -> tuple[np.void, nib.
     flags, content = _exactly(stream, 4), _exactly(stream, int(offset) - start)
     if flags[0]:
         _check_extensions(path, content, order)
-        # nibabel warns of sizes that are no multiple of 16, which _check_extensions has refused.
+        # `_check_extensions` has refused sizes that are not a multiple of 16, of which nibabel would warn.
         header.extensions = kind.exts_klass.from_fileobj(
             io.BytesIO(content), len(content), byteswap=header.endianness != nib.volumeutils.native_code
         )
-    # As nibabel leaves the header of an image that it has read: what is written with it gets its own.
+    # nibabel clears these fields too when it reads an image, so that a file written with the header gets its own
+    # values.
     header["vox_offset"], header["scl_slope"], header["scl_inter"] = 0, np.nan, np.nan
     return fields, header, int(offset)
 
@@ -213,8 +215,8 @@ def _check_extensions(path: Path, content: bytes, order: str) -> None:
         (size,) = struct.unpack_from(f"{order}i", content, position)
         if size < 16 or size % 16 or position + size > len(content) or count == _EXTENSIONS:
             raise UnreadableVolumeError(
-                f"{path}: its header extensions are damaged: expected at most {_EXTENSIONS}, each of a multiple of 16 "
-                f"bytes, within {len(content)}. Received: {size} bytes at {position}, after {count} others"
+                f"{path}: its header extensions are damaged: expected at most {_EXTENSIONS}, each with a multiple of "
+                f"16 bytes, within {len(content)} bytes. Received: {size} bytes at {position}, after {count} others"
             )
         position, count = position + size, count + 1
 
@@ -243,20 +245,20 @@ def _checked_shape(path: Path, fields: np.void, channels: int) -> Shape:
 def check_size(
     path: Path, offset: int, shape: Shape, channels: int, dtype: np.dtype, most: int, limits: Limits
 ) -> None:
-    """Check that a file can hold the voxels that its header promises, and that they are not too many.
+    """Check that a file can contain the voxels that its header promises, and that there are not too many.
 
     Args:
-        path: the file, for the message.
-        offset: bytes before the first voxel.
-        shape: voxels along the axes of one channel.
-        channels: images in the file.
-        dtype: of the stored voxels.
-        most: bytes that the file can hold, decompressed.
-        limits: what is accepted.
+        path: the path of the file, for the message.
+        offset: the number of bytes before the first voxel.
+        shape: the number of voxels along the axes of one channel.
+        channels: the number of images in the file.
+        dtype: the dtype of the stored voxels.
+        most: the largest number of bytes that the file can contain after decompression.
+        limits: the limits that the volume must keep.
 
     Raises:
-        UnreadableVolumeError: the file is too short.
-        LimitError: more voxels than the limits allow.
+        UnreadableVolumeError: if the file is too short.
+        LimitError: if there are more voxels than the limits allow.
     """
     wanted = math.prod(shape) * channels * dtype.itemsize
     if offset + wanted > most:
@@ -286,7 +288,7 @@ def _checked_scale(path: Path, fields: np.void) -> tuple[float, float]:
             f"{path}: the header is damaged: expected finite scl_slope and scl_inter, which give the values of the "
             f"voxels. Received: {slope:g} and {inter:g}"
         )
-    # The standard: a slope of 0 says that the voxels are not scaled.
+    # By the standard, a slope of 0 means that the voxels are not scaled.
     return (slope, inter) if slope else (1.0, 0.0)
 
 
@@ -300,30 +302,30 @@ def _checked_affine(path: Path, fields: np.void, header: nib.Nifti1Header, shape
     distances = np.array(fields["pixdim"][1:4], np.float64)
     if not codes["sform_code"] and not (np.isfinite(distances).all() and (distances > 0).all()):
         raise SpacingError(
-            f"{path}: expected positive distances of the voxels in pixdim, for the header has no sform. "
+            f"{path}: expected positive distances of the voxels in pixdim, because the header has no sform. "
             f"Received: {distances.tolist()}"
         )
     try:
         affine = np.asarray(header.get_best_affine(), np.float64)
     except (ValueError, HeaderDataError) as error:
-        raise AffineError(f"{path}: the header's quaternion is no rotation. Received: {error}") from error
+        raise AffineError(f"{path}: the header's quaternion is not a rotation. Received: {error}") from error
     check_affine(str(path), affine, shape, limits, unit)
     return affine
 
 
 def check_affine(where: str, affine: np.ndarray, shape: Shape, limits: Limits, unit: str = "mm") -> None:
-    """Check that an affine places voxels of a size within the limits.
+    """Check that an affine is invertible, and that the sizes of voxels and volume are within the limits.
 
     Args:
-        where: the file, for the message.
-        affine: float64 `[4, 4]`.
-        shape: voxels along the array's axes.
-        limits: what is accepted.
-        unit: of lengths in the header, for the message.
+        where: the name of the file, for the message.
+        affine: the matrix, float64 `[4, 4]`, from voxel index to mm.
+        shape: the number of voxels along the array's axes.
+        limits: the limits that the volume must keep.
+        unit: the unit of lengths in the header, for the message.
 
     Raises:
-        AffineError: singular or not finite, or two axes of the array that run in one direction.
-        SpacingError: voxels or a volume beyond the limits.
+        AffineError: if it is singular or not finite, or two axes of the array run in the same direction.
+        SpacingError: if the size of the voxels or of the volume is beyond the limits.
     """
     if not np.isfinite(affine).all():
         raise AffineError(f"{where}: expected a finite, invertible affine. Received: {affine.tolist()}")
@@ -331,26 +333,26 @@ def check_affine(where: str, affine: np.ndarray, shape: Shape, limits: Limits, u
     if (spacing > 0).all() and abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-6:
         raise AffineError(f"{where}: expected a finite, invertible affine. Received: {affine.tolist()}")
     if (spacing > 0).all() and np.isnan(orientations.io_orientation(affine)).any():
-        raise AffineError(f"{where}: the affine maps two array axes to one direction. Received: {affine.tolist()}")
+        raise AffineError(f"{where}: the affine maps two array axes to the same direction. Received: {affine.tolist()}")
     _check_spacing(where, spacing, shape, unit, limits)
 
 
 def _check_spacing(where: str, spacing: np.ndarray, shape: Shape, unit: str, limits: Limits) -> None:
-    least, largest = limits.spacing
+    smallest, largest = limits.spacing
     received = f"{[float(f'{s:.4g}') for s in spacing]} mm with unit {unit!r} in the header, shape {shape}"
-    if not ((spacing >= least).all() and (spacing <= largest).all()):
+    if not ((spacing >= smallest).all() and (spacing <= largest).all()):
         raise SpacingError(
-            f"{where}: expected voxels of {least:g} to {largest:g} mm along each axis; are the lengths in another "
-            f"unit? Received: {received}. Mend the affine, or {raise_it('spacing', lower=True)}"
+            f"{where}: expected voxels of {smallest:g} to {largest:g} mm along each axis; are the lengths in another "
+            f"unit? Received: {received}. Correct the affine, or {raise_it('spacing', lower=True)}"
         )
     if (spacing * shape > limits.extent).any():
         raise SpacingError(
             f"{where}: expected a volume of at most {limits.extent:g} mm along each axis; are the lengths in another "
-            f"unit? Received: {received}. Mend the affine, or {raise_it('extent', lower=True)}"
+            f"unit? Received: {received}. Correct the affine, or {raise_it('extent', lower=True)}"
         )
 
 
 def raise_it(name: str, *, lower: bool = False) -> str:
-    """How a user raises a limit."""
+    """The sentence that tells a user how to raise a limit; `lower` begins it with a lower-case letter."""
     text = f"raise the limit if the file is right: ks.volumes.Limits({name}=...), or {VARIABLE}='{name}=...'"
     return text if lower else text[0].upper() + text[1:]

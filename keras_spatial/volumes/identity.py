@@ -1,8 +1,8 @@
-"""What stands for a patient in messages, names of files and reports.
+"""Pseudonyms in place of patients' identifiers in messages, file names and reports.
 
-DICOM files name the patient in their headers, often in the names of files and folders too, and every UID leads back to
-the patient in the archive that it came from. So a series is called by a pseudonym, the same one wherever it lies, and a
-file by its number, unless the user asks for the identifiers.
+DICOM files name the patient in their headers, and often in the names of files and folders too, and every UID leads back
+to the patient in the archive that it came from. So a series is called by a pseudonym, which does not depend on its
+folder, and a file by its number, unless the user asks for the identifiers.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ _CHOICES = {"": False, "replace": False, "keep": True}
 
 
 def pseudonym(*identifiers: str | bytes) -> str:
-    """16 hexadecimal digits that stand for identifiers: equal for equal ones, and of no use to find them.
+    """16 hexadecimal digits that stand for identifiers: the same for equal identifiers, and useless for finding them.
 
-    The HMAC-SHA256 of the identifiers under the key in `KERAS_SPATIAL_PSEUDONYM_KEY`. Without a key everybody who has a
-    list of candidates, such as an archive's, can compute which of them a pseudonym stands for.
+    They are the HMAC-SHA256 of the identifiers with the key in `KERAS_SPATIAL_PSEUDONYM_KEY`. Without a key, everybody
+    with a list of candidates, such as that of an archive, can compute which of them a pseudonym stands for.
     """
     parts = [i if isinstance(i, bytes) else i.encode("utf-8", "surrogateescape") for i in identifiers]
     message = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
@@ -31,7 +31,7 @@ def pseudonym(*identifiers: str | bytes) -> str:
 
 
 def identifiers_kept() -> bool:
-    """Whether `KERAS_SPATIAL_IDENTIFIERS` asks for UIDs and names of files in messages and names.
+    """Whether `KERAS_SPATIAL_IDENTIFIERS` asks for UIDs and file names in messages and names of results.
 
     Raises:
         ValueError: if it is neither "replace", the default, nor "keep".
@@ -43,7 +43,7 @@ def identifiers_kept() -> bool:
 
 
 def called(path: str | os.PathLike, number: int, count: int) -> str:
-    """How a DICOM file is called in a message: by its number in the order of names, or by its path if asked for."""
+    """The name of a DICOM file in messages: its number in the order of names, or its path if the user asks for it."""
     if identifiers_kept():
         return os.fspath(path)
     try:
@@ -55,7 +55,7 @@ def called(path: str | os.PathLike, number: int, count: int) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what pydicom and highdicom warn of and log from the user: it quotes what stands in headers."""
+    """Suppress the warnings and log lines of pydicom and highdicom, which quote the content of headers."""
     loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

@@ -1,8 +1,8 @@
 """Reading NRRD and MetaImage files (`.nrrd`, `.mha`).
 
-SimpleITK says what the header means. The voxels are read here, for SimpleITK checks no checksum of a compressed
-MetaImage and not that of every NRRD: a flipped bit would be a wrong voxel. Files whose voxels lie in another file are
-refused: a header could name any file of the machine.
+SimpleITK interprets the header. The voxels are read here, because SimpleITK does not verify the checksum of a
+compressed MetaImage, nor that of every NRRD file: a flipped bit would give a wrong voxel. Files whose voxels are in
+another file are refused, because a header could name any file of the machine.
 """
 
 import math
@@ -37,20 +37,20 @@ from keras_spatial.volumes.volume import (
 
 ITK_ENDINGS = (".nrrd", ".mha")
 _CHUNK = 1 << 20
-# Bytes within which the text of a header has to end.
+# The text of a header must end within this many bytes.
 _HEADER = 1 << 16
 _DTYPES = {
     sitk.sitkInt8: np.int8, sitk.sitkUInt8: np.uint8, sitk.sitkInt16: np.int16, sitk.sitkUInt16: np.uint16,
     sitk.sitkInt32: np.int32, sitk.sitkUInt32: np.uint32, sitk.sitkInt64: np.int64, sitk.sitkUInt64: np.uint64,
     sitk.sitkFloat32: np.float32, sitk.sitkFloat64: np.float64,
 }  # fmt: skip
-# zlib's window bits: with a gzip header, with a zlib header.
+# zlib's window bits for streams with a gzip header and with a zlib header.
 _GZIP, _ZLIB = 31, 15
 
 
 @dataclass(frozen=True)
 class _Encoding:
-    """Where the voxels begin in a file, how they are packed (window bits, or 0), and their byte order."""
+    """Where the voxels begin in a file, how they are compressed (zlib's window bits, or 0), and their byte order."""
 
     offset: int
     window: int
@@ -59,14 +59,14 @@ class _Encoding:
 
 @dataclass(frozen=True, eq=False)
 class ItkHeader:
-    """A header that was found good, and what the voxels behind it are.
+    """A header that has passed all checks, and how the voxels after it are stored.
 
     Attributes:
-        shape: voxels along x, y and z of the array; trailing axes of length 1 are dropped.
-        affine: float64 `[4, 4]`, voxel index to mm, x to the right and y to the front.
-        dtype: of the stored voxels, in the byte order of the file.
-        offset: bytes before the first voxel.
-        window: zlib's window bits with which the voxels are packed, or 0.
+        shape: the number of voxels along the array's axes; trailing axes of length 1 are dropped.
+        affine: the matrix, float64 `[4, 4]`, from voxel index to mm, with x to the right and y to the front.
+        dtype: the dtype of the stored voxels, in the byte order of the file.
+        offset: the number of bytes before the first voxel.
+        window: zlib's window bits with which the voxels are compressed, or 0 if they are not.
     """
 
     shape: Shape
@@ -80,12 +80,12 @@ def read_itk_header(path: Path, limits: Limits, channels: int = 1) -> ItkHeader:
     """Read the header of a `.nrrd` or `.mha` file, and check it against the limits and the size of the file.
 
     Args:
-        path: of the file.
-        limits: what is accepted.
-        channels: images that the file has to hold, along its fourth axis where there are several.
+        path: the path of the file.
+        limits: the limits that the volume must keep.
+        channels: the number of images that the file must have, along its fourth axis if there are several.
 
     Raises:
-        VolumeError: named by its subclass, as for `read_volume`.
+        VolumeError: one of its subclasses, as for `read_volume`.
     """
     size = checked_file(path)
     try:
@@ -111,7 +111,7 @@ def read_itk(path: Path, limits: Limits, channels: int = 1) -> list[Volume]:
         array = _voxels(path, header, wanted, limits).view(header.dtype)
         array = array.reshape((*header.shape, channels), order="F")
         if array.dtype.kind == "f":
-            # What float32 cannot hold becomes infinite, which is refused below.
+            # Values beyond float32 become infinite and are refused below.
             with np.errstate(over="ignore", invalid="ignore"):
                 array = array.astype(np.float32, copy=False)
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -144,7 +144,7 @@ def _geometry(path: Path, channels: int) -> tuple[Shape, np.ndarray, np.dtype]:
     if len(size) < 3 or 0 in size or rest != ((channels,) if channels > 1 else ()) or values != 1:
         expected = "a three-dimensional image" if channels == 1 else f"{channels} channels along the fourth axis"
         raise DimensionError(
-            f"{path}: expected {expected} with one value per voxel, or give each channel a file of its own. Received: "
+            f"{path}: expected {expected} with one value per voxel, or give each channel its own file. Received: "
             f"size {size}, {values} values per voxel"
         )
     kind = _DTYPES.get(reader.GetPixelID())
@@ -163,12 +163,12 @@ def _geometry(path: Path, channels: int) -> tuple[Shape, np.ndarray, np.dtype]:
 def _nrrd(path: Path, start: bytes) -> _Encoding:
     end = min((start.find(mark) + len(mark) for mark in (b"\n\n", b"\r\n\r\n") if mark in start), default=0)
     if not start.startswith(b"NRRD000") or not end:
-        raise UnreadableVolumeError(f"{path}: not a NRRD file. Received: it begins with {start[:8].hex()}")
+        raise UnreadableVolumeError(f"{path}: not an NRRD file. Received: it begins with {start[:8].hex()}")
     fields = _fields(start[:end], ":")
     if "data file" in fields or "datafile" in fields:
         raise UnreadableVolumeError(f"{path}: expected the voxels in the file itself. Received: a detached header")
     if any(fields.get(name, "0") != "0" for name in ("line skip", "lineskip", "byte skip", "byteskip")):
-        raise UnreadableVolumeError(f"{path}: expected voxels right behind the header. Received: bytes to skip")
+        raise UnreadableVolumeError(f"{path}: expected voxels directly after the header. Received: bytes to skip")
     encoding = fields.get("encoding", "").lower()
     if encoding not in ("raw", "gzip", "gz"):
         raise UnreadableVolumeError(f"{path}: expected encoding raw or gzip. Received: {encoding[:40]!r}")
@@ -183,10 +183,10 @@ def _meta_image(path: Path, start: bytes) -> _Encoding:
     fields = _fields(start[:end], "=")
     if fields.get("elementdatafile", "").upper() != "LOCAL":
         raise UnreadableVolumeError(
-            f"{path}: expected the voxels in the file itself (ElementDataFile = LOCAL). Received: the name of another"
+            f"{path}: expected the voxels in the file itself (ElementDataFile = LOCAL). Received: another file's name"
         )
     if _yes(fields, "headersize") or fields.get("headersize", "0") != "0":
-        raise UnreadableVolumeError(f"{path}: expected voxels right behind the header. Received: HeaderSize")
+        raise UnreadableVolumeError(f"{path}: expected voxels directly after the header. Received: HeaderSize")
     if not _yes(fields, "binarydata"):
         raise UnreadableVolumeError(f"{path}: expected binary voxels (BinaryData = True). Received: text")
     big = _yes(fields, "binarydatabyteordermsb") or _yes(fields, "elementbyteordermsb")
@@ -211,7 +211,7 @@ def _voxels(path: Path, header: ItkHeader, wanted: int, limits: Limits) -> np.nd
         position, trailing = position + count, trailing + len(part) - count
         if trailing > limits.trailing_bytes:
             raise LimitError(
-                f"{path}: expected at most {limits.trailing_bytes} bytes behind the voxels; is the header that of "
+                f"{path}: expected at most {limits.trailing_bytes} bytes after the voxels; is the header that of "
                 f"another file? {raise_it('trailing_bytes')}"
             )
     if position < wanted:

@@ -1,4 +1,4 @@
-"""Class numbers on grids: resampling that loses no lesion, connected components, bounding boxes."""
+"""Class numbers on grids: resampling that preserves every lesion, connected components, bounding boxes."""
 
 from collections.abc import Sequence
 
@@ -11,23 +11,30 @@ from keras_spatial.volumes.volume import DimensionError, LabelError
 
 
 def resample_labels(labels: np.ndarray, target_shape: Sequence[int], keep: Sequence[int] = (2,)) -> np.ndarray:
-    """Resample class numbers over the same field of view, losing no small lesion.
+    """Resample class numbers over the same field of view, without losing small lesions.
 
-    Each new voxel gets the class that covers most of it, as `resample_image` measures cover: volumes stay unbiased
-    and edges smooth, but a lesion smaller than half a new voxel would be outvoted everywhere. So a connected component
-    (faces touching) of a class in `keep` that has no voxel of its class left within its extent gets one: the new voxel
-    that it covers most. Every lesion survives, and none grows beyond one voxel by this rule.
+    Each new voxel gets the class that covers most of it, measured as in `resample_image`. So volumes stay unbiased and
+    edges smooth, but a lesion smaller than half a new voxel would vanish. Therefore, if a connected component (of
+    voxels whose faces touch) of a class in `keep` has no voxel of its class left within its extent, it gets the new
+    voxel that it covers most. Every lesion survives, and none grows beyond one voxel by this rule.
 
     Args:
-        labels: integers 0 to 255, `[X, Y, Z]`.
+        labels: integer class numbers from 0 to 255, `[X, Y, Z]`.
         target_shape: three positive voxel counts.
-        keep: classes whose components must survive; the default is LiTS's lesion.
+        keep: the classes whose components must survive; the default is LiTS's lesion.
 
     Returns:
-        uint8 `[*target_shape]`.
+        Class numbers, uint8 of shape `target_shape`.
 
     Raises:
-        LabelError: if `labels` holds other numbers.
+        LabelError: if `labels` has other values.
+        DimensionError: if `labels` does not have three axes, an axis is empty, or a count is not positive.
+
+    Example:
+
+    ```python
+    small = ks.volumes.resample_labels(labels, (128, 128, 64))
+    ```
     """
     labels = as_labels(labels)
     target = checked_target(labels, target_shape)
@@ -38,12 +45,12 @@ def resample_labels(labels: np.ndarray, target_shape: Sequence[int], keep: Seque
     if box is None:
         return result
     along = axes(labels.shape, target)
-    # Beyond the new voxels that touch the box there is nothing but 0.
+    # New voxels that do not touch the box are 0.
     cuts = [axis.cut(*axis.touching(part.start, part.stop)) for axis, part in zip(along, box, strict=True)]
     new = tuple(slice(*axis.touching(part.start, part.stop)) for axis, part in zip(along, box, strict=True))
     part, near = labels[tuple(old for _, old in cuts)], (cuts[0][0], cuts[1][0], cuts[2][0])
     best = np.zeros([axis.target for axis in near], np.float32)
-    # What the other classes leave is class 0's; it wins ties, being the lowest.
+    # The part of a voxel that no other class covers belongs to class 0, which wins ties as the lowest class.
     left = np.full(best.shape, 1 / scale(near), np.float32)
     for value in range(1, int(part.max()) + 1):
         mask = part == value
@@ -60,15 +67,25 @@ def resample_labels(labels: np.ndarray, target_shape: Sequence[int], keep: Seque
 def labels_from_probabilities(probabilities: np.ndarray, target_shape: Sequence[int]) -> np.ndarray:
     """The most probable class of each voxel of a finer or coarser grid over the same field of view.
 
-    Probabilities are resampled, not labels, so that class borders follow the network's certainty below its own voxel
-    size. One class is held at the target's size at a time.
+    Probabilities are resampled and not labels, so that class borders are more precise than the network's own voxels.
+    Only one class at a time is held in memory at the target's size.
 
     Args:
-        probabilities: `[X, Y, Z, classes]`, classes at most 256; scores of any monotone kind do.
+        probabilities: class probabilities `[X, Y, Z, classes]` for at most 256 classes; other scores that grow with the
+            probability work too.
         target_shape: three positive voxel counts.
 
     Returns:
-        uint8 class numbers `[*target_shape]`; the lower class wins a tie.
+        Class numbers, uint8 of shape `target_shape`; the lower class wins a tie.
+
+    Raises:
+        DimensionError: if a shape is invalid.
+
+    Example:
+
+    ```python
+    labels = ks.volumes.labels_from_probabilities(probabilities, volume.array.shape)
+    ```
     """
     if probabilities.ndim != 4 or not 1 <= probabilities.shape[3] <= 256:
         raise DimensionError(f"probabilities: expected [X, Y, Z, classes]. Received: shape {probabilities.shape}")
@@ -106,13 +123,13 @@ def as_labels(array: np.ndarray) -> np.ndarray:
 
 
 def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Number the connected components (faces touching, 6 neighbours in 3D) of a mask, as LiTS does.
+    """Number the connected components of a mask as LiTS does: voxels are connected if their faces touch.
 
     Args:
-        mask: bool `[X, Y, Z]`.
+        mask: a mask, bool `[X, Y, Z]`.
 
     Returns:
-        uint32 `[X, Y, Z]` with 0 outside and 1 to n inside, and n.
+        A uint32 array `[X, Y, Z]` with 0 outside the mask and 1 to n inside, and the number n.
     """
     image = sitk.GetImageFromArray(np.ascontiguousarray(mask, np.uint8))
     numbered = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, False))
@@ -120,8 +137,8 @@ def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
-    """The smallest box around what is above 0, or None where there is nothing."""
-    # Along the axis of the largest stride first, which reads memory in its order.
+    """The smallest box around the elements above 0, as one slice for each axis; None if there are no such elements."""
+    # The axis with the largest stride comes first, so that memory is read in order.
     found: list[slice] = [slice(None)] * mask.ndim
     for axis in sorted(range(mask.ndim), key=lambda a: -abs(mask.strides[a])):
         part = mask[tuple(found)]
@@ -141,7 +158,7 @@ def _restore_components(
         return
     box = tuple(slice(b.start + i.start, b.start + i.stop) for b, i in zip(box, inner, strict=True))
     numbered, _ = components(labels[box] == value)
-    # New voxel of each old voxel's centre.
+    # The new voxel that contains the centre of each old voxel.
     centres = [((2 * np.arange(n) + 1) * m) // (2 * n) for n, m in zip(labels.shape, result.shape, strict=True)]
     for number, extent in enumerate(ndimage.find_objects(numbered.astype(np.int32, copy=False)), 1):
         component = numbered[extent] == number
@@ -152,11 +169,11 @@ def _restore_components(
 
 
 def _most_covered(component: np.ndarray, places: list[slice], along: tuple[Axis, Axis, Axis]) -> tuple[int, ...]:
-    """The new voxel that a component, which lies at `places` of the old grid, covers most."""
+    """The new voxel that a component at `places` of the old grid covers most."""
     ranges = [axis.touching(place.start, place.stop) for axis, place in zip(along, places, strict=True)]
     cuts = [axis.cut(*new) for axis, new in zip(along, ranges, strict=True)]
-    # The new voxels take old ones beside the component as well.
-    margins = [(place.start - old.start, old.stop - place.stop) for (_, old), place in zip(cuts, places, strict=True)]
-    cover = sums(np.pad(component, margins), (cuts[0][0], cuts[1][0], cuts[2][0]))
+    # The new voxels also read old voxels outside the component.
+    padding = [(place.start - old.start, old.stop - place.stop) for (_, old), place in zip(cuts, places, strict=True)]
+    cover = sums(np.pad(component, padding), (cuts[0][0], cuts[1][0], cuts[2][0]))
     place = np.unravel_index(int(cover.argmax()), cover.shape)
     return tuple(int(p) + first for p, (first, _) in zip(place, ranges, strict=True))

@@ -1,4 +1,4 @@
-"""What a reader of volumes accepts before it allocates anything, and how to raise it."""
+"""The limits that a reader of volumes checks before it allocates memory, and how to raise them."""
 
 import os
 from dataclasses import dataclass, fields, replace
@@ -9,20 +9,23 @@ VARIABLE = "KERAS_SPATIAL_LIMITS"
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds that a volume has to keep, checked before memory is allocated for it.
+    """Limits that a volume must keep. They are checked before memory is allocated for the volume.
 
     The defaults admit every scan of a human body with any scanner. They refuse files that ask for terabytes because a
-    header is damaged or its lengths are micrometres, and compressed files made to fill a machine's memory. Readers take
-    the limits as an argument; without one they take `Limits.current()`.
+    header is damaged or its lengths are in micrometres, and compressed files that are made to fill a machine's memory.
+    Readers take the limits as an argument; without it they use `Limits.current()`.
 
     Attributes:
-        voxels: most voxels of a file, by default those of 1024 x 1024 x 1024.
-        grid_voxels: most voxels of a grid that a volume is resampled to because of its spacing.
-        spacing: least and largest edge of a voxel, in mm.
-        extent: largest length of a volume along an axis, in mm.
-        extension_bytes: most bytes between a NIfTI header and the voxels.
-        trailing_bytes: most bytes behind the voxels.
-        hounsfield: refuse a CT whose values cannot be told to be Hounsfield units, see `check_hounsfield`.
+        voxels: the largest number of voxels of a file; by default that of 1024 x 1024 x 1024.
+        grid_voxels: the largest number of voxels of a grid to which a volume is resampled because of its spacing.
+        spacing: the smallest and the largest edge of a voxel, in mm.
+        extent: the largest length of a volume along an axis, in mm.
+        extension_bytes: the largest number of bytes between a NIfTI header and the voxels.
+        trailing_bytes: the largest number of bytes after the voxels.
+        hounsfield: whether to refuse a CT whose values are not recognisably Hounsfield units; see `check_hounsfield`.
+
+    Raises:
+        ValueError: if a limit is not a number of its kind.
 
     Example:
 
@@ -44,9 +47,11 @@ class Limits:
         for name in ("voxels", "grid_voxels", "extension_bytes", "trailing_bytes"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise ValueError(f"limits: {name}: expected an integer from 0. Received: {value!r}")
+                raise ValueError(f"limits: {name}: expected a non-negative integer. Received: {value!r}")
         if len(self.spacing) != 2 or not 0 < self.spacing[0] <= self.spacing[1]:
-            raise ValueError(f"limits: spacing: expected a least and a largest edge in mm. Received: {self.spacing!r}")
+            raise ValueError(
+                f"limits: spacing: expected a smallest and a largest edge in mm. Received: {self.spacing!r}"
+            )
         if not self.extent > 0:
             raise ValueError(f"limits: extent: expected a length in mm. Received: {self.extent!r}")
 
@@ -54,20 +59,20 @@ class Limits:
     def current(cls) -> Self:
         """The limits that the environment variable `KERAS_SPATIAL_LIMITS` sets, or the defaults.
 
-        It holds `name=value` pairs with semicolons between them: `voxels=4e9; spacing=0.0001:1; hounsfield=no`. A
-        variable reaches every process of a run, and every step of a pipeline on one machine.
+        The variable has `name=value` pairs separated by semicolons, such as `voxels=4e9; spacing=0.0001:1;
+        hounsfield=no`. It applies to every process of a run, and to every step of a pipeline on one machine.
 
         Raises:
-            ValueError: if it names no limit, or a value is no number.
+            ValueError: if a name is not that of a limit, or a value is not a number.
         """
         return cls.parse(os.environ.get(VARIABLE, ""))
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Limits from `name=value; name=value`; what is not named keeps its default.
+        """Parse limits from text such as `name=value; name=value`. Limits that are not named keep their defaults.
 
         Raises:
-            ValueError: as `current`.
+            ValueError: if a name is not that of a limit, or a value is not a number.
         """
         known = {field.name: field.default for field in fields(cls)}
         values: dict[str, Any] = {}
@@ -88,8 +93,8 @@ def _value(text: str, like: Any) -> Any:
     if isinstance(like, bool):
         return {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}[text.lower()]
     if isinstance(like, tuple):
-        least, largest = (float(part) for part in text.split(":"))
-        return least, largest
+        smallest, largest = (float(part) for part in text.split(":"))
+        return smallest, largest
     return int(float(text)) if isinstance(like, int) else float(text)
 
 

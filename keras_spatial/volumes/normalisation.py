@@ -1,4 +1,4 @@
-"""From a scanner's intensities to a network's input, by modality."""
+"""Normalisation of a scanner's intensities to a network's input, by modality."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,7 +8,20 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Window:
-    """`clip((value - low) / (high - low), 0, 1)`, for a CT in Hounsfield units: one organ's window for all scans."""
+    """`clip((value - low) / (high - low), 0, 1)`: the same window for all scans, for CT in Hounsfield units.
+
+    Attributes:
+        low, high: the lower and the upper end of the window, in the unit of the intensities.
+
+    Raises:
+        ValueError: if `low` is not below `high`.
+
+    Example:
+
+    ```python
+    image = ks.volumes.Window(-160, 240)(volume.array)
+    ```
+    """
 
     low: float = -512.0
     high: float = 512.0
@@ -18,7 +31,7 @@ class Window:
             raise ValueError(f"Window: expected low below high. Received: low={self.low}, high={self.high}")
 
     def __call__(self, array: np.ndarray) -> np.ndarray:
-        """float32 of the array's shape, 0 to 1."""
+        """The normalised array, float32 from 0 to 1."""
         result = np.asarray(array, np.float32) * np.float32(1 / (self.high - self.low))
         result += np.float32(-self.low / (self.high - self.low))
         return np.clip(result, 0, 1, out=result)
@@ -28,8 +41,21 @@ class Window:
 class Percentiles:
     """`(clip(value, low, high) - mean) / deviation`, nnU-Net's normalisation of CT.
 
-    The four numbers are those of the labelled voxels of all training cases: `low` and `high` the 0.5th and the 99.5th
-    percentile (Isensee et al., "nnU-Net", Nature Methods 18, 2021, supplementary note 2).
+    The four numbers are statistics of the labelled voxels of all training cases (Isensee et al., "nnU-Net", Nature
+    Methods 18, 2021, supplementary note 2).
+
+    Attributes:
+        low, high: the 0.5th and the 99.5th percentile.
+        mean, deviation: the mean and the standard deviation.
+
+    Raises:
+        ValueError: if `low` is not below `high`, or `deviation` is not positive.
+
+    Example:
+
+    ```python
+    image = ks.volumes.Percentiles(low=-17, high=201, mean=99, deviation=39)(volume.array)
+    ```
     """
 
     low: float
@@ -42,7 +68,7 @@ class Percentiles:
             raise ValueError(f"Percentiles: expected low below high and a positive deviation. Received: {self}")
 
     def __call__(self, array: np.ndarray) -> np.ndarray:
-        """float32 of the array's shape."""
+        """The normalised array, float32."""
         result = np.clip(np.asarray(array, np.float32), np.float32(self.low), np.float32(self.high))
         result -= np.float32(self.mean)
         result *= np.float32(1 / self.deviation)
@@ -51,17 +77,23 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class ZScore:
-    """`(value - mean) / deviation` of each volume by itself, for modalities without a scale, such as MR.
+    """`(value - mean) / deviation` with each volume's own statistics, for modalities without a scale, such as MR.
 
     Attributes:
-        nonzero: take mean and deviation of the voxels that are not 0, and leave those at 0: for scans whose
-            surroundings were cut away, as skull-stripped ones.
+        nonzero: whether to use only the voxels that are not 0 for mean and deviation, and leave the others at 0, for
+            scans whose surroundings were removed, such as skull-stripped ones.
+
+    Example:
+
+    ```python
+    image = ks.volumes.ZScore()(volume.array)
+    ```
     """
 
     nonzero: bool = False
 
     def __call__(self, array: np.ndarray) -> np.ndarray:
-        """float32 of the array's shape; a volume of one value becomes 0."""
+        """The normalised array, float32; a volume with a single value becomes 0."""
         result = np.asarray(array, np.float32)
         inside = result != 0 if self.nonzero else np.ones(result.shape, bool)
         known = result[inside].astype(np.float64)
@@ -75,20 +107,20 @@ KINDS: dict[str, type[Normalisation]] = {"window": Window, "percentiles": Percen
 
 
 def to_json(normalisation: Normalisation) -> dict[str, Any]:
-    """A normalisation as a dictionary of its kind and its numbers."""
+    """A normalisation as a dictionary with its kind and its numbers; `from_json` reads it."""
     kind = next(name for name, known in KINDS.items() if type(normalisation) is known)
     return {"kind": kind, **asdict(normalisation)}
 
 
 def from_json(value: Any) -> Normalisation:
-    """The normalisation that `to_json` wrote.
+    """The normalisation of a dictionary that `to_json` made.
 
     Raises:
-        ValueError: if it names no kind, or its numbers are not those of the kind.
+        ValueError: if its kind is unknown, or its numbers are not those of the kind.
     """
     kind = KINDS.get(str(value.get("kind"))) if isinstance(value, dict) else None
     if kind is None:
-        raise ValueError(f"normalisation: expected a kind of {list(KINDS)}. Received: {value!r:.200}")
+        raise ValueError(f"normalisation: expected one of the kinds {list(KINDS)}. Received: {value!r:.200}")
     try:
         return kind(**{name: number for name, number in value.items() if name != "kind"})
     except TypeError as error:

@@ -1,4 +1,4 @@
-"""Reading a volume, whatever holds it: NIfTI, NRRD, MetaImage, or a DICOM series."""
+"""Read a volume from any supported format: NIfTI, NRRD, MetaImage or DICOM."""
 
 from pathlib import Path
 
@@ -18,49 +18,68 @@ def read_volume(path: str | Path | Series, limits: Limits | None = None) -> Volu
     """Read a three-dimensional volume: a NIfTI, NRRD or MetaImage file, or the folder of a DICOM series.
 
     Every field of a header is checked against the limits before memory is allocated for it. Trailing axes of length 1,
-    which some LiTS files have, are dropped. A compressed file is read to its checksum: a flipped bit is an error and
-    never a wrong voxel.
+    which some LiTS files have, are dropped. A compressed file is read to its checksum, so that a flipped bit is an
+    error and never a wrong voxel.
 
-    The slices of a DICOM series are put in order by their positions; orientation, spacing and values (Hounsfield units
-    of a CT) are those of the headers. What is no volume on a rectangular grid is refused by name. Messages call the
-    series by a pseudonym, see `Series`. It needs the `dicom` extra.
+    The slices of a DICOM series are ordered by their positions; orientation, spacing and values (Hounsfield units of a
+    CT) are those of the headers. Series that are not a volume on a rectangular grid are refused, each with its own
+    error. Messages call the series by a pseudonym; see `Series`. DICOM needs the `dicom` extra.
 
     Args:
         path: a `.nii`, `.nii.gz`, `.nrrd` or `.mha` file, a folder with the files of one DICOM series, one of the
-            series that `find_series` gives, or a DICOM segmentation.
-        limits: what is accepted; `Limits.current()` by default.
+            series that `find_series` returns, or a DICOM segmentation.
+        limits: the limits that the volume must keep; `Limits.current()` by default.
+
+    Returns:
+        The volume, in the array order of the file.
 
     Raises:
-        UnreadableVolumeError: missing, truncated, damaged, or of no format that can be read.
-        FileNameError: the name is too long or not UTF-8.
-        LimitError: more voxels, extensions or trailing bytes than the limits allow.
-        DimensionError: not three-dimensional; for DICOM: several images at one place (4D), several frames in a file.
-        AffineError: singular or non-finite affine, or units other than millimetres.
-        SpacingError: an AffineError: voxels of no size, or of a size that no scanner has.
-        ScaleError: NaN or infinite scale of the values.
-        NonFiniteError: NaN or infinite voxels.
-        SeriesError: no DICOM series or several in the folder, or images that do not belong together.
-        SliceError: a SeriesError: slices are missing, twice there, or at differing distances.
-        GantryTiltError: a SeriesError: slices askew to the line through them.
-        ImportError: the path is DICOM, and pydicom is not installed.
+        UnreadableVolumeError: if the file is missing, truncated or damaged, or its format cannot be read.
+        FileNameError: if the name is too long or not UTF-8.
+        LimitError: if there are more voxels, extensions or trailing bytes than the limits allow.
+        DimensionError: if the image is not three-dimensional; for DICOM also if there are several images at the same
+            position (4D) or several frames in a file.
+        AffineError: if the affine is singular or not finite, or its unit is not millimetres.
+        SpacingError: an AffineError, if the size of the voxels is 0 or one that no scanner has.
+        ScaleError: if the scale of the values is NaN or infinite.
+        NonFiniteError: if there are NaN or infinite voxels.
+        SeriesError: if the folder has no DICOM series or several, or its images do not belong together.
+        SliceError: a SeriesError, if slices are missing or duplicated, or their distances differ.
+        GantryTiltError: a SeriesError, if slices are not perpendicular to the line through them.
+        ImportError: if the path is DICOM, and pydicom is not installed.
+
+    Example:
+
+    ```python
+    volume = ks.volumes.read_volume("case.nii.gz")
+    print(volume.array.shape, volume.spacing, volume.orientation)
+    ```
     """
     return read_channels(path, 1, limits)[0]
 
 
 def read_channels(path: str | Path | Series, channels: int, limits: Limits | None = None) -> list[Volume]:
-    """Read the channels of one file: the images along its fourth axis, as the Medical Segmentation Decathlon stores
-    several MR sequences.
+    """Read the channels of one file: the images along its fourth axis.
+
+    The Medical Segmentation Decathlon stores several MR sequences so.
 
     Args:
-        path: as for `read_volume`; a DICOM series holds one channel.
-        channels: how many it has to hold.
-        limits: what is accepted; `Limits.current()` by default. The limit of voxels is for all channels together.
+        path: as for `read_volume`; a DICOM series has one channel.
+        channels: the number of channels that the file must have.
+        limits: the limits that the volumes must keep; `Limits.current()` by default. The limit of voxels applies to all
+            channels together.
 
     Returns:
-        One volume a channel, in the order of the file.
+        One volume for each channel, in the order of the file.
 
     Raises:
-        VolumeError: named by its subclass, as for `read_volume`; DimensionError for another number of channels.
+        VolumeError: one of its subclasses, as for `read_volume`; a DimensionError if the number of channels differs.
+
+    Example:
+
+    ```python
+    t2, adc = ks.volumes.read_channels("prostate_00.nii.gz", 2)
+    ```
     """
     limits = limits or Limits.current()
     if isinstance(path, Series):
@@ -78,21 +97,24 @@ def read_channels(path: str | Path | Series, channels: int, limits: Limits | Non
         if is_segmentation(path):
             return _only(read_dicom_segmentation(path, limits), channels)
         raise SeriesError(
-            "DICOM file: expected a volume. Received: one file of a series. Give the folder that holds the series"
+            "DICOM file: expected a volume. Received: one file of a series. Give the folder of the series instead"
         )
     return read_nifti(path, limits, channels)
 
 
 def read_grid(path: str | Path, channels: int = 1, limits: Limits | None = None) -> tuple[Shape, np.ndarray]:
-    """Shape and affine (float64 `[4, 4]`, voxel index to mm) of a NIfTI, NRRD or MetaImage file, by its header alone.
+    """Read only the header of a NIfTI, NRRD or MetaImage file, and return its shape and affine.
 
     Args:
-        path: of the file.
-        channels: how many it has to hold.
-        limits: what is accepted; `Limits.current()` by default.
+        path: the path of the file.
+        channels: the number of channels that the file must have.
+        limits: the limits that the volume must keep; `Limits.current()` by default.
+
+    Returns:
+        The shape in voxels, and the affine, float64 `[4, 4]`, from voxel index to mm.
 
     Raises:
-        VolumeError: named by its subclass, as far as the header tells.
+        VolumeError: one of its subclasses, for faults that the header reveals.
     """
     path = Path(path)
     limits = limits or Limits.current()
@@ -103,7 +125,7 @@ def read_grid(path: str | Path, channels: int = 1, limits: Limits | None = None)
 def _only(volume: Volume, channels: int) -> list[Volume]:
     if channels != 1:
         raise DimensionError(
-            f"{volume.name}: expected {channels} channels. Received: one DICOM object, which holds one channel. Give "
-            "the series of each channel"
+            f"{volume.name}: expected {channels} channels. Received: one DICOM object, which has one channel. Give the "
+            "series of each channel"
         )
     return [volume]

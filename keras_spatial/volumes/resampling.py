@@ -1,7 +1,7 @@
-"""Resampling over the same field of view: area means where voxels get larger, linear interpolation where smaller.
+"""Resampling over the same field of view: area means if voxels get larger, linear interpolation if they get smaller.
 
-A volume is worked through plane by plane in the order in which it lies in memory, each plane while it is in the
-processor's cache. So the source is read once, whatever its orientation, and never copied.
+A volume is processed plane by plane in the order in which it lies in memory, each plane while it is in the processor's
+cache. So the source is read only once, whatever its orientation, and never copied.
 """
 
 import os
@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_spatial.volumes.volume import DimensionError, Shape
 
-# NumPy gives up Python's lock while it works on a plane; with more threads than this, memory is the limit.
+# NumPy releases Python's lock while it works on a plane; with more threads than this, memory bandwidth is the limit.
 _THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -24,9 +24,11 @@ class Axis:
     New voxel i is `scale * sum over t of weight[t, i] * old[index[t, i]]`.
 
     Attributes:
-        index: intp `[taps, target]`, not decreasing along the target. weight: float32 of the same shape.
-        scale: what is left to multiply with.
-        factor: where each new voxel is the mean of this many whole old ones, so that integers can be summed; else 0.
+        index: the indices of old voxels, intp `[taps, target]`, which do not decrease along the target.
+        weight: their weights, float32 of the same shape.
+        scale: the factor of the weighted sum.
+        factor: if each new voxel is the mean of a number of whole old ones, this number, so that integers can be
+            summed; otherwise 0.
     """
 
     index: np.ndarray
@@ -36,7 +38,7 @@ class Axis:
 
     @classmethod
     def between(cls, source: int, target: int) -> "Axis":
-        """From `source` to `target` voxels over the same length."""
+        """The axis from `source` to `target` voxels over the same length."""
         if target > source:
             centre = np.clip((np.arange(target) + 0.5) * (source / target) - 0.5, 0, source - 1)
             left = np.minimum(centre.astype(np.intp), max(source - 2, 0))
@@ -44,7 +46,7 @@ class Axis:
             index = np.stack([left, np.minimum(left + 1, source - 1)])
             return cls(index, np.stack([1 - share, share]).astype(np.float32), 1.0, 0)
         factor = 0 if source % target else source // target
-        # Exact fractions: voxel i covers from i source / target to (i + 1) source / target old voxels.
+        # In exact fractions, new voxel i covers the old voxels from i source / target to (i + 1) source / target.
         start = np.arange(target) * source
         first = start // target
         taps = int((-(-(start + source) // target) - first).max())
@@ -58,13 +60,13 @@ class Axis:
         return self.index.shape[1]
 
     def cut(self, first: int, last: int) -> tuple["Axis", slice]:
-        """The part that gives the new voxels from `first` to before `last`, and the old voxels that it takes."""
+        """The part for the new voxels from `first` to before `last`, and the range of old voxels that it reads."""
         index = self.index[:, first:last]
         start, stop = int(index.min()), int(index.max()) + 1
         return Axis(index - start, self.weight[:, first:last], self.scale, self.factor), slice(start, stop)
 
     def touching(self, start: int, stop: int) -> tuple[int, int]:
-        """The first new voxel that takes from the old ones from `start` to before `stop`, and the one behind."""
+        """The first new voxel that reads old voxels from `start` to before `stop`, and the one after the last."""
         hit = np.flatnonzero(((self.index >= start) & (self.index < stop) & (self.weight > 0)).any(axis=0))
         return int(hit[0]), int(hit[-1]) + 1
 
@@ -72,15 +74,24 @@ class Axis:
 def resample_image(array: np.ndarray, target_shape: Sequence[int]) -> np.ndarray:
     """Resample an image over the same field of view.
 
-    Along an axis that gets fewer voxels, a new voxel is the mean over the part of the volume it covers (no aliasing);
-    along an axis that gets more, it is interpolated linearly between voxel centres.
+    Along an axis that gets fewer voxels, a new voxel is the mean over the part of the volume that it covers, which
+    avoids aliasing; along an axis that gets more voxels, it is interpolated linearly between voxel centres.
 
     Args:
-        array: `[X, Y, Z]`, any real type, in any memory order.
+        array: an image `[X, Y, Z]` of any real dtype, in any memory order.
         target_shape: three positive voxel counts.
 
     Returns:
-        float32 `[*target_shape]`, in the memory order of `array`.
+        A float32 array of shape `target_shape`, in the memory order of `array`.
+
+    Raises:
+        DimensionError: if the array does not have three axes, an axis is empty, or a count is not positive.
+
+    Example:
+
+    ```python
+    half = ks.volumes.resample_image(volume.array, [n // 2 for n in volume.array.shape])
+    ```
     """
     target = checked_target(array, target_shape)
     if target == array.shape:
@@ -98,7 +109,11 @@ def axes(source: Sequence[int], target: Sequence[int]) -> tuple[Axis, Axis, Axis
 
 
 def checked_target(array: np.ndarray, shape: Sequence[int]) -> Shape:
-    """The target as integers, or DimensionError where it or the array is no three-dimensional grid."""
+    """The target shape as integers.
+
+    Raises:
+        DimensionError: if it or the array is not a three-dimensional grid.
+    """
     sizes = tuple(int(n) for n in shape)
     if array.ndim != 3 or 0 in array.shape:
         raise DimensionError(f"resampling: expected an array [X, Y, Z] without empty axes. Received: {array.shape}")
@@ -108,12 +123,12 @@ def checked_target(array: np.ndarray, shape: Sequence[int]) -> Shape:
 
 
 def scale(along: tuple[Axis, Axis, Axis]) -> float:
-    """What the `sums` have to be multiplied with; its inverse is the sum over ones."""
+    """The factor by which `sums` must be multiplied. Its inverse is the sum over an array of ones."""
     return along[0].scale * along[1].scale * along[2].scale
 
 
 def sums(array: np.ndarray, along: tuple[Axis, Axis, Axis]) -> np.ndarray:
-    """Resample `[X, Y, Z]` along its axes but for the scale: float32, and exact where whole voxels add up."""
+    """Resample an array `[X, Y, Z]` along its axes without the scale; float32, and exact if whole voxels are summed."""
     order = sorted(range(3), key=lambda axis: -abs(array.strides[axis]))
     ordered = array.transpose(order)
     forward = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in ordered.strides)
@@ -131,7 +146,7 @@ def _turned(axis: Axis, step: int | None) -> Axis:
 
 
 def _planes(array: np.ndarray, outer: Axis, rows: Axis, columns: Axis) -> np.ndarray:
-    """Resample an array whose last axis lies closest in memory."""
+    """Resample an array whose last axis is contiguous in memory."""
     result = np.empty((outer.target, rows.target, columns.target), np.float32)
     kind = _exact_sums(array, rows, columns)
 
@@ -164,7 +179,7 @@ def _plane(plane: np.ndarray, rows: Axis, columns: Axis) -> np.ndarray:
     plane = _rows(plane, rows)
     if columns.factor:
         return _total(plane.reshape(rows.target, columns.target, columns.factor))
-    # Taking rows is copying contiguous memory, taking columns is not; so the plane is turned and turned back.
+    # Selecting rows copies contiguous memory, selecting columns does not, so the plane is transposed and back.
     return np.ascontiguousarray(_rows(np.ascontiguousarray(plane.T), columns).T)
 
 
@@ -178,7 +193,7 @@ def _rows(plane: np.ndarray, axis: Axis) -> np.ndarray:
 
 
 def _total(groups: np.ndarray) -> np.ndarray:
-    """The sum over the last, short axis; NumPy's own sum would walk it once for every voxel."""
+    """The sum over the last axis, which is short; NumPy's own sum would loop over that axis for every voxel."""
     if groups.shape[-1] == 1:
         return groups[..., 0]
     total = groups[..., 0] + groups[..., 1]
@@ -188,7 +203,7 @@ def _total(groups: np.ndarray) -> np.ndarray:
 
 
 def _exact_sums(array: np.ndarray, rows: Axis, columns: Axis) -> type[np.generic]:
-    """int16 where no sum within a plane leaves its range, which is twice as fast, else float32."""
+    """int16 if no sum within a plane leaves its range, because that is twice as fast; otherwise float32."""
     if array.dtype.kind not in "biu":
         return np.float32
     largest = 1 if array.dtype.kind == "b" else max(abs(int(array.min())), abs(int(array.max())))

@@ -1,6 +1,7 @@
-"""Which DICOM series lie in a folder: headers alone, of which nothing that names a patient leaves this package.
+"""Find the DICOM series in a folder by their headers. Nothing that identifies a patient leaves this package.
 
-pydicom reads the headers, so that what is too large or does not belong together is known before a pixel is decoded.
+pydicom reads the headers, so that files that are too large or do not belong together are known before any pixel is
+decoded.
 """
 
 import importlib
@@ -25,7 +26,7 @@ from keras_spatial.volumes.volume import (
 )
 
 _PREAMBLE, _MAGIC = 128, b"DICM"
-# A file with one of these endings that holds no DICOM is damaged; one with another ending is something else.
+# A file with one of these endings that is not DICOM is damaged; with any other ending it is something else.
 _ENDINGS = (".dcm", ".dicom", ".ima")
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
@@ -36,7 +37,7 @@ _TAGS = [
     "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "TemporalPositionIdentifier", "AcquisitionNumber",
     "EchoNumbers", "EchoTime", "DiffusionBValue", "TriggerTime",
 ]  # fmt: skip
-# By what images at one place of the patient differ, in a series of several volumes.
+# The fields in which images at the same position differ if a series has several volumes.
 TIMES = (
     "TemporalPositionIdentifier", "AcquisitionNumber", "EchoNumbers", "EchoTime", "DiffusionBValue", "TriggerTime"
 )  # fmt: skip
@@ -44,22 +45,22 @@ TIMES = (
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """What the header of one file says of its image.
+    """An image of a series, as the header of its file describes it.
 
     Attributes:
-        path: the file.
-        called: what messages call it.
-        number: InstanceNumber, or None.
-        uid: SOPInstanceUID, or "".
-        patient, frame: PatientID and FrameOfReferenceUID, to compare.
-        modality: such as "CT".
-        syntax: UID of the transfer syntax, which names the compression.
-        frames, rows, columns, samples, bits, signed, photometric: of the image.
-        position: centre of the first pixel, mm, DICOM's axes (x to the left, y to the back, z up).
-        orientation: direction of a row and of a column.
-        spacing: distance of rows and of columns, mm.
-        slope, intercept: from stored pixels to values.
-        times: by what images at one place differ.
+        path: the path of the file.
+        called: the name of the file in messages.
+        number: the InstanceNumber, or None.
+        uid: the SOPInstanceUID, or "".
+        patient, frame: the PatientID and the FrameOfReferenceUID, for comparisons.
+        modality: the modality, such as "CT".
+        syntax: the UID of the transfer syntax, which determines the compression.
+        frames, rows, columns, samples, bits, signed, photometric: the format of the image.
+        position: the centre of the first pixel in mm, in DICOM's axes (x to the left, y to the back, z up).
+        orientation: the directions of a row and of a column.
+        spacing: the distances between rows and between columns in mm.
+        slope, intercept: the value of a stored pixel is `slope * pixel + intercept`.
+        times: the values of the fields `TIMES`, in which images at the same position may differ.
     """
 
     path: Path
@@ -87,16 +88,16 @@ class Slice:
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """A DICOM series, found by `find_series`.
+    """A DICOM series that `find_series` has found.
 
-    `str()` of it is what messages and names of files call it: its pseudonym, or its UID where
-    `KERAS_SPATIAL_IDENTIFIERS=keep` asks for it.
+    Its `str()` is its name in messages: "DICOM series" and its pseudonym, or its UID with
+    `KERAS_SPATIAL_IDENTIFIERS=keep`.
 
     Attributes:
-        folder: where it was looked for.
-        name: its pseudonym, or its UID if asked for.
-        slices: its images in the order of the files' names.
-        fault: why it cannot be read, as far as the headers say so; None if they do not.
+        folder: the folder in which it was looked for.
+        name: its pseudonym, or its UID with `KERAS_SPATIAL_IDENTIFIERS=keep`; also used in the names of files.
+        slices: its images, in the order of the names of their files.
+        fault: why it cannot be read, if its headers tell; otherwise None.
     """
 
     folder: Path
@@ -109,7 +110,7 @@ class Series:
 
     @property
     def summary(self) -> str:
-        """Modality, number of images and their size, such as "CT, 120 images of 512 x 512"."""
+        """The modality, the number of images and their size, such as "CT, 120 images of 512 x 512"."""
         if not self.slices:
             return "no image"
         first = self.slices[0]
@@ -117,10 +118,10 @@ class Series:
 
 
 def pydicom(purpose: str) -> Any:
-    """The package pydicom.
+    """Import the package pydicom.
 
     Raises:
-        ImportError: if it is not installed, with the command that installs it.
+        ImportError: if it is not installed; the message has the command that installs it.
     """
     try:
         return importlib.import_module("pydicom")
@@ -129,7 +130,7 @@ def pydicom(purpose: str) -> Any:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a regular file that can be read has DICOM's mark behind its preamble."""
+    """Whether a file can be read and has DICOM's mark after its preamble."""
     try:
         with path.open("rb") as file:
             return file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
@@ -145,21 +146,21 @@ def is_segmentation(path: Path) -> bool:
         return str(found) in SEGMENTATION
     except ImportError:
         raise
-    # pydicom raises whatever its code runs into.
+    # pydicom raises errors of many kinds for damaged files.
     except Exception:
         return False
 
 
 def find_series(folder: str | Path) -> list[Series]:
-    """The DICOM series of a folder and the folders in it, in the order of their pseudonyms; headers are read alone.
+    """Find the DICOM series of a folder and its subfolders, ordered by their pseudonyms. Only headers are read.
 
-    Files that are no DICOM, and DICOM objects that are no images, such as reports and plans, are left out. A damaged
-    file is the fault of each series that has images in the same folder, for it may be one of theirs.
+    Files that are not DICOM, and DICOM objects that are not images, such as reports and plans, are left out. A damaged
+    file is a fault of every series with images in the same folder, because it may belong to any of them.
 
     Raises:
-        UnreadableVolumeError: no such folder.
-        FileNameError: its name cannot be used.
-        ImportError: pydicom is not installed.
+        UnreadableVolumeError: if the folder does not exist.
+        FileNameError: if its name cannot be used.
+        ImportError: if pydicom is not installed.
 
     Example:
 
@@ -186,7 +187,7 @@ def find_series(folder: str | Path) -> list[Series]:
             continue
         if found is not None:
             key, image = found
-            # Without a UID, what lies in one folder belongs together.
+            # Images without a UID belong together if they lie in the same folder.
             slices.setdefault(key if key[0] else (*key, str(path.parent)), []).append(image)
     result = [_series(folder, key, images, faults) for key, images in slices.items()]
     known = {image.path.parent for images in slices.values() for image in images}
@@ -197,10 +198,10 @@ def find_series(folder: str | Path) -> list[Series]:
 
 
 def read_slice(path: Path, name: str) -> tuple[tuple[str, ...], Slice] | None:
-    """What identifies the series of a file, and its image; None if it holds no image.
+    """The key that identifies the series of a file, and its image; None if the file has no image.
 
     Raises:
-        UnreadableVolumeError: damaged, or of a transfer syntax that cannot be read within bounds.
+        UnreadableVolumeError: if the file is damaged, or its transfer syntax cannot be read within limits.
     """
     reader = pydicom("Reading DICOM")
     try:
@@ -208,15 +209,15 @@ def read_slice(path: Path, name: str) -> tuple[tuple[str, ...], Slice] | None:
             raise UnreadableVolumeError(f"{name}: expected a regular file. Received: a pipe, socket or device")
         if not is_dicom(path):
             raise UnreadableVolumeError(
-                f"{name}: not a DICOM file; copy or download it again. Expected {_MAGIC.decode()} behind "
+                f"{name}: not a DICOM file; copy or download it again. Expected {_MAGIC.decode()} after "
                 f"{_PREAMBLE} bytes."
             )
         with quiet():
-            # pydicom would unfold all of it, before anything is known of it.
+            # pydicom would decompress the whole file before anything is known about its size.
             if _mentions(path, _DEFLATED):
                 raise UnreadableVolumeError(
-                    f"{name}: its headers are deflated, of a size that is not known before. Convert it, for instance "
-                    "with dcmconv of DCMTK. Received: transfer syntax Deflated Explicit VR Little Endian"
+                    f"{name}: its headers are deflated, so their size is not known in advance. Convert it, for "
+                    "instance with dcmconv of DCMTK. Received: transfer syntax Deflated Explicit VR Little Endian"
                 )
             with BoundedFile(path) as file:
                 header = reader.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
@@ -224,15 +225,15 @@ def read_slice(path: Path, name: str) -> tuple[tuple[str, ...], Slice] | None:
                 return None
             if "Rows" not in header:
                 raise UnreadableVolumeError(
-                    f"{name}: its DICOM header is damaged; copy or download it again. Received: no size of an "
-                    "image, nor a class of objects that are none"
+                    f"{name}: its DICOM header is damaged; copy or download it again. Received: neither the size of an "
+                    "image nor a class of objects that are not images"
                 )
             image = _image(path, name, _text(header.file_meta, "TransferSyntaxUID"), header)
             key = (_text(header, "SeriesInstanceUID"), _text(header, "StudyInstanceUID"))
             return (key if key[0] else (*key, image.frame, _text(header, "SeriesNumber"))), image
     except VolumeError:
         raise
-    # pydicom raises whatever its code runs into; what it says quotes the header, hence neither text nor cause is kept.
+    # pydicom raises errors of many kinds. Their messages quote the header, so neither message nor cause is kept.
     except Exception as error:
         raise UnreadableVolumeError(
             f"{name}: its DICOM header is damaged; copy or download it again. Received: {type(error).__name__}"
@@ -240,9 +241,9 @@ def read_slice(path: Path, name: str) -> tuple[tuple[str, ...], Slice] | None:
 
 
 def _is_no_image(header: Any) -> bool:
-    """Whether a file says, and says twice, that it is a segmentation or no image: a report, a plan, a directory.
+    """Whether a file says, in two places, that it is a segmentation or not an image: a report, a plan, a directory.
 
-    A file that lacks the size of its image only because it is damaged is not left out.
+    A file without the size of its image that is only damaged is not left out.
     """
     uid = _text(header, "SOPClassUID")
     stored = _text(header.file_meta, "MediaStorageSOPClassUID")
@@ -250,13 +251,14 @@ def _is_no_image(header: Any) -> bool:
         return True
     if "Rows" in header or not re.fullmatch(r"[0-9]+(\.[0-9]+){4,}", stored) or uid not in (stored, ""):
         return False
-    # DICOM's own classes have names, those of images with the word in it; a directory has its class in one place.
+    # The standard's own classes have names; those of image classes contain "Image". A directory names its class only
+    # once.
     kind = str(pydicom("Reading DICOM").uid.UID(stored).name)
     return "Image" not in kind and (uid != "" or "Directory" in kind) and (kind != stored or not _own(stored))
 
 
 def _own(uid: str) -> bool:
-    """Whether a UID is one that the DICOM standard gives."""
+    """Whether a UID is assigned by the DICOM standard."""
     return uid.startswith("1.2.840.10008.")
 
 
@@ -266,7 +268,7 @@ def _mentions(path: Path, text: bytes) -> bool:
 
 
 class BoundedFile(io.BufferedReader):
-    """A file of which no more is asked for than there is: Python allocates what a damaged length asks for."""
+    """A file that never reads beyond its end, because Python would allocate as many bytes as a damaged length says."""
 
     def __init__(self, path: Path):
         super().__init__(io.FileIO(path))
@@ -306,7 +308,7 @@ def _image(path: Path, name: str, syntax: str, header: Any) -> Slice:
 
 
 def _text(header: Any, keyword: str, instead: str = "") -> str:
-    """A field as text, or where it is absent or empty, one of the file's own header; nothing is "" ."""
+    """A field as text; if it is absent or empty, a field of the file's meta header instead, or else ""."""
     value = header.get(keyword)
     if value in (None, "") and instead:
         value = header.file_meta.get(instead)
@@ -314,7 +316,7 @@ def _text(header: Any, keyword: str, instead: str = "") -> str:
 
 
 def _term(text: str, pattern: str) -> str:
-    """A text that messages show, if it is one of those that belong there: a damaged header may hold anything."""
+    """A text that messages may show, if it matches the pattern of valid ones: a damaged header may contain anything."""
     return text if not text or re.fullmatch(pattern, text) else "an unknown one"
 
 
@@ -331,7 +333,7 @@ def _numbers(header: Any, keyword: str) -> tuple[float, ...]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The files that are DICOM or should be, folder by folder, in the order of their names."""
+    """The files that are DICOM, or should be by their ending, folder by folder in the order of their names."""
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in sorted(n for n in names if not n.startswith(".")):
@@ -359,16 +361,16 @@ def _name(uid: str, *identifiers: str) -> str:
 
 
 def _content(images: Sequence[Slice]) -> str:
-    """What identifies a series without a UID wherever it lies: the UIDs of its images, or at least their places."""
+    """An identifier for a series without a UID that does not depend on its folder: its images' UIDs or positions."""
     return "\n".join(sorted(image.uid or f"{image.frame} {image.number} {image.position}" for image in images))
 
 
 def only_series(folder: Path) -> Series:
-    """The one series of a folder.
+    """The only series of a folder.
 
     Raises:
-        UnreadableVolumeError: there is none.
-        SeriesError: there is more than one.
+        UnreadableVolumeError: if there is none.
+        SeriesError: if there are several.
     """
     found = find_series(folder)
     if not found:
@@ -381,6 +383,6 @@ def only_series(folder: Path) -> Series:
         more = f"; and {len(found) - 10} more" if len(found) > 10 else ""
         raise SeriesError(
             f"DICOM folder: expected one series. Received: {len(found)}: {listed}{more}. Read one of those that "
-            "ks.volumes.find_series gives, or move each to a folder of its own"
+            "ks.volumes.find_series returns, or move each series to its own folder"
         )
     return found[0]

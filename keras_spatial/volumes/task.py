@@ -1,4 +1,4 @@
-"""What a data set asks of a network: classes, channels, intensities, grid. It travels with the data and the model."""
+"""Segmentation tasks: classes, channels, intensities and grid. A task is stored with the data and with the model."""
 
 import json
 from collections.abc import Sequence
@@ -14,33 +14,41 @@ from keras_spatial.volumes.resampling import resample_image
 from keras_spatial.volumes.volume import ChannelError, Shape, Volume
 
 TASK = "task.json"
-"""Name of the file with a model's task, beside the model."""
+"""The name of the file with a model's task, in the same folder as the model."""
 Scores = Literal["classes", "lits"]
 
 
 class TaskError(ValueError):
-    """The description of a task is missing, damaged or contradicts itself."""
+    """The description of a task is missing, damaged or contradictory."""
 
 
 @dataclass(frozen=True)
 class Channel:
-    """One image of a case: `name` is its modality or sequence, such as "CT" or "T2"."""
+    """One image of a case.
+
+    Attributes:
+        name: the modality or sequence, such as "CT" or "T2".
+        normalisation: how its intensities become the network's input.
+    """
 
     name: str
     normalisation: Normalisation
 
     @property
     def is_ct(self) -> bool:
-        """Whether the name says that the values are Hounsfield units."""
+        """Whether the name says that the image is a CT, with values in Hounsfield units."""
         return self.name.strip().lower() == "ct"
 
 
 def check_channels(volumes: Sequence[Volume], names: Sequence[str]) -> list[Volume]:
-    """The channels of a case on the grid of the first one.
+    """Check that the channels of a case are on the same grid, and give them the affine of the first one.
 
     Args:
-        volumes: one a channel.
-        names: of the channels.
+        volumes: one volume for each channel.
+        names: the names of the channels.
+
+    Returns:
+        The volumes, on the grid of the first one.
 
     Raises:
         ChannelError: if there are not as many volumes as names, their shapes differ, or they lie in different places.
@@ -51,7 +59,7 @@ def check_channels(volumes: Sequence[Volume], names: Sequence[str]) -> list[Volu
             f"{first.name if first else 'no volume'}: expected {len(names)} channels ({', '.join(names)}). "
             f"Received: {len(volumes)}"
         )
-    # The path of a series may hold the patient's name.
+    # The path of a series may contain the patient's name.
     known = first.path.name if first.series is None else first.name
     corners = np.array([[0, 0, 0, 1], [*first.array.shape, 1]], float).T
     for volume in volumes[1:]:
@@ -62,7 +70,7 @@ def check_channels(volumes: Sequence[Volume], names: Sequence[str]) -> list[Volu
         apart = float(np.abs((first.affine - volume.affine) @ corners)[:3].max())
         if apart > max(first.spacing):
             raise ChannelError(
-                f"{volume.name}: lies up to {apart:.1f} mm away from {known}; register the channels to one grid. "
+                f"{volume.name}: lies up to {apart:.1f} mm away from {known}; register the channels to the same grid. "
                 f"Received: orientation {volume.orientation} against {first.orientation}"
             )
     return [replace(v, affine=first.affine) for v in volumes]
@@ -73,14 +81,18 @@ class Task:
     """A segmentation task.
 
     Attributes:
-        name: of the data set.
+        name: the name of the data set.
         labels: the names of the classes by number; the first one is the background.
-        channels: of an image.
-        grid: the voxels that the network sees.
+        channels: the channels of an image.
+        grid: the voxel grid that the network sees.
         scores: "classes" for overlap and surface metrics of each class; "lits" for those of the Liver Tumor
             Segmentation Benchmark, whose class 1 (liver) includes class 2 (lesion).
-        loss_weights: of the classes in the cross-entropy; empty for equal ones.
-        largest: voxels along each axis of the smallest box that holds every image on the grid; None if unknown.
+        loss_weights: the weights of the classes in the cross-entropy; empty if they are equal.
+        largest: the number of voxels along each axis of the smallest box that can contain every image on the grid; None
+            if it is unknown.
+
+    Raises:
+        TaskError: if the attributes are invalid or contradict each other.
 
     Example:
 
@@ -104,7 +116,7 @@ class Task:
             raise TaskError(f"labels: expected 2 to 256 different names, background first. Received: {self.labels}")
         if "mean" in self.labels:
             raise TaskError(
-                f"labels: a class cannot be called 'mean', which stands for the mean of all. Received: {self.labels}"
+                f"labels: a class cannot be called 'mean', which means the mean of all classes. Received: {self.labels}"
             )
         if not self.channels:
             raise TaskError(f"channels: expected at least one. Received: {self.channels}")
@@ -114,7 +126,9 @@ class Task:
                 f"for {len(self.labels)} labels"
             )
         if self.loss_weights and len(self.loss_weights) != len(self.labels):
-            raise TaskError(f"loss_weights: expected {len(self.labels)}, one a label. Received: {self.loss_weights}")
+            raise TaskError(
+                f"loss_weights: expected {len(self.labels)}, one for each label. Received: {self.loss_weights}"
+            )
 
     @property
     def foreground(self) -> tuple[str, ...]:
@@ -122,17 +136,17 @@ class Task:
         return self.labels[1:]
 
     def image(self, volumes: Sequence[Volume]) -> np.ndarray:
-        """The network's input: the channels of one case, normalised, then resampled to the grid.
+        """Compute the network's input: the channels of one case, normalised and then resampled to the grid.
 
         Args:
-            volumes: one a channel, in canonical (RAS) order, on one grid.
+            volumes: one volume for each channel, in canonical (RAS) order, on the same grid.
 
         Returns:
-            float32 `[X, Y, Z, channels]`. Its values are rounded to those of float16, in which the data sets are
-            stored: 11 bits, a relative error of at most 0.05 %.
+            A float32 image `[X, Y, Z, channels]`. Its values are rounded to float16, in which the data sets are stored;
+            that has 11 bits, a relative error of at most 0.05 %.
 
         Raises:
-            ChannelError: see `check_channels`.
+            ChannelError: if the channels do not fit together; see `check_channels`.
         """
         volumes = check_channels(volumes, [c.name for c in self.channels])
         target = self.target(volumes[0])
@@ -143,12 +157,12 @@ class Task:
         return image.astype(np.float16).astype(np.float32)
 
     def target(self, volume: Volume) -> Shape:
-        """Voxels of a volume in canonical order on the task's grid."""
+        """The shape, in voxels, of a volume in canonical order on the task's grid."""
         x, y, z = volume.array.shape
         return self.grid.target((x, y, z), volume.spacing)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; see `of`."""
+        """The task as plain dicts, lists and numbers, for JSON; `of` reads it."""
         return {
             "name": self.name,
             "labels": list(self.labels),
@@ -161,17 +175,17 @@ class Task:
 
     @classmethod
     def of(cls, value: Any, where: str = "task") -> "Task":
-        """The task of a dictionary that `as_dict` made.
+        """Make a task from a dictionary that `as_dict` made.
 
         Args:
             value: the dictionary.
-            where: what it was read from, for the message.
+            where: where it was read from, for the message.
 
         Raises:
             TaskError: if something in it is missing or wrong.
         """
         try:
-            # Numbers that went through KFP or protobuf come back as floats.
+            # Integers that pass through KFP or protobuf become floats.
             resolution, spacing, largest = value["grid"]["resolution"], value["grid"]["spacing"], value["largest"]
             return cls(
                 name=str(value["name"]),
@@ -196,11 +210,11 @@ LITS = Task(
     scores="lits",
     loss_weights=(1, 8, 16),
 )
-"""The Liver Tumor Segmentation Benchmark, on the grid of the scans."""
+"""The task of the Liver Tumor Segmentation Benchmark, on the grid of the scans."""
 
 
 def read_task(folder: str | Path) -> Task:
-    """The task of the model in a folder.
+    """Read the task of the model in a folder.
 
     Raises:
         TaskError: if `task.json` is missing or damaged.

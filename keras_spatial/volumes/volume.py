@@ -1,4 +1,4 @@
-"""A volume in the patient: voxels, affine, orientation, Hounsfield window; and how each fault of one is named."""
+"""`Volume`: voxels, affine, orientation and Hounsfield window of an image in the patient; and the errors of volumes."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ class VolumeError(ValueError):
 
 
 class UnreadableVolumeError(VolumeError):
-    """The file is missing, truncated, damaged, or of no format that can be read."""
+    """The file is missing, truncated or damaged, or its format cannot be read."""
 
 
 class DimensionError(VolumeError):
@@ -33,15 +33,15 @@ class AffineError(VolumeError):
 
 
 class SpacingError(AffineError):
-    """The edge of a voxel, or the length of the volume, is 0, no number, or beyond the limits."""
+    """The edge of a voxel, or the length of the volume, is 0, not a number, or beyond the limits."""
 
 
 class ScaleError(VolumeError):
-    """The header's scale, from stored numbers to values, is NaN or infinite."""
+    """The header's scale, which turns stored numbers into values, is NaN or infinite."""
 
 
 class LimitError(VolumeError):
-    """The file asks for more than the limits allow: voxels, extensions, bytes behind the voxels, a grid."""
+    """The file has more than the limits allow: voxels, extensions, bytes after the voxels, or voxels of the grid."""
 
 
 class FileNameError(VolumeError):
@@ -49,19 +49,19 @@ class FileNameError(VolumeError):
 
 
 class IntensityError(VolumeError):
-    """The values of a CT cannot be told to be Hounsfield units."""
+    """The values of a CT are not recognisably Hounsfield units."""
 
 
 class ChannelError(VolumeError):
-    """The channels of a case are not as many as the task has, or do not lie on one grid."""
+    """The number of channels of a case is not that of the task, or the channels are not on the same grid."""
 
 
 class NonFiniteError(VolumeError):
-    """The image holds NaN or infinite voxels."""
+    """The image has NaN or infinite voxels."""
 
 
 class LabelError(VolumeError):
-    """A label volume holds something other than small non-negative integers."""
+    """A label volume has values other than integers from 0 to 255, or a class without a name."""
 
 
 class SeriesError(VolumeError):
@@ -69,23 +69,25 @@ class SeriesError(VolumeError):
 
 
 class GantryTiltError(SeriesError):
-    """The slices of a DICOM series lie askew to the line through their centres."""
+    """The slices of a DICOM series are not perpendicular to the line through their centres."""
 
 
 class SliceError(SeriesError):
-    """Slices of a DICOM series are missing, twice there, or at differing distances."""
+    """Slices of a DICOM series are missing or duplicated, or their distances differ."""
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A 3D image and where it lies in the patient.
+    """A 3D image and its position in the patient.
 
     Attributes:
-        array: voxels `[X, Y, Z]`: HU for a CT, class numbers for labels. Integers as stored; floats as float32.
-        affine: float64 `[4, 4]`, voxel index to millimetres, NIfTI convention (x to the right, y to the front, z up).
-        header: header of the file it was read from, in the orientation of the file.
-        path: that file, or the folder of the series.
-        series: the DICOM series that it was read from, or None.
+        array: the voxels `[X, Y, Z]`: HU for a CT, class numbers for labels. Integers keep their stored dtype; floats
+            are float32.
+        affine: the matrix, float64 `[4, 4]`, from voxel index to millimetres, in the NIfTI convention (x to the right,
+            y to the front, z up).
+        header: the header of the file from which it was read, in the orientation of the file.
+        path: the path of that file, or the folder of the series.
+        series: the DICOM series from which it was read, or None.
     """
 
     array: np.ndarray
@@ -96,27 +98,35 @@ class Volume:
 
     @property
     def name(self) -> str:
-        """What messages call it: the path, or the pseudonym of a DICOM series."""
+        """The name in messages: the path, or the pseudonym of a DICOM series."""
         return str(self.path) if self.series is None else str(self.series)
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Distance of neighbouring voxel centres along each array axis, in mm."""
+        """The distance between neighbouring voxel centres along each array axis, in mm."""
         x, y, z = nib.affines.voxel_sizes(self.affine)
         return float(x), float(y), float(z)
 
     @property
     def orientation(self) -> str:
-        """Where the array axes point, as axis codes, for instance "RAS"."""
+        """The directions of the array axes as axis codes, for instance "RAS"."""
         return "".join(orientations.aff2axcodes(self.affine))
 
 
 def to_canonical(volume: Volume) -> Volume:
-    """Flip and swap axes so that the array runs closest to right, anterior, superior (RAS); no interpolation.
+    """Flip and swap axes so that they run as closely as possible to right, anterior, superior (RAS).
+
+    Nothing is interpolated.
 
     Returns:
-        The same voxels on the same places in the patient: `array` a view of that of `volume`, `affine` updated.
-        `header` is still that of the file.
+        The same voxels at the same positions in the patient. Its `array` is a view of that of `volume`, its `affine` is
+        updated, and its `header` is still that of the file.
+
+    Example:
+
+    ```python
+    volume = ks.volumes.to_canonical(ks.volumes.read_volume("case.nii.gz"))
+    ```
     """
     change = orientations.io_orientation(volume.affine)
     array = orientations.apply_orientation(volume.array, change)
@@ -125,11 +135,14 @@ def to_canonical(volume: Volume) -> Volume:
 
 
 def from_canonical(array: np.ndarray, original: Volume) -> np.ndarray:
-    """Undo `to_canonical`: bring an RAS array on the grid of `original` into the array order of `original`.
+    """Undo `to_canonical`: bring an array in RAS order into the array order of `original`.
 
     Args:
-        array: `[X, Y, Z]`, on the grid of `to_canonical(original)`.
-        original: the volume as read.
+        array: an array `[X, Y, Z]` on the grid of `to_canonical(original)`.
+        original: the volume as it was read.
+
+    Returns:
+        A contiguous array in the order of `original.array`.
 
     Raises:
         DimensionError: if the shapes do not belong together.
@@ -145,13 +158,14 @@ def from_canonical(array: np.ndarray, original: Volume) -> np.ndarray:
 
 
 def placed_on(labels: Volume, like: Volume) -> np.ndarray:
-    """Labels on the grid of another volume, in its array order; 0 where they do not reach.
+    """Put labels on the grid of another volume, in its array order, with 0 where there are no labels.
 
-    They may be turned another way, and cover fewer slices, as a DICOM segmentation does, but no voxel is resampled.
+    The labels may have another orientation and may cover fewer slices, as a DICOM segmentation does, but no voxel is
+    resampled.
 
     Raises:
-        AffineError: the voxels of the two do not coincide.
-        DimensionError: the labels reach beyond the other volume.
+        AffineError: if the voxels of the two volumes do not coincide.
+        DimensionError: if the labels reach beyond the other volume.
     """
     ours, theirs = to_canonical(labels), to_canonical(like)
     difference = np.linalg.inv(theirs.affine) @ ours.affine
@@ -175,47 +189,55 @@ def placed_on(labels: Volume, like: Volume) -> np.ndarray:
 
 
 def _inverse(change: np.ndarray) -> np.ndarray:
-    # Row a of an orientation says: array axis a becomes axis `target`, running backwards where `flip` is -1.
+    # By row a of an orientation, array axis a becomes axis `target`, and is reversed if `flip` is -1.
     inverse = np.empty_like(change)
     for axis, (target, flip) in enumerate(change):
         inverse[int(target)] = axis, flip
     return inverse
 
 
-# Fat, which every body has, lies from -120 to -50 HU, air around and in it near -1000; the densest metal near 31000.
+# Every body has fat, at -120 to -50 HU. Air in and around the body is near -1000 HU, and the densest metal near 31000
+# HU.
 _FAT, _DENSEST = -100, 65535
 
 
 def check_hounsfield(volume: Volume) -> None:
-    """Refuse a CT whose values cannot be told to be Hounsfield units.
+    """Refuse a CT whose values are not recognisably Hounsfield units.
 
-    Values already scaled to 0 to 1, z-scores, and pixel values that lack their offset of -1024 all pass for a CT
-    otherwise, and make an image of one grey. Hounsfield units go down to fat (-100) at least, and above water (0).
+    Without this check, values that are scaled to 0 to 1 already, z-scores, and pixel values without their offset of
+    -1024 would be accepted and would give a uniformly grey image. Hounsfield units of a body reach down to fat (-100)
+    at least, and above water (0).
 
     Raises:
-        IntensityError: and how to accept the volume as it is.
+        IntensityError: if they are not; the message says how to accept the volume anyway.
     """
     low, high = float(volume.array.min()), float(volume.array.max())
     if low <= _FAT and 0 < high <= _DENSEST:
         return
     raise IntensityError(
         f"{volume.name}: expected Hounsfield units, with fat or air at or below {_FAT} and tissue above 0. Received: "
-        f"{low:g} to {high:g}. Bring the values to HU; or, if they are HU, accept them with "
+        f"{low:g} to {high:g}. Convert the values to HU; or, if they are HU, accept them with "
         f"ks.volumes.Limits(hounsfield=False) or {VARIABLE}='hounsfield=no'."
     )
 
 
 def hu_window(array: np.ndarray) -> np.ndarray:
-    """Hounsfield units to the network's input: `clip(HU / 1024 + 0.5, 0, 1)`, that is -512 HU to 0 and 512 HU to 1.
+    """Turn Hounsfield units into a network's input, `clip(HU / 1024 + 0.5, 0, 1)`: -512 HU is 0, and 512 HU is 1.
 
-    The window of the released code of Hou et al., "High Resolution Medical Image Analysis with Spatial Partitioning",
-    arXiv 1909.03108 (`tensorflow/mesh`, `experimental/unet.py`).
+    It is the window of the released code of Hou et al., "High Resolution Medical Image Analysis with Spatial
+    Partitioning", arXiv 1909.03108 (`tensorflow/mesh`, `experimental/unet.py`).
 
     Args:
-        array: HU, any shape.
+        array: values in HU, of any shape.
 
     Returns:
-        float32, same shape.
+        A float32 array of the same shape, from 0 to 1.
+
+    Example:
+
+    ```python
+    image = ks.volumes.hu_window(volume.array)
+    ```
     """
     result = np.asarray(array, np.float32) * np.float32(1 / 1024)
     result += np.float32(0.5)

@@ -1,4 +1,4 @@
-"""Writing class numbers in the format that the file's name asks for."""
+"""Write class numbers in the format that the ending of the file's name selects."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +12,16 @@ from keras_spatial.volumes.volume import FileNameError, SeriesError, Volume, Vol
 
 
 def check_output(path: str | Path, like: Volume) -> None:
-    """Refuse a name under which the labels of a volume cannot be written; before they are computed.
+    """Refuse a name under which the labels of a volume cannot be written. Call it before computing the labels.
+
+    Args:
+        path: the path of the file to write.
+        like: the volume to which the labels belong.
 
     Raises:
-        FileNameError: the name is too long or not UTF-8.
-        SeriesError: a DICOM segmentation is asked for, and `like` was not read from a DICOM series.
-        VolumeError: the name ends in none of `.nii`, `.nii.gz` and `.dcm`.
+        FileNameError: if the name is too long or not UTF-8.
+        SeriesError: if the name is that of a DICOM segmentation, and `like` was not read from a DICOM series.
+        VolumeError: if the name does not end in `.nii`, `.nii.gz` or `.dcm`.
     """
     path = Path(path)
     if fault := fault_of_name(path):
@@ -27,24 +31,35 @@ def check_output(path: str | Path, like: Volume) -> None:
     if path.name.lower().endswith(".dcm") and like.series is None:
         raise SeriesError(
             f"{path}: expected the labels of a DICOM series. Received: those of {like.name}, which has no images that "
-            "a DICOM segmentation could name. Choose a name that ends in .nii.gz"
+            "a DICOM segmentation could refer to. Choose a name that ends in .nii.gz"
         )
 
 
 def write_labels(path: str | Path, labels: np.ndarray, like: Volume, *, classes: Sequence[str] = ()) -> Path:
     """Write class numbers on the grid of a volume: as NIfTI, or as a DICOM segmentation of the series they belong to.
 
-    A NIfTI file has the header, orientation and affine of `like`. A DICOM segmentation is described in
+    A NIfTI file gets the header, orientation and affine of `like`. A DICOM segmentation is described in
     `keras_spatial.volumes.write_dicom_segmentation`. The file appears under its name only when it is complete.
 
     Args:
-        path: ends in `.nii` or `.nii.gz`, or in `.dcm`.
-        labels: integers 0 to 255 on the grid and in the array order of `like`.
-        like: the volume as read by `read_volume`; for `.dcm` from a DICOM series.
-        classes: names of the classes from 0, the background, on. Only a DICOM segmentation holds them.
+        path: a path that ends in `.nii`, `.nii.gz` or `.dcm`.
+        labels: integer class numbers from 0 to 255, on the grid and in the array order of `like`.
+        like: a volume as `read_volume` has read it; for `.dcm`, from a DICOM series.
+        classes: the names of the classes by number, beginning with 0, the background. Only a DICOM segmentation stores
+            them.
+
+    Returns:
+        The path.
 
     Raises:
-        VolumeError: if the name or the shape do not fit, or `like` is no DICOM series.
+        VolumeError: if the name or the shape does not fit, or `.dcm` is asked for and `like` is not a DICOM series.
+
+    Example:
+
+    ```python
+    volume = ks.volumes.read_volume("case.nii.gz")
+    ks.volumes.write_labels("bones.nii.gz", volume.array > 300, volume)
+    ```
     """
     path = Path(path)
     check_output(path, like)

@@ -1,4 +1,4 @@
-"""Partitioned models against plain Keras through the public names alone: `ks.partition` and calling the model."""
+"""Compare partitioned models with plain Keras, using only public names: `ks.partition` and calls of the model."""
 
 import contextlib
 import os
@@ -46,7 +46,7 @@ PRECISION = {"float32": (1e-5, 1e-4), "float64": (1e-9, 1e-9)}
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a case runs: a mesh and a dtype."""
+    """The mesh and the dtype with which a case runs."""
 
     mesh: str
     dtype: str
@@ -57,10 +57,10 @@ class Setting:
 
 
 def settings(number: int, image_axes: int = 2, often: bool = True, dtypes: Sequence[str] = tuple(PRECISION)):
-    """The settings of the case of this number.
+    """The settings of the case with this number.
 
-    In float64 on the first mesh and in float32 on another, in turn, or on one mesh in turn; everything, if the
-    environment asks for it.
+    It runs in float64 on the first mesh and in float32 on another one, chosen in turn, or only on one mesh, chosen in
+    turn. If the environment asks for it, it runs with all settings.
     """
     meshes = MESHES[image_axes]
     names = list(meshes)
@@ -74,7 +74,7 @@ def settings(number: int, image_axes: int = 2, often: bool = True, dtypes: Seque
 
 
 def cases(table: Mapping[str, Status], status: type, often: bool = True) -> list:
-    """Parameters of a test: the cases of all names with a status, each on its meshes, or not often: on one of them."""
+    """The parameters of a test: the cases of all names with a status, each with its settings."""
     found = []
     for number, (name, key, case) in enumerate(all_cases(table, status)):
         if isinstance(case, Case):
@@ -86,7 +86,7 @@ def cases(table: Mapping[str, Status], status: type, often: bool = True) -> list
 
 
 def all_cases(table: Mapping[str, Status], status: type) -> list[tuple[str, str, Any]]:
-    """Name, name of the case and case, of all names with a status."""
+    """The name, the name of the case and the case, for all names with a status."""
     return [
         (name, key, case)
         for name, entry in table.items()
@@ -97,7 +97,7 @@ def all_cases(table: Mapping[str, Status], status: type) -> list[tuple[str, str,
 
 @dataclass
 class Results:
-    """What a call of a model gives, with its gradients and the state that it leaves."""
+    """The outputs of a call of a model, its gradients, and the state after it."""
 
     outputs: list[np.ndarray]
     input_gradients: list[np.ndarray | None]
@@ -107,7 +107,7 @@ class Results:
 
 @contextlib.contextmanager
 def eagerly() -> Iterator[None]:
-    """Without compiling graphs, which takes longer than most cases; tests/model/test_fit.py compiles."""
+    """Run without compiling graphs, which takes longer than most cases; tests/model/test_fit.py compiles them."""
     before = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)
     try:
@@ -122,7 +122,7 @@ def images(model: keras.Model, batch: int = BATCH, seed: int = 0) -> list[tf.Ten
 
 
 def results(model: keras.Model, inputs: Sequence[tf.Tensor], training: bool) -> Results:
-    """Calls a model, partitioned or not, and takes the gradients of a sum that weighs every element otherwise."""
+    """Calls a model, partitioned or not, and computes the gradients of a sum that weights every element differently."""
     state = [v.numpy() for v in model.non_trainable_variables]
     values = [v.value for v in model.trainable_variables]
     with tf.GradientTape() as tape:
@@ -149,11 +149,11 @@ def _seeds(outputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 
 def assert_case_equal(case: Case, setting: Setting, **options) -> None:
-    """Assert that a case gives the same on a mesh as in plain Keras.
+    """Assert that a case has the same results on a mesh as in plain Keras.
 
     Args:
         case: the case.
-        setting: mesh and dtype.
+        setting: the mesh and the dtype.
         **options: further arguments of `ks.partition`.
     """
     model = case.model(setting.dtype)
@@ -173,7 +173,7 @@ def assert_results_close(actual: Results, expected: Results, dtype: str, precisi
     for i, (a, e) in enumerate(zip(actual.input_gradients, expected.input_gradients, strict=True)):
         assert_close(a, e, gradient, f"gradient of input {i}")
     assert list(actual.weight_gradients) == list(expected.weight_gradients)
-    # A gradient that is zero but for rounding (a bias before batch normalization) is measured against the others.
+    # A gradient that is zero except for rounding (a bias before batch normalization) is compared with the others.
     scale = max([np.abs(g).max() for g in expected.weight_gradients.values() if g is not None and g.size], default=0.0)
     for path, e in expected.weight_gradients.items():
         assert_close(actual.weight_gradients[path], e, gradient, f"gradient of {path}", floor=1e-3 * scale)

@@ -1,4 +1,4 @@
-"""Deep networks in float64: rounding does not grow to what float32 would hide, so 1e-9 is asked of every gradient."""
+"""Deep networks in float64, in which every gradient must agree to 1e-9: float32 would hide errors behind rounding."""
 
 import keras
 import numpy as np
@@ -34,7 +34,7 @@ def residual_network() -> keras.Model:
 
 
 def every_activation() -> keras.Model:
-    """A convolution with each activation of Keras, all added up."""
+    """The sum of convolutions with each activation of Keras."""
     image = keras.Input(IMAGE_2D)
     names = [name for name, entry in ACTIVATIONS.items() if isinstance(entry, Equal)]
     return keras.Model(

@@ -1,4 +1,4 @@
-"""The tables in the documentation are those that the conformance table gives."""
+"""The tables in the documentation agree with the conformance table."""
 
 import sys
 from pathlib import Path

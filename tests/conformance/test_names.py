@@ -1,4 +1,4 @@
-"""Every public name of Keras has exactly one entry in the conformance table, and the table holds no others."""
+"""Every public name of Keras has exactly one entry in the conformance table, and the table has no other entries."""
 
 import inspect
 

@@ -38,9 +38,9 @@ def _kind(case: Objective) -> tuple:
 
 @functools.cache
 def together(kind: tuple, mesh: str, dtype: str) -> dict[str, tuple]:
-    """The values of all metrics that suit the same model, in Keras and on the mesh: one pair of models does for them.
+    """The values of all metrics that suit the same model, in Keras and on the mesh, computed with one pair of models.
 
-    If they fail together there are none, and each is tried by itself.
+    If they fail together, there are no values, and each metric is tried separately.
     """
     chosen = [(f"{name}-{key}", case) for name, key, case in CASES if _kind(case) == kind]
     setting = Setting(mesh, dtype, MESHES[2][mesh])

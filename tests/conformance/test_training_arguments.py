@@ -1,4 +1,4 @@
-"""Optimizers, callbacks, the arguments of `compile`, `fit` and the like, weights and dtypes: as in plain Keras."""
+"""Optimizers, callbacks, arguments of `compile`, `fit` and similar methods, weights and dtypes work as in Keras."""
 
 import inspect
 
@@ -19,7 +19,7 @@ MESH = MESHES[2]["2x2"]
 
 def network(dtype: str = "float64", outputs: int = 1, convolution: dict | None = None, policy=None) -> keras.Model:
     """A convolution, batch normalization and a classifier."""
-    # A bias before batch normalization has a gradient of rounding alone, of which some optimizers make whole steps.
+    # A bias before batch normalization has a gradient of rounding errors, which some optimizers turn into whole steps.
     arguments = dict(convolution or {"use_bias": False})
     dense = arguments.pop("dense", {})
     keras.utils.set_random_seed(11)
@@ -45,7 +45,7 @@ def loss(**options):
 def trained(
     partitioned: bool, *, dtype: str = "float64", compile=None, fit=None, dataset=False, outputs=1, **network_of
 ):
-    """A model after `fit`, and its history. Everything that holds state is made anew from functions."""
+    """A model after `fit`, and its history. Everything with state is made again by functions."""
     with eagerly(), floats(dtype):
         model = network(dtype, outputs, **network_of)
         model = ks.partition(model, MESH) if partitioned else model
@@ -81,7 +81,7 @@ def parameters(table, status=Equal) -> list:
 
 @pytest.mark.parametrize("make", parameters(fitting.OPTIMIZERS))
 def test_optimizer_equals_keras(make):
-    # Rounding of an infinitesimal gradient decides a step of an optimizer that divides by its size.
+    # For an optimizer that divides by the size of the gradient, the rounding of a tiny gradient decides a step.
     assert_trained_equal(compile={"optimizer": make}, tolerance=1e-7)
 
 

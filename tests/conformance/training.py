@@ -1,4 +1,4 @@
-"""Losses, metrics and optimizers of partitioned models against those of plain Keras, by training on batches."""
+"""Compare losses, metrics and optimizers of partitioned models with those of plain Keras by training on batches."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,12 +13,12 @@ import keras_spatial as ks
 
 
 def pair(case: Objective, setting: Setting, **options: Callable[[], Any]) -> tuple[keras.Model, keras.Model]:
-    """A plain model and a partitioned one with the same weights, both compiled, that share nothing.
+    """A plain model and a partitioned one, both compiled, with the same weights but without shared objects.
 
     Args:
-        case: what makes the model.
-        setting: mesh and dtype.
-        **options: arguments of `compile`, each by a function that makes it anew.
+        case: the case that makes the model.
+        setting: the mesh and the dtype.
+        **options: the arguments of `compile`, each given as a function that makes it.
     """
     models = case.model(setting.dtype), ks.partition(case.model(setting.dtype), setting.distribution)
     for model in models:
@@ -27,7 +27,7 @@ def pair(case: Objective, setting: Setting, **options: Callable[[], Any]) -> tup
 
 
 def weights_of(case: Objective, setting: Setting) -> np.ndarray | None:
-    """Weights of voxels in float64; weights of cases in float32, or none where the batch is split."""
+    """Weights of voxels in float64; in float32 weights of cases, or none if the batch is sharded."""
     if not case.weights or setting.mesh == "batch-y":
         return None
     if setting.dtype == "float64":
@@ -60,12 +60,12 @@ def assert_loss_equal(case: Objective, setting: Setting) -> None:
 def metric_values(
     cases: Sequence[Objective], setting: Setting, partitioned: bool
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For metrics that suit the same model, their values over two batches of different sizes, without and with weights.
+    """The values of metrics that suit the same model over two batches of different sizes, without and with weights.
 
     Args:
-        cases: with the same predictions and labels.
-        setting: mesh and dtype.
-        partitioned: whether on the mesh or in plain Keras.
+        cases: metrics with the same predictions and labels.
+        setting: the mesh and the dtype.
+        partitioned: whether the model is on the mesh or in plain Keras.
     """
     first = cases[0]
     with eagerly(), floats(setting.dtype):
@@ -88,5 +88,5 @@ def metric_values(
 
 
 def _no_loss(y_true, y_pred):
-    """What fits any labels: Keras evaluates no model without a loss."""
+    """A loss that fits any labels, because Keras evaluates no model without a loss."""
     return keras.ops.mean(keras.ops.square(y_pred), axis=-1)

@@ -1,4 +1,4 @@
-"""Augmentation: the parts of a partitioned volume, put together, are the transform of the whole volume."""
+"""Augmentation: the parts of a partitioned volume together are the transform of the whole volume."""
 
 import itertools
 
@@ -108,7 +108,7 @@ def test_gamma_is_the_exponent_of_the_intensity(volume):
 
 
 def test_a_power_of_what_may_be_negative_is_refused():
-    with pytest.raises(ValueError, match="gamma: expected bounds from 0"):
+    with pytest.raises(ValueError, match="gamma: expected bounds that begin at 0"):
         Augmentation(gamma=0.5, bounds=None)
 
 

@@ -1,4 +1,4 @@
-"""Reading blocks: only the bytes asked for, the same cases in the same step on every process."""
+"""Reading blocks: only the wanted bytes are read, and every process has the same cases in the same step."""
 
 import itertools
 import shutil
@@ -87,7 +87,7 @@ def test_the_order_is_a_new_permutation_each_epoch_and_the_same_everywhere():
     orders = [tuple(order(10, epoch, 0)) for epoch in range(20)]
     assert len(set(orders)) == 20
     assert all(sorted(o) == list(range(10)) for o in orders)
-    # Pinned, because another machine has to agree.
+    # Pinned, because other machines must agree.
     assert list(order(6, 1, 2)) == [5, 2, 3, 4, 1, 0]
 
 
@@ -192,7 +192,7 @@ def test_blocks_that_are_not_those_of_the_model_are_named(builder):
     other = ks.SpatialParallel(ks.device_mesh("rows:2"), "y:rows")
     with pytest.raises(ValueError, match=r"blocks of \(2, 8, 16, 16, 1\).*Received: 2 blocks of \(2, 16, 8, 16, 1\)"):
         model.evaluate(load(builder, "train", 2, distribution=other), verbose=0)
-    with pytest.raises(ValueError, match="leave part out"):
+    with pytest.raises(ValueError, match="do not pass part"):
         load(builder, "train", 2, Part((0, 0, 0), (2, 1, 1)), distribution=other)
 
 
@@ -253,7 +253,7 @@ def test_a_larger_image_is_cut_in_the_middle_or_at_a_place_drawn_in_each_epoch(u
 
 
 def test_padding_does_not_change_what_a_model_is_trained_on(unequal):
-    """Loss and metric of padded images equal those of the images alone, for a network that sees one voxel."""
+    """Loss and metric of padded images equal those of the images without padding, for a network that sees one voxel."""
     layer, losses = keras.layers.Conv3D(3, 1), []
     ((image, _),) = stored(unequal, "validation")
     for size in (image.shape[:3], (32, 32, 32)):

@@ -321,7 +321,7 @@ def test_bad_cases_are_left_out_and_listed_and_no_other_is_lost(tmp_path):
 def test_a_second_component_in_an_nrrd_file_is_refused(tmp_path):
     path = tmp_path / "a.nrrd"
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 4, 4, 2), np.float32), isVector=True), str(path))
-    with pytest.raises(volumes.DimensionError, match="give each channel a file of its own"):
+    with pytest.raises(volumes.DimensionError, match="give each channel its own file"):
         volumes.read_volume(path)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(volumes.UnreadableVolumeError, match=r"a\.nrrd: not a"):

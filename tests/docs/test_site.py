@@ -51,7 +51,7 @@ def test_generated_pages_are_fresh(generator):
 
 
 def test_every_message_is_found_by_its_words():
-    assert "A layout may use every mesh axis only once." in generate_errors.PAGE.read_text(encoding="utf-8")
+    assert "A layout may use each mesh axis only once." in generate_errors.PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

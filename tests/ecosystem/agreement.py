@@ -1,6 +1,6 @@
-"""A network on a mesh against plain Keras, in float64, through the public interface alone.
+"""Compare a network on a mesh with plain Keras, in float64, using only the public interface.
 
-It is what a user does: `ks.partition`, then the model under a `tf.GradientTape`.
+It does what a user would do: `ks.partition`, and then a call of the model under a `tf.GradientTape`.
 """
 
 import contextlib
@@ -18,16 +18,16 @@ from keras import tree
 import keras_spatial as ks
 from ecosystem.cases import Network
 
-# Relative to the largest entry of an array: in float64, and where TensorFlow itself rounds to float32.
+# Tolerances relative to the largest entry of an array: in float64, and if TensorFlow itself rounds to float32.
 EXACT, ROUNDED = 1e-9, 1e-5
 
 
 @contextlib.contextmanager
 def double_precision(by_policy: bool = False) -> Iterator[None]:
-    """Everything that Keras makes and computes inside is float64.
+    """Let Keras make and compute everything in float64 inside a `with` block.
 
-    Heads that ask for float32, as segmenters' heads do, would round what was computed in float64: they get float64 too.
-    TensorFlow has no 3D maximum pooling in float64, so it is made of pooling along two axes and along the third.
+    Heads that ask for float32, as those of segmenters do, would round float64 results, so they get float64 too.
+    TensorFlow has no 3D maximum pooling in float64, so it is replaced by pooling along two axes and then the third.
     """
     floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_dtype_policy("float64")
@@ -60,7 +60,7 @@ def double_precision(by_policy: bool = False) -> Iterator[None]:
 
 
 def build(network: Network) -> keras.Model:
-    """The network with random weights, none of which is zero."""
+    """The network with random weights that are not zero."""
     keras.utils.set_random_seed(3)
     model = network.make()
     generator = np.random.default_rng(4)
@@ -72,7 +72,7 @@ def build(network: Network) -> keras.Model:
 
 
 def random_inputs(model: keras.Model, shapes: Any) -> Any:
-    """One random image, or what else the model takes; `shapes` overrides the model's own."""
+    """Random inputs of the model, such as one image; `shapes` overrides the shapes of the model."""
     generator = np.random.default_rng(5)
     references = model.input
     if shapes is None:
@@ -125,7 +125,7 @@ def assert_equal_to_keras(network: Network) -> None:
     names = [v.path for v in model.trainable_variables]
     assert [v.path for v in partitioned.trainable_variables] == names
     state = [v.path for v in model.non_trainable_variables]
-    # A gradient that is zero but for rounding (a bias before batch normalization) is measured against the others.
+    # A gradient that is zero except for rounding (a bias before batch normalization) is compared with the others.
     allowed = ROUNDED if network.rounded else EXACT
     scale = max((np.abs(g).max() for g in expected[2] if g is not None and g.size), default=0.0)
     _compare(actual[0], expected[0], [f"output {i}" for i in range(len(expected[0]))], allowed)
@@ -140,7 +140,7 @@ def _compare(actual: Sequence, expected: Sequence, names: Sequence[str], toleran
 
 
 def _seeds(outputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """What gradients are taken with: different for every voxel, so that no two errors cancel."""
+    """The weights of the outputs in the differentiated sum; all voxels differ, so that errors cannot cancel."""
     generator = np.random.default_rng(6)
     return [tf.constant(generator.normal(size=o.shape), o.dtype) for o in outputs]
 

@@ -1,4 +1,4 @@
-"""What a row of the tables says about a network that somebody else wrote."""
+"""The rows of the tables of networks that somebody else wrote."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ class Network:
     """A network that is compared with plain Keras.
 
     Attributes:
-        make: builds it with random weights, at a small size.
-        mesh: the mesh over which its image is split, as for `equality.split`.
-        training: whether the two are compared in training mode, where batch normalization takes its statistics from
-            the batch. Networks that draw random numbers, and deep ones with few voxels at their end, are compared in
-            inference mode.
+        make: a function that builds it with random weights, at a small size.
+        mesh: the mesh over which its image is sharded, as for `equality.split`.
+        training: whether the two are compared in training mode, in which batch normalization uses the statistics of the
+            batch. Networks that draw random numbers, and deep ones with few voxels in their last layers, are compared
+            in inference mode.
         replicated: whether it is partitioned with `unsupported="replicate"`, because some of its layers have no rule.
-        shapes: shapes of its inputs without the batch, in their structure, where the model leaves them open.
-        rounded: whether it computes something in float32 whatever it is given, as TensorFlow does when it resizes with
-            interpolation; then results agree to float32 only.
+        shapes: the shapes of its inputs without the batch, in their structure, if the model leaves them open.
+        rounded: whether it computes something in float32 whatever its inputs are, as TensorFlow does when it resizes
+            with interpolation; results then agree only to float32.
         by_policy: whether Keras's dtype policy makes it float64, not `floatx`, because the library's own code fails
             with another `floatx` on one device too; its inputs are float32.
         quick: whether continuous integration runs it; `pytest tests/ecosystem --all-networks` runs all of them.
@@ -41,10 +41,10 @@ class Library:
     """The networks that a library exports.
 
     Attributes:
-        title: its name and version, for the documentation.
+        title: the name and version of the library, for the documentation.
         exported: every network that it exports.
-        networks: those that are compared, by exported name; what follows a comma in a name tells two cases apart.
-        left_out: the others, as names separated by spaces, by the reason.
+        networks: the networks that are compared, by exported name; text after a comma in a name distinguishes cases.
+        left_out: for each reason, the names of the networks that are left out, separated by spaces.
     """
 
     title: str

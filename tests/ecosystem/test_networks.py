@@ -1,4 +1,4 @@
-"""Networks of other libraries give on a mesh what plain Keras gives: outputs, float64 gradients and state."""
+"""Networks of other libraries have the same outputs, float64 gradients and state on a mesh as in plain Keras."""
 
 import keras
 import pytest

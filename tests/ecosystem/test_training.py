@@ -1,4 +1,4 @@
-"""`fit` on a mesh trains networks of other libraries as Keras does, those among them that override how they learn."""
+"""`fit` on a mesh trains networks of other libraries as Keras does, including those that override how they learn."""
 
 import keras
 import keras_hub.models as hub

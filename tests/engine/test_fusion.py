@@ -1,4 +1,4 @@
-"""Fusion: which operations become one, and that it changes no number."""
+"""Fusion: which operations are fused, and that fusion does not change any number."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ def network(*layers: keras.Layer) -> keras.Model:
 
 
 def operations(model: keras.Model, shape: tuple[int, ...] = (8, 8, 2)) -> list[str]:
-    """The kinds of Mesh-TF operation that compute a model, brought-in tensors and moving averages left out."""
+    """The kinds of Mesh-TF operations that compute a model, without imported tensors and moving averages."""
     distribution, image = split("2x2"), tf.zeros([1, *shape])
     step = Step(Network(model, distribution), image, training=True)
     step.lower()
@@ -36,7 +36,8 @@ def operations(model: keras.Model, shape: tuple[int, ...] = (8, 8, 2)) -> list[s
     [
         ([LAYERS.Conv2D(3, 3, padding="same", activation="relu", name="c")], ["c"]),
         ([LAYERS.Conv2D(3, 3, padding="same", name="c"), LAYERS.LeakyReLU(name="r")], ["c"]),
-        # The derivative of `elu` needs what the convolution computes: it must be kept, so they stay two.
+        # The derivative of `elu` needs the result of the convolution, which must be kept, so the operations are not
+        # fused.
         ([LAYERS.Conv2D(3, 3, padding="same", activation="elu", name="c")], ["c", "elu"]),
         ([LAYERS.Conv2D(3, 3, padding="same", name="c"), LAYERS.ReLU(6.0, name="r")], ["c", "r"]),
         ([LAYERS.ReLU(name="r"), LAYERS.Conv2D(3, 3, name="c")], ["r", "c"]),
@@ -67,7 +68,7 @@ def test_what_is_asked_for_stays():
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "mixed_bfloat16"])
 def test_outputs_and_gradients_are_those_of_the_separate_operations(dtype, monkeypatch):
-    """On 5x7 the blocks reach beyond the image, where nothing may leak from."""
+    """On 5x7 the shards reach beyond the image; nothing may leak from there."""
     keras.utils.set_random_seed(0)
     policy = keras.DTypePolicy(dtype)
     inputs = keras.Input((5, 7, 2), dtype="float32")
@@ -94,7 +95,7 @@ def test_outputs_and_gradients_are_those_of_the_separate_operations(dtype, monke
 
 
 def concatenation(policy: str = "float32") -> keras.Model:
-    """Three tensors side by side, read by two convolutions."""
+    """The concatenation of three tensors, read by two convolutions."""
     keras.utils.set_random_seed(0)
     options = {"padding": "same", "dtype": keras.DTypePolicy(policy)}
     inputs = keras.Input((9, 7, 2), dtype="float32")

@@ -1,4 +1,4 @@
-"""The halo exchange by itself: what arrives, and that its adjoint is its transpose."""
+"""The halo exchange alone: what arrives, and that its adjoint is its transpose."""
 
 import numpy as np
 import pytest
@@ -15,8 +15,8 @@ CASES = [
     ("2x2", [(1, 1), (1, 1)]),
     ("4x2", [(2, 0), (0, 1)]),
     ("1x3", [(0, 0), (2, 1)]),
-    ("3x3", [(4, 5), (3, 2)]),  # wider than a block: from two and three neighbours
-    ("2x4", [(7, 0), (0, 7)]),  # beyond the mesh's edge
+    ("3x3", [(4, 5), (3, 2)]),  # Wider than a shard: from two and three neighbours.
+    ("2x4", [(7, 0), (0, 7)]),  # Beyond the edge of the mesh.
 ]
 
 

@@ -1,4 +1,4 @@
-"""Of local functions that compute the same a step holds one."""
+"""A step has only one of several local functions that compute the same."""
 
 import numpy as np
 import pytest

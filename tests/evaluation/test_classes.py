@@ -1,4 +1,4 @@
-"""Metrics of any classes, against their definitions worked out by hand, and what is refused."""
+"""Metrics for any classes, compared with values computed by hand, and arguments that are refused."""
 
 import csv
 

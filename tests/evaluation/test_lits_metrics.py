@@ -225,7 +225,7 @@ def test_tumour_burden_is_lesion_per_liver():
 @pytest.mark.parametrize(
     ("prediction", "truth", "spacing", "message"),
     [
-        (np.zeros((2, 2, 2), int), np.zeros((2, 2, 3), int), ONE, "one shape"),
+        (np.zeros((2, 2, 2), int), np.zeros((2, 2, 3), int), ONE, "the same shape"),
         (np.full((2, 2, 2), 3), np.zeros((2, 2, 2), int), ONE, "prediction.*label 3"),
         (np.zeros((2, 2, 2), int), np.full((2, 2, 2), 0.5), ONE, "truth.*fractional"),
         (np.zeros((2, 2, 2), int), np.full((2, 2, 2), -1), ONE, "truth.*-1"),

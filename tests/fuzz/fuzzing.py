@@ -1,4 +1,4 @@
-"""Running a property on examples that Hypothesis draws: the same few in CI, others for hours on demand."""
+"""Check a property on examples that Hypothesis draws: always the same few in CI, and new ones for hours on demand."""
 
 import itertools
 import os
@@ -18,9 +18,9 @@ def explore(check: Callable[..., None], *, examples: int, **drawn: SearchStrateg
     """Call `check` with drawn values.
 
     Args:
-        check: raises where its property does not hold.
-        examples: how many in CI, the same ones every time. With `KERAS_SPATIAL_FUZZ_MINUTES` set, rounds of as many
-            follow with other seeds until the time is over.
+        check: a function that raises if the property does not hold.
+        examples: the number of examples in CI, which are the same every time. If `KERAS_SPATIAL_FUZZ_MINUTES` is set,
+            rounds with as many examples and other seeds follow until the time is over.
         drawn: the strategy of each argument.
     """
     end = time.monotonic() + 60 * MINUTES
@@ -29,7 +29,7 @@ def explore(check: Callable[..., None], *, examples: int, **drawn: SearchStrateg
             max_examples=examples,
             deadline=None,
             database=None,
-            # Explaining a failure takes long, and shrinking it shows what it is.
+            # Explaining a failure takes long, and shrinking it is enough to understand it.
             phases=[Phase.generate, Phase.shrink],
             suppress_health_check=list(HealthCheck),
         )
@@ -40,7 +40,7 @@ def explore(check: Callable[..., None], *, examples: int, **drawn: SearchStrateg
 
 @contextmanager
 def at_most(megabytes: int):
-    """Fail if the body allocates more at a time than this; memory that C libraries take for themselves is not seen."""
+    """Fail if the body allocates more than this at once; memory that C libraries allocate themselves is not counted."""
     tracemalloc.start()
     try:
         yield

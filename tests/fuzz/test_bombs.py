@@ -1,4 +1,4 @@
-"""Files that are small and ask for gigabytes are refused by a process that has no gigabyte to give."""
+"""Small files that ask for gigabytes are refused by a process that has less than a gigabyte."""
 
 import subprocess
 import sys

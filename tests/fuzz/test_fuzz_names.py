@@ -1,4 +1,4 @@
-"""Any name of a file is taken or refused by name, and any text is shown as it is."""
+"""Any file name is accepted, or refused with a named error, and any text is shown unchanged."""
 
 import os
 import re

@@ -65,7 +65,7 @@ def test_any_assignment_is_a_setting_or_a_named_error(tmp_path):
         file.write_text(dump(settings), encoding="utf-8")
         assert load(file) == settings
 
-    # What stands for a byte of the command line that is no UTF-8.
+    # This character stands for a byte of the command line that is not UTF-8.
     surrogates = st.text(st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF), min_size=1, max_size=3)
     values = st.one_of(TEXTS, st.text(max_size=40), surrogates)
     explore(check, examples=200, name=st.sampled_from([*Settings.model_fields]), value=values)

@@ -41,7 +41,7 @@ def records(data):
 
 @st.composite
 def damages(draw, names):
-    """What is done to one file of a data set, as a function of the content of all of them."""
+    """A fault in one file of a data set, as a function of the content of all files."""
     name = draw(st.sampled_from(names))
     kind = draw(st.sampled_from(["byte", "byte", "bytes", "cut", "longer", "gone", "other", "swap", "records"]))
     place, values = draw(st.floats(0, 1, exclude_max=True)), draw(st.binary(min_size=1, max_size=24))

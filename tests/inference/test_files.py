@@ -10,7 +10,7 @@ from equality import split
 
 import keras_spatial as ks
 
-SHAPE = (13, 10, 6)  # Divided by no mesh of the tests.
+SHAPE = (13, 10, 6)  # No mesh of the tests divides these sizes.
 AFFINE = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, -3], [0, 0, 3.0, 1], [0, 0, 0, 1]])
 
 

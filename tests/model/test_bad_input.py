@@ -1,4 +1,4 @@
-"""What cannot work says so at once, and says why."""
+"""Input that cannot work is refused at once, with the reason."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""`fit` and its relatives on a mesh: the same trajectory, state, losses and metrics as plain Keras."""
+"""`fit` and similar methods on a mesh: the same trajectory, state, losses and metrics as in plain Keras."""
 
 import contextlib
 
@@ -36,7 +36,7 @@ def cases(count: int = 4, shape=(12, 8, 8)) -> tuple[np.ndarray, np.ndarray]:
 
 
 def twins(mesh: str, **options) -> tuple[keras.Model, ks.Model]:
-    """The same initial weights, as a plain model and on a mesh, with no variable in common."""
+    """A plain model and one on a mesh, with the same initial weights but without shared variables."""
     model = small_unet(**options)
     copy = small_unet(**options)
     copy.set_weights(model.get_weights())
@@ -74,7 +74,8 @@ def test_ten_training_steps_equal_keras(mesh):
                 keras.metrics.MeanIoU(3, sparse_y_pred=False, name="iou"),
             ],
         )
-        # Batches of 2 and 1: the last one is smaller, and on two cores one of them has nothing to do.
+        # Batches of 2 and 1: the last one is smaller, so with the batch sharded over two devices, one has nothing to
+        # do.
         histories.append(model.fit(images, labels, batch_size=2, epochs=5, shuffle=False, verbose=0).history)
     for name, values in histories[0].items():
         np.testing.assert_allclose(histories[1][name], values, rtol=1e-4, atol=1e-6, err_msg=name)
@@ -103,7 +104,7 @@ POINTWISE_LOSSES = {
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("loss", POINTWISE_LOSSES)
 def test_loss_equals_keras(loss, weighted):
-    """On sizes that the mesh does not divide, with and without weights per voxel."""
+    """Sizes that the mesh does not divide, with and without weights per voxel."""
     images, labels = cases(3, (7, 5, 3))
     if loss not in ("sparse", "crossentropy", "dice-case", "dice-batch", "dice-and-crossentropy"):
         labels = keras.utils.to_categorical(labels, 3)

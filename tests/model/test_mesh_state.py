@@ -1,4 +1,4 @@
-"""What a model does before its steps."""
+"""What a model does before it runs steps."""
 
 import keras
 import numpy as np

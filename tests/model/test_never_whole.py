@@ -13,7 +13,7 @@ VOXELS = int(np.prod(SHAPE))
 
 
 def largest_tensors(function, data) -> dict[str, int]:
-    """Elements of the largest tensors of a step, by operation, in its graph and in all functions that it calls."""
+    """The number of elements of a step's largest tensors, by operation, in its graph and all called functions."""
     graph = function.get_concrete_function(data).graph
     definition = graph.as_graph_def(add_shapes=True)
     nodes = [(n.name, n) for n in definition.node]
@@ -80,7 +80,7 @@ def test_predicting_blocks_holds_no_whole_output():
 
 
 def test_the_same_step_of_plain_keras_does_hold_them():
-    """So the test above can fail."""
+    """This shows that the test above can fail."""
     model = ks.models.UNet3D((*SHAPE, 1), classes=4, filters=4, levels=2, convolutions=1, dropout=0.0)
     model.compile(optimizer="adam", loss=ks.losses.DiceCrossentropy())
     data = (tf.zeros((1, *SHAPE, 1)), tf.zeros((1, *SHAPE), tf.int32))

@@ -1,4 +1,4 @@
-"""What Keras's optimizers do beside their update: the same on a mesh as in plain Keras."""
+"""Options of Keras's optimizers work on a mesh as in plain Keras."""
 
 import keras
 import numpy as np

@@ -33,7 +33,7 @@ def trained(model: ks.Model, steps: int = 3) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("size", [12, 10])
 def test_training_is_the_same(size):
-    """Random numbers too: dropout drops the same voxels when it is computed again."""
+    """Random numbers stay the same too: dropout drops the same voxels when it is computed again."""
     expected = trained(network(size, dropout=0.3))
     again = network(size, dropout=0.3)
     ks.recompute(again, BLOCKS)
@@ -61,7 +61,7 @@ def test_less_is_held_and_more_is_computed():
     before = ks.plan(model, model.distribution)
     ks.recompute(model, BLOCKS[:1])
     after = ks.plan(model, model.distribution)
-    # Of the block's four results only the last, which is a skip connection, is kept.
+    # Only the last of the segment's four results, which is a skip connection, is kept.
     result = 16 * 16 * 32 * 2 * 4
     assert before.activations - after.activations >= 3 * result
     assert before.flops < after.flops < 1.4 * before.flops
@@ -90,8 +90,8 @@ def test_a_budget_that_no_choice_fits_leaves_the_model_as_it_was():
     [
         ({"blocks": [["down0_conv1"], ["down0_conv1"]]}, "one block"),
         ({"blocks": ["nothing"]}, "no such layer"),
-        ({}, "either blocks or memory"),
-        ({"blocks": ["down0_conv1"], "memory": 10}, "either blocks or memory"),
+        ({}, "either `blocks` or `memory`"),
+        ({"blocks": ["down0_conv1"], "memory": 10}, "either `blocks` or `memory`"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):
@@ -107,7 +107,7 @@ def test_a_plain_model_is_refused():
 
 
 def test_layers_are_not_computed_again_before_the_backward_pass():
-    """Those that read only the image could begin at once, and nothing would be saved."""
+    """Operations that read only the image could run at once, and no memory would be saved."""
     model = network(8)
     ks.recompute(model, BLOCKS)
     model.compile("sgd", ks.losses.DiceCrossentropy())

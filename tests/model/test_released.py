@@ -1,4 +1,4 @@
-"""What a model that is gone leaves behind."""
+"""A model that is deleted leaves nothing behind."""
 
 import gc
 

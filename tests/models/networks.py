@@ -1,4 +1,4 @@
-"""Networks of the literature at small widths, written with plain Keras as their users write them."""
+"""Networks of the literature with small widths, written with plain Keras as users write them."""
 
 import keras
 from keras import layers as L

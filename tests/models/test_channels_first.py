@@ -1,4 +1,4 @@
-"""Models whose own inputs, outputs and labels are channels-first: what is split is still the image."""
+"""Models whose inputs, outputs and labels are channels-first: the image axes are sharded nevertheless."""
 
 import keras
 import numpy as np

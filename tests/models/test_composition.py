@@ -1,4 +1,4 @@
-"""How layers are put together: nested, shared and subclassed models, several inputs and outputs, own layers."""
+"""Compositions of layers: nested, shared and subclassed models, several inputs and outputs, custom layers."""
 
 import keras
 import numpy as np
@@ -62,7 +62,7 @@ def lora():
 
 
 def through_all_scales():
-    """Odd sizes through strides, until there are fewer voxels than partitions."""
+    """Odd sizes pass through strides until there are fewer voxels than shards."""
     inputs = x = keras.Input((19, 13, 2))
     for _ in range(4):
         x = L.Conv2D(3, 3, strides=2, padding="same", activation="relu")(x)
@@ -72,7 +72,7 @@ def through_all_scales():
 
 
 class Normalized(L.Layer):
-    """A layer of layers and operations, without a lowering of its own."""
+    """A layer made of layers and operations, without its own lowering rule."""
 
     def __init__(self, filters):
         super().__init__()
@@ -142,7 +142,7 @@ class Hidden(L.Layer):
 
 
 class Foreign(L.Layer):
-    """It is not made of Keras operations."""
+    """It does not consist of Keras operations."""
 
     def call(self, x):
         return keras.KerasTensor(x.shape) if isinstance(x, keras.KerasTensor) else x

@@ -1,4 +1,4 @@
-"""`ks.partition` on networks that users have: outputs, gradients and state equal plain Keras."""
+"""`ks.partition` on networks that users have: outputs, gradients and state equal those of plain Keras."""
 
 import keras
 import pytest

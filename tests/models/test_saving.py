@@ -1,4 +1,4 @@
-"""A partitioned model's file is a Keras file; weights interchange; one device serves what many have trained."""
+"""The file of a partitioned model is a Keras file; weights are interchangeable; one device can serve the model."""
 
 import keras
 import numpy as np

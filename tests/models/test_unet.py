@@ -1,4 +1,4 @@
-"""The U-Nets say what they cannot do before Keras fails inside them."""
+"""The U-Nets refuse invalid arguments before Keras fails inside them."""
 
 import pytest
 

@@ -11,7 +11,7 @@ import keras_spatial as ks
 from keras_spatial.objective import UnsupportedObjective
 
 GENERATOR = np.random.default_rng(0)
-SHAPE = (21, 19)  # Divided by no mesh here.
+SHAPE = (21, 19)  # No mesh of these tests divides these sizes.
 CLASSES = GENERATOR.integers(0, 3, (2, *SHAPE))
 ONE_HOT = np.eye(3, dtype="float32")[CLASSES]
 
@@ -24,7 +24,7 @@ def network(dtype: str | None = None) -> keras.Model:
 
 
 def total_variation(y_true, y_pred):
-    """A scalar that needs the whole image."""
+    """A loss with a scalar value that needs the whole image."""
     return ops.mean(ops.abs(y_pred[:, 1:] - y_pred[:, :-1])) + ops.mean(ops.square(y_true - y_pred))
 
 
@@ -33,7 +33,7 @@ def largest_error(y_true, y_pred):
 
 
 def relative_to_the_maximum(y_true, y_pred):
-    """One value for each voxel, but none that its voxel alone decides."""
+    """A loss with one value for each voxel, which depends on other voxels too."""
     return ops.mean(ops.square(y_true - y_pred), axis=-1) / ops.max(ops.abs(y_pred))
 
 
@@ -127,7 +127,7 @@ def plain_tensorflow(y_true, y_pred):
 
 def test_a_loss_in_plain_tensorflow_is_refused_by_name_when_the_model_is_compiled():
     model = ks.partition(network(), split("2x2"))
-    with pytest.raises(UnsupportedObjective, match=r"Loss 'plain_tensorflow'.*keras\.ops alone.*replicate"):
+    with pytest.raises(UnsupportedObjective, match=r"Loss 'plain_tensorflow'.*only of keras\.ops.*replicate"):
         model.compile("sgd", plain_tensorflow)
 
 

@@ -96,7 +96,7 @@ def test_value_is_that_of_keras(name, weight):
 
 
 class Largest(keras.metrics.Metric):
-    """Its state is a maximum, which is no sum over voxels."""
+    """A metric whose state is a maximum, which is not a sum over voxels."""
 
     def __init__(self, name="largest", **options):
         super().__init__(name=name, **options)
@@ -110,7 +110,7 @@ class Largest(keras.metrics.Metric):
 
 
 class FirstBatch(keras.metrics.Metric):
-    """What it adds depends on what it has."""
+    """A metric that adds values that depend on its state."""
 
     def __init__(self, name="first", **options):
         super().__init__(name=name, **options)

@@ -159,7 +159,7 @@ def test_no_other_machine_reached_the_processes_of_the_training(segmentation):
     log = (segmentation[0] / "log.txt").read_text()
     assert "waits up to 300 s for all 2 processes" in log
     # Their warning, where another machine could.
-    assert "without asking who calls" not in log
+    assert "without any authentication" not in log
 
 
 def test_the_exit_handler_says_how_the_last_attempts_ended(segmentation):

@@ -20,7 +20,7 @@ from pipelines.settings import Settings, SettingsError, dump, load
         ("mesh=rows2", "mesh: A mesh shape is written as .*Received: 'rows2'"),
         ("mesh=rows:0, columns:2", "mesh: The size of mesh axis 'rows' must be a positive integer"),
         ("layout=x:lines", r"layout: .*'x' to 'lines', but the mesh has the axes \['rows', 'columns'\]"),
-        ("layout=x:rows, y:rows", "layout: .*every mesh axis only once"),
+        ("layout=x:rows, y:rows", "layout: .*each mesh axis only once"),
         ("layout=q:rows", "layout: .* the axes batch, x, y, z. Received: 'q'"),
         ("layout=batch:rows", "batch_size: expected a multiple of the 2 parts"),
         ("difficulty=impossible", "difficulty: .*Received: 'impossible'"),

@@ -1,4 +1,4 @@
-"""The planner: traffic, arithmetic and memory of a step, against formulas, without running it."""
+"""The planner: traffic, arithmetic and memory of a step, compared with formulas, without running the step."""
 
 import keras
 import numpy as np
@@ -25,7 +25,7 @@ def convolution(size: int, filters: int = 3, kernel: int = 3) -> keras.Model:
 @pytest.mark.parametrize(
     ("shape", "strips"),
     [
-        # The second axis's halos hold the corners: they are longer by those of the first.
+        # The halos of the second axis contain the corners, so they are longer by the halo widths of the first axis.
         ("rows:3, columns:3", 2 * 10 + 2 * (10 + 2)),
         ("rows:2, columns:2", 1 * 15 + 1 * (15 + 2)),
         ("rows:1, columns:5", 2 * 30),
@@ -64,7 +64,7 @@ def test_training_sums_the_gradients_of_all_weights_and_the_loss():
 
 
 def test_arithmetic_is_that_of_the_convolutions():
-    """Forward, gradient of the kernel; none of the image. Margins add a little."""
+    """The forward pass and the gradient of the kernel count, but no gradient of the image. Halos add a little."""
     model = convolution(64, filters=16, kernel=5)
     model.compile("sgd", "mse")
     forward = 2 * 64 * 64 * 25 * 2 * 16
@@ -82,7 +82,7 @@ def test_memory_falls_as_the_mesh_grows():
 
 
 def test_an_image_that_no_machine_could_hold_is_planned():
-    """One float32 channel of it has 256 TB."""
+    """A float32 channel of this image would take 256 TB."""
     inputs = keras.Input((40_000, 40_000, 40_000, 1))
     model = keras.Model(inputs, keras.layers.Conv3D(8, 3, padding="same")(inputs))
     planned = ks.plan(model, mesh("rows:16, columns:16"), training=False)

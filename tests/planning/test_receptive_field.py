@@ -12,7 +12,7 @@ SIZE = 64
 
 
 def reached(model):
-    """Input voxels on which one output voxel depends, the most over the phases of the strides, along the rows."""
+    """The largest number of input voxels along the rows on which an output voxel depends, over phases of strides."""
     for variable in model.trainable_variables:
         variable.assign(tf.ones_like(variable.value))
     image = tf.Variable(tf.ones((1, SIZE, SIZE, 1)))

@@ -1,4 +1,4 @@
-"""Augmentation of volumes in plain Keras: what each layer does, and what it refuses."""
+"""Augmentation of volumes in plain Keras: what each layer does, and which arguments it refuses."""
 
 import keras
 import numpy as np
@@ -36,7 +36,7 @@ def test_contrast_keeps_the_mean_and_scales_the_deviation():
 
 
 def sampled(volume: np.ndarray, places: np.ndarray, mode: str = "nearest", order: int = 1) -> np.ndarray:
-    """SciPy's interpolation of one volume at places `[3, x, y, z]`."""
+    """SciPy's interpolation of one volume at the positions `[3, x, y, z]`."""
     return ndimage.map_coordinates(volume[..., 0], places, order=order, mode=mode)
 
 
@@ -53,7 +53,7 @@ def test_a_quarter_turn_about_each_axis_is_that_of_numpy(axis, plane):
 
 
 def test_a_rotation_turns_the_body_not_the_grid():
-    """In mm, with voxels of other sizes along each axis: a turn of 30 degrees about z, against SciPy."""
+    """A rotation by 30 degrees about z equals SciPy's, in mm, with voxels of a different size along each axis."""
     spacing, angle = np.array([0.5, 1.0, 2.0]), np.pi / 6
     layer = ks.layers.RandomRotation3D((1 / 12, 1 / 12), "z", spacing, fill_mode="nearest")
     center = (np.array(VOLUMES.shape[1:4]) - 1)[:, None, None, None] / 2 * spacing[:, None, None, None]
@@ -178,7 +178,7 @@ def test_they_train_in_a_plain_model_whose_batch_size_is_not_known(layer):
 
 
 def test_a_part_gives_nothing_where_it_has_no_voxels_even_if_its_own_are_no_numbers():
-    """On a mesh, what lies beyond the image may be anything."""
+    """On a mesh, elements beyond the image may have any value."""
     images = tf.constant([np.nan, 2.0, 4.0, np.inf], shape=(1, 4, 1))
     positions = [tf.constant([[1.0, 3.5, 5.5, 9.0]])]
     found = interpolated(images, positions, part=Part(axis=1, start=4, size=7))
@@ -209,7 +209,7 @@ def test_bad_factors_and_ranges_are_named(factor, value_range):
         (lambda: ks.layers.RandomRotation3D(1.5), "factor: expected a number in"),
         (lambda: ks.layers.RandomRotation3D(0.1, spacing=(1, 0, 1)), "spacing: expected three positive"),
         (lambda: ks.layers.RandomRotation3D(0.1, "w"), "axes: expected"),
-        (lambda: ks.layers.RandomZoom3D(-1.0), "leaves nothing to see"),
+        (lambda: ks.layers.RandomZoom3D(-1.0), "would leave no field of view"),
         (lambda: ks.layers.RandomTranslation3D(0.1, fill_mode="mirror"), "fill_mode: expected one of"),
         (lambda: ks.layers.RandomTranslation3D(0.1, interpolation="bilinear"), "interpolation: expected one of"),
         (lambda: ks.layers.Resizing3D((4, 4)), "size: expected a positive number"),

@@ -1,4 +1,4 @@
-"""Convolutions on sizes that the mesh divides, where no block reaches beyond the image."""
+"""Convolutions on sizes that the mesh divides, so that no shard reaches beyond the image."""
 
 import keras
 import pytest

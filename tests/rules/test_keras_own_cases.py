@@ -1,4 +1,4 @@
-"""`ks.layers` are Keras's own classes: its expected values hold for them, with this package and oneDNN loaded."""
+"""`ks.layers` are Keras's own classes: Keras's expected values hold for them, with this package and oneDNN loaded."""
 
 import subprocess
 import sys
@@ -23,8 +23,8 @@ def test_every_spatial_layer_is_the_keras_class_of_that_name():
 )
 @pytest.mark.parametrize("kind", ["convolutional", "merging", "normalization", "pooling", "reshaping"])
 def test_the_installed_keras_passes_its_own_cases(kind, tmp_path):
-    # In a process of their own, with no settings: this project's are not meant for them, and would be found where the
-    # virtual environment lies inside the checkout.
+    # They run in their own process without pytest settings: those of this project are not meant for them, but would be
+    # found if the virtual environment lies inside the checkout.
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     command = [
         sys.executable,

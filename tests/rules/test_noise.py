@@ -1,4 +1,4 @@
-"""Dropout and noise on a mesh: Keras's statistics, the same numbers for a seed and mesh, other numbers elsewhere."""
+"""Dropout and noise on a mesh: Keras's statistics, the same numbers for the same seed and mesh, others otherwise."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from keras import layers as L
 
 RATE = 0.3
 DEVIATION = 0.5
-SHAPE = (24, 20, 8)  # 2 images of it hold 7,680 values: rates are known within 0.02, four standard errors.
+SHAPE = (24, 20, 8)  # Two such images have 7,680 values, so rates are known within 0.02, which is four standard errors.
 PER_ELEMENT = {
     "dropout": lambda: L.Dropout(RATE, seed=4),
     "gaussian-dropout": lambda: L.GaussianDropout(RATE, seed=4),

@@ -1,4 +1,4 @@
-"""A layer of one's own, taught with `ks.register_lowering`, as docs/layers.md shows it."""
+"""A custom layer with a lowering rule registered by `ks.register_lowering`, as in docs/layers.md."""
 
 import keras
 import pytest
@@ -9,7 +9,7 @@ import keras_spatial as ks
 
 
 class Laplacian(keras.layers.Layer):
-    """The sum of a voxel's four neighbours less four times itself, times a gain for each channel."""
+    """The sum of a voxel's four neighbours minus four times the voxel, times a gain for each channel."""
 
     def build(self, shape):
         self.gain = self.add_weight(shape=(shape[-1],), initializer="uniform", name="gain")
@@ -42,7 +42,7 @@ def lowerings():
     def lower_standardized(layer, trace, x):
         mean_axes = (x.axes[0], *(axis.whole(1) for axis in x.axes[1:]))
         voxels = x.shape[1] * x.shape[2] * x.shape[3]
-        # What lies beyond the image is left out by itself.
+        # Elements beyond the image are left out without further code.
         mean = trace.reduced(lambda t: tf.reduce_sum(t, [1, 2, 3], keepdims=True) / voxels, [x], mean_axes)
         return trace.pointwise(tf.subtract, [x, mean], name=layer.name)
 

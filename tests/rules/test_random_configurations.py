@@ -1,4 +1,4 @@
-"""Any configuration, any size, any mesh: drawn by Hypothesis, the same draws every time, against Keras."""
+"""Any configuration, size and mesh equals Keras. Hypothesis draws them, and the draws are the same every time."""
 
 import keras
 import numpy as np
@@ -52,7 +52,7 @@ def test_transposed_convolution(x, y, kernel, stride, padding, mesh):
 @DRAWN
 @given(sizes, sizes, st.integers(1, 2), paddings, meshes)
 def test_transposed_convolution_with_a_kernel_smaller_than_its_stride(x, y, kernel, padding, mesh):
-    """Plain Keras would corrupt memory: its result is known, since each voxel is spread by itself, then zeros."""
+    """Plain Keras would corrupt memory here, but the result is known: each voxel is spread alone, followed by zeros."""
     model = model_of((x, y, 2), L.Conv2DTranspose(2, kernel, strides=3, padding=padding, bias_initializer="normal"))
     (image,) = random_inputs(model, 1)
     weights, bias = (v.numpy() for v in model.weights)
@@ -109,7 +109,7 @@ def test_normalization_with_an_activation(x, y, kind, mesh):
     meshes,
 )
 def test_stacks_of_strides(x, y, kinds, mesh):
-    """Odd sizes through several strides, and deepest levels smaller than the mesh."""
+    """Odd sizes pass through several strides, and the deepest levels are smaller than the mesh."""
     make = {
         "stride": lambda: L.Conv2D(2, 3, strides=2, padding="same"),
         "pool": lambda: L.MaxPooling2D(2, padding="same"),

@@ -1,4 +1,4 @@
-"""A backup that cannot be read is set aside and training begins; a folder has one training at a time."""
+"""A backup that cannot be read is set aside, and training starts from the beginning; a folder has one training."""
 
 import subprocess
 import sys
@@ -140,7 +140,9 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(ownership.fcntl, "flock", unknown)
-    with pytest.warns(UserWarning, match="a file system that knows no locks.*Nothing keeps a second training"):
+    with pytest.warns(
+        UserWarning, match="a file system that does not support locks.*Nothing prevents a second training"
+    ):
         fit(tmp_path)
 
 

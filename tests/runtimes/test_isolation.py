@@ -1,4 +1,4 @@
-"""Nobody on another machine reaches the processes of a local job."""
+"""The processes of a local job cannot be reached from another machine."""
 
 import io
 import re
@@ -57,7 +57,7 @@ model.fit(np.zeros((2, 8, 8, 1), "float32"), np.zeros((2, 8, 8, 1), "float32"), 
 
 
 def own_address() -> str:
-    """An address of this machine under which others reach it. Nothing is sent to find it."""
+    """An address of this machine under which others can reach it. Nothing is sent to find it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))
@@ -97,7 +97,7 @@ def test_a_training_of_two_processes_is_not_reachable(tmp_path, monkeypatch):
     status, found, output = while_running(TRAINING, tmp_path, "isolated")
     assert status == 0, output
     assert found == {"127.0.0.1": False, own_address(): False}
-    assert "without asking who calls" not in output
+    assert "without any authentication" not in output
 
 
 @pytest.mark.parametrize(("network", "reachable"), [("isolated", False), ("shared", True)])
@@ -106,7 +106,7 @@ def test_only_a_shared_network_opens_the_ports_and_it_warns(tmp_path, network, r
     assert status == 0, output
     assert "[1] reached process 0" in output
     assert found == {"127.0.0.1": reachable, own_address(): reachable}
-    assert ("listens on all network interfaces of this machine without asking who calls" in output) is reachable
+    assert ("listens on all network interfaces of this machine without any authentication" in output) is reachable
 
 
 def test_a_user_without_privileges_gets_a_network_too():

@@ -1,4 +1,4 @@
-"""The launcher: numbered output, and no process outlives another's failure."""
+"""The launcher numbers the output, and no process outlives the failure of another one."""
 
 import io
 import os
@@ -135,13 +135,13 @@ def test_characters_that_the_output_does_not_know_are_escaped():
 
 
 def test_a_process_that_no_signal_ends_is_named_and_not_waited_for(monkeypatch):
-    """As one that waits for a dead disk: here signals to it are lost."""
+    """Simulate a process that waits for a dead disk, by dropping signals to it."""
     monkeypatch.setattr("keras_spatial.launch._TERMINATE_SECONDS", 0.5)
     monkeypatch.setattr("keras_spatial.launch._KILL_SECONDS", 0.5)
     monkeypatch.setattr("keras_spatial.launch.Child.signal_group", lambda self, number: None)
     program = "import json, os, sys, time\nrank = json.loads(os.environ['TF_CONFIG'])['task']['index']\n"
     program += "sys.exit(3) if rank == 0 else time.sleep(300)"
-    with pytest.raises(UnkillableError, match=r"Received: process 1 \(number \d+\) that waits inside the kernel"):
+    with pytest.raises(UnkillableError, match=r"Received: process 1 \(number \d+\), which waits inside the kernel"):
         launch(python(program), 2, io.StringIO(), max_restarts=3)
 
 

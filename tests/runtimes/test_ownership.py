@@ -1,4 +1,4 @@
-"""Locks name their holder and die with the last process that has them; processes end with their owner."""
+"""Locks name their holder and are released with the last process that has them; processes end with their owner."""
 
 import os
 import signal
@@ -78,7 +78,7 @@ def test_what_a_lock_is_linked_to_is_never_touched(tmp_path, link):
 
 def test_a_lock_that_is_a_pipe_is_refused_and_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "lock")
-    with pytest.raises(OSError, match="no plain file"):
+    with pytest.raises(OSError, match="not a plain file"):
         ownership.lock(tmp_path / "lock")
 
 

@@ -1,4 +1,4 @@
-"""Real processes on the loopback interface: equal to plain Keras, ended in time when something is wrong."""
+"""Real processes on the loopback interface: equal to plain Keras, and ended in time if something is wrong."""
 
 import io
 import json
@@ -144,7 +144,7 @@ def test_an_open_port_is_warned_of_unless_the_network_is_known_to_be_safe(monkey
     monkeypatch.setattr("keras_spatial.isolation.is_isolated", lambda: isolated)
     jobs = {"worker": [f"127.0.0.1:{free_ports(1)[0]}"]}
     processes._check_port(jobs, processes.Processes((("worker", 0),)))
-    said = [str(w.message) for w in recwarn if "without asking who calls" in str(w.message)]
+    said = [str(w.message) for w in recwarn if "without any authentication" in str(w.message)]
     assert len(said) == (0 if network or isolated else 1)
 
 

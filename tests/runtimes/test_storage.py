@@ -1,4 +1,4 @@
-"""Shards that are kept in host memory or in a file come back as they were; what goes wrong has a name."""
+"""Shards that are kept in host memory or in a file come back unchanged; failures are named errors."""
 
 import errno
 import itertools
@@ -51,9 +51,9 @@ def len_of(number):
 
 def test_the_file_has_no_name_and_is_empty_when_nothing_is_kept(tmp_path):
     kept_in = FileStorage(tmp_path)
-    kept = kept_in.keep(tf.zeros([storage.LEAST_BYTES]))
+    kept = kept_in.keep(tf.zeros([storage.MINIMUM_BYTES]))
     kept_in.bring(kept)
-    assert os.fstat(kept_in._file.fileno()).st_size >= 4 * storage.LEAST_BYTES
+    assert os.fstat(kept_in._file.fileno()).st_size >= 4 * storage.MINIMUM_BYTES
     assert list(tmp_path.iterdir()) == []
     kept_in.drop(kept)
     kept_in._thread.submit(lambda: None).result()
@@ -63,7 +63,7 @@ def test_the_file_has_no_name_and_is_empty_when_nothing_is_kept(tmp_path):
 def test_small_and_resident_tensors_stay_in_memory(tmp_path):
     kept_in = FileStorage(tmp_path)
     kept_in.keep(tf.zeros([10]))
-    kept_in.keep(tf.zeros([storage.LEAST_BYTES]), resident=True)
+    kept_in.keep(tf.zeros([storage.MINIMUM_BYTES]), resident=True)
     assert kept_in.written == 0
 
 
@@ -97,4 +97,4 @@ def test_a_full_disk_is_named_with_what_was_needed_and_what_to_do(tmp_path, monk
     kept_in = FileStorage(tmp_path)
     monkeypatch.setattr(storage.os, "pwrite", full)
     with pytest.raises(OffloadError, match=r"could not keep .* GB of shards in it: No space left.* larger file system"):
-        kept_in.bring(kept_in.keep(tf.zeros([storage.LEAST_BYTES])))
+        kept_in.bring(kept_in.keep(tf.zeros([storage.MINIMUM_BYTES])))

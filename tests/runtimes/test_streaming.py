@@ -1,4 +1,4 @@
-"""Positions that share a device compute what as many devices compute, to the last bit, in the memory of a few."""
+"""Positions that share a device have the same results as separate devices, to the last bit, in the memory of a few."""
 
 import gc
 import subprocess
@@ -180,7 +180,7 @@ def test_a_second_gradient_of_one_call_is_refused():
     with tf.GradientTape(persistent=True) as tape:
         loss = tf.reduce_sum(model(IMAGES[:1], training=True))
     tape.gradient(loss, model.trainable_variables)
-    with pytest.raises(tf.errors.UnknownError, match="asked for a second time"):
+    with pytest.raises(tf.errors.UnknownError, match="computed a second time"):
         tape.gradient(loss, model.trainable_variables)
 
 
@@ -257,7 +257,7 @@ try:
     t.equal(first, second)
     print("EQUAL")
 except tf.errors.OpError as error:
-    print("REFUSED" if "run side by side in one TensorFlow function" in str(error) else error)
+    print("REFUSED" if "run concurrently in one TensorFlow function" in str(error) else error)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() in outcomes, done.stdout + done.stderr

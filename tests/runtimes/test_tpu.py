@@ -1,7 +1,7 @@
-"""The TPU runtime without a TPU: what each core's program sends, and, with other collectives, what it computes.
+"""The TPU runtime without a TPU: what each core's program sends and, with other collectives, what it computes.
 
 A strategy that mirrors over logical CPUs runs the same single program in every replica. TensorFlow has no kernels for
-the TPU's collectives on CPUs, so they are either traced only, or replaced by the strategy's own.
+the TPU's collectives on CPUs, so they are either only traced, or replaced by those of the strategy.
 """
 
 import contextlib
@@ -135,7 +135,7 @@ def test_halos_go_to_neighbours_and_gradients_into_one_sum(distribution):
     along_columns = [(i, i + 1) for i in range(0, 8, 2)]
     wanted = [along_rows, [(b, a) for a, b in along_rows], along_columns, [(b, a) for a, b in along_columns]]
     assert {frozenset(p) for p in pairs} == {frozenset(p) for p in wanted}
-    # A halo of one voxel is all that goes over the wire: at most 1 of 4 (x), or 1 of 6 (y) planes of a slice.
+    # Only halos of one voxel are sent: at most 1 of 4 (x) or 1 of 6 (y) planes of a shard.
     block = (SHAPE[0] // 4) * (SHAPE[1] // 2) * SHAPE[2] * 2 * 4
     assert max(o.inputs[0].shape.num_elements() for o in permutes) <= block / 2
     sums = collectives(graph, "CrossReplicaSum", "CPU:0")
@@ -151,7 +151,7 @@ def test_no_program_holds_an_activation_of_the_whole_image(distribution):
     definition = graph.as_graph_def(add_shapes=True)
     nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
     shapes = [s for n in nodes for s in n.attr["_output_shapes"].list.shape if not s.unknown_rank]
-    # 2 images; each activation has 4 channels or more. A slice with its halos is far from that.
+    # There are 2 images, and each activation has at least 4 channels. A shard with its halos is much smaller than that.
     assert max(np.prod([d.size for d in s.dim], initial=1) for s in shapes) < 2 * np.prod(SHAPE) * 4 / 2
 
 

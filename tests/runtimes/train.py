@@ -1,4 +1,4 @@
-"""What each process of the tests runs: a tiny U-Net through `fit`, `evaluate` and `predict`; results as `.npz`."""
+"""The program of each process in the tests: `fit`, `evaluate` and `predict` of a tiny U-Net; results go to `.npz`."""
 
 import argparse
 import contextlib
@@ -30,7 +30,7 @@ class Killed(keras.callbacks.Callback):
 
 
 def own_blocks(distribution: ks.SpatialParallel, whole: np.ndarray, axes: str) -> tf.data.Dataset:
-    """Cases of one part for each device of this process, read as a pipeline that never sees the others."""
+    """Cases with one block for each device of this process, as from a pipeline that never reads the other blocks."""
     parts = []
     counts = tuple(distribution.shards(axis) for axis in axes.split())
     for place in distribution.runtime.local_coordinates():

@@ -1,4 +1,4 @@
-"""DICOM series written slice by slice, with a patient in every place where a header or a name can have one."""
+"""DICOM series written slice by slice, with a patient's name wherever a header or a file name can have one."""
 
 import numpy as np
 import pydicom
@@ -15,7 +15,7 @@ def hounsfield(shape=SHAPE, seed=0):
 
 
 def slice_header(number, *, series="1.2.3.4", study="1.2.3", **changes):
-    """A CT slice: number counts from 0, the first lies at z = -100 mm."""
+    """A CT slice; its number counts from 0, and the first slice lies at z = -100 mm."""
     header = Dataset()
     header.SOPClassUID, header.SOPInstanceUID = CTImageStorage, f"{series}.{number + 1}"
     header.StudyInstanceUID, header.SeriesInstanceUID, header.FrameOfReferenceUID = study, series, f"{study}.9"
@@ -52,7 +52,7 @@ def save(path, header, values):
 
 
 def write_series(folder, array=None, change=lambda number: {}, order=None, **common):
-    """Write a series of `array` [columns, rows, slices]; `change` gives what differs in the header of a slice."""
+    """Write a series of `array` [columns, rows, slices]; `change` returns the changes to the header of a slice."""
     array = hounsfield() if array is None else array
     for place, number in enumerate(order or range(array.shape[2])):
         header = slice_header(number, **{**common, **change(number)})

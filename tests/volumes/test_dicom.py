@@ -1,4 +1,4 @@
-"""A DICOM series is read as its headers say, or refused by name; nothing of the patient comes out."""
+"""A DICOM series is read as its headers say, or refused with a named error; nothing about the patient leaks."""
 
 import tracemalloc
 from pathlib import Path
@@ -121,7 +121,7 @@ def test_missing_and_unequal_slices_are_named_with_their_place(tmp_path):
 def test_a_slice_that_is_there_twice_is_named(tmp_path):
     folder = write_series(tmp_path / "s")
     save(folder / "copy.dcm", slice_header(2), hounsfield()[:, :, 2].T)
-    refused(vol.SliceError, folder, "there twice", "slice 3")
+    refused(vol.SliceError, folder, "duplicated", "slice 3")
 
 
 def test_a_series_over_time_is_refused_with_what_tells_its_volumes_apart(tmp_path):
@@ -130,7 +130,7 @@ def test_a_series_over_time_is_refused_with_what_tells_its_volumes_apart(tmp_pat
         write_series(
             folder / str(time), AcquisitionNumber=time, change=lambda n, t=time: {"SOPInstanceUID": f"1.{t}.{n}"}
         )
-    refused(vol.DimensionError, folder, "4D", "12 images at 6 places", "AcquisitionNumber: 1, 2")
+    refused(vol.DimensionError, folder, "4D", "12 images at 6 positions", "AcquisitionNumber: 1, 2")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""No field of a NIfTI header is mended in silence, and none is obeyed beyond the limits."""
+"""No field of a NIfTI header is repaired silently, and none is obeyed beyond the limits."""
 
 import gzip
 import io
@@ -18,7 +18,7 @@ VOXELS = np.random.default_rng(0).integers(-1000, 1000, (5, 6, 7)).astype(np.int
 
 
 def content(image_class=nib.Nifti1Image, order="<", extension=None, affine=AFFINE, **fields):
-    """The bytes of a good file with some fields of its header set as they are."""
+    """The bytes of a valid file after some fields of its header are set without any check."""
     header = image_class.header_class(endianness=order)
     image = image_class(VOXELS, affine, header)
     image.header.set_xyzt_units("mm")
@@ -153,7 +153,7 @@ def test_a_gzip_bomb_is_left_before_it_unfolds(tmp_path, place):
 
 
 def test_no_flipped_bit_of_a_compressed_file_changes_a_voxel(tmp_path):
-    """nibabel does not read to the checksum: it takes more than half of these files for good ones with other voxels."""
+    """nibabel does not read to the checksum and accepts more than half of these files, with wrong voxels."""
     whole = gzip.compress(content(), mtime=0)
     path = tmp_path / "v.nii.gz"
     refused = 0

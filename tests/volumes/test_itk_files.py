@@ -1,4 +1,4 @@
-"""NRRD and MetaImage files are read as SimpleITK reads them where they are whole, and refused by name where not."""
+"""Complete NRRD and MetaImage files are read as by SimpleITK, and others are refused with a named error."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Limits come from arguments or the environment, and what is wrong with them is named."""
+"""Limits come from arguments or the environment, and errors in them are named."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Python imports this module at its start: a clock that jumps and a disk that is slow, as the environment says."""
+"""Simulate a jumping clock and a slow disk, as environment variables say. Python imports this module when it starts."""
 
 import os
 import random

@@ -56,11 +56,11 @@ class Fit:
     """A run of `fit`.
 
     Attributes:
-        arguments: of `fit`; a function makes those that hold state.
-        compile: arguments of `compile` beside the optimizer and the loss.
-        dataset: whether data come as a `tf.data.Dataset` of batches.
-        batches: the same data for a `keras.utils.PyDataset` are not needed: Keras makes batches of both.
-        outputs: of the model.
+        arguments: the arguments of `fit`; those with state are made by a function.
+        compile: the arguments of `compile` besides the optimizer and the loss.
+        dataset: whether the data are a `tf.data.Dataset` of batches. A `keras.utils.PyDataset` is not tested
+            separately, because Keras makes batches of both.
+        outputs: the number of outputs of the model.
     """
 
     arguments: dict[str, Any] = field(default_factory=dict)

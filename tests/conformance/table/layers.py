@@ -1,4 +1,4 @@
-"""Every public name of `keras.layers`, and the layers of volumes that Keras lacks."""
+"""Every public name of `keras.layers`, and the layers for volumes that Keras does not have."""
 
 from collections.abc import Callable, Mapping
 
@@ -90,7 +90,7 @@ MERGING = {
 
 
 def _tokens(x):
-    """Each case's voxels as tokens, as vision transformers have them."""
+    """The voxels of each case as tokens, as in vision transformers."""
     return L.Reshape((-1, x.shape[-1]))(x[:, ::4, ::4])
 
 

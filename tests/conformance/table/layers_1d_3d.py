@@ -1,4 +1,4 @@
-"""Layers of volumes and of series."""
+"""Layers for volumes and for series."""
 
 from keras import layers as L
 

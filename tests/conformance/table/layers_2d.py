@@ -1,4 +1,4 @@
-"""Layers of 2D images, each in the configurations that its halos, strides and axes distinguish."""
+"""Layers for 2D images, each in configurations with different halos, strides and axes."""
 
 import keras
 from keras import layers as L

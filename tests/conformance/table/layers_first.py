@@ -1,4 +1,4 @@
-"""Layers of images whose channels stand before the image axes."""
+"""Layers for channels-first images."""
 
 from collections.abc import Callable
 

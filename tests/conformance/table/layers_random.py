@@ -1,4 +1,4 @@
-"""Layers that augment images in training: with the same seed they draw what Keras draws."""
+"""Layers that augment images in training: with the same seed they draw the same numbers as in Keras."""
 
 from keras import layers as L
 

@@ -25,12 +25,12 @@ class Objective:
     """A loss or metric, with predictions and labels that suit it.
 
     Attributes:
-        make: makes it; a function is passed as it is.
-        head: what the predictions are.
-        labels: what the labels are.
-        vector: whether predictions are vectors, as of a classifier, instead of images.
-        weights: whether Keras takes sample weights for each voxel with it.
-        dtypes: those that TensorFlow has it for.
+        make: a function that makes it; a loss that is a function is passed unchanged.
+        head: the kind of the predictions.
+        labels: the kind of the labels.
+        vector: whether predictions are vectors, as those of a classifier, instead of images.
+        weights: whether Keras accepts sample weights for each voxel with it.
+        dtypes: the dtypes for which TensorFlow has it.
     """
 
     make: Callable[[], Any]

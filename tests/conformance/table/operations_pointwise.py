@@ -1,4 +1,4 @@
-"""`keras.ops` that compute each element by itself."""
+"""`keras.ops` that compute each element independently."""
 
 import numpy as np
 from conformance.table.statuses import Case, Equal, Refused

@@ -7,7 +7,7 @@ from keras import ops as O
 
 
 def _reductions(name: str, domain: str = "any", keepdims: bool = True) -> Equal:
-    """Over a split axis, the image, the channels and everything."""
+    """Reductions over a sharded axis, the image, the channels and everything."""
     function, of = getattr(O, name), DOMAINS[domain]
     cases = {
         "x": Case(lambda x: function(of(x), axis=1)),
@@ -21,7 +21,7 @@ def _reductions(name: str, domain: str = "any", keepdims: bool = True) -> Equal:
 
 
 def _with_holes(name: str) -> Equal:
-    """Over images in which some values are missing."""
+    """Reductions over images in which some values are missing."""
     function = getattr(O, name)
     return Equal(
         {

@@ -11,7 +11,7 @@ def _kernel(x, *shape: int) -> np.ndarray:
 
 
 class Transposed(keras.layers.Layer):
-    """A transposed convolution with the operation, as libraries of models write one of their own."""
+    """A transposed convolution that uses the operation, as libraries of models write their own."""
 
     def __init__(self, **arguments):
         super().__init__()
@@ -25,7 +25,7 @@ class Transposed(keras.layers.Layer):
 
 
 class Depthwise(keras.layers.Layer):
-    """Convolutions with variables, of which one is computed from another."""
+    """Convolutions with variables, one of which is computed from another."""
 
     def build(self, shape):
         self.kernel = self.add_weight(shape=(3, 3, shape[-1], 2), name="kernel")

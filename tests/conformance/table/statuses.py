@@ -1,4 +1,4 @@
-"""What the conformance table says of a name of Keras: one of four things, each of them checked or explained."""
+"""The four statuses that the conformance table gives to a name of Keras. Each status is checked or explained."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -18,14 +18,14 @@ class Case:
     """A computation on an image, done by plain Keras and on meshes.
 
     Attributes:
-        call: from the image, a Keras tensor, to an output or several.
+        call: a function from the image, a Keras tensor, to one or more outputs.
         shape: the image's shape without the batch; no mesh of the tests divides its sizes.
         training: whether the model runs in training mode.
         precision: the largest difference in float64, relative to the largest entry. It is larger than 1e-9 only where
             Keras itself computes in float32.
         static: whether the model is made for one batch size, which some functions of Keras need.
-        often: whether it runs on two meshes; in one case of many of the same rule one mesh does.
-        dtypes: those that TensorFlow has the computation and its gradient for.
+        often: whether it runs on two meshes; if many cases have the same rule, one mesh is enough for each.
+        dtypes: the dtypes for which TensorFlow has the computation and its gradient.
     """
 
     call: Callable[[Any], Any]
@@ -37,9 +37,9 @@ class Case:
     dtypes: tuple[str, ...] = ("float64", "float32")
 
     def model(self, dtype: str = "float32") -> keras.Model:
-        """The computation after a pointwise layer, so that its input has a gradient that a weight sees.
+        """The computation after a pointwise layer, so that the gradient of its input reaches a weight.
 
-        The layer has a bias: what lies beyond the image is not zero, and an operation that forgets to mask it fails.
+        The layer has a bias: elements beyond the image are not zero, and an operation that does not mask them fails.
         """
         keras.utils.set_random_seed(7)
         with floats(dtype):
@@ -55,9 +55,9 @@ class Equal:
     """Partitioned, with the results of plain Keras in every case.
 
     Attributes:
-        cases: what is compared.
-        refused: arguments that are refused by name all the same.
-        note: what the documentation adds.
+        cases: the cases that are compared.
+        refused: arguments that are refused by name nevertheless.
+        note: a remark for the documentation.
     """
 
     cases: Mapping[str, Any]
@@ -67,7 +67,7 @@ class Equal:
 
 @dataclass(frozen=True)
 class Replicated:
-    """Refused by name by `ks.partition`; with `unsupported="replicate"` run on whole tensors, with Keras's results."""
+    """Refused by name by `ks.partition`; with `unsupported="replicate"` it runs on whole tensors, equal to Keras."""
 
     cases: Mapping[str, Any]
     reason: str
@@ -78,9 +78,9 @@ class Refused:
     """Refused by name by `ks.partition` or `compile`.
 
     Attributes:
-        case: what is refused.
-        reason: why, for the documentation.
-        says: words that the error holds beside the name; a regular expression.
+        case: the case that is refused.
+        reason: why it is refused, for the documentation.
+        says: a regular expression for the error, which also contains the name.
     """
 
     case: Any
@@ -90,11 +90,11 @@ class Refused:
 
 @dataclass(frozen=True)
 class NotConcerned:
-    """Nothing that a partitioned model computes with.
+    """A name that a partitioned model does not compute with.
 
     Attributes:
-        reason: why.
-        fails: what plain Keras itself fails at on TensorFlow, where that is the reason.
+        reason: why not.
+        fails: a computation at which plain Keras itself fails on TensorFlow, if that is the reason.
     """
 
     reason: str
@@ -112,8 +112,8 @@ def not_concerned(reason: str, names: str) -> dict[str, NotConcerned]:
 def public_names(namespace: Any) -> dict[str, tuple[str, ...]]:
     """The public names of a namespace of Keras, each object once, with its other names.
 
-    Submodules are namespaces of their own. Of an object with several names the first in the order of the alphabet
-    stands for all, classes before functions.
+    Submodules are separate namespaces. An object with several names is listed by the first one in alphabetical order,
+    with classes before functions.
     """
     by_object: dict[int, list[str]] = {}
     for name in sorted(vars(namespace)):
@@ -124,7 +124,7 @@ def public_names(namespace: Any) -> dict[str, tuple[str, ...]]:
 
 
 class floats:
-    """Keras's default of floating-point numbers, within a `with` block."""
+    """Set Keras's default floating-point dtype inside a `with` block."""
 
     def __init__(self, dtype: str):
         self.dtype = dtype
