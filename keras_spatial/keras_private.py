@@ -17,6 +17,8 @@ import keras
 import tensorflow as tf
 from keras import tree
 from keras.src import ops
+from keras.src.backend.common import keras_tensor
+from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.distribution.distribution_lib import Distribution
 from keras.src.losses.loss import squeeze_or_expand_to_same_rank
@@ -75,9 +77,12 @@ def watch_functional_models(listener: Callable[[keras.Model, list], None]) -> No
 
 
 def nodes_of(graph: keras.Model) -> Iterator[Any]:
-    """The nodes of a functional model: `operation`, `arguments.args`, `arguments.kwargs`, `output_tensors`."""
-    for nodes in graph._nodes_by_depth.values():
-        yield from nodes
+    """The nodes of a functional model, from inputs to outputs.
+
+    Each has `operation`, `arguments.args`, `arguments.kwargs`, `output_tensors`.
+    """
+    for depth in sorted(graph._nodes_by_depth, reverse=True):
+        yield from graph._nodes_by_depth[depth]
 
 
 def run_graph(graph: keras.Model, inputs: list, operation_fn: Callable) -> Any:
@@ -90,7 +95,13 @@ def name_of(operation: keras.Operation) -> str:
     return operation.name or type(operation).__name__.lower()
 
 
-# For each operator of variables, the function that does the same and whether the variable is its second argument.
+_SYMBOLIC_OPERATORS = (
+    *("__add__", "__sub__", "__mul__", "__truediv__", "__floordiv__", "__mod__", "__pow__", "__matmul__", "__and__"),
+    *("__radd__", "__rsub__", "__rmul__", "__rtruediv__", "__rfloordiv__", "__rmod__", "__rpow__", "__rmatmul__"),
+    *("__rand__", "__or__", "__ror__", "__xor__", "__rxor__", "__lt__", "__le__", "__gt__", "__ge__", "__ne__"),
+)
+
+# Operators of variables by the functions that do the same, and whether the variable comes second.
 _OPERATORS = {
     **{
         f"__{name}__": (function, False)
@@ -144,6 +155,91 @@ def _operators_of_variables() -> Iterator[None]:
             setattr(keras.Variable, name, original)
 
 
+class SymbolicState(keras.StatelessScope):
+    """A scope in which the value of a variable is a symbolic tensor, made when it is first read.
+
+    Attributes:
+        read: the variables that were read, with the tensors that stand for what they were at the start.
+        assigned: the variables that were assigned to, with their new values.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.read: list[tuple[keras.Variable, keras.KerasTensor]] = []
+        self.assigned: dict[int, tuple[keras.Variable, Any]] = {}
+
+    def get_current_value(self, variable: keras.Variable) -> Any:
+        if id(variable) not in self.state_mapping:
+            dtype = keras.backend.standardize_dtype(variable.dtype)
+            symbol = keras.Input(batch_shape=tuple(variable.shape), dtype=dtype)
+            self.read.append((variable, symbol))
+            self.state_mapping[id(variable)] = symbol
+        return self.state_mapping[id(variable)]
+
+    def add_update(self, update: tuple[keras.Variable, Any]) -> None:
+        super().add_update(update)
+        self.assigned[id(update[0])] = update
+
+
+def _in_symbolic_state() -> bool:
+    return isinstance(get_stateless_scope(), SymbolicState) and not in_symbolic_scope()
+
+
+class _SymbolicOrVariable(type):
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, keras.KerasTensor) or (isinstance(value, keras.Variable) and _in_symbolic_state())
+
+
+class _Symbolic(metaclass=_SymbolicOrVariable):
+    """What stands for `KerasTensor` where Keras asks whether an operation is symbolic."""
+
+
+@contextlib.contextmanager
+def symbolic_variables() -> Iterator[SymbolicState]:
+    """Let variables be symbolic tensors wherever they are read, and let symbolic tensors be assigned to them."""
+    originals = {name: getattr(keras.Variable, name) for name in _SYMBOLIC_OPERATORS}
+    assign, call, symbolic = keras.Variable.assign, keras.Operation.symbolic_call, keras_tensor.KerasTensor
+
+    def operator(name: str) -> Callable:
+        def compute(variable: keras.Variable, other: Any) -> Any:
+            value = variable.value
+            if isinstance(value, keras.KerasTensor):
+                return getattr(value, name)(other)
+            if isinstance(other, keras.KerasTensor):  # A number was assigned to it before.
+                return getattr(keras.ops.convert_to_tensor(value) + keras.ops.zeros_like(other), name)(other)
+            return originals[name](variable, other)
+
+        return compute
+
+    def assign_symbol(variable: keras.Variable, value: Any) -> Any:
+        if not _in_symbolic_state():
+            return assign(variable, value)
+        value = keras.ops.convert_to_tensor(value, dtype=variable.dtype)
+        if tuple(value.shape) != tuple(variable.shape):
+            raise ValueError(f"Variable '{variable.path}' has another shape than {tuple(value.shape)}")
+        get_stateless_scope().add_update((variable, value))
+        return value
+
+    def call_with_symbols(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
+        if _in_symbolic_state():
+            args, kwargs = tree.map_structure(lambda x: x.value if isinstance(x, keras.Variable) else x, (args, kwargs))
+        return call(operation, *args, **kwargs)
+
+    patches = [(keras.Variable, name, operator(name)) for name in originals]
+    patches += [(keras.Variable, "assign", assign_symbol), (keras.Operation, "symbolic_call", call_with_symbols)]
+    patches += [(keras_tensor, "KerasTensor", _Symbolic)]
+    for owner, name, function in patches:
+        setattr(owner, name, function)
+    try:
+        with SymbolicState() as state:
+            yield state
+    finally:
+        for name, original in originals.items():
+            setattr(keras.Variable, name, original)
+        keras.Variable.assign, keras.Operation.symbolic_call = assign, call
+        keras_tensor.KerasTensor = symbolic
+
+
 @contextlib.contextmanager
 def _conditions_as_selections() -> Iterator[None]:
     original = ops.cond
@@ -191,6 +287,12 @@ def to_value_range(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
 def mask_of(x: Any) -> Any:
     """The mask that Keras has attached to a tensor, or None."""
     return getattr(x, "_keras_mask", None)
+
+
+def set_mask(x: Any, *mask: Any) -> None:
+    """Attach a mask to a tensor, as Keras does, if there is one."""
+    for value in mask:
+        x._keras_mask = value
 
 
 def function_arguments(wrapper: Any) -> dict[str, Any]:

@@ -1,10 +1,14 @@
 """Decide from a function's operations whether it treats each voxel of labels and predictions independently.
 
-Such a function can be called unchanged on each shard. It is traced with symbolic tensors, and every operation must act
-element by element, or only along the channels.
+What it does is traced with symbolic tensors of the whole image's shape: every operation must act element by element, or
+along the channels alone. Then those very operations run on each shard, with the numbers that were read off the whole
+shape; the function itself is not called again.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -12,8 +16,20 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from keras_spatial.keras_private import core, mask_of, nn, nodes_of, numpy, symbolic_calls
+from keras_spatial.keras_private import (
+    SymbolicState,
+    core,
+    mask_of,
+    nn,
+    nodes_of,
+    numpy,
+    run_graph,
+    symbolic_calls,
+    symbolic_variables,
+)
 from keras_spatial.rules.keras_ops import POINTWISE
+from keras_spatial.rules.variables_read import reading_variables
+from keras_spatial.runtimes.functions import static_sizes
 
 _ELEMENTWISE = (*POINTWISE, core.ConvertToTensor)
 # These act along one axis, which must be that of the channels.
@@ -30,30 +46,82 @@ class NotTraceable(Exception):
     """A function cannot be traced with symbolic tensors; the message is the first line of the error that it raised."""
 
 
+@dataclass(frozen=True)
+class Traced:
+    """What a function does with tensors of some shapes, and nothing else, whatever it is run on.
+
+    Attributes:
+        graph: from the tensors, and then the variables, to its result, and to its mask if it has one.
+        variables: the variables that it reads.
+    """
+
+    graph: keras.Model
+    variables: tuple[keras.Variable, ...]
+
+    @property
+    def masked(self) -> bool:
+        return len(self.graph.outputs) > 1
+
+
 def symbolic(x: Any) -> keras.KerasTensor:
     """A symbolic tensor with the shape and dtype of `x`."""
     return keras.Input(batch_shape=tuple(x.shape), dtype=keras.backend.standardize_dtype(x.dtype))
 
 
-def traced(function: Callable[..., Any], *tensors: Any) -> keras.Model:
-    """The graph of operations that a function performs on tensors of some shapes and dtypes.
+def traced(function: Callable[..., Any], *tensors: Any) -> Traced:
+    """What a function does with tensors of some shapes and dtypes, as a graph of operations.
 
     Args:
         function: a function from symbolic tensors to one symbolic tensor.
         *tensors: anything with `shape` and `dtype`; None is passed on.
 
     Raises:
-        NotTraceable: if it does anything with the tensors but call `keras.ops`.
+        NotTraceable: if it does anything with them but call `keras.ops`, draws random numbers, or changes variables.
     """
+    with _tracing(tensors) as (inputs, state):
+        outputs = function(*inputs)
+        mask = mask_of(outputs)
+        if state.assigned:
+            raise NotTraceable(f"it changes the variables {[v.path for v, _ in state.assigned.values()]}")
+        return _graph(inputs, state, [outputs] if mask is None else [outputs, mask])
+
+
+def traced_changes(function: Callable[..., Any], *tensors: Any) -> tuple[Traced | None, list[tuple[Any, Any]]]:
+    """What a function makes of variables: the graph of the new values that depend on anything, and all new values.
+
+    Args, Raises: see `traced`.
+
+    Returns:
+        The graph, or None if there is none, and each changed variable with its new value, a tensor or a symbolic one:
+        the next of the graph's outputs.
+    """
+    with _tracing(tensors) as (inputs, state):
+        function(*inputs)
+        changes = list(state.assigned.values())
+        outputs = [value for _, value in changes if isinstance(value, keras.KerasTensor)]
+        return _graph(inputs, state, outputs) if outputs else None, changes
+
+
+@contextmanager
+def _tracing(tensors: Sequence[Any]) -> Iterator[tuple[list, SymbolicState]]:
     with tf.init_scope():
         inputs = [None if x is None else symbolic(x) for x in tensors]
         try:
-            with symbolic_calls():
-                outputs = function(*inputs)
-            mask = mask_of(outputs)
-            return keras.Model([x for x in inputs if x is not None], [outputs] if mask is None else [outputs, mask])
+            with symbolic_calls(), reading_variables() as reads, symbolic_variables() as state:
+                yield inputs, state
+            # Keras's own variables are symbolic here.
+            reads.variables[:] = [v for v in reads.variables if not isinstance(v, keras.Variable)]
+            if reads:
+                raise NotTraceable(f"it reads {reads}, which would stay as it was at first")
+        except NotTraceable:
+            raise
         except Exception as error:
             raise NotTraceable(str(error).strip().split("\n")[0][:300] or type(error).__name__) from error
+
+
+def _graph(inputs: Sequence[Any], state: SymbolicState, outputs: Any) -> Traced:
+    given = [x for x in inputs if x is not None] + [symbol for _, symbol in state.read]
+    return Traced(keras.Model(given, outputs), tuple(variable for variable, _ in state.read))
 
 
 def check_that_keras_takes(function: Callable[..., Any], *tensors: Any) -> None:
@@ -63,36 +131,51 @@ def check_that_keras_takes(function: Callable[..., Any], *tensors: Any) -> None:
         tf.function(lambda *given: function(*given), autograph=False).get_concrete_function(*specs)
 
 
-def is_local(graph: keras.Model, voxels: Sequence[int]) -> bool:
-    """Whether a graph treats each voxel independently and computes one value for it.
+def is_local(found: Traced, voxels: Sequence[int]) -> bool:
+    """Whether a function treats every voxel by itself, and gives each one value.
 
     Args:
-        graph: the result of `traced` for labels and predictions.
-        voxels: the sizes of all axes of the predictions except the channels.
+        found: from `traced`, of labels and predictions.
+        voxels: the sizes of all axes of the predictions but the channels'.
     """
     voxels = tuple(voxels)
-    if any(tuple(x.shape[: len(voxels)]) != voxels for x in graph.inputs):
+    graph, count = found.graph, len(found.variables)
+    images, variables = graph.inputs[: len(graph.inputs) - count], graph.inputs[len(graph.inputs) - count :]
+    if any(tuple(x.shape[: len(voxels)]) != voxels for x in images):
         return False
     if any(tuple(x.shape) != voxels for x in graph.outputs):
         return False
-    return all(_is_local(node, voxels) for node in nodes_of(graph))
+    # What variables alone decide is the same on every device, however it is computed.
+    small = {id(x) for x in variables}
+    for node in nodes_of(graph):
+        if isinstance(node.operation, keras.layers.InputLayer):
+            continue
+        tensors = [x for x in _given(node) if isinstance(x, keras.KerasTensor)]
+        if all(id(x) in small for x in tensors):
+            small |= {id(x) for x in tree.flatten(node.output_tensors)}
+        elif not _is_local(node, voxels, small):
+            return False
+    return not any(id(x) in small for x in graph.outputs)
 
 
-def _is_local(node: Any, voxels: tuple[int, ...]) -> bool:
-    operation = node.operation
-    if isinstance(operation, keras.layers.InputLayer):
-        return True
-    given = tree.flatten((node.arguments.args, node.arguments.kwargs))
-    tensors = [x for x in given if isinstance(x, keras.KerasTensor)]
-    constants = [x for x in given if isinstance(x, (np.ndarray, tf.Tensor, keras.Variable)) and len(x.shape)]
-    rank = len(voxels)
+def _given(node: Any) -> list[Any]:
+    return tree.flatten((node.arguments.args, node.arguments.kwargs))
+
+
+def _is_local(node: Any, voxels: tuple[int, ...], small: Container[int]) -> bool:
+    operation, given, rank = node.operation, _given(node), len(voxels)
+    tensors = [x for x in given if isinstance(x, keras.KerasTensor) and id(x) not in small]
+    constants = [x for x in given if isinstance(x, (np.ndarray, tf.Tensor, keras.Variable)) or id(x) in small]
     if any(tuple(x.shape[:rank]) != voxels for x in (*tensors, *tree.flatten(node.output_tensors))):
         return False
-    # Tensors with and without channels do not align, and constants may differ only from channel to channel.
+    # Tensors with and without channels do not line up.
     if len({len(x.shape) for x in tensors}) > 1 and not isinstance(operation, _ALONG_AXIS):
         return False
-    if any(int(np.prod(x.shape[:-1])) != 1 for x in constants):
-        return False
+    # Constants may only differ from channel to channel, where the last axis is that of the channels.
+    last = max(len(x.shape) for x in tensors) - 1
+    for constant in constants:
+        if len(constant.shape) > last + 1 or math.prod(constant.shape[:-1] if last == rank else constant.shape) != 1:
+            return False
     if isinstance(operation, nn.BinaryCrossentropy):
         return True
     if isinstance(operation, nn.OneHot):
@@ -102,6 +185,39 @@ def _is_local(node: Any, voxels: tuple[int, ...]) -> bool:
     if isinstance(operation, _ALONG_AXIS):
         axis = operation.axis
         axis = axis[0] if isinstance(axis, (tuple, list)) and len(axis) == 1 else axis
-        last = max(len(x.shape) for x in tensors) - 1
         return last == rank and isinstance(axis, int) and axis in (-1, last)
-    return isinstance(operation, _ELEMENTWISE)
+    return isinstance(operation, _ELEMENTWISE) and not hidden_arrays(operation)
+
+
+def hidden_arrays(operation: keras.Operation) -> list[str]:
+    """The attributes of an elementwise operation that may differ from voxel to voxel, such as limits of `ops.clip`."""
+    if isinstance(operation, numpy.Digitize):
+        return []
+    values = {name: value for name, value in vars(operation).items() if not name.startswith("_")}
+    kinds = (list, tuple, np.ndarray, tf.Tensor, keras.Variable)
+    return [name for name, value in values.items() if isinstance(value, kinds) and np.size(value) > 1]
+
+
+def check_traced(found: Traced) -> None:
+    """Raise `NotTraceable` for an operation that no rule could tell from one of voxels alike."""
+    for node in nodes_of(found.graph):
+        if isinstance(node.operation, _ELEMENTWISE) and (names := hidden_arrays(node.operation)):
+            raise NotTraceable(f"{type(node.operation).__name__} with an array as {names}")
+
+
+def on_shards(found: Traced, rank: int) -> Callable[..., list[tf.Tensor]]:
+    """A function that is local as one of shards: from them, and the values of the variables, to the graph's outputs.
+
+    Args:
+        found: a function that `is_local`.
+        rank: the number of the voxels' axes.
+    """
+    kept = {id(n.operation): n.outputs[0].shape[rank:] for n in nodes_of(found.graph)}
+
+    def run(operation: keras.Operation) -> Callable[..., Any]:
+        if not isinstance(operation, _KEEPS_VOXELS):
+            return operation
+        rest = kept[id(operation)]
+        return lambda x, *_, **__: tf.reshape(x, [*static_sizes(x.shape)[:rank], *rest])
+
+    return lambda *tensors: tree.flatten(run_graph(found.graph, list(tensors), run))

@@ -6,14 +6,23 @@ import keras
 import tensorflow as tf
 from keras import tree
 
-from keras_spatial import keras_private
 from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.engine.trace import Trace
 from keras_spatial.layout import Axis
 from keras_spatial.losses import SumsLoss
-from keras_spatial.objective.locality import NotTraceable, check_that_keras_takes, is_local, traced
+from keras_spatial.objective.locality import (
+    NotTraceable,
+    Traced,
+    check_that_keras_takes,
+    check_traced,
+    is_local,
+    on_shards,
+    traced,
+)
+from keras_spatial.objective.overrides import keeps_loss_call, overridden
 from keras_spatial.objective.refusal import refusal
 from keras_spatial.objective.sums import sums_of_cases
+from keras_spatial.rules.products import variable_tensor
 from keras_spatial.rules.replication import replicated
 from keras_spatial.rules.walk import lower_graph
 from keras_spatial.runtimes.functions import scalar
@@ -37,17 +46,18 @@ def lower_loss(
         UnsupportedObjective: if it cannot be computed on shards.
     """
     name = loss.name
-    if isinstance(loss, SumsLoss):
+    if isinstance(loss, SumsLoss) and not overridden(loss, "sums", "from_sums"):
         sums = sums_of_cases(trace, loss.sums, y_true, y_pred, weight, loss.dtype, name)
         voxels = math.prod(y_pred.shape[1:-1])
         return trace.reduced(lambda s: loss.from_sums(s, voxels), [sums], (), name=name)
-    if loss.reduction in (None, "none"):
+    own_call = isinstance(loss, SumsLoss) or not keeps_loss_call(loss)
+    if loss.reduction in (None, "none") and not own_call:
         raise refusal("Loss", name, f"it has no reduction to a scalar (reduction={loss.reduction!r})", "Give it one")
     try:
-        if is_per_voxel(loss, y_true, y_pred):
-            return _per_voxel_loss(trace, loss, y_true, y_pred, weight)
-        graph = traced(loss, y_true, y_pred, weight)
-        return _by_rules(trace, loss, graph, y_true, y_pred, weight)
+        found = None if own_call else per_voxel(loss, y_true, y_pred)
+        if found is not None:
+            return _per_voxel_loss(trace, loss, found, y_true, y_pred, weight)
+        return _by_rules(trace, loss, traced(loss, y_true, y_pred, weight), y_true, y_pred, weight)
     except NotTraceable as error:
         check_that_keras_takes(loss, y_true, y_pred, weight)
         if trace.replicate:
@@ -55,24 +65,26 @@ def lower_loss(
         raise refusal("Loss", name, f"it does not consist only of keras.ops ({error})", _INSTEAD) from error
 
 
-def is_per_voxel(loss: keras.losses.Loss, y_true: SpatialTensor, y_pred: SpatialTensor) -> bool:
-    """Whether `loss.call` computes one value for each voxel, independently of the others.
+def per_voxel(loss: keras.losses.Loss, y_true: SpatialTensor, y_pred: SpatialTensor) -> Traced | None:
+    """What `loss.call` does, if it gives every voxel a value of its own.
 
     Raises:
         NotTraceable: if it does not consist of `keras.ops`.
     """
     if len(y_pred.shape) < 2:
-        return False
+        return None
 
     def values(t: keras.KerasTensor, p: keras.KerasTensor):
         return loss.call(*(keras.ops.convert_to_tensor(x, dtype=loss.dtype) for x in (t, p)))
 
-    return is_local(traced(values, y_true, y_pred), y_pred.shape[:-1])
+    found = traced(values, y_true, y_pred)
+    return found if is_local(found, y_pred.shape[:-1]) else None
 
 
 def _per_voxel_loss(
     trace: Trace,
     loss: keras.losses.Loss,
+    found: Traced,
     y_true: SpatialTensor,
     y_pred: SpatialTensor,
     weight: SpatialTensor | None,
@@ -82,29 +94,24 @@ def _per_voxel_loss(
     values_axes = y_pred.axes[:-1]
     count = math.prod(axis.size for axis in values_axes)
     weights = [] if weight is None else [_aligned_weight(trace, loss, weight, values_axes)]
-    masks: list[bool] = []
+    masked = found.masked
+    values_of = on_shards(found, len(values_axes))
 
-    def total(t: tf.Tensor, p: tf.Tensor, *weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        values = tf.convert_to_tensor(loss.call(tf.cast(t, dtype), tf.cast(p, dtype)))
-        mask = keras_private.mask_of(values)
-        factors = [tf.cast(w, dtype) for w in weights]
-        if mask is not None:
-            factors.append(tf.cast(mask, dtype))
-        masks[:] = [mask is not None]
+    def total(t: tf.Tensor, p: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        values, *mask = values_of(t, p, *others[len(weights) :])
+        values = tf.cast(values, dtype)
+        factors = [tf.cast(x, dtype) for x in (*others[: len(weights)], *mask)]
         factor = None
         for other in factors:
             factor = other if factor is None else factor * other
-        valid = tf.zeros([], dtype) if mask is None else tf.reduce_sum(tf.cast(mask, dtype))
+        valid = tf.reduce_sum(tf.cast(mask[0], dtype)) if mask else tf.zeros([], dtype)
         weighed = tf.zeros([], dtype) if factor is None else tf.reduce_sum(tf.broadcast_to(factor, values.shape))
         values = values if factor is None else values * factor
         return tf.reduce_sum(values), valid, weighed
 
-    with tf.init_scope():
-        specs = [tf.TensorSpec(x.shape, x.dtype) for x in (y_true, y_pred, *weights)]
-        tf.function(total, autograph=False).get_concrete_function(*specs)
-    masked = masks[0]
     outputs = [((), dtype)] * 3
-    value, valid, weighed = trace.local(total, [y_true, y_pred, *weights], outputs, name=loss.name)
+    inputs = [y_true, y_pred, *weights]
+    value, valid, weighed = trace.local(total, inputs, outputs, weights=found.variables, name=loss.name)
     if loss.reduction == "sum":
         return value
     if loss.reduction == "mean_with_sample_weight" and (masked or weights):
@@ -150,17 +157,20 @@ def _aligned_weight(
 def _by_rules(
     trace: Trace,
     loss: keras.losses.Loss,
-    graph: keras.Model,
+    found: Traced,
     y_true: SpatialTensor,
     y_pred: SpatialTensor,
     weight: SpatialTensor | None,
 ) -> SpatialTensor:
-    """Lower a loss that is a function of the whole image, such as Dice: each operation of its call by its own rule."""
-    if tuple(graph.outputs[0].shape):
-        raise refusal("Loss", loss.name, f"its call returns a tensor of shape {graph.outputs[0].shape}", "Reduce it")
+    """A loss that is a function of the whole image, such as Dice: every operation of its call by its own rule."""
+    if tuple(found.graph.outputs[0].shape):
+        shape = found.graph.outputs[0].shape
+        raise refusal("Loss", loss.name, f"its call gives a tensor of shape {shape}", "Reduce it")
+    check_traced(found)
     inputs = [x for x in (y_true, y_pred, weight) if x is not None]
+    inputs += [variable_tensor(trace, v) for v in found.variables]
     try:
-        (value, *_) = tree.flatten(lower_graph(graph, trace, inputs))
+        (value, *_) = tree.flatten(lower_graph(found.graph, trace, inputs))
     except (ValueError, NotImplementedError, TypeError) as error:
         if trace.replicate:
             return _replicated(trace, loss, y_true, y_pred, weight, str(error))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import keras
 import tensorflow as tf
@@ -14,15 +14,26 @@ from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.engine.trace import Trace
 from keras_spatial.layout import Axis
 from keras_spatial.metrics import SumsMetric
-from keras_spatial.objective.locality import NotTraceable, is_local, traced
+from keras_spatial.objective.locality import (
+    NotTraceable,
+    Traced,
+    check_that_keras_takes,
+    check_traced,
+    is_local,
+    on_shards,
+    traced,
+    traced_changes,
+)
+from keras_spatial.objective.overrides import is_of_keras, keeps_update, overridden
 from keras_spatial.objective.probe import Merge, NoMerge, merge_of
 from keras_spatial.objective.refusal import refusal
 from keras_spatial.objective.sums import sums_of_cases
+from keras_spatial.rules.products import variable_tensor
 from keras_spatial.rules.replication import replicated
 from keras_spatial.rules.walk import lower_graph
 from keras_spatial.runtimes.functions import scalar, static_sizes
 
-_INSTEAD = "Write it as a function that uses only keras.ops, or as a ks.metrics.SumsMetric"
+_INSTEAD = "Write it with keras.ops alone, or as a ks.metrics.SumsMetric"
 
 
 @dataclass(frozen=True)
@@ -59,19 +70,25 @@ def lower_metric(
     Raises:
         UnsupportedObjective: if there is no known way to merge its state from shards.
     """
-    if isinstance(metric, SumsMetric):
+    if isinstance(metric, SumsMetric) and not overridden(metric, "sums", "update_from_sums", "result", "reset_state"):
         sums = sums_of_cases(trace, metric.sums, y_true, y_pred, weight, metric.dtype, metric.name)
         return Update(metric, [sums], lambda values: metric.update_from_sums(values[0]))
     _build(metric, y_true, y_pred)
     try:
-        if keras_private.is_mean_of_function(metric):
-            try:
-                return _mean_of_function(trace, metric, y_true, y_pred, weight)
-            except NotTraceable:
-                # A function whose operations are unknown, such as top-k, may still have a known merge.
-                return _merged(trace, metric, y_true, y_pred, weight, merge_of(metric, y_true, y_pred, weight))
-        return _merged(trace, metric, y_true, y_pred, weight, merge_of(metric, y_true, y_pred, weight))
+        if not keeps_update(metric):
+            return _by_rules(trace, metric, y_true, y_pred, weight)
+        if not keras_private.is_mean_of_function(metric):
+            return _merged(trace, metric, y_true, y_pred, weight, merge_of(metric, y_true, y_pred, weight))
+        try:
+            return _mean_of_function(trace, metric, y_true, y_pred, weight)
+        except NotTraceable:
+            if not is_of_keras(keras_private.wrapped_function(metric)):
+                raise
+            # Of Keras's own functions whose operations have no rule, such as top-k, the parts may still tell.
+            return _merged(trace, metric, y_true, y_pred, weight, merge_of(metric, y_true, y_pred, weight))
     except (NotTraceable, NoMerge) as error:
+        given = [y_true, y_pred] if weight is None else [y_true, y_pred, weight]
+        check_that_keras_takes(_update_of(metric), *given)
         if trace.replicate:
             return _replicated(trace, metric, y_true, y_pred, weight, str(error))
         reason = f"it does not consist only of keras.ops ({error})" if isinstance(error, NotTraceable) else str(error)
@@ -105,9 +122,9 @@ def _mean_of_function(
     def values_of(t: Any, p: Any) -> Any:
         return function(t, p, **arguments)
 
-    graph = traced(values_of, y_true, y_pred)
-    if len(y_pred.shape) > 1 and is_local(graph, y_pred.shape[:-1]):
-        return _merged(trace, metric, y_true, y_pred, weight, Merge(("mean", "mean")))
+    found = traced(values_of, y_true, y_pred)
+    if len(y_pred.shape) > 1 and is_local(found, y_pred.shape[:-1]):
+        return _merged(trace, metric, y_true, y_pred, weight, Merge(("mean", "mean")), found)
 
     def state(t: Any, p: Any, w: Any = None) -> Any:
         values, weights = keras_private.reduce_to_samplewise_values(values_of(t, p), w, ops.mean, metric.dtype)
@@ -118,17 +135,57 @@ def _mean_of_function(
         return ops.stack([ops.sum(values), ops.cast(count, metric.dtype)])
 
     inputs = [x for x in (y_true, y_pred, weight) if x is not None]
-    graph = traced(state, *inputs)
-    try:
-        (found,) = tree.flatten(lower_graph(graph, trace, inputs))
-    except (ValueError, NotImplementedError, TypeError) as error:
-        raise NotTraceable(str(error).split("\n")[0]) from error
+    (value,) = _lowered(trace, traced(state, *inputs), inputs)
 
     def apply(values: Sequence[tf.Tensor]) -> None:
         metric.total.assign_add(values[0][0])
         metric.count.assign_add(values[0][1])
 
-    return Update(metric, [found], apply)
+    return Update(metric, [value], apply)
+
+
+def _lowered(trace: Trace, found: Traced, inputs: Sequence[SpatialTensor]) -> list[SpatialTensor]:
+    """What a traced function gives, each operation by its own rule."""
+    check_traced(found)
+    inputs = [*inputs, *(variable_tensor(trace, v) for v in found.variables)]
+    try:
+        return tree.flatten(lower_graph(found.graph, trace, inputs))
+    except (ValueError, NotImplementedError, TypeError) as error:
+        raise NotTraceable(str(error).split("\n")[0]) from error
+
+
+def _update_of(metric: keras.metrics.Metric) -> Callable[..., None]:
+    """What a batch changes of a metric, from labels, predictions and, if there are any, weights."""
+
+    def update(y_true: Any, y_pred: Any, *weights: Any) -> None:
+        metric.update_state(y_true, y_pred, **({"sample_weight": weights[0]} if weights else {}))
+
+    return update
+
+
+def _by_rules(
+    trace: Trace,
+    metric: keras.metrics.Metric,
+    y_true: SpatialTensor,
+    y_pred: SpatialTensor,
+    weight: SpatialTensor | None,
+) -> Update:
+    """The new state of any metric, every operation of its update by its own rule."""
+    inputs = [x for x in (y_true, y_pred, weight) if x is not None]
+    own = {id(v) for v in metric.variables}
+    found, changes = traced_changes(_update_of(metric), *inputs)
+    if others := [v.path for v, _ in changes if id(v) not in own]:
+        raise NotTraceable(f"it changes the variables {others}, which are not its own")
+    values = iter([] if found is None else _lowered(trace, found, inputs))
+    new = [next(values) if isinstance(value, keras.KerasTensor) else value for _, value in changes]
+    read = [value for value in new if isinstance(value, SpatialTensor)]
+
+    def apply(found: Sequence[tf.Tensor]) -> None:
+        remaining = iter(found)
+        for (variable, _), value in zip(changes, new, strict=True):
+            variable.assign(next(remaining) if isinstance(value, SpatialTensor) else value)
+
+    return Update(metric, read, apply)
 
 
 def _merged(
@@ -138,24 +195,40 @@ def _merged(
     y_pred: SpatialTensor,
     weight: SpatialTensor | None,
     merge: Merge,
+    found: Traced | None = None,
 ) -> Update:
-    """Run Keras's own update on every shard, and sum what the shards add to the state."""
+    """Keras's own update on every shard, and the sum of what the shards add.
+
+    `found` is what gives the values of a mean, if it is one of a function of voxels.
+    """
     voxels = math.prod(y_pred.shape[1:-1])
     inputs = [y_true, y_pred] if weight is None else [y_true, y_pred, weight]
     _check_aligned(metric, inputs)
 
-    def increments(t: tf.Tensor, p: tf.Tensor, *weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        zeros = [tf.zeros(v.shape, v.dtype) for v in metric.variables]
+    values_of = None if found is None else on_shards(found, y_pred.ndim - 1)
+
+    def increments(t: tf.Tensor, p: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        start = [(v, tf.zeros(v.shape, v.dtype)) for v in metric.variables]
+        weights = others[: len(inputs) - 2]
         given = {"sample_weight": weights[0]} if weights else {}
-        found = metric.stateless_update_state(zeros, t, p, **given)
+        with keras.StatelessScope(start) as scope:
+            if values_of is None:
+                metric.update_state(t, p, **given)
+            else:
+                values, *mask = values_of(t, p, *others[len(weights) :])
+                keras_private.set_mask(values, *mask)
+                keras.metrics.Mean.update_state(cast(Any, metric), values, **given)
+        new = [tf.convert_to_tensor(scope.get_current_value(v)) for v in metric.variables]
         share = math.prod(static_sizes(p.shape)[1:-1]) / voxels
         return tuple(
             value if kind == "sum" or share == 1 else value * scalar(share, value.dtype)
-            for value, kind in zip(found, merge.kinds, strict=True)
+            for value, kind in zip(new, merge.kinds, strict=True)
         )
 
     outputs = [(tuple(Axis(f"state{i}", size) for i, size in enumerate(v.shape)), v.dtype) for v in metric.variables]
-    return Update(metric, trace.local(increments, inputs, outputs, name=metric.name), add_to_state(metric))
+    weights = () if found is None else found.variables
+    values = trace.local(increments, inputs, outputs, weights=weights, name=metric.name)
+    return Update(metric, values, add_to_state(metric))
 
 
 def _check_aligned(metric: keras.metrics.Metric, inputs: Sequence[SpatialTensor]) -> None:
