@@ -17,8 +17,8 @@ from keras_spatial.engine.reshard import whole
 from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.engine.trace import Trace
 from keras_spatial.layout import Axis
-from keras_spatial.rules.effects import watched_effects
 from keras_spatial.rules.table import UnsupportedLayer, register_lowering
+from keras_spatial.rules.variables_read import reading_variables
 
 
 def composite_graph(layer: keras.Operation, args: Any, kwargs: Any, training: bool) -> keras.Model:
@@ -90,7 +90,9 @@ def function_graph(function: Callable[[Any], Any], x: Any) -> keras.Model:
     except UnsupportedLayer as error:
         raise UnsupportedLayer(f"its function {name!r}: {error}") from None
     except Exception as error:
-        raise UnsupportedLayer(f"its function {name!r} is not made of keras.ops alone ({_reason(error)})") from error
+        raise UnsupportedLayer(
+            f"its function {name!r} does not consist only of keras.ops ({_reason(error)})"
+        ) from error
 
 
 def _symbolic(x: Any) -> keras.KerasTensor:
@@ -112,7 +114,7 @@ def _trace(layer: keras.Layer, args: Any, kwargs: Any, tensors: Sequence, traini
     except UnsupportedLayer:
         raise
     except Exception as error:
-        raise UnsupportedLayer(f"its call is not made of layers and keras.ops alone ({_reason(error)})") from error
+        raise UnsupportedLayer(f"its call does not consist only of layers and keras.ops ({_reason(error)})") from error
     known = {id(v) for v in graph.variables}
     for node in keras_private.nodes_of(graph):
         known |= {id(v) for v in tree.flatten((node.arguments.args, node.arguments.kwargs))}
@@ -154,12 +156,17 @@ def _graph(
 ) -> keras.Model:
     # Sizes are numbers here, also to `call`s that compute with them: traced with the step they would be tensors.
     with tf.init_scope():
-        with keras_private.symbolic_calls(), watched_effects() as effects:
+        with keras_private.symbolic_calls(), keras.StatelessScope() as scope, reading_variables() as reads:
             outputs = function(*args, **kwargs)
-        changed = [] if layer is None else keras_private.changed_in(effects, layer)
+        changed = [] if layer is None else keras_private.changed_in(scope, layer)
         if changed:
-            raise UnsupportedLayer(f"its call changes the variables {changed} itself, which no graph of layers shows")
-        effects.check()
+            raise UnsupportedLayer(
+                f"its call assigns the variables {changed} itself, which does not appear in its graph"
+            )
+        if reads:
+            raise UnsupportedLayer(
+                f"its call computes with {reads} before an input comes in, so that it would stay as it is"
+            )
         return keras.Model(symbols, outputs, name=name)
 
 

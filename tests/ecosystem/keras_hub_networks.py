@@ -293,9 +293,7 @@ NETWORKS = {
         ),
         "2x2",
     ),
-    "ResNetImageClassifier": Network(
-        lambda: classifier(M.ResNetImageClassifier, resnet((40, 48, 3))), "2x2", quick=True
-    ),
+    "ResNetImageClassifier": Network(lambda: classifier(M.ResNetImageClassifier, resnet((40, 48, 3))), "2x2"),
     "VGGBackbone": Network(lambda: M.VGGBackbone([1, 2, 1], [4, 6, 8], image_shape=(45, 50, 3)), "3x2", quick=True),
     "VGGImageClassifier": Network(
         lambda: classifier(
@@ -318,24 +316,22 @@ NETWORKS = {
         partial(cspnet, "edge_block", stage_type="csp", avg_down=True, expand_ratio=[2.0]), "3x1", quick=True
     ),
     "XceptionBackbone": Network(xception, "2x2", quick=True),
-    "EfficientNetBackbone, V1": Network(efficientnet_v1, "2x2", quick=True),
+    "EfficientNetBackbone, V1": Network(efficientnet_v1, "2x2"),
     "EfficientNetBackbone, V2": Network(efficientnet_v2, "3x2", quick=True),
-    "HGNetV2Backbone": Network(hgnet, "2x2", quick=True),
+    "HGNetV2Backbone": Network(hgnet, "2x2"),
     "MobileNetBackbone": Network(mobilenet, "2x2"),
-    "MobileNetV5Backbone": Network(mobilenet_v5, "2x2", rounded=True, quick=True),
+    "MobileNetV5Backbone": Network(mobilenet_v5, "2x2", rounded=True),
     "MobileNetV5Backbone, attention": Network(partial(mobilenet_v5, attention=True), "2x2", rounded=True, quick=True),
     "BASNetBackbone": Network(basnet, "2x1", rounded=True),
     "BASNetImageSegmenter": Network(lambda: M.BASNetImageSegmenter(basnet()), "1x2", rounded=True),
     "DeepLabV3Backbone": Network(deeplab, "3x2", rounded=True),
-    "DeepLabV3ImageSegmenter": Network(
-        lambda: M.DeepLabV3ImageSegmenter(deeplab(), 3), "2x2", rounded=True, quick=True
-    ),
+    "DeepLabV3ImageSegmenter": Network(lambda: M.DeepLabV3ImageSegmenter(deeplab(), 3), "2x2", rounded=True),
     "DeepLabV3ImageSegmenter, V3": Network(
         lambda: M.DeepLabV3ImageSegmenter(deeplab(low=None), 3), "2x2", rounded=True
     ),
     "RetinaNetBackbone": Network(retinanet, "2x2"),
     "RetinaNetObjectDetector": Network(
-        lambda: M.RetinaNetObjectDetector(retinanet((64, 64, 3)), 3), "2x1", replicated=True, quick=True
+        lambda: M.RetinaNetObjectDetector(retinanet((64, 64, 3)), 3), "2x1", replicated=True
     ),
     "MiTBackbone": Network(mit, "2x2", training=False),
     "MiTImageClassifier": Network(lambda: classifier(M.MiTImageClassifier, mit()), "2x1", training=False),
