@@ -133,7 +133,7 @@ def test_results_that_collide_are_refused_before_the_first(model, tmp_path, caps
     one = str(tmp_path / "scans" / "3.nii")
     assert main(["segment", model, one, "-o", str(out)]) == 0
     assert main(["segment", model, one, "-o", str(out)]) == 2
-    assert "is there" in capsys.readouterr().err
+    assert "exists" in capsys.readouterr().err
     assert main(["segment", model, one, "-o", str(out), "--overwrite"]) == 0
 
 

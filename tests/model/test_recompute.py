@@ -88,7 +88,7 @@ def test_a_budget_that_no_choice_fits_leaves_the_model_as_it_was():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"blocks": [["down0_conv1"], ["down0_conv1"]]}, "one block"),
+        ({"blocks": [["down0_conv1"], ["down0_conv1"]]}, "one segment"),
         ({"blocks": ["nothing"]}, "no such layer"),
         ({}, "either `blocks` or `memory`"),
         ({"blocks": ["down0_conv1"], "memory": 10}, "either `blocks` or `memory`"),
