@@ -102,11 +102,24 @@ def trace_call(layer: keras.Layer, inputs: Any, training: bool | None = None) ->
     return _graph_of(layer, symbols, (symbols,), arguments)
 
 
+_ADDS_A_LOSS = (
+    "its call adds to the loss with `add_loss`, which no graph of layers shows; a layer that does so runs as it is, "
+    'on whole tensors, with unsupported="replicate"'
+)
+
+
 def _graph_of(layer: keras.Layer, symbols: Any, args: Any, kwargs: Any) -> keras.Model:
     # Sizes are numbers here, also to `call`s that compute with them: traced with the step they would be tensors.
     with tf.init_scope():
-        with keras_private.symbolic_calls(), keras.StatelessScope() as scope:
-            outputs = layer.call(*args, **kwargs)
+        with keras_private.symbolic_calls(), keras.StatelessScope(collect_losses=True) as scope:
+            try:
+                outputs = layer.call(*args, **kwargs)
+            except ValueError as error:
+                if "add_loss()" not in str(error):
+                    raise
+                raise UnsupportedLayer(_ADDS_A_LOSS) from error
+        if scope.losses:
+            raise UnsupportedLayer(_ADDS_A_LOSS)
         changed = keras_private.changed_in(scope, layer)
         if changed:
             raise UnsupportedLayer(f"its call changes the variables {changed} itself, which no graph of layers shows")
