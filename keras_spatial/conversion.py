@@ -83,6 +83,8 @@ def _input_specs(model: keras.Model, input_shape: Any) -> Any:
     graph = keras_private.functional_part(model)
     if graph is not None and input_shape is None:
         return keras_private.input_structure(graph)
+    if isinstance(model, Functional) and input_shape is None:
+        return keras_private.input_structure(model)
     if input_shape is None:
         known = keras_private.called_with(model)
         if known is None:

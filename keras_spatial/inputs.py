@@ -62,19 +62,44 @@ def as_inputs(model: keras.Model, x: Any) -> Any:
     """The inputs as tensors of static shape and of the model's dtypes, in the structure of the model's inputs.
 
     Raises:
-        ValueError: if there are too many or too few inputs, or one does not have the model's shape.
+        ValueError: if there are too many or too few, if their names are not the inputs', or if one does not have the
+            model's shape.
     """
     tensors = tree.map_structure(as_tensor, x)
     if not isinstance(model, Functional):
         return tree.map_structure(lambda t: cast(t, model.input_dtype) if t.dtype.is_floating else t, tensors)
     structure = input_structure(model)
-    flat, references = tree.flatten(tensors), tree.flatten(structure)
-    if isinstance(tensors, dict):
-        if isinstance(structure, dict):
-            flat = [tensors[name] for name in sorted(structure)]
-        elif all(reference.name in tensors for reference in references):
-            flat = [tensors[reference.name] for reference in references]
+    flat, references = _in_order(model, tensors, structure), tree.flatten(structure)
     if len(flat) != len(references):
         raise ValueError(f"Model '{model.name}' takes {len(references)} inputs. Received: {len(flat)} tensors")
     flat = [fit_input(value, reference, model.name) for value, reference in zip(flat, references, strict=True)]
     return tree.pack_sequence_as(structure, flat)
+
+
+def _in_order(model: keras.Model, tensors: Any, structure: Any) -> list:
+    """Tensors in the order of a functional model's inputs, found by name where Keras finds them so.
+
+    Raises:
+        ValueError: if an input's name is missing, if Keras would take a tensor of another name for it, or if the order
+            of tensors without names is not clear.
+    """
+    by_name = isinstance(structure, dict)
+    if not isinstance(tensors, dict):
+        if by_name and list(structure) != sorted(structure):
+            raise ValueError(
+                f"Model '{model.name}' takes a dictionary of {list(structure)}, in whose order Keras takes no list. "
+                f"Received: {type(tensors).__name__}"
+            )
+        return tree.flatten(tensors)
+    flat = [structure] if isinstance(structure, keras.KerasTensor) else list(structure)
+    names = list(structure) if by_name else [getattr(x, "name", None) for x in flat]
+    if missing := [name for name in names if name not in tensors]:
+        raise ValueError(
+            f"Missing data for inputs {missing} of model '{model.name}'. Received: a dictionary of {list(tensors)}"
+        )
+    if by_name and sorted(tensors)[: len(names)] != sorted(names):
+        raise ValueError(
+            f"Model '{model.name}' takes a dictionary of {names}. Keras would take other tensors for them, in the "
+            f"order of the alphabet. Received: a dictionary of {list(tensors)}"
+        )
+    return tree.flatten({name: tensors[name] for name in names}) if by_name else [tensors[name] for name in names]

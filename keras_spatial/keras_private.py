@@ -56,7 +56,9 @@ def input_structure(model: keras.Model) -> Any:
 
 
 def functional_part(model: keras.Model) -> keras.Model | None:
-    """The functional model that a model's `call` runs; None if its class defines a `call` of its own."""
+    """The functional model that a model's `call` runs; None if its `call` is its own."""
+    if "call" in vars(model):
+        return None
     if isinstance(model, keras.Sequential):
         return model._functional if defining_class(model, "call") is keras.Sequential else None
     if isinstance(model, Functional):
@@ -295,6 +297,22 @@ def set_mask(x: Any, *mask: Any) -> None:
         x._keras_mask = value
 
 
+def computes_no_mask(layer: keras.Layer) -> bool:
+    """Whether a layer's outputs carry only the masks that its inputs carry, or that it sets itself."""
+    return getattr(layer.compute_mask, "_is_default", False)
+
+
+def computes_own_mask(layer: keras.Layer) -> bool:
+    """Whether `compute_mask` is one that a class outside Keras defines."""
+    return not defining_method(layer, "compute_mask").__module__.startswith("keras.src.")
+
+
+def calls_otherwise(operation: keras.Operation) -> str | None:
+    """The class outside Keras and this package that overrides an operation's `__call__`, or None."""
+    cls = defining_class(operation, "__call__")
+    return None if cls.__module__.startswith("keras.src.") else cls.__name__
+
+
 def function_arguments(wrapper: Any) -> dict[str, Any]:
     """The arguments, besides labels and predictions, with which a loss or metric calls its function."""
     return dict(getattr(wrapper, "_fn_kwargs", {}))
@@ -327,8 +345,8 @@ def called_with(model: keras.Model) -> Any:
 # Models: classes, copies, compilation.
 
 
-def defining_class(model: keras.Model, method: str) -> type:
-    """The class that a model's method comes from, ignoring the classes of this package."""
+def defining_class(model: keras.Operation, method: str) -> type:
+    """The class that a model's or layer's method comes from, this package's own left out."""
     return next(
         cls for cls in type(model).__mro__ if method in vars(cls) and not cls.__module__.startswith("keras_spatial.")
     )

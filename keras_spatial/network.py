@@ -14,7 +14,14 @@ from keras_spatial.engine.trace import Trace
 from keras_spatial.layout import ShardLength, ShardsTooShort
 from keras_spatial.rules.composite import forget_graphs
 from keras_spatial.rules.table import UnsupportedLayer
-from keras_spatial.rules.walk import explain, functional_graph, lower_graph, lower_operation, uses_channels_first
+from keras_spatial.rules.walk import (
+    explain,
+    functional_graph,
+    lower_graph,
+    lower_operation,
+    refuse_masked,
+    uses_channels_first,
+)
 
 # Each failed attempt makes the shards of one axis longer; a network has a handful of scales at most.
 _MOST_ATTEMPTS = 100
@@ -46,6 +53,8 @@ class Network:
             inputs: anything with `shape` and `dtype`, in the structure of the model's inputs.
             training: whether layers run in training mode.
         """
+        if (cls := keras_private.calls_otherwise(self.model)) is not None:
+            raise UnsupportedLayer(f"{cls} overrides `__call__`, which no graph of layers shows: override `call`.")
         graph = keras_private.functional_part(self.model)
         if graph is not None:
             return graph
@@ -73,7 +82,9 @@ class Network:
 
     def forward(self, trace: Trace, inputs: Any, on_mesh: Any) -> Any:
         """The model's outputs, given its inputs as `SpatialTensor`s in the model's structure."""
-        return lower_graph(self.graph(inputs, trace.training), trace, on_mesh)
+        outputs = lower_graph(self.graph(inputs, trace.training), trace, on_mesh)
+        refuse_masked(trace, outputs)
+        return outputs
 
     def shard_lengths(self, inputs: Any, training: bool) -> Mapping[str, ShardLength]:
         """How long the shards must be so that every layer's output falls into equal shards."""

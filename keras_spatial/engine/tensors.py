@@ -1,7 +1,8 @@
 """Tensors of a partitioned model, with their logical sizes and the padded sizes that are laid out on the mesh."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import tensorflow as tf
 
@@ -16,10 +17,12 @@ class SpatialTensor:
     Attributes:
         value: the Mesh-TF tensor, whose sizes are the padded ones.
         axes: one `Axis` per dimension, batch first, channels last.
+        mask_source: the layer that made the mask which Keras would have attached to the tensor, or None.
     """
 
     value: mtf.Tensor
     axes: tuple[Axis, ...]
+    mask_source: Any = field(default=None, compare=False, repr=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -41,6 +44,10 @@ class SpatialTensor:
     @property
     def padded_axes(self) -> list[int]:
         return [i for i, axis in enumerate(self.axes) if axis.padded]
+
+    def masked(self, source: Any) -> "SpatialTensor":
+        """The same tensor, with a mask of some layer in Keras, or of None."""
+        return self if source is self.mask_source else replace(self, mask_source=source)
 
 
 def dimension_of(axis: Axis) -> mtf.Dimension:

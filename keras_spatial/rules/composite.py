@@ -147,6 +147,12 @@ def trace_call(layer: keras.Layer, inputs: Any, training: bool | None = None) ->
     return _graph_of(layer, symbols, (symbols,), arguments)
 
 
+_ADDS_A_LOSS = (
+    "its call adds to the loss with `add_loss`, which no graph of layers shows; a layer that does so runs as it is, "
+    'on whole tensors, with unsupported="replicate"'
+)
+
+
 def _graph_of(layer: keras.Layer, symbols: Any, args: Any, kwargs: Any) -> keras.Model:
     return _graph(layer.call, symbols, args, kwargs, keras_private.name_of(layer), layer)
 
@@ -156,8 +162,19 @@ def _graph(
 ) -> keras.Model:
     # Sizes are numbers here, also to `call`s that compute with them: traced with the step they would be tensors.
     with tf.init_scope():
-        with keras_private.symbolic_calls(), keras.StatelessScope() as scope, reading_variables() as reads:
-            outputs = function(*args, **kwargs)
+        with (
+            keras_private.symbolic_calls(),
+            keras.StatelessScope(collect_losses=True) as scope,
+            reading_variables() as reads,
+        ):
+            try:
+                outputs = function(*args, **kwargs)
+            except ValueError as error:
+                if "add_loss()" not in str(error):
+                    raise
+                raise UnsupportedLayer(_ADDS_A_LOSS) from error
+        if scope.losses:
+            raise UnsupportedLayer(_ADDS_A_LOSS)
         changed = [] if layer is None else keras_private.changed_in(scope, layer)
         if changed:
             raise UnsupportedLayer(

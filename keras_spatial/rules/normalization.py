@@ -16,6 +16,8 @@ from keras_spatial.rules.table import register_lowering
 
 @register_lowering(layers.BatchNormalization)
 def batch_normalization(layer, trace: Trace, x: SpatialTensor, mask=None) -> SpatialTensor:
+    if mask is not None:
+        raise ValueError(f"Layer '{layer.name}': batch normalization with a mask is not partitioned.")
     if getattr(layer, "renorm", False):
         raise ValueError(f"Layer '{layer.name}': batch renormalization cannot be partitioned. Received: renorm=True")
     return _with_channels_last(trace, x, layer.axis, lambda t: _batch_normalization(layer, trace, t))

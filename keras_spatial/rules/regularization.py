@@ -85,19 +85,23 @@ def activity_regularization(layer, trace: Trace, x: SpatialTensor) -> SpatialTen
     return x  # The walk adds the loss, as for every layer with an activity regularizer.
 
 
-def add_activity_loss(layer, trace: Trace, y: SpatialTensor) -> None:
-    """Add the loss of a layer's `activity_regularizer`: a sum over the output, divided by the batch size.
+def check_activity_regularizer(layer) -> None:
+    """Refuse what is not one of Keras's own regularizers, which are sums over elements.
 
     Raises:
-        ValueError: if the regularizer is not one of Keras's that are sums over elements.
+        ValueError: if a layer's `activity_regularizer` is another one.
     """
     regularizer = layer.activity_regularizer
-    if not isinstance(regularizer, (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)):
+    if type(regularizer) not in (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2):
         raise ValueError(
             f"Layer '{layer.name}': an activity regularizer must be keras.regularizers.L1, L2 or L1L2 to be summed "
             f"over the mesh. Received: {regularizer!r}"
         )
 
+
+def add_activity_loss(layer, trace: Trace, y: SpatialTensor) -> None:
+    """What a layer's `activity_regularizer` adds to the loss: a sum over the output, divided by the batch size."""
+    regularizer = layer.activity_regularizer
     dtype = tf.float64 if y.dtype == tf.float64 else tf.float32
 
     def part(t: tf.Tensor) -> tf.Tensor:

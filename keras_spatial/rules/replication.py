@@ -42,16 +42,17 @@ def replicated(operation: keras.Operation, trace: Trace, args: tuple, kwargs: di
             with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
                 outputs = layer(*local_args, **local_kwargs, **mode)
             state = [tf.convert_to_tensor(scope.get_current_value(v)) for v in changing]
-            losses = [tf.reduce_sum(loss) for _, loss in scope.losses]
+            losses = [tf.reduce_sum(loss) for loss in scope.losses]
+        carry_masks = [keras_private.mask_of(t) is not None for t in tree.flatten(outputs)]
         outputs = tree.map_structure(tf.convert_to_tensor, outputs)
-        structure[:] = [outputs, len(losses)]
+        structure[:] = [outputs, len(losses), carry_masks]
         return (*tree.flatten(outputs), *state, *losses)
 
     specs = [tf.TensorSpec(t.shape, t.dtype) for t in tensors]
     specs += [tf.TensorSpec(v.shape, v.dtype) for v in variables]
     with tf.init_scope():
         found = tf.function(run, autograph=False).get_concrete_function(*specs).outputs
-    outputs, losses = structure
+    outputs, losses, carry_masks = structure
     axes = [tuple(Axis(f"axis{i}", size) for i, size in enumerate(t.shape.as_list())) for t in found]
     results = trace.local(
         run,
@@ -67,6 +68,7 @@ def replicated(operation: keras.Operation, trace: Trace, args: tuple, kwargs: di
     size = sum(_bytes(t) for t in whole) + sum(_bytes(t) for t in results[:count])
     trace.replicated.append((keras_private.name_of(operation), type(operation).__name__, size, reason))
     flat = [_sharded(trace, y, tensors) for y in results[:count]]
+    flat = [y.masked(operation) if carries else y for y, carries in zip(flat, carry_masks, strict=True)]
     return tree.pack_sequence_as(outputs, flat)
 
 

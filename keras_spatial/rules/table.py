@@ -1,11 +1,36 @@
 """The table that maps the class of a Keras layer or operation to its lowering rule."""
 
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
 _TABLE: dict[type, Callable] = {}
+
+# What a subclass may define and still compute what the layer does whose rule it takes. Masks are the walk's concern.
+_HARMLESS = frozenset(
+    {
+        "build",
+        "build_from_config",
+        "compute_mask",
+        "compute_output_shape",
+        "compute_output_spec",
+        "count_params",
+        "from_config",
+        "get_build_config",
+        "get_config",
+        "load_assets",
+        "load_own_variables",
+        "quantize",
+        "save_assets",
+        "save_own_variables",
+        "supports_masking",
+        "_abc_impl",
+    }
+)
+_DECISIVE = frozenset({"__call__", "__getattr__", "__getattribute__", "__setattr__"})
 
 
 class UnsupportedLayer(ValueError):
@@ -15,11 +40,11 @@ class UnsupportedLayer(ValueError):
 def register_lowering(*layer_classes: type) -> Callable[[Callable], Callable]:
     """Register the lowering rule of a layer, which says how to partition it.
 
-    It decorates a function `lower(layer, trace, *inputs, **call_arguments)` that gets the layer, the
-    `ks.rules.Trace` of the step and the layer's inputs as `ks.rules.SpatialTensor`s, and returns the layer's outputs as
-    `ks.rules.SpatialTensor`s. The function builds them from the four kinds of operation, `trace.pointwise`,
-    `trace.windowed`, `trace.reduced` and `trace.reshard`; the built-in layers are registered in the same way. A
-    subclass of a registered layer is lowered as that layer unless it overrides `call`.
+    Decorates a function `lower(layer, trace, *inputs, **call_arguments)` that receives the layer, the
+    `ks.rules.Trace` under way and the layer's inputs as `ks.rules.SpatialTensor`s, and returns its outputs as
+    such. It is built from the four kinds, `trace.pointwise`, `trace.windowed`, `trace.reduced` and `trace.reshard`;
+    the built-in layers are registered in the same way. A subclass of a registered layer is lowered as that layer
+    unless it overrides something that the layer computes with, as `call` or a convolution's `convolution_op`.
 
     Args:
         *layer_classes: subclasses of `keras.Layer` or `keras.Operation`.
@@ -58,10 +83,59 @@ def register_lowering(*layer_classes: type) -> Callable[[Callable], Callable]:
 
 
 def find_lowering(operation: Any) -> Callable | None:
-    """The lowering rule of a layer, or None. A subclass with its own `call` does not inherit its parent's rule."""
-    for cls in type(operation).__mro__:
-        if cls in _TABLE:
-            return _TABLE[cls]
-        if "call" in vars(cls):
-            return None
-    return None
+    """The function that lowers a layer, or None. One that overrides what its parent computes with is not its parent."""
+    cls = registered_class(operation)
+    return None if cls is None or overridden(operation) else _TABLE[cls]
+
+
+def registered_class(operation: Any) -> type | None:
+    """The first class of an operation's bases, itself included, that has a lowering."""
+    return next((cls for cls in type(operation).__mro__ if cls in _TABLE), None)
+
+
+def overridden(operation: Any) -> list[str]:
+    """What an operation's class or the operation itself defines otherwise than the class whose lowering it would take.
+
+    Names that no computation depends on are left out, and so are new ones, which nothing of that class asks for.
+    """
+    cls = registered_class(operation)
+    if cls is None:
+        return []
+    own = vars(operation).keys() & _methods(type(operation))
+    return sorted({*_overridden(type(operation), cls), *own})
+
+
+@functools.cache
+def _overridden(cls: type, registered: type) -> frozenset[str]:
+    if cls is registered:
+        return frozenset()
+    missing = object()
+    return frozenset(
+        name
+        for name in {*dir(cls), *dir(registered)}
+        if not _is_harmless(name)
+        and (found := inspect.getattr_static(cls, name, missing))
+        is not (known := inspect.getattr_static(registered, name, missing))
+        and (known is not missing or name in _DECISIVE or _sets(found))
+    )
+
+
+def _is_harmless(name: str) -> bool:
+    return name in _HARMLESS or (name.startswith("__") and name.endswith("__") and name not in _DECISIVE)
+
+
+def _sets(attribute: Any) -> bool:
+    """Whether a class's attribute stands in the way of an instance's of the same name."""
+    return attribute.fset is not None if isinstance(attribute, property) else hasattr(type(attribute), "__set__")
+
+
+@functools.cache
+def _methods(cls: type) -> frozenset[str]:
+    return frozenset(
+        name for name in dir(cls) if not _is_harmless(name) and inspect.isroutine(inspect.getattr_static(cls, name))
+    )
+
+
+def registered_classes() -> list[type]:
+    """All classes of the table, sorted by name."""
+    return sorted(_TABLE, key=lambda cls: (cls.__module__, cls.__name__))

@@ -1,5 +1,6 @@
 """The walk over a Keras model, which lowers each layer by its rule."""
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,11 @@ from keras_spatial import keras_private
 from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.engine.trace import Trace
 from keras_spatial.layout import ShardsTooShort
+from keras_spatial.rules import masks
 from keras_spatial.rules.composite import composite_graph, is_tensor, trace_call
-from keras_spatial.rules.regularization import add_activity_loss
+from keras_spatial.rules.regularization import add_activity_loss, check_activity_regularizer
 from keras_spatial.rules.replication import replicated
-from keras_spatial.rules.table import UnsupportedLayer, find_lowering
+from keras_spatial.rules.table import UnsupportedLayer, find_lowering, overridden, registered_class
 
 # The errors with which a rule refuses a layer.
 _REFUSALS = (ValueError, NotImplementedError, TypeError, AttributeError, IndexError)
@@ -41,18 +43,34 @@ def lower_operation(operation: keras.Operation, trace: Trace, *args: Any, **kwar
         UnsupportedLayer: if it has no rule.
         ValueError: if its rule refuses it.
     """
-    kwargs = {k: v for k, v in kwargs.items() if k != "training" and not (k == "mask" and v is None)}
-    if isinstance(operation, keras.Layer):
-        args, kwargs = _autocast(operation, trace, args, kwargs)
+    kwargs = {k: v for k, v in kwargs.items() if k != "training" and not (k == "mask" and _is_none(v))}
+    if not isinstance(operation, keras.Layer):
+        return _lowered(operation, trace, args, kwargs)
+    masks.refuse_use(operation, args, kwargs)
+    outputs = _lowered(operation, trace, *_autocast(operation, trace, args, kwargs))
+    return masks.marked(operation, args, kwargs, outputs)
+
+
+def _is_none(mask: Any) -> bool:
+    return all(m is None for m in tree.flatten(mask))
+
+
+def _lowered(operation: keras.Operation, trace: Trace, args: tuple, kwargs: dict[str, Any]) -> Any:
+    if trace.replicate and masks.makes_masks_inside(operation):
+        masks.refuse_inside(operation, args, kwargs)
+        return replicated(operation, trace, args, kwargs, reason="layers inside it make masks")
     try:
         outputs = _by_rule(operation, trace, args, kwargs)
     except _REFUSALS as error:
         # In a functional model, the layers inside are replicated one by one; any other model is treated as a layer.
         if not trace.replicate or (
-            isinstance(operation, keras.Model) and keras_private.functional_part(operation) is not None
+            isinstance(operation, keras.Model)
+            and keras_private.functional_part(operation) is not None
+            and keras_private.calls_otherwise(operation) is None
         ):
             raise
-        outputs = replicated(operation, trace, args, kwargs, reason=_first_line(error))
+        masks.refuse_inside(operation, args, kwargs)
+        return replicated(operation, trace, args, kwargs, reason=_first_line(error))
     if getattr(operation, "activity_regularizer", None) is not None:
         for output in tree.flatten(outputs):
             add_activity_loss(operation, trace, output)
@@ -60,12 +78,31 @@ def lower_operation(operation: keras.Operation, trace: Trace, *args: Any, **kwar
 
 
 def _by_rule(operation: keras.Operation, trace: Trace, args: tuple, kwargs: dict[str, Any]) -> Any:
+    if getattr(operation, "activity_regularizer", None) is not None:
+        check_activity_regularizer(operation)
     if (rule := find_lowering(operation)) is not None:
+        if "mask" in kwargs and "mask" not in inspect.signature(rule).parameters:
+            raise ValueError(f"{type(operation).__name__} is not partitioned where it is called with a mask")
         return rule(operation, trace, *args, **kwargs)
+    if (cls := keras_private.calls_otherwise(operation)) is not None:
+        raise UnsupportedLayer(f"{cls} overrides `__call__`, which no graph of layers shows")
     if isinstance(operation, keras.Model) and (graph := keras_private.functional_part(operation)) is not None:
         return lower_graph(graph, trace, args[0])
-    graph = composite_graph(operation, args, kwargs, trace.training)
-    return lower_graph(graph, trace, [t for t in tree.flatten((args, kwargs)) if is_tensor(t)], own_modes=True)
+    try:
+        graph = composite_graph(operation, args, kwargs, trace.training)
+    except UnsupportedLayer as error:
+        raise UnsupportedLayer(f"{_own_way(operation)}{error}") from error
+    outputs = lower_graph(graph, trace, [t for t in tree.flatten((args, kwargs)) if is_tensor(t)], own_modes=True)
+    made = [keras_private.mask_of(t) for t in tree.flatten(keras_private.output_structure(graph))]
+    pairs = zip(tree.flatten(outputs), made, strict=True)
+    return tree.pack_sequence_as(outputs, [y if m is None else masks.with_mask(y, operation) for y, m in pairs])
+
+
+def _own_way(operation: keras.Operation) -> str:
+    """Why a layer has no rule although its parent has one."""
+    names = ", ".join(f"`{name}`" for name in overridden(operation))
+    cls = registered_class(operation)
+    return f"it overrides {names} of {cls.__name__}, and so is traced, but " if names and cls is not None else ""
 
 
 def _autocast(layer: keras.Layer, trace: Trace, args: Any, kwargs: Any) -> Any:
@@ -75,7 +112,9 @@ def _autocast(layer: keras.Layer, trace: Trace, args: Any, kwargs: Any) -> Any:
 
     def cast(value: Any):
         floating = isinstance(value, SpatialTensor) and value.dtype.is_floating
-        return trace.cast(value, layer.input_dtype) if floating and layer.input_dtype else value
+        if not (floating and layer.input_dtype):
+            return value
+        return trace.cast(value, layer.input_dtype).masked(value.mask_source)
 
     return tree.map_structure(cast, (args, kwargs))
 
@@ -166,6 +205,20 @@ def explain(unsupported: list[Unsupported]) -> str:
     )
 
 
+def refuse_masked(trace: Trace, outputs: Any) -> None:
+    """Refuse a model whose outputs carry masks in Keras, whose losses and metrics would use them.
+
+    Raises:
+        UnsupportedLayer: if one does, unless the trace collects problems.
+    """
+    sources = {id(y.mask_source): y.mask_source for y in tree.flatten(outputs) if y.mask_source is not None}
+    found = [Unsupported(source, masks.reason_of_output(source)) for source in sources.values()]
+    if trace.problems is not None:
+        trace.problems.extend(found)
+    elif found:
+        raise UnsupportedLayer(explain(found))
+
+
 def uses_channels_first(graph: keras.Model) -> bool:
     """Whether a model's images have their channels before the image axes, judging by its layers."""
     for operation in graph.operations:
@@ -176,4 +229,12 @@ def uses_channels_first(graph: keras.Model) -> bool:
     return False
 
 
-__all__ = ["UnsupportedLayer", "explain", "functional_graph", "lower_graph", "lower_operation", "uses_channels_first"]
+__all__ = [
+    "UnsupportedLayer",
+    "explain",
+    "functional_graph",
+    "lower_graph",
+    "lower_operation",
+    "refuse_masked",
+    "uses_channels_first",
+]

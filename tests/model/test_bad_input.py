@@ -114,3 +114,70 @@ def test_bad_unet_options(arguments, message):
 def test_bad_losses_and_metrics(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def _two_inputs(structure: str) -> keras.Model:
+    b, a = keras.Input((8, 8, 1), name="b_in"), keras.Input((8, 8, 1), name="a_in")
+    inputs = {
+        "one": b,
+        "one of a list": [b],
+        "list": [b, a],
+        "tuple": (b, a),
+        "dict": {"b_in": b, "a_in": a},
+        "sorted dict": {"a_in": a, "b_in": b},
+        "dict of other names": {"p": b, "q": a},
+        "dict of one": {"b_in": b},
+        "nested": [b, {"u": a}],
+    }[structure]
+    return keras.Model(inputs, keras.layers.Subtract()([b, a]) if "one" not in structure else b + 1.0)
+
+
+X, Y = np.ones((2, 8, 8, 1), "float32"), np.full((2, 8, 8, 1), 3.0, "float32")
+GIVEN = {
+    "x": X,
+    "[x]": [X],
+    "[x, y]": [X, Y],
+    "(x, y)": (X, Y),
+    "[x, y, x]": [X, Y, X],
+    "{b}": {"b_in": X},
+    "{a, b}": {"a_in": Y, "b_in": X},
+    "{img, aux}": {"img": X, "aux": Y},
+    "{b, aux}": {"b_in": X, "aux": Y},
+    "{b, zoo}": {"b_in": X, "zoo": Y},
+    "{a, b, aaa}": {"b_in": X, "a_in": Y, "aaa": 5 * X},
+    "{a, b, zoo}": {"b_in": X, "a_in": Y, "zoo": 5 * X},
+    "{p, q}": {"p": X, "q": Y},
+    "[x, {u}]": [X, {"u": Y}],
+}
+
+
+@pytest.mark.filterwarnings("ignore:The structure of `inputs`")
+@pytest.mark.parametrize(
+    "structure",
+    ["one", "one of a list", "list", "tuple", "dict", "sorted dict", "dict of other names", "dict of one", "nested"],
+)
+def test_inputs_are_taken_as_keras_takes_them_or_refused(structure):
+    model = _two_inputs(structure)
+    spatial = ks.partition(model, split("2x2"))
+    for name, given in GIVEN.items():
+        try:
+            expected = model(given).numpy()
+        except ValueError:
+            expected = None
+        try:
+            actual = spatial(given).numpy()
+        except ValueError:
+            # Of more names than a dictionary has Keras takes the first in the order of the alphabet, whatever they are.
+            surplus = "dict" in structure and isinstance(given, dict) and len(given) > len(model.inputs)
+            assert expected is None or surplus, name
+            continue
+        np.testing.assert_array_equal(actual, expected, err_msg=name)
+
+
+def test_a_missing_name_is_named_in_every_step():
+    spatial = ks.partition(_two_inputs("list"), split("2x2"))
+    spatial.compile(loss="mse")
+    given = {"img": X, "aux": Y}
+    for step in (spatial.predict, spatial, lambda x: spatial.evaluate(x, X, verbose=0)):
+        with pytest.raises(ValueError, match=r"Missing data for inputs \['b_in', 'a_in'\]"):
+            step(given)
