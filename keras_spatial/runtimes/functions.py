@@ -272,12 +272,14 @@ def trace(function: Callable, arguments: Sequence[tf.Tensor]):
     return traced.get_concrete_function(*specs)
 
 
-def call(concrete, arguments: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:
-    """Call a concrete function by one node, on the current device."""
+def call(
+    concrete, arguments: Sequence[tf.Tensor], captured: Sequence[tf.Tensor] | None = None
+) -> tuple[tf.Tensor, ...]:
+    """One call node, on the device in force; other tensors can be given than those that the function captured."""
     graph = tf.compat.v1.get_default_graph()
     concrete.add_to_graph(graph)
-    # Tensors that its Python function captured are arguments too.
-    arguments = [*arguments, *concrete.captured_inputs]
+    # Constants that its Python function found outside are arguments too.
+    arguments = [*arguments, *(concrete.captured_inputs if captured is None else captured)]
     results = [output.dtype for output in concrete.outputs]
     if not _gains_by_rewriting(concrete):
         # A node whose operation is the function itself takes a fifth of the time to prepare.

@@ -104,8 +104,15 @@ class Program:
             inputs: the tensors of the graph that it reads.
 
         Returns:
-            The tensors that it returns to the graph.
+            What it gives back to the graph.
+
+        Raises:
+            ValueError: if a tensor is of a kind that Python cannot be given.
         """
+        kinds = {tensor.dtype for tensor in inputs} & {tf.resource, tf.variant}
+        if kinds:
+            names = sorted(kind.name for kind in kinds)
+            raise ValueError(f"Where shards share devices, operations take arrays of numbers. Received: {names}")
         number = len(self.nodes)
         self.nodes.append(node)
         returned = [node.dtype] if isinstance(node, Export) else []

@@ -19,7 +19,8 @@ import tensorflow as tf
 
 from keras_spatial.mesh_tensorflow import mtf
 from keras_spatial.runtimes.base import Runtime, ShardOperations
-from keras_spatial.runtimes.functions import SharedFunction, VariedFunction, call, trace
+from keras_spatial.runtimes.captured import by_value, spec_of, value_of, variables_of
+from keras_spatial.runtimes.functions import SharedFunction, VariedFunction, trace
 from keras_spatial.runtimes.nodes import Call, Calls, Export, HandOut, Import, Reduce, Reduction, Value, Whole, Zeros
 from keras_spatial.runtimes.program import Program, threads_between_operations
 from keras_spatial.runtimes.storage import check_offload, storage_for
@@ -195,9 +196,10 @@ class _Wholes:
         self._numbers: dict[int, int] = {}
 
     def number(self, tensor: tf.Tensor) -> int:
+        """A tensor's number; of a variable that of its value."""
         if id(tensor) not in self._numbers:
             self._numbers[id(tensor)] = len(self.tensors)
-            self.tensors.append(tensor)
+            self.tensors.append(value_of(tensor) if tensor.dtype == tf.resource else tensor)
         return self._numbers[id(tensor)]
 
 
@@ -220,11 +222,12 @@ class _Function:
         inputs = prepared.concrete.inputs
         # Results that are an unchanged argument need no call, such as those of operations that only order or name it.
         self._passed = [_passed_on(output, inputs) for output in prepared.concrete.outputs]
+        self._variables = variables_of(prepared.concrete)
         # A function that is called from another function is prepared for its device as in every other runtime, so that
         # results are the same to the last bit.
         if prepared.concrete not in calling:
-            used_specs = [specs[i] for i in self._used]
-            calling[prepared.concrete] = trace(lambda *used: call(prepared.concrete, used), used_specs)
+            taken = [*(specs[i] for i in self._used), *(spec_of(variable) for variable in self._variables)]
+            calling[prepared.concrete] = trace(by_value(prepared.concrete), taken)
         self._concrete = calling[prepared.concrete]
 
     def _of_one_result(self, fn: Callable) -> Callable:
@@ -247,7 +250,7 @@ class _Function:
             return Call(None, (), (), values)
         results = tuple(Value(output.shape, output.dtype) for output in outputs)
         taken = tuple(a if isinstance(a, Value) or not _is_tensor(a) else Whole(wholes.number(a)) for a in used)
-        captured = tuple(wholes.number(t) for t in self._concrete.captured_inputs)
+        captured = tuple(wholes.number(t) for t in [*self._variables, *self._concrete.captured_inputs])
         return Call(self._concrete, taken, captured, results)
 
 

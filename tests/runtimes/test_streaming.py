@@ -24,6 +24,9 @@ MESHES = [
 ]
 
 
+FEW = IMAGES[:, :8, :6, :4]
+
+
 def distributions(shape, layout, folder):
     """As many devices as positions; then one device, with shards in host memory and in files."""
     yield ks.SpatialParallel(ks.device_mesh(shape), layout)
@@ -96,6 +99,71 @@ def test_random_layers_draw_the_same_numbers(tmp_path):
         assert np.any(results[-1][0] != results[-1][1])
     equal(results[1], results[0])
     equal(results[2], results[0])
+
+
+def with_functions(activation, loss="mse"):
+    """Makes a small model partitioned over a mesh, with functions of the user's."""
+    inputs = keras.Input(FEW.shape[1:])
+    x = keras.layers.Conv3D(3, 3, padding="same", activation=activation)(inputs)
+    plain = keras.Model(inputs, keras.layers.Conv3D(1, 1)(x))
+    weights = plain.get_weights()
+
+    def make(distribution):
+        plain.set_weights(weights)
+        model = ks.partition(plain, distribution)
+        model.compile("sgd", loss)
+        return model
+
+    return make
+
+
+def test_variables_that_a_function_finds_around_it_are_read_in_every_step(tmp_path):
+    factor, table = keras.Variable(0.5), keras.Variable([[0.5, -1.0, 2.0], [0.0, 3.0, 1.0]])
+
+    def activation(x):
+        return x * factor + keras.ops.take(table, 1, axis=0)
+
+    make = with_functions(activation, lambda y, p: factor * keras.ops.square(y - p))
+    results = []
+    for distribution in distributions(*MESHES[0], tmp_path):
+        factor.assign(0.5)
+        model = make(distribution)
+        assert ks.plan(model, distribution, 1).activations
+        predicted = [model.predict(FEW, verbose=0)]
+        evaluated = [model.evaluate(FEW, FEW, batch_size=3, verbose=0)]
+        factor.assign(0.7)
+        predicted.append(model.predict(FEW, verbose=0))
+        evaluated.append(model.evaluate(FEW, FEW, batch_size=3, verbose=0))
+        model.fit(FEW, FEW, batch_size=3, verbose=0)
+        results.append((predicted, [*evaluated, *model.get_weights()]))
+    assert results[0][1][0] != results[0][1][1]
+    for predicted, sums in results[1:]:
+        equal(predicted, results[0][0])
+        # TensorFlow makes sums over voxels in several threads: two runs of one step differ in the last bit.
+        for a, b in zip(sums, results[0][1], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+def changes_a_variable():
+    count = keras.Variable(0.0)
+    return lambda x: x + count.assign(count + 1.0)
+
+
+def looks_up_in_a_table():
+    entries = tf.lookup.KeyValueTensorInitializer(tf.constant([0, 1]), tf.constant([2.0, 3.0]))
+    table = tf.lookup.StaticHashTable(entries, 0.0)
+    return lambda x: x + table.lookup(tf.cast(tf.convert_to_tensor(x), tf.int32))
+
+
+@pytest.mark.parametrize(
+    ("make_function", "named"),
+    [(changes_a_variable, "Received: AssignVariableOp"), (looks_up_in_a_table, "Received: LookupTableFindV2")],
+)
+def test_a_function_that_does_more_than_read_variables_is_refused(make_function, named):
+    _, distribution, _ = distributions(*MESHES[0], "unused")
+    model = with_functions(make_function())(distribution)
+    with pytest.raises(ValueError, match=named):
+        model.predict(FEW, verbose=0)
 
 
 def test_a_keras_model_is_partitioned_and_two_devices_share_its_positions():
