@@ -31,7 +31,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from components import owner, results, storage
+from components import owner, pure, results, storage
 from components.files import append_json, read_json, write_json
 
 STEPS_VARIABLE = "KERAS_SPATIAL_STEPS"
@@ -213,15 +213,20 @@ def fingerprint(folder: str | Path) -> str:
 
 
 def contents(path: str | Path) -> dict[str, tuple[int, str]]:
-    """Size in bytes and SHA-256 of a file (under the name ""), or of every file in a folder, by its name in there."""
+    """Size in bytes and SHA-256 of a file (under the name ""), or of every file in a folder, by its name in there.
+
+    Links to folders are followed. One whose folder is listed under another name is known by that name.
+    """
     path = Path(path)
     if path.is_file():
-        files = {"": path}
+        files, again = {"": path}, {}
     else:
-        files = {str(p.relative_to(path)): p for p in sorted(path.rglob("*")) if p.is_file()}
+        found = {str(p.relative_to(path)): p for p in sorted(pure.load("_paths").walk(path))}
+        files = {name: p for name, p in found.items() if p.is_file()}
+        again = {name: (0, os.path.relpath(p.resolve(), path.resolve())) for name, p in found.items() if p.is_dir()}
     # Reading waits for the disk, and the digest does not hold Python's lock.
     with ThreadPoolExecutor(_READERS) as readers:
-        return dict(zip(files, readers.map(_size_and_digest, files.values()), strict=True))
+        return dict(zip(files, readers.map(_size_and_digest, files.values()), strict=True)) | again
 
 
 def _size_and_digest(path: Path) -> tuple[int, str]:

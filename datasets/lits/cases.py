@@ -12,7 +12,7 @@ from datasets.cases import (
     check_same_shape,
     checked_labels,
 )
-from keras_spatial._paths import fault_of_name, printable
+from keras_spatial._paths import fault_of_name, printable, walk
 from keras_spatial.volumes import LITS, FileNameError, Limits, Volume, VolumeError, check_hounsfield, read_volume
 from keras_spatial.volumes.headers import read_header
 
@@ -68,7 +68,7 @@ def find_cases(folder: str | Path) -> list[Case]:
             f"{folder}: no such folder. Expected one with volume-N.nii[.gz] and segmentation-N.nii[.gz]."
         )
     found: dict[int, dict[str, Path]] = {}
-    for path in sorted(folder.rglob("*.nii*")):
+    for path in sorted(walk(folder)):
         part, number = _part(path)
         if part is None:
             continue

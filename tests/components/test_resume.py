@@ -73,6 +73,22 @@ def test_a_changed_folder_runs_again(store):
     assert double.calls == 2
 
 
+def test_a_changed_file_behind_a_link_to_its_folder_runs_again(store):
+    """As where imagesTr and labelsTr are mounted elsewhere and linked."""
+    double, folder, elsewhere = Doubler(), store / "data", store / "elsewhere"
+    folder.mkdir()
+    (elsewhere / "labels").mkdir(parents=True)
+    (folder / "labelsTr").symlink_to(elsewhere / "labels")
+    (folder / "again").symlink_to("labelsTr")
+    for text in ("a", "b"):
+        (elsewhere / "labels" / "case").write_text(text)
+        call(double, store, text, folders={"folder": str(folder)})
+    assert double.calls == 2
+    (folder / "again").unlink()
+    call(double, store, "c", folders={"folder": str(folder)})
+    assert double.calls == 3
+
+
 def test_changed_code_runs_again(store, monkeypatch):
     double = Doubler()
     call(double, store, 1)

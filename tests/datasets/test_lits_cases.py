@@ -48,6 +48,15 @@ def test_batches_and_both_endings_are_found_in_order(tmp_path):
     assert [case.number for case in find_cases(tmp_path)] == [2, 10]
 
 
+def test_batches_behind_links_are_found_once(tmp_path):
+    touch(tmp_path, "mnt/volume-10.nii", "mnt/segmentation-10.nii", "lits/b1/volume-2.nii",
+          "lits/b1/segmentation-2.nii")  # fmt: skip
+    (tmp_path / "lits" / "b2").symlink_to(tmp_path / "mnt")
+    (tmp_path / "lits" / "latest").symlink_to("b1")
+    (tmp_path / "lits" / "b1" / "loop").symlink_to("..")
+    assert [case.number for case in find_cases(tmp_path / "lits")] == [2, 10]
+
+
 def test_the_decathlon_layout_is_found(tmp_path):
     touch(tmp_path, "Task03_Liver/imagesTr/liver_7.nii.gz", "Task03_Liver/labelsTr/liver_7.nii.gz",
           "Task03_Liver/imagesTs/liver_9.nii.gz", "Task03_Liver/imagesTr/._liver_7.nii.gz")  # fmt: skip
