@@ -89,6 +89,30 @@ def test_a_changed_file_behind_a_link_to_its_folder_runs_again(store):
     assert double.calls == 3
 
 
+def test_changed_code_of_the_user_runs_again(store):
+    double, path = Doubler(), store / "blocks.py"
+    for run, text in enumerate(("a", "b", "b")):
+        path.write_text(text)
+        resume.step(
+            "double", double, inputs={"source": Artifact(str(store / "source"), {"step_key": "a"})},
+            outputs={"target": Artifact(str(store / f"target-{run}.txt"))}, code=[str(path)],
+        )  # fmt: skip
+    assert double.calls == 2
+
+
+def test_other_limits_run_again(store, monkeypatch):
+    """As where a case in the quarantine is accepted by `hounsfield=no`."""
+    double = Doubler()
+    call(double, store, 1)
+    monkeypatch.setenv("KERAS_SPATIAL_LIMITS", "hounsfield=no")
+    call(double, store, 2)
+    assert double.calls == 2
+    call(double, store, 3)
+    monkeypatch.setenv("KERAS_SPATIAL_LIMITS", " hounsfield = no ; voxels=1073741824")
+    call(double, store, 4)
+    assert double.calls == 2
+
+
 def test_changed_code_runs_again(store, monkeypatch):
     double = Doubler()
     call(double, store, 1)
