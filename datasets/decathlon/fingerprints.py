@@ -101,7 +101,7 @@ def _target_spacing(spacings: np.ndarray, shape: np.ndarray) -> tuple[float, flo
 
 def _statistics(values: np.ndarray) -> tuple[float, float, float, float]:
     if not values.size:
-        return (float("nan"),) * 4
+        return np.nan, np.nan, np.nan, np.nan
     low, high = (float(p) for p in np.percentile(values, (0.5, 99.5)))
     return low, high, float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
 
