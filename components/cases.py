@@ -46,22 +46,25 @@ class Folder:
 
 
 def open_folder(folder: str | Path) -> Folder:
-    """Find the cases of a folder: those with LiTS's names, or those that its `dataset.json` lists.
+    """Find the cases of a folder: those that its `dataset.json` describes, or without one those with LiTS's names.
+
+    Cases with LiTS's names whose description is LiTS's, such as the Decathlon's liver, are LiTS's: they get its scores.
 
     Raises:
         NoCasesError: neither is there.
         VolumeError: as `datasets.lits.find_cases` and `datasets.decathlon.read_layout`.
     """
     path = Path(folder)
-    try:
-        return Folder(path, lits.find_cases(path), None)
-    except NoCasesError as error:
-        if not (path / DESCRIPTION).is_file():
-            raise NoCasesError(
-                f"{error} Other data need a {DESCRIPTION} that names their channels and labels; see the page Your own "
-                "data."
-            ) from None
-    layout = read_layout(path)
+    layout = read_layout(path) if (path / DESCRIPTION).is_file() else None
+    if layout is None or lits.is_lits(layout):
+        try:
+            return Folder(path, lits.find_cases(path), None)
+        except NoCasesError as error:
+            if layout is None:
+                raise NoCasesError(
+                    f"{error} Other data need a {DESCRIPTION} that names their channels and labels; see the page Your "
+                    "own data."
+                ) from None
     # How intensities are normalised is no matter while they are checked; a CT has to be in HU.
     draft = Percentiles(0, 1, 0, 1)
     channels = tuple(Channel(name, draft if Channel(name, draft).is_ct else ZScore()) for name in layout.channels)

@@ -1,9 +1,9 @@
 """Running a step, or taking its results from an earlier run of the same step with the same inputs.
 
 KFP's cache does not know the package code that a component imports, and would return stale results. So each step has a
-key: the digest of its name, settings, project code, and the keys of the steps that made its inputs. Finished steps are
-recorded under their key in the folder that `KERAS_SPATIAL_STEPS` names. Without it (on a cluster, where KFP's own cache
-does this) a step just runs.
+key: the digest of its name, settings, project code, the limits of what is read, and the keys of the steps that made its
+inputs. Finished steps are recorded under their key in the folder that `KERAS_SPATIAL_STEPS` names. Without it (on a
+cluster, where KFP's own cache does this) a step just runs.
 
 A record names every file of the results with its size and digest. A record that cannot be read is set aside, and
 results that are not what their record says are made again.
@@ -31,7 +31,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from components import owner, results, storage
+from components import owner, pure, results, storage
 from components.files import append_json, read_json, write_json
 
 STEPS_VARIABLE = "KERAS_SPATIAL_STEPS"
@@ -60,6 +60,7 @@ def step(
     outputs: Mapping[str, Any],
     settings: Mapping[str, Any] | None = None,
     folders: Mapping[str, str] | None = None,
+    code: Collection[str] = (),
     scratch: bool = False,
     scratch_url: bool = False,
     stored: Collection[str] = (),
@@ -77,6 +78,7 @@ def step(
         settings: plain values by argument, part of the key.
         folders: folders and files outside the pipeline by argument, by path or URL; their files' names and digests (at
             a URL, the store's versions) are part of the key. An empty one stands for none.
+        code: further files, of the user's code, whose digests are part of the key; the function is not given them.
         scratch: whether the function takes one more argument `scratch`: a folder that outlives a failure, or None where
             there is none.
         scratch_url: whether that folder may be a URL; otherwise a local one is given, whose files are kept at the URL.
@@ -91,7 +93,7 @@ def step(
     owner.follow()
     inputs, settings, folders = inputs or {}, settings or {}, folders or {}
     _check_code()
-    key = _key(name, inputs, settings, folders)
+    key = _key(name, inputs, settings, folders, code)
     shared = _results(name, key)
     records = Path(os.environ[STEPS_VARIABLE]) if STEPS_VARIABLE in os.environ else None
     record = None if records is None else records / f"{name}-{key}.json"
@@ -156,13 +158,22 @@ def _check_code() -> None:
         )
 
 
-def _key(name: str, inputs: Mapping[str, Any], settings: Mapping[str, Any], folders: Mapping[str, str]) -> str:
+def _key(
+    name: str,
+    inputs: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    folders: Mapping[str, str],
+    code: Collection[str] = (),
+) -> str:
     facts = {
         "name": name,
         "settings": dict(settings),
         "inputs": {argument: _identity(artifact) for argument, artifact in inputs.items()},
         "folders": {argument: fingerprint(path) if path else "" for argument, path in folders.items()},
         "code": code_version(),
+        "own": [fingerprint(path) for path in code],
+        # A case that was refused may be accepted now.
+        "limits": pure.load("volumes/limits").Limits.current().as_dict(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -208,20 +219,27 @@ def fingerprint(folder: str | Path) -> str:
     """
     if storage.is_url(folder):
         return storage.fingerprint(str(folder))
-    facts = {"path": str(folder), "files": contents(folder)}
+    # Python writes its caches beside the files that it reads.
+    files = {name: facts for name, facts in contents(folder).items() if "__pycache__" not in Path(name).parts}
+    facts = {"path": str(folder), "files": files}
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def contents(path: str | Path) -> dict[str, tuple[int, str]]:
-    """Size in bytes and SHA-256 of a file (under the name ""), or of every file in a folder, by its name in there."""
+    """Size in bytes and SHA-256 of a file (under the name ""), or of every file in a folder, by its name in there.
+
+    Links to folders are followed. One whose folder is listed under another name is known by that name.
+    """
     path = Path(path)
     if path.is_file():
-        files = {"": path}
+        files, again = {"": path}, {}
     else:
-        files = {str(p.relative_to(path)): p for p in sorted(path.rglob("*")) if p.is_file()}
+        found = {str(p.relative_to(path)): p for p in sorted(pure.load("_paths").walk(path))}
+        files = {name: p for name, p in found.items() if p.is_file()}
+        again = {name: (0, os.path.relpath(p.resolve(), path.resolve())) for name, p in found.items() if p.is_dir()}
     # Reading waits for the disk, and the digest does not hold Python's lock.
     with ThreadPoolExecutor(_READERS) as readers:
-        return dict(zip(files, readers.map(_size_and_digest, files.values()), strict=True))
+        return dict(zip(files, readers.map(_size_and_digest, files.values()), strict=True)) | again
 
 
 def _size_and_digest(path: Path) -> tuple[int, str]:

@@ -17,6 +17,8 @@ from typing import Any
 
 import fsspec
 
+from components import pure
+
 REFERENCE = "reference.json"
 """In the folder of an artifact: where its files really are."""
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
@@ -97,7 +99,7 @@ def upload(source: str | Path, location: str) -> None:
         StorageError: if the store refuses or cannot be reached.
     """
     source = Path(source)
-    files = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
+    files = sorted(p for p in _walk(source) if p.is_file()) if source.is_dir() else [source]
     targets = [join(location, *p.relative_to(source).parts) if source.is_dir() else location for p in files]
     with _named(location):
         _system(location).put([str(p) for p in files], targets)
@@ -215,7 +217,11 @@ def mirrored(
 
 
 def _files(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+    return [p for p in sorted(_walk(folder)) if p.is_file() and not p.name.startswith(".")]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    return pure.load("_paths").walk(folder)
 
 
 def _version(path: Path) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -103,10 +104,37 @@ class BlockBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
     def blocks(self) -> BlockGrid:
         return BlockGrid(*cast(Any, self.builder_config).blocks)
 
+    home: Any = None
+    """Folder of what all configurations share, such as locks; None for the one that they lie in."""
+    owned = False
+    """Whether who calls `download_and_prepare` holds `ownership` already."""
+
     @property
-    def lock_name(self) -> str:
-        """Builders with the same name in the same folder may not build at the same time."""
-        return cast(Any, self.builder_config).name
+    def shared(self) -> Any:
+        """Folder of what all configurations share."""
+        return self.data_path.parents[1] if self.home is None else self.home
+
+    @property
+    def lock_names(self) -> tuple[str, ...]:
+        """Builders that share a name in the same folder may not build at the same time."""
+        return (cast(Any, self.builder_config).name,)
+
+    @contextmanager
+    def ownership(self) -> Iterator[None]:
+        """Be the one that builds this data set.
+
+        Raises:
+            BuildInProgressError: if another one is at work there.
+        """
+        with ExitStack() as locks:
+            # In one order, and each once: two that wait for each other's lock would both be refused.
+            for name in sorted(set(self.lock_names)):
+                locks.enter_context(exclusive(Path(self.shared) / f".lock-{name}"))
+            self.owned = True
+            try:
+                yield
+            finally:
+                self.owned = False
 
     def download_and_prepare(self, **options: Any) -> None:
         """As in TFDS; one process at a time builds a data set in a folder.
@@ -118,7 +146,7 @@ class BlockBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
         if self.data_path.exists() or "://" in str(self.data_path):
             super().download_and_prepare(**options)
             return
-        with exclusive(Path(self.data_path.parents[1]) / f".lock-{self.lock_name}"):
+        with nullcontext() if self.owned else self.ownership():
             super().download_and_prepare(**options)
 
     def as_dataset(  # pyright: ignore - TFDS wraps it in a decorator without a signature.

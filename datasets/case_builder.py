@@ -105,16 +105,21 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
 
     def target(self, limits: Limits) -> Target:
         """What the cases are converted to."""
-        return Target(self.config.grid, self.blocks, str(self.data_path.parents[1] / STORE), self.reader, limits)
+        return Target(self.config.grid, self.blocks, str(self.shared / STORE), self.reader, limits)
+
+    @property
+    def accepted(self) -> Limits:
+        """What is accepted of a case."""
+        return self.limits or Limits.current()
 
     def digests(self) -> Digests:
         """The digests of the files that this data set, or another one beside it, was built of."""
-        return Digests(Path(self.data_path.parents[1]) / ".digests.json")
+        return Digests(Path(self.shared) / ".digests.json")
 
     @property
-    def lock_name(self) -> str:
+    def lock_names(self) -> tuple[str, ...]:
         # Configurations that differ in split and in bad cases share the converted cases.
-        return Path(self.target(Limits()).folder).name
+        return *super().lock_names, Path(self.target(Limits()).folder).name
 
     def _info(self) -> tfds.core.DatasetInfo:
         task = self.task
@@ -131,6 +136,7 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
                 bad_cases=[],
                 warnings=[],
                 sources={},
+                limits={},
             ),
         )
 
@@ -140,11 +146,12 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
         beam = tfds.core.lazy_imports.apache_beam
         keep_local(pipeline)
         found = self.find_cases(str(dl_manager.manual_dir))
-        limits = self.limits or Limits.current()
-        target = self.target(limits)
-        usable, bad = _checked(found, functools.partial(self.reader.check_header, limits=limits))
-        if bad and self.config.on_bad_case == "raise":
+        target = self.target(self.accepted)
+        usable, bad = _checked(found, functools.partial(self.reader.check_header, limits=target.limits))
+        if bad and (self.config.on_bad_case == "raise" or not usable):
             raise error_of(bad)
+        # Too few cases for the split: known before the hours of conversion.
+        self._split(usable)
         logger.info("%s: converting %d cases, kept in %s", self.name, len(usable), target.folder)
         done = functools.partial(_count, usable, target)
         with progress(done, len(usable)), beam.Pipeline(pipeline.runner, options=pipeline.options) as conversion:
@@ -158,9 +165,13 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
         bad += failed
         if bad and (self.config.on_bad_case == "raise" or not converted):
             raise error_of(bad)
-        splits = case_splits.assign(sorted(converted), self.config.split)  # pyright: ignore - All ints, or all strings.
+        splits = self._split([case for case in usable if self.key(case) in converted])
         self._note(splits, bad, self._sources(found, target), converted)
         return self._stored(splits, converted)
+
+    def _split(self, cases: Sequence[AnyCase]) -> case_splits.Splits:
+        keys = sorted(self.key(case) for case in cases)  # pyright: ignore - All ints, or all strings.
+        return case_splits.assign(keys, self.config.split)  # pyright: ignore
 
     def _converted(self, usable: Sequence[AnyCase], target: Target) -> tuple[dict[int | str, Converted], list[BadCase]]:
         """What the workers have left, by key."""
@@ -209,6 +220,7 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
             bad_cases=[dataclasses.asdict(b) for b in bad],
             warnings=list(splits.warnings),
             sources=known,
+            limits=self.accepted.as_dict(),
         )
         for warning in splits.warnings:
             logger.warning("%s: %s", self.name, warning)

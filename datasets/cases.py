@@ -1,12 +1,14 @@
 """A case of any data set, and the faults of one. A case that cannot be used is named, listed and left out."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from keras_spatial.volumes import LabelError, Volume, VolumeError
+from keras_spatial.volumes import LabelError, Volume, VolumeError, as_labels
+from keras_spatial.volumes.place import misplaced
 
 
 class NoCasesError(VolumeError):
@@ -46,7 +48,7 @@ class ChangedCaseError(VolumeError):
 
 
 class OtherSourcesError(VolumeError):
-    """A data set on disk was built of other files than those given now."""
+    """A data set on disk was built of other files than those given now, or by another description of them."""
 
 
 class BadCasesError(VolumeError):
@@ -111,16 +113,14 @@ def check_same_shape(path: Path, shape: tuple[int, ...], of: Path, expected: tup
 
 
 def check_same_place(volume: Volume, of: Volume) -> None:
-    """Raise AffineMismatchError unless two images of one shape lie in the same place, to the edge of a voxel."""
-    corners = np.array([[0, 0, 0, 1], [*of.array.shape, 1]], float).T
-    apart = float(np.abs((of.affine - volume.affine) @ corners)[:3].max())
-    if apart <= max(of.spacing):
-        return
-    raise AffineMismatchError(
-        f"{volume.path}: lies up to {apart:.1f} mm away from {of.path.name}. Copy that one's affine to it if the "
-        f"voxels belong together. Received: orientation {volume.orientation} and spacing "
-        f"{np.round(volume.spacing, 3).tolist()} mm against {of.orientation} and {np.round(of.spacing, 3).tolist()} mm"
-    )
+    """Raise AffineMismatchError unless two images of one shape lie in the same place."""
+    fault = misplaced(volume, of)
+    if fault:
+        raise AffineMismatchError(
+            f"{volume.path}: {fault}. Copy that one's affine to it if the voxels belong together. Received: "
+            f"orientation {volume.orientation} and spacing {np.round(volume.spacing, 3).tolist()} mm against "
+            f"{of.orientation} and {np.round(of.spacing, 3).tolist()} mm"
+        )
 
 
 def checked_labels(labels: Volume, names: tuple[str, ...]) -> np.ndarray:
@@ -133,15 +133,13 @@ def checked_labels(labels: Volume, names: tuple[str, ...]) -> np.ndarray:
     Raises:
         LabelValueError: for values that are not the number of a class.
     """
-    array = labels.array
-    least, most = float(array.min()), float(array.max())
-    if not (least >= 0 and most < len(names)) or (
-        array.dtype.kind == "f" and not np.array_equal(array, np.rint(array))
-    ):
-        values = np.unique(array)
-        wanted = [f"{number} ({name})" for number, name in enumerate(names)]
-        raise LabelValueError(
-            f"{labels.path}: expected the labels {', '.join(wanted[:-1])} and {wanted[-1]}. "
-            f"Received: {values[:10].tolist()}{' and more' if values.size > 10 else ''}"
-        )
-    return array.astype(np.uint8, copy=False)
+    with suppress(LabelError):
+        array = as_labels(labels.array)
+        if array.max() < len(names):
+            return array
+    values = np.unique(labels.array)
+    wanted = [f"{number} ({name})" for number, name in enumerate(names)]
+    raise LabelValueError(
+        f"{labels.path}: expected the labels {', '.join(wanted[:-1])} and {wanted[-1]}. "
+        f"Received: {values[:10].tolist()}{' and more' if values.size > 10 else ''}"
+    )

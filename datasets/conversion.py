@@ -151,7 +151,11 @@ def convert(case: AnyCase, target: Target) -> Converted:
     part = folder.with_name(f".part-{uuid.uuid4().hex}")
     part.mkdir(parents=True)
     try:
-        facts: dict[str, Any] = {"identity": _identity(case), "sources": _digests(case)}
+        facts: dict[str, Any] = {
+            "identity": _identity(case),
+            "sources": _digests(case),
+            "limits": target.limits.as_dict(),
+        }
         try:
             facts |= {**_blocks(case, target, part), "checksum": _checksum(facts["sources"])}
             after = _identity(case)
@@ -194,11 +198,11 @@ def changed(case: AnyCase) -> ChangedCaseError:
 
 
 def find(case: AnyCase, target: Target) -> Converted | None:
-    """The converted case, or None if it is not there or damaged, or its files have changed since."""
+    """The converted case, or None if it is not there or damaged, or its files or the limits have changed since."""
     folder = _folder(case, target)
     try:
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-        if facts["identity"] != _identity(case):
+        if facts["identity"] != _identity(case) or facts["limits"] != target.limits.as_dict():
             return None
         if "error" not in facts:
             ends = [b["offset"] + b["image"] + b["label"] for b in facts["blocks"].values()]
@@ -215,6 +219,9 @@ def present(case: AnyCase, target: Target) -> bool:
 
 
 def _folder(case: AnyCase, target: Target) -> Path:
+    # A folder that is removed and made: never that of all cases, or one above it.
+    if case.name in ("", ".", "..") or "/" in case.name:
+        raise ValueError(f"case: expected the name of a folder. Received: {case.name!r}")
     return target.folder / case.name
 
 

@@ -1,10 +1,11 @@
 """Building a data set of cases once, and knowing it again as long as its files are the same."""
 
+import math
 import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from datasets.building import build
 from datasets.case_builder import CaseBuilder, CaseConfig, sources
@@ -45,26 +46,68 @@ def prepare(
         VolumeError, OtherSourcesError, BuildInProgressError, StoreError: as `datasets.lits.prepare`.
     """
     builder = _open(kind, config, data_dir)
+    builder.limits = limits
     if builder.data_path.exists():
-        changed = _changed(builder, builder.find_cases(str(manual_dir)))
-        if not changed:
+        different = _differences(builder, manual_dir)
+        if not different:
             return builder
         if on_other_sources == "raise":
             raise OtherSourcesError(
-                f"{builder.data_path}: this data set was built of other files; give another data_dir, or pass "
-                f'on_other_sources="rebuild" to build it again. Received: new, changed or missing cases {changed}'
+                f"{builder.data_path}: this data set was built of other files, or by another description of them; give "
+                f'another data_dir, or pass on_other_sources="rebuild" to build it again. Received: '
+                f"{'; '.join(different)}"
             )
-        _remove(Path(builder.data_path))
-        builder = _open(kind, config, data_dir)
-    builder.limits = limits
-    build(builder, manual_dir, beam_options)
-    if not cast(dict, builder.info.metadata)["sources"]:
+        return _rebuild(builder, manual_dir, data_dir, beam_options)
+    with builder.ownership():
+        build(builder, manual_dir, beam_options)
+        built = bool(cast(dict, builder.info.metadata)["sources"])
+        if built:
+            _remove_converted(builder)
+    if not built:
         # Another process has built it since it was looked for.
         return prepare(
             kind, config, manual_dir, data_dir, beam_options=beam_options, limits=limits, on_other_sources="raise"
         )
-    shutil.rmtree(builder.target(limits or Limits.current()).folder, ignore_errors=True)
     return builder
+
+
+def _rebuild(
+    builder: CaseBuilder, manual_dir: str | Path, data_dir: str | Path, beam_options: list[str] | None
+) -> CaseBuilder:
+    """Build a data set again beside the one that is there, which stays if that fails, and exchange the two."""
+    kind, config, path = type(builder), builder.config, Path(builder.data_path)
+    aside = path.parents[1] / f".rebuild-{config.name}"
+    with builder.ownership():
+        # An attempt that was killed.
+        shutil.rmtree(aside, ignore_errors=True)
+        new = kind(config=config, data_dir=str(aside))
+        new.limits, new.home, new.owned = builder.limits, builder.shared, True
+        try:
+            build(new, manual_dir, beam_options)
+            _exchange(path, Path(new.data_path))
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        _remove_converted(builder)
+    result = _open(kind, config, data_dir)
+    result.limits = builder.limits
+    return result
+
+
+def _exchange(old: Path, new: Path) -> None:
+    """Put a data set in the place of another one; nobody finds half of either."""
+    aside = old.with_name(f".old-{uuid.uuid4().hex}")
+    old.rename(aside)
+    try:
+        new.rename(old)
+    except OSError:
+        aside.rename(old)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _remove_converted(builder: CaseBuilder) -> None:
+    """Remove the converted cases once they are stored; only their owner may, for other splits are built of them too."""
+    shutil.rmtree(builder.target(builder.accepted).folder, ignore_errors=True)
 
 
 def _open(kind: type[CaseBuilder], config: CaseConfig, data_dir: str | Path) -> CaseBuilder:
@@ -76,24 +119,58 @@ def _open(kind: type[CaseBuilder], config: CaseConfig, data_dir: str | Path) -> 
         return kind(config=config, data_dir=str(data_dir))
 
 
-def _changed(builder: CaseBuilder, cases: Sequence[AnyCase]) -> list[str]:
-    """Names of the cases whose files are not those that the data set was built of."""
+def _differences(builder: CaseBuilder, manual_dir: str | Path) -> list[str]:
+    """By what a data set that is there differs from the one that is asked for; nothing if it does not."""
     metadata = cast(dict, builder.info.metadata or {})
     # Every data set was built of something, so without sources there are only the defaults of the code.
-    if not (isinstance(metadata.get("sources"), dict) and metadata["sources"]):
+    if not all(isinstance(metadata.get(name), dict) and metadata[name] for name in ("sources", "task")):
         raise StoreError(
             f"{builder.data_path}: metadata.json is missing or damaged; delete the folder and build it again. "
             f"Received: {sorted(metadata)}"
         )
+    found = []
+    changed = _changed(builder, metadata["sources"], builder.find_cases(str(manual_dir)))
+    if changed:
+        found.append(f"new, changed or missing cases {changed}")
+    stored, wanted = metadata["task"], builder.task.as_dict()
+    found += [
+        f"{name}: {stored.get(name)!r:.300} in the data set, {value!r:.300} now"
+        for name, value in wanted.items()
+        if name != "largest" and not _same(stored.get(name), value)
+    ]
+    return found + _other_limits(builder, metadata)
+
+
+def _changed(builder: CaseBuilder, expected: dict[str, list[str]], cases: Sequence[AnyCase]) -> list[str]:
+    """Names of the cases whose files are not those that the data set was built of."""
     digests = builder.digests()
     received = sources(cases, digests)
     digests.save()
-    expected = metadata["sources"]
     return sorted(name for name in {*expected, *received} if expected.get(name) != received.get(name))
 
 
-def _remove(folder: Path) -> None:
-    """Remove a data set; nobody finds half of it."""
-    aside = folder.with_name(f".old-{uuid.uuid4().hex}")
-    folder.rename(aside)
-    shutil.rmtree(aside, ignore_errors=True)
+def _other_limits(builder: CaseBuilder, metadata: dict[str, Any]) -> list[str]:
+    """Limits under which other cases might have been left out; data sets of earlier versions do not tell theirs."""
+    wanted = builder.accepted
+    try:
+        stored = Limits.of(metadata["limits"])
+    except (KeyError, TypeError, ValueError):
+        return []
+    if stored == wanted or (not metadata.get("bad_cases") and wanted.covers(stored)):
+        return []
+    return [
+        f"limits: {name}={value!r} in the data set, {wanted.as_dict()[name]!r} now"
+        for name, value in stored.as_dict().items()
+        if value != wanted.as_dict()[name]
+    ]
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal, numbers up to what the order of a sum may change."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-6)
+    return one == other

@@ -1,7 +1,12 @@
-"""File names: what the file system and UTF-8 allow, and temporary names that always fit beside them."""
+"""Names of files: what the file system and UTF-8 allow, temporary names that always fit beside them, and which files a
+folder holds.
+
+Python's own library alone: `components.pure` loads this file without its package.
+"""
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # The longest name that Linux file systems allow for one part of a path.
@@ -35,3 +40,44 @@ def printable(text: str | os.PathLike) -> str:
     """The text with each byte that is not UTF-8 as an escape, such as `\\\\xff`, so that it can be written anywhere."""
     text = os.fspath(text)
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def walk(folder: str | os.PathLike, *, hidden: bool = True) -> Iterator[Path]:
+    """The files of a folder and of all folders in it, in the order of their names, through links to folders too.
+
+    `Path.rglob` and `os.walk` leave out what lies behind such a link, and say nothing: data that were mounted or linked
+    into their place would be missing. Each folder is entered once, under its own name if it lies in `folder`, so that
+    links in a circle come to an end. A link to a folder that is entered under another name is given itself.
+
+    Args:
+        folder: to look through; a folder that is missing or cannot be read holds nothing.
+        hidden: whether to enter folders whose names begin with a dot, and to give such files.
+    """
+    entered: set[tuple[int, int]] = set()
+    waiting = [Path(folder)]
+    while waiting:
+        links: list[Path] = []
+        for start in waiting:
+            yield from _below(start, entered, links, hidden)
+        # After all folders that lie there themselves.
+        waiting = links
+
+
+def _below(start: Path, entered: set[tuple[int, int]], links: list[Path], hidden: bool) -> Iterator[Path]:
+    """The files below one folder; links to other folders are put aside."""
+    for name, folders, names in os.walk(start):
+        parent = Path(name)
+        try:
+            status = parent.stat()
+        except OSError:
+            folders.clear()
+            continue
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            yield parent
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        below = [parent / name for name in sorted(folders) if hidden or not name.startswith(".")]
+        links += [path for path in below if path.is_symlink()]
+        folders[:] = [path.name for path in below if not path.is_symlink()]
+        yield from (parent / name for name in sorted(names) if hidden or not name.startswith("."))

@@ -1,5 +1,6 @@
 """Checking every voxel of every case before anything is computed from it."""
 
+import contextlib
 import csv
 import html
 import os
@@ -113,11 +114,11 @@ def clone_or_copy(source: Path, target: Path) -> None:
     """
     target.unlink(missing_ok=True)
     with source.open("rb") as reading, target.open("xb") as writing:
-        try:
+        # Between some file systems, and on some network ones, the kernel does not copy: it says so, or copies nothing.
+        with contextlib.suppress(OSError):
             while os.copy_file_range(reading.fileno(), writing.fileno(), 1 << 30):
                 pass
-        except OSError:
-            # Between some file systems, and on some network ones, the kernel does not copy.
+        if os.fstat(writing.fileno()).st_size != os.fstat(reading.fileno()).st_size:
             reading.seek(0)
             writing.seek(0)
             writing.truncate()

@@ -19,7 +19,7 @@ def train(
         model: Keras file, training history, and logs for TensorBoard.
     """
     from components.resume import step
-    from components.train.settings import files_of
+    from components.train.settings import files_of, imported_by
 
     step(
         "train",
@@ -28,6 +28,7 @@ def train(
         outputs={"model": model},
         settings=settings,
         folders={f"{name}_files": files_of(settings[name]) for name in ("network", "loss")},
+        code=[path for name in ("network", "loss") for path in imported_by(settings[name])],
         scratch=True,
         stored=("model",),
     )

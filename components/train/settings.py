@@ -1,13 +1,16 @@
 """What decides a training, as one value that travels to every process of it."""
 
+import ast
 import importlib.util
 import math
 import re
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import pydantic
 from pydantic import Field
 
+from components import pure
 from components.settings import MeshSettings
 
 MODEL, TRAINING, LOGS = "model.keras", "training.json", "logs"
@@ -35,6 +38,46 @@ def files_of(reference: str) -> str:
     if found is None:
         return ""
     return next(iter(found.submodule_search_locations or []), found.origin or "")
+
+
+def imported_by(reference: str) -> list[str]:
+    """The Python files beside the user's module or package that it imports, however indirectly.
+
+    A helper beside a module decides a network as much as a part of a package does: a step's key holds their digests.
+    """
+    main = Path(files_of(reference))
+    folder = main.parent
+    # Among installed packages, what lies beside it is not the user's.
+    if ":" not in reference or main == Path() or any(folder.glob("*.dist-info")):
+        return []
+    found: dict[Path, None] = {}
+    waiting = _sources(main)
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found[path] = None
+            waiting += [p for name in _imported(path) for p in _sources(folder / name)]
+            waiting += [p for name in _imported(path) for p in _sources(folder / f"{name}.py")]
+    return sorted(str(path) for path in found if path != main and main not in path.parents)
+
+
+def _sources(path: Path) -> list[Path]:
+    """A Python file, or those of a package; nothing if there is neither."""
+    if path.is_dir():
+        return [p for p in pure.load("_paths").walk(path, hidden=False) if p.suffix == ".py"]
+    return [path] if path.is_file() else []
+
+
+def _imported(path: Path) -> set[str]:
+    """The top-level modules that a file imports by name, wherever in it."""
+    try:
+        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    except (OSError, SyntaxError, ValueError):
+        # Python names the fault when it imports the file.
+        return set()
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    return {name.split(".")[0] for name in names}
 
 
 class TrainingError(RuntimeError):

@@ -20,7 +20,7 @@ def train_job(
         job: JSON of the job: kind, pods, image, resources, volumes; the compiler writes it from the cluster file.
     """
     from components.resume import step
-    from components.train.settings import files_of
+    from components.train.settings import files_of, imported_by
 
     step(
         "train_job",
@@ -29,6 +29,7 @@ def train_job(
         outputs={"model": model},
         settings={"job": job, **settings},
         folders={f"{name}_files": files_of(settings[name]) for name in ("network", "loss")},
+        code=[path for name in ("network", "loss") for path in imported_by(settings[name])],
         scratch=True,
         scratch_url=True,
         stored=("model",),

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from datasets import preparing
+import numpy as np
+
+from datasets import preparing, splits
 from datasets.case_builder import CaseBuilder
 from datasets.cases import Case
 from datasets.decathlon.decathlon_dataset_builder import Builder, DecathlonConfig
@@ -45,6 +47,8 @@ def configure(
 ) -> DecathlonConfig:
     """Look through a folder, and decide channels, labels, normalisation and grid; arguments as `prepare`."""
     layout = read_layout(folder, channels, labels)
+    # What cannot be divided is refused before all cases are read.
+    splits.assign([case.name for case in layout.cases], split)
     draft = Task(
         layout.name, layout.labels or ("background", "foreground"), tuple(Channel(c, ZScore()) for c in layout.channels)
     )
@@ -52,9 +56,9 @@ def configure(
     grid = Grid(resolution, facts.spacing if spacing == "median" else spacing)
     task = Task(
         name=layout.name,
-        labels=layout.labels or ("background", *(f"label {n}" for n in range(1, facts.labels + 1))),
+        labels=layout.labels or _found(folder, facts.labels),
         channels=tuple(
-            Channel(name, _normalisation(index, name, normalisation, facts))
+            Channel(name, _normalisation(folder, index, name, normalisation, facts))
             for index, name in enumerate(layout.channels)
         ),
         grid=grid,
@@ -92,7 +96,8 @@ def prepare(
             HU; "auto" takes percentiles for a channel named CT, and z-scores for any other, over the voxels that are
             not 0 where most of the volume is.
         channels: names of the channels of a plain folder, such as `["CT"]` or `["T1", "T2"]`.
-        labels: names of its classes, the background first; without them "label 1", "label 2", ... are found.
+        labels: names of its classes, the background first; without them "label 1", "label 2", ... are found, which have
+            to occur without a gap.
         blocks: blocks to store a volume in, along x, y and z.
         split: "published", "fold-K-of-N" or "fold-K-of-N-brief", over the names of the cases in alphabetical order; see
             `datasets.splits.assign`.
@@ -105,7 +110,9 @@ def prepare(
 
     Raises:
         LayoutError: the folder does not say what it holds, or asks for what is not supported.
-        VolumeError, OtherSourcesError, BuildInProgressError, StoreError: as `datasets.lits.prepare`.
+        OtherSourcesError: the data set is there, but was built of other files, or with other labels, channels,
+            normalisation or limits.
+        VolumeError, BuildInProgressError, StoreError: as `datasets.lits.prepare`.
 
     Example:
 
@@ -140,13 +147,39 @@ def prepare(
     )
 
 
-def _normalisation(index: int, name: str, wanted: Kind | tuple[float, float], facts: Fingerprint) -> Normalisation:
+def _found(folder: str | Path, labels: tuple[int, ...]) -> tuple[str, ...]:
+    """Names of the classes of a folder that names none."""
+    # A case may be labelled everywhere.
+    above = [number for number in labels if number > 0]
+    if above != list(range(1, len(above) + 1)) or not above:
+        raise LayoutError(
+            f"{folder}: expected the labels 0 (background), 1, 2, ... without a gap, at least one above 0. Received: "
+            f"{list(labels)}. Number the classes so in the label files, or name every class with labels=, also those "
+            "that do not occur"
+        )
+    return ("background", *(f"label {number}" for number in above))
+
+
+def _percentiles(folder: str | Path, index: int, name: str, facts: Fingerprint) -> Percentiles:
+    low, high, mean, deviation = facts.intensities[index]
+    if low < high:
+        return Percentiles(low, high, mean, deviation)
+    received = "no labelled voxel" if np.isnan(low) else f"{low:g} in nearly all labelled voxels"
+    raise LayoutError(
+        f"{folder}: channel {index} ({name}): expected labelled voxels of differing values, by whose percentiles it is "
+        f"scaled. Received: {received}. Correct image or labels, or pass normalisation=, such as (-160, 240)"
+    )
+
+
+def _normalisation(
+    folder: str | Path, index: int, name: str, wanted: Kind | tuple[float, float], facts: Fingerprint
+) -> Normalisation:
     if not isinstance(wanted, str):
         return Window(*wanted)
     if wanted == "window":
         return Window()
     if wanted == "percentiles" or (wanted == "auto" and Channel(name, ZScore()).is_ct):
-        return Percentiles(*facts.intensities[index])
+        return _percentiles(folder, index, name, facts)
     if wanted in ("auto", "zscore"):
         return ZScore(nonzero=facts.cut_away[index])
     raise ValueError(

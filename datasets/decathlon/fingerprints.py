@@ -38,16 +38,17 @@ class Fingerprint:
     Attributes:
         spacing: mm along x, y and z: the median; along a much coarser axis the 10th percentile, as in nnU-Net.
         shape: median voxels along each axis.
-        intensities: of the labelled voxels by channel: 0.5th and 99.5th percentile, mean and standard deviation.
+        intensities: of the labelled voxels by channel: 0.5th and 99.5th percentile, mean and standard deviation; NaN
+            where no voxel is labelled.
         cut_away: by channel, whether the voxels around the patient were set to 0 in most cases.
-        labels: the largest label of any case.
+        labels: those that occur in any case, in increasing order.
     """
 
     spacing: tuple[float, float, float]
     shape: tuple[int, int, int]
     intensities: tuple[tuple[float, float, float, float], ...]
     cut_away: tuple[bool, ...]
-    labels: int
+    labels: tuple[int, ...]
 
 
 def fingerprint(cases: Sequence[Case], task: Task, store: str | Path, limits: Limits | None = None) -> Fingerprint:
@@ -84,7 +85,7 @@ def fingerprint(cases: Sequence[Case], task: Task, store: str | Path, limits: Li
         shape=(x, y, z),
         intensities=tuple(_statistics(values) for values in samples),
         cut_away=tuple(bool(b) for b in np.median(np.stack([r["zeros"] for r in found]), 0) >= _CUT_AWAY),
-        labels=max(int(r["label"]) for r in found),
+        labels=tuple(sorted({int(label) for r in found for label in r["labels"]})),
     )
 
 
@@ -100,14 +101,16 @@ def _target_spacing(spacings: np.ndarray, shape: np.ndarray) -> tuple[float, flo
 
 def _statistics(values: np.ndarray) -> tuple[float, float, float, float]:
     if not values.size:
-        return 0.0, 1.0, 0.0, 1.0
+        return np.nan, np.nan, np.nan, np.nan
     low, high = (float(p) for p in np.percentile(values, (0.5, 99.5)))
     return low, high, float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
 
 
 def _kept(case: Case, task: Task, folder: Path, limits: Limits) -> dict[str, np.ndarray]:
     """The numbers of a case, from disk if its files are what they were."""
-    known = json.dumps([[str(p.absolute()), identity(p)] for p in case.files] + [len(task.channels)])
+    # Whether a case can be read depends on the limits, and on which channels have to be in Hounsfield units.
+    asked = [[channel.is_ct for channel in task.channels], limits.as_dict()]
+    known = json.dumps([[[str(p.absolute()), identity(p)] for p in case.files], *asked])
     path = folder / f"{hashlib.sha256(known.encode()).hexdigest()[:32]}.npz"
     try:
         with np.load(path) as stored:
@@ -129,7 +132,7 @@ def _look(case: Case, task: Task, limits: Limits) -> dict[str, np.ndarray]:
     reader = TaskReader(task)
     reader.check_header(case, limits)
     volumes = reader.read_images(case.images, limits)
-    labels = as_labels(read_volume(case.label, limits).array)
+    labels = as_labels(read_volume(case.label, limits).array, str(case.label))
     places = np.flatnonzero(labels)
     places = places[:: max(1, -(-places.size // _SAMPLES))]
     canonical = to_canonical(volumes[0])
@@ -138,5 +141,5 @@ def _look(case: Case, task: Task, limits: Limits) -> dict[str, np.ndarray]:
         "shape": np.array(canonical.array.shape),
         "samples": np.stack([v.array.reshape(-1)[places].astype(np.float32) for v in volumes]),
         "zeros": np.array([1 - np.count_nonzero(v.array) / v.array.size for v in volumes]),
-        "label": np.array(int(labels.max())),
+        "labels": np.flatnonzero(np.bincount(labels.reshape(-1), minlength=1)),
     }

@@ -19,6 +19,7 @@ from keras_spatial._paths import fault_of_name, printable
 from keras_spatial.volumes import FileNameError, VolumeError
 
 DESCRIPTION = "dataset.json"
+PLAIN_IMAGES, _PLAIN_LABELS = "images", "labels"
 _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 _CHANNEL = re.compile(r"(.+)_([0-9]{4})")
 
@@ -59,6 +60,9 @@ def read_layout(folder: str | Path, channels: Sequence[str] = (), labels: Sequen
         FileNameError: the name of the folder or of a case is not UTF-8.
     """
     folder = Path(folder)
+    for name, given in (("channels", channels), ("labels", labels)):
+        if isinstance(given, str):
+            raise LayoutError(f"{name}: expected a list of names, such as [{given!r}]. Received: the text {given!r}")
     fault = fault_of_name(folder)
     if fault:
         raise FileNameError(f"{printable(folder)}: rename the folder. Received: {fault}")
@@ -70,7 +74,7 @@ def read_layout(folder: str | Path, channels: Sequence[str] = (), labels: Sequen
             raise LayoutError(f"{path}: names channels and labels; leave them out. Received: {channels}, {labels}")
         description = _description(path)
         layout = _nnunet(path, description) if "channel_names" in description else _decathlon(path, description)
-    elif (folder / "images").is_dir() and (folder / "labels").is_dir():
+    elif (folder / PLAIN_IMAGES).is_dir() and (folder / _PLAIN_LABELS).is_dir():
         layout = _plain(folder, tuple(channels), tuple(labels))
     else:
         raise NoCasesError(
@@ -80,7 +84,8 @@ def read_layout(folder: str | Path, channels: Sequence[str] = (), labels: Sequen
     if not layout.cases:
         raise NoCasesError(f"{folder}: no case found.")
     for case in layout.cases:
-        fault = fault_of_name(case.name)
+        # What stands for a folder would be the one that holds all converted cases.
+        fault = "a name that stands for a folder" if case.name in (".", "..") else fault_of_name(case.name)
         if fault:
             raise FileNameError(f"{printable(folder / case.name)}: rename the case. Received: {fault}")
     return layout
@@ -156,24 +161,25 @@ def _plain(folder: Path, channels: tuple[str, ...], labels: tuple[str, ...]) -> 
             f"{folder}: a folder without {DESCRIPTION} does not say what its images are. Pass channels=, such as "
             '["CT"], or ["T1", "T2"] for two MR sequences.'
         )
+    truths: dict[str, Path] = {}
+    for path in _files(folder / _PLAIN_LABELS):
+        other = truths.setdefault(_stem(folder, path), path)
+        if other != path:
+            raise DuplicateCaseError(f"{path}: the labels of the case {path.stem} are also {other}. Remove one.")
     images: dict[str, dict[int, Path]] = {}
-    for path in _files(folder / "images"):
+    for path in _files(folder / PLAIN_IMAGES):
         stem = _stem(folder, path)
-        match = _CHANNEL.fullmatch(stem)
+        # Where there are labels of its whole name, a number at the end is the case's own.
+        match = None if stem in truths else _CHANNEL.fullmatch(stem)
         name, index = (match[1], int(match[2])) if match else (stem, -1)
         other = images.setdefault(name, {}).setdefault(index, path)
         if other != path:
             raise DuplicateCaseError(f"{path}: this image of the case {name} is also {other}. Remove one of them.")
-    truths: dict[str, Path] = {}
-    for path in _files(folder / "labels"):
-        other = truths.setdefault(_stem(folder, path), path)
-        if other != path:
-            raise DuplicateCaseError(f"{path}: the labels of the case {path.stem} are also {other}. Remove one.")
     cases = {
         name: _plain_case(folder, name, images.get(name, {}), truths.get(name), len(channels))
         for name in {*images, *truths}
     }
-    return _layout(folder / "images", {"name": folder.name}, channels, labels, cases)
+    return _layout(folder / PLAIN_IMAGES, {"name": folder.name}, channels, labels, cases)
 
 
 def _plain_case(folder: Path, name: str, found: Mapping[int, Path], truth: Path | None, channels: int) -> Case:
@@ -187,8 +193,8 @@ def _plain_case(folder: Path, name: str, found: Mapping[int, Path], truth: Path 
         images = [found[-1]]
     else:
         count = max(channels, *(index + 1 for index in found)) if found else channels
-        images = [found.get(index, folder / "images" / f"{name}_{index:04}{ending}") for index in range(count)]
-    return Case(name, tuple(images), truth or folder / "labels" / f"{name}{ending}")
+        images = [found.get(index, folder / PLAIN_IMAGES / f"{name}_{index:04}{ending}") for index in range(count)]
+    return Case(name, tuple(images), truth or folder / _PLAIN_LABELS / f"{name}{ending}")
 
 
 def _layout(

@@ -9,6 +9,7 @@ import numpy as np
 
 from datasets.cases import Case, MissingPairError, check_same_place, check_same_shape, checked_labels
 from datasets.conversion import Arrays
+from datasets.decathlon.layout import PLAIN_IMAGES
 from keras_spatial.volumes import (
     ChannelError,
     Limits,
@@ -89,15 +90,25 @@ class TaskReader:
         if len(case.images) > expected:
             raise ChannelError(
                 f"{case.images[-1]}: expected {expected} channels ({', '.join(c.name for c in self.task.channels)}). "
-                f"Received: {len(case.images)} files of case {case.name}"
+                f"Received: {len(case.images)} files of case {case.name}.{_numbered(case)}"
             )
         for path in case.files:
             if not path.exists():
                 part = "labels" if path == case.label else f"channel {case.images.index(path)}"
-                raise MissingPairError(f"{path}: case {case.name} has no {part}. Add the file, or remove the case.")
+                raise MissingPairError(
+                    f"{path}: case {case.name} has no {part}. Add the file, or remove the case.{_numbered(case)}"
+                )
 
     def _channels_of_a_file(self, case: Case) -> int:
         return len(self.task.channels) if len(case.images) == 1 else 1
+
+
+def _numbered(case: Case) -> str:
+    """What to do if a number at the end of a name is the case's own, and not that of a channel."""
+    if not any(path.parent.name == PLAIN_IMAGES and path.name.startswith(f"{case.name}_") for path in case.images):
+        return ""
+    last = case.images[-1].name
+    return f" Is {last} a case of its own, and no channel? Then its labels need that name."
 
 
 def _check_shapes(paths: tuple[Path, ...], shapes: list[tuple[int, ...]]) -> None:

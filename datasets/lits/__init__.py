@@ -50,7 +50,8 @@ def prepare(
         spacing: edge of cubic voxels in mm.
         limits: what is accepted of a case; `Limits.current()` by default.
         on_other_sources: what happens where the data set is there, but the files in `manual_dir` are not those that it
-            was built of, known by their digests: "raise", or "rebuild" to build it again in its place.
+            was built of, known by their digests, or the limits others: "raise", or "rebuild" to build it again, and to
+            exchange the two when that has succeeded.
 
     Returns:
         The builder: `as_dataset("train")` gives whole volumes; `info.metadata` lists the cases of each split, the bad
@@ -58,7 +59,8 @@ def prepare(
 
     Raises:
         VolumeError: bad input, named by its subclass. Cases that were converted are kept for the next call.
-        OtherSourcesError: the data set is there, but was built of other files than those in `manual_dir`.
+        OtherSourcesError: the data set is there, but was built of other files than those in `manual_dir`, or under
+            limits that may have left out other cases.
         BuildInProgressError: another process is building it in the same `data_dir`.
         StoreError: the data set is there, but its files are damaged.
     """

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from datasets.cases import (
     DuplicateCaseError,
     MissingPairError,
@@ -12,16 +14,22 @@ from datasets.cases import (
     check_same_shape,
     checked_labels,
 )
-from keras_spatial._paths import fault_of_name, printable
+from datasets.decathlon.layout import DESCRIPTION, Layout, LayoutError, read_layout
+from keras_spatial._paths import fault_of_name, printable, walk
 from keras_spatial.volumes import LITS, FileNameError, Limits, Volume, VolumeError, check_hounsfield, read_volume
 from keras_spatial.volumes.headers import read_header
 
-# Cases whose segmentation has another affine than the volume in the official files; the volume's is right
-# (MIC-DKFZ/nnUNet#2751 names 53, other reports 48 to 52).
+# Cases whose segmentation has no affine in the official files, but one that stands for none: voxels of 1 mm along the
+# axes from (1, 1, 1) on (MIC-DKFZ/nnUNet#2751 shows 53; other reports name 48 to 52). The volume's is right.
 KNOWN_AFFINE_MISMATCH = frozenset(range(48, 54))
 
 _LITS = re.compile(r"(volume|segmentation)-([0-9]{1,18})\.nii(\.gz)?")
-_DECATHLON = re.compile(r"liver_([0-9]{1,18})\.nii(\.gz)?")
+# nnU-Net's copy of the Decathlon numbers the one channel.
+_DECATHLON = {
+    "imagesTr": ("volume", re.compile(r"liver_([0-9]{1,18})(_0000)?\.nii(\.gz)?")),
+    "labelsTr": ("segmentation", re.compile(r"liver_([0-9]{1,18})\.nii(\.gz)?")),
+}
+_LESIONS = re.compile(r"(liver[ _-])?(cancer|tumou?rs?|lesions?)")
 
 
 class NoLiverError(VolumeError):
@@ -50,13 +58,15 @@ def find_cases(folder: str | Path) -> list[Case]:
     """The cases in a folder and its subfolders, by number.
 
     Two layouts: that of LiTS (`volume-N.nii[.gz]` and `segmentation-N.nii[.gz]`, in any subfolders, such as the two
-    training batches), and that of the Medical Segmentation Decathlon (`imagesTr/liver_N.nii.gz`,
-    `labelsTr/liver_N.nii.gz`). Files of other names are left alone, hidden ones too.
+    training batches), and that of the Medical Segmentation Decathlon (`imagesTr/liver_N.nii.gz`, or
+    `liver_N_0000.nii.gz` as nnU-Net has it, and `labelsTr/liver_N.nii.gz`). Files of other names are left alone, hidden
+    ones too.
 
     Raises:
         NoCasesError: no such folder, or nothing in it.
         MissingPairError: a half of a case is missing.
         DuplicateCaseError: a half of a case is there twice.
+        LayoutError: `dataset.json` is there and damaged, or describes other data than LiTS.
         FileNameError: the name of the folder, or of one between it and a case, is not UTF-8.
     """
     folder = Path(folder)
@@ -68,7 +78,7 @@ def find_cases(folder: str | Path) -> list[Case]:
             f"{folder}: no such folder. Expected one with volume-N.nii[.gz] and segmentation-N.nii[.gz]."
         )
     found: dict[int, dict[str, Path]] = {}
-    for path in sorted(folder.rglob("*.nii*")):
+    for path in sorted(walk(folder)):
         part, number = _part(path)
         if part is None:
             continue
@@ -83,6 +93,7 @@ def find_cases(folder: str | Path) -> list[Case]:
             f"{folder}: no case found. Expected volume-N.nii[.gz] and segmentation-N.nii[.gz] as in LiTS, or "
             "imagesTr/liver_N.nii.gz and labelsTr/liver_N.nii.gz as in the Medical Segmentation Decathlon."
         )
+    _check_descriptions(folder, found)
     for number, parts in sorted(found.items()):
         for here, missing in (("volume", "segmentation"), ("segmentation", "volume")):
             if missing not in parts:
@@ -93,12 +104,35 @@ def find_cases(folder: str | Path) -> list[Case]:
 
 
 def _part(path: Path) -> tuple[str | None, int]:
-    lits, decathlon = _LITS.fullmatch(path.name), _DECATHLON.fullmatch(path.name)
+    lits = _LITS.fullmatch(path.name)
     if lits:
         return lits[1], int(lits[2])
-    if decathlon and path.parent.name in ("imagesTr", "labelsTr"):
-        return {"imagesTr": "volume", "labelsTr": "segmentation"}[path.parent.name], int(decathlon[1])
-    return None, -1
+    part, pattern = _DECATHLON.get(path.parent.name, ("", _LITS))
+    decathlon = pattern.fullmatch(path.name)
+    return (part, int(decathlon[1])) if decathlon else (None, -1)
+
+
+def is_lits(layout: Layout) -> bool:
+    """Whether a described folder has LiTS's task: background, liver and lesions, by whatever name, in a CT."""
+    channels, labels = ([name.strip().lower() for name in names] for names in (layout.channels, layout.labels))
+    return channels == ["ct"] and labels[1:2] == ["liver"] and len(labels) == 3 and bool(_LESIONS.fullmatch(labels[2]))
+
+
+def _check_descriptions(folder: Path, found: dict[int, dict[str, Path]]) -> None:
+    """Raise LayoutError if `dataset.json`, in the folder or beside the images, names other labels than LiTS's."""
+    beside = {
+        path.parent.parent for parts in found.values() for path in parts.values() if path.parent.name in _DECATHLON
+    }
+    for root in sorted({folder, *beside}):
+        if not (root / DESCRIPTION).is_file():
+            continue
+        layout = read_layout(root)
+        if not is_lits(layout):
+            raise LayoutError(
+                f"{root / DESCRIPTION}: expected the channel CT, and the labels background, liver and lesion (cancer, "
+                f"tumor) of LiTS. Received: {list(layout.channels)}, {list(layout.labels)}. Give this folder itself: "
+                "datasets.decathlon.prepare and the step ingest read such data by their description"
+            )
 
 
 def check_header(case: Case, limits: Limits | None = None) -> None:
@@ -129,7 +163,7 @@ def read_case(case: Case, limits: Limits | None = None) -> tuple[Volume, Volume]
     check_header(case, limits)
     volume, labels = read_volume(case.volume, limits), read_volume(case.segmentation, limits)
     check_same_shape(case.segmentation, labels.array.shape, case.volume, volume.array.shape)
-    if case.number not in KNOWN_AFFINE_MISMATCH:
+    if not (case.number in KNOWN_AFFINE_MISMATCH and _says_nothing(labels)):
         check_same_place(labels, volume)
     array = checked_labels(labels, LITS.labels)
     if not array.any():
@@ -137,6 +171,12 @@ def read_case(case: Case, limits: Limits | None = None) -> tuple[Volume, Volume]
     if limits.hounsfield:
         check_hounsfield(volume)
     return volume, Volume(array, volume.affine, labels.header, labels.path)
+
+
+def _says_nothing(labels: Volume) -> bool:
+    """Whether an affine is what a program writes that knows none. A turned or shifted one is wrong in any case."""
+    origin = labels.affine[:3, 3]
+    return np.allclose(labels.affine[:3, :3], np.eye(3)) and bool(np.all(np.isin(origin, (0, 1))))
 
 
 def check_case(volume: str | Path, segmentation: str | Path, limits: Limits | None = None) -> None:

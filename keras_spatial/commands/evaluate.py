@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +22,8 @@ from keras_spatial.evaluation import (
 )
 from keras_spatial.evaluation.classes import ABSENT
 from keras_spatial.volumes import VolumeError, as_labels, placed_on, read_volume
+from keras_spatial.volumes.place import enlarged
+from keras_spatial.volumes.series import is_dicom
 
 _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm")
 _PREFIXES = ("segmentation-", "prediction-", "labels-", "label-", "volume-")
@@ -30,6 +33,8 @@ _SHOWN = ("dice", "nsd", "rvd", "assd", "hd95", "msd")
 
 def run(chosen: argparse.Namespace) -> int:
     """Compare what was chosen; returns the exit status."""
+    if chosen.output is not None:
+        _check_folder(Path(chosen.output))
     pairs, failed = _pairs(Path(chosen.predictions), Path(chosen.labels))
     cases: list[LabelledCase] = []
     names = list(chosen.classes) or _numbered(1)
@@ -62,6 +67,17 @@ def run(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _check_folder(path: Path) -> None:
+    """Raise ValueError, before hours of work, unless the results can be written to this folder."""
+    there = next(p for p in (path, *path.absolute().parents) if p.exists() or p.is_symlink())
+    if not there.is_dir():
+        raise ValueError(
+            f"{printable(path)}: expected a folder for the results. Received: {printable(there)} is a file"
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{printable(path)}: expected a folder that can be written. Received: {printable(there)}")
+
+
 def _numbered(highest: int) -> list[str]:
     return ["background", *(f"class {number}" for number in range(1, highest + 1))]
 
@@ -69,7 +85,11 @@ def _numbered(highest: int) -> list[str]:
 def _arrays(predicted: Path, reference: Path) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
     truth = read_volume(reference)
     prediction = read_volume(predicted)
-    return as_labels(placed_on(prediction, truth)), as_labels(truth.array), truth.spacing
+    if is_dicom(reference):
+        # It leaves out the slices without labels, where a prediction may well have some.
+        truth = enlarged(truth, prediction)
+    placed = placed_on(prediction, truth)
+    return as_labels(placed, prediction.name), as_labels(truth.array, truth.name), truth.spacing
 
 
 def _pairs(predictions: Path, labels: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:

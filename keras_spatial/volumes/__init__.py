@@ -19,6 +19,7 @@ from keras_spatial.volumes.labels import (
 )
 from keras_spatial.volumes.limits import Limits
 from keras_spatial.volumes.normalisation import Normalisation, Percentiles, Window, ZScore
+from keras_spatial.volumes.place import placed_on
 from keras_spatial.volumes.reading import read_channels, read_volume
 from keras_spatial.volumes.resampling import resample_image
 from keras_spatial.volumes.series import Series, find_series
@@ -44,7 +45,6 @@ from keras_spatial.volumes.volume import (
     check_hounsfield,
     from_canonical,
     hu_window,
-    placed_on,
     to_canonical,
 )
 from keras_spatial.volumes.writing import check_output, write_labels

@@ -103,8 +103,12 @@ def _vote(result: np.ndarray, best: np.ndarray, score: np.ndarray, value: int) -
     np.maximum(best, score, out=best)
 
 
-def as_labels(array: np.ndarray) -> np.ndarray:
+def as_labels(array: np.ndarray, name: str = "labels") -> np.ndarray:
     """Class numbers as uint8.
+
+    Args:
+        array: numbers of any kind, or a mask.
+        name: what a message calls them, such as their file.
 
     Raises:
         LabelError: unless every value is an integer from 0 to 255.
@@ -115,10 +119,10 @@ def as_labels(array: np.ndarray) -> np.ndarray:
         return array.view(np.uint8)
     low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
     if not (low >= 0 and high <= 255):
-        raise LabelError(f"labels: expected integers from 0 to 255. Received: values from {low:g} to {high:g}")
+        raise LabelError(f"{name}: expected integers from 0 to 255. Received: values from {low:g} to {high:g}")
     result = array.astype(np.uint8)
     if array.dtype.kind == "f" and not np.array_equal(result, array):
-        raise LabelError("labels: expected integers. Received: fractional values")
+        raise LabelError(f"{name}: expected integers. Received: fractional values")
     return result
 
 

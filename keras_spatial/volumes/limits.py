@@ -1,10 +1,11 @@
 """The limits that a reader of volumes checks before it allocates memory, and how to raise them."""
 
 import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 VARIABLE = "KERAS_SPATIAL_LIMITS"
+_UPPER = ("voxels", "grid_voxels", "extent", "extension_bytes", "trailing_bytes")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,29 @@ class Limits:
             )
         if not self.extent > 0:
             raise ValueError(f"limits: extent: expected a length in mm. Received: {self.extent!r}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "spacing": list(self.spacing)}
+
+    def covers(self, other: "Limits") -> bool:
+        """Whether everything that `other` accepts is accepted."""
+        least, largest = self.spacing
+        return (
+            all(getattr(self, name) >= getattr(other, name) for name in _UPPER)
+            and least <= other.spacing[0]
+            and largest >= other.spacing[1]
+            and self.hounsfield <= other.hounsfield
+        )
+
+    @classmethod
+    def of(cls, value: Any) -> Self:
+        """The limits of a dictionary that `as_dict` made.
+
+        Raises:
+            TypeError, ValueError, KeyError: if it is none.
+        """
+        return cls(**{**value, "spacing": tuple(value["spacing"])})
 
     @classmethod
     def current(cls) -> Self:

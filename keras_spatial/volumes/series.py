@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_spatial._paths import fault_of_name, printable
+from keras_spatial._paths import fault_of_name, printable, walk
 from keras_spatial.volumes.identity import called, identifiers_kept, pseudonym, quiet
 from keras_spatial.volumes.volume import (
     DimensionError,
@@ -333,13 +333,10 @@ def _numbers(header: Any, keyword: str) -> tuple[float, ...]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The files that are DICOM, or should be by their ending, folder by folder in the order of their names."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for name in sorted(n for n in names if not n.startswith(".")):
-            path = Path(parent) / name
-            if name.lower().endswith(_ENDINGS) or (path.is_file() and is_dicom(path)):
-                yield path
+    """The files that are DICOM or should be, folder by folder, in the order of their names."""
+    for path in walk(folder, hidden=False):
+        if not path.is_dir() and (path.name.lower().endswith(_ENDINGS) or (path.is_file() and is_dicom(path))):
+            yield path
 
 
 def _series(

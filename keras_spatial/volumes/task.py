@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_spatial.volumes.grid import Grid
 from keras_spatial.volumes.normalisation import Normalisation, Window, from_json, to_json
+from keras_spatial.volumes.place import misplaced
 from keras_spatial.volumes.resampling import resample_image
 from keras_spatial.volumes.volume import ChannelError, Shape, Volume
 
@@ -61,17 +62,15 @@ def check_channels(volumes: Sequence[Volume], names: Sequence[str]) -> list[Volu
         )
     # The path of a series may contain the patient's name.
     known = first.path.name if first.series is None else first.name
-    corners = np.array([[0, 0, 0, 1], [*first.array.shape, 1]], float).T
     for volume in volumes[1:]:
         if volume.array.shape != first.array.shape:
             raise ChannelError(
                 f"{volume.name}: expected the shape of {known}, {first.array.shape}. Received: {volume.array.shape}"
             )
-        apart = float(np.abs((first.affine - volume.affine) @ corners)[:3].max())
-        if apart > max(first.spacing):
+        if fault := misplaced(volume, first):
             raise ChannelError(
-                f"{volume.name}: lies up to {apart:.1f} mm away from {known}; register the channels to the same grid. "
-                f"Received: orientation {volume.orientation} against {first.orientation}"
+                f"{volume.name}: {fault}; register the channels to one grid. Received: orientation "
+                f"{volume.orientation} against {first.orientation}"
             )
     return [replace(v, affine=first.affine) for v in volumes]
 

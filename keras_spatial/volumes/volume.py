@@ -157,37 +157,6 @@ def from_canonical(array: np.ndarray, original: Volume) -> np.ndarray:
     return result
 
 
-def placed_on(labels: Volume, like: Volume) -> np.ndarray:
-    """Put labels on the grid of another volume, in its array order, with 0 where there are no labels.
-
-    The labels may have another orientation and may cover fewer slices, as a DICOM segmentation does, but no voxel is
-    resampled.
-
-    Raises:
-        AffineError: if the voxels of the two volumes do not coincide.
-        DimensionError: if the labels reach beyond the other volume.
-    """
-    ours, theirs = to_canonical(labels), to_canonical(like)
-    difference = np.linalg.inv(theirs.affine) @ ours.affine
-    start = difference[:3, 3]
-    if np.abs(difference[:3, :3] - np.eye(3)).max() > 1e-3 or np.abs(start - np.round(start)).max() > 1e-2:
-        raise AffineError(
-            f"{labels.name}: expected labels on the grid of {like.name}. Received: voxels of "
-            f"{[float(f'{s:.4g}') for s in ours.spacing]} mm for {[float(f'{s:.4g}') for s in theirs.spacing]} mm, "
-            f"beginning at voxel {[float(f'{s:.4g}') for s in start]}. Resample one of the two"
-        )
-    first = [round(float(s)) for s in start]
-    last = [a + n for a, n in zip(first, ours.array.shape, strict=True)]
-    if min(first) < 0 or any(b > n for b, n in zip(last, theirs.array.shape, strict=True)):
-        raise DimensionError(
-            f"{labels.name}: expected labels within the grid of {like.name}, shape {theirs.array.shape} in RAS order. "
-            f"Received: voxels {first} to {last}"
-        )
-    result = np.zeros(theirs.array.shape, ours.array.dtype)
-    result[tuple(slice(a, b) for a, b in zip(first, last, strict=True))] = ours.array
-    return from_canonical(result, like)
-
-
 def _inverse(change: np.ndarray) -> np.ndarray:
     # By row a of an orientation, array axis a becomes axis `target`, and is reversed if `flip` is -1.
     inverse = np.empty_like(change)

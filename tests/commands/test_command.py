@@ -201,6 +201,38 @@ def test_what_cannot_be_compared_is_named_and_stops_no_other(tmp_path, capsys):
     assert main(["evaluate", str(tmp_path / "p" / "none"), str(tmp_path / "t")]) == 2
 
 
+def test_dicom_segmentations_are_compared_whatever_slices_each_covers(tmp_path):
+    volume = read_volume(write_series(tmp_path / "series"))
+    depth = volume.array.shape[2]
+    labels = {name: np.zeros(volume.array.shape, np.uint8) for name in ("p", "t")}
+    labels["p"][2:6, 2:6, 0 : depth - 1] = 1
+    labels["t"][2:6, 2:6, 2:depth] = 1
+    for name, array in labels.items():
+        ks.volumes.write_labels(tmp_path / name / "1.dcm", array, volume)
+    assert main(["evaluate", str(tmp_path / "p"), str(tmp_path / "t"), "-o", str(tmp_path / "out")]) == 0
+    found = json.loads((tmp_path / "out" / "summary.json").read_text())["classes"]["class 1"]["dice"]["value"]
+    both, sizes = np.sum(labels["p"] & labels["t"]), np.sum(labels["p"]) + np.sum(labels["t"])
+    assert found == pytest.approx(2 * both / sizes)
+
+
+@pytest.mark.parametrize("out", ["file", "file/below"])
+def test_a_place_for_results_that_is_a_file_is_refused_before_any_work(tmp_path, capsys, out):
+    for part in ("p", "t"):
+        nifti(tmp_path / part / "1.nii", WANTED)
+    (tmp_path / "file").write_text("mine")
+    assert main(["evaluate", str(tmp_path / "p"), str(tmp_path / "t"), "-o", str(tmp_path / out)]) == 2
+    said = capsys.readouterr()
+    assert "expected a folder for the results" in said.err and "Dice" not in said.out
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_file_that_holds_no_labels_is_named(tmp_path, capsys):
+    nifti(tmp_path / "p" / "1.nii", WANTED + np.float32(0.5))
+    nifti(tmp_path / "t" / "1.nii", WANTED)
+    assert main(["evaluate", str(tmp_path / "p"), str(tmp_path / "t")]) == 2
+    assert f"{tmp_path / 'p' / '1.nii'}: expected integers" in capsys.readouterr().out
+
+
 def test_info_says_what_a_model_is_and_needs(model, capsys):
     assert main(["info", model, "--mesh", "rows:2"]) == 2
     assert "columns" in capsys.readouterr().err

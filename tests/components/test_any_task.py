@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from components.cases import open_folder
 from components.compare.compare import compare_models
 from components.cross_validation.cross_validation import report_folds
 from components.evaluate.evaluate import evaluate_model, load_metrics
@@ -119,6 +120,32 @@ def test_new_cases_are_segmented_by_the_task_of_the_model(run, tmp_path):
     )
     labels = np.asarray(nib.load(tmp_path / "out/segmentation-p0.nii.gz").dataobj)
     assert labels.shape == (12, 12, 8) and labels.max() <= 3
+
+
+@pytest.mark.parametrize(
+    "labels, image, reader, names",
+    [
+        (("tumour", "portal vein"), "liver_0.nii.gz", "TaskReader", ["liver_0"]),
+        (("liver", "cancer"), "liver_0.nii.gz", "NoneType", ["volume-0"]),
+        (("liver", "tumor"), "liver_0_0000.nii.gz", "NoneType", ["volume-0"]),
+        (("liver", "tumor", "vein"), "liver_0_0000.nii.gz", "TaskReader", ["liver_0"]),
+    ],
+)
+def test_a_folder_is_what_its_description_says_whatever_its_files_are_called(tmp_path, labels, image, reader, names):
+    for path in (f"imagesTr/{image}", "labelsTr/liver_0.nii.gz"):
+        (tmp_path / path).parent.mkdir()
+        nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), tmp_path / path)
+    named = {name: n for n, name in enumerate(("background", *labels))}
+    if "_0000" in image:
+        description = {"channel_names": {"0": "CT"}, "labels": named}
+    else:
+        training = [{"image": f"imagesTr/{image}", "label": "labelsTr/liver_0.nii.gz"}]
+        description = {
+            "modality": {"0": "CT"}, "labels": {str(n): name for name, n in named.items()}, "training": training,
+        }  # fmt: skip
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    folder = open_folder(tmp_path)
+    assert (type(folder.reader).__name__, [case.name for case in folder.cases]) == (reader, names)
 
 
 def test_a_folder_that_says_nothing_is_told_what_is_missing(tmp_path):

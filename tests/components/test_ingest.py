@@ -4,6 +4,7 @@ import csv
 import errno
 import hashlib
 import json
+import os
 import shutil
 
 import nibabel as nib
@@ -63,6 +64,21 @@ def test_where_the_kernel_does_not_copy_python_does(folder, tmp_path, monkeypatc
         raise OSError(errno.EXDEV, "no")
 
     monkeypatch.setattr("components.ingest.ingest.os.copy_file_range", refuse)
+    clone_or_copy(folder / "volume-0.nii.gz", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == (folder / "volume-0.nii.gz").read_bytes()
+
+
+@pytest.mark.parametrize("copied", [0, 1000])
+def test_where_the_kernel_ends_early_without_a_word_python_copies(folder, tmp_path, monkeypatch, copied):
+    real, left = os.copy_file_range, copied
+
+    def end_early(source, target, count):
+        nonlocal left
+        done = real(source, target, min(count, left))
+        left -= done
+        return done
+
+    monkeypatch.setattr("components.ingest.ingest.os.copy_file_range", end_early)
     clone_or_copy(folder / "volume-0.nii.gz", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == (folder / "volume-0.nii.gz").read_bytes()
 

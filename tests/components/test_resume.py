@@ -73,6 +73,46 @@ def test_a_changed_folder_runs_again(store):
     assert double.calls == 2
 
 
+def test_a_changed_file_behind_a_link_to_its_folder_runs_again(store):
+    """As where imagesTr and labelsTr are mounted elsewhere and linked."""
+    double, folder, elsewhere = Doubler(), store / "data", store / "elsewhere"
+    folder.mkdir()
+    (elsewhere / "labels").mkdir(parents=True)
+    (folder / "labelsTr").symlink_to(elsewhere / "labels")
+    (folder / "again").symlink_to("labelsTr")
+    for text in ("a", "b"):
+        (elsewhere / "labels" / "case").write_text(text)
+        call(double, store, text, folders={"folder": str(folder)})
+    assert double.calls == 2
+    (folder / "again").unlink()
+    call(double, store, "c", folders={"folder": str(folder)})
+    assert double.calls == 3
+
+
+def test_changed_code_of_the_user_runs_again(store):
+    double, path = Doubler(), store / "blocks.py"
+    for run, text in enumerate(("a", "b", "b")):
+        path.write_text(text)
+        resume.step(
+            "double", double, inputs={"source": Artifact(str(store / "source"), {"step_key": "a"})},
+            outputs={"target": Artifact(str(store / f"target-{run}.txt"))}, code=[str(path)],
+        )  # fmt: skip
+    assert double.calls == 2
+
+
+def test_other_limits_run_again(store, monkeypatch):
+    """As where a case in the quarantine is accepted by `hounsfield=no`."""
+    double = Doubler()
+    call(double, store, 1)
+    monkeypatch.setenv("KERAS_SPATIAL_LIMITS", "hounsfield=no")
+    call(double, store, 2)
+    assert double.calls == 2
+    call(double, store, 3)
+    monkeypatch.setenv("KERAS_SPATIAL_LIMITS", " hounsfield = no ; voxels=1073741824")
+    call(double, store, 4)
+    assert double.calls == 2
+
+
 def test_changed_code_runs_again(store, monkeypatch):
     double = Doubler()
     call(double, store, 1)

@@ -82,6 +82,14 @@ def test_a_folder_comes_back_as_it_went(bucket, folder, tmp_path):
     assert tree(storage.download(storage.join(bucket, "data"), tmp_path / "back")) == tree(folder)
 
 
+def test_what_lies_behind_a_link_to_a_folder_comes_back(bucket, folder, tmp_path):
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "labelsTr").symlink_to(folder / "deep")
+    storage.upload(tmp_path / "linked", storage.join(bucket, "linked"))
+    back = storage.download(storage.join(bucket, "linked"), tmp_path / "back")
+    assert tree(back) == {"labelsTr/er/ünï.txt": b"text"}
+
+
 def test_a_file_comes_back_under_its_name(bucket, folder, tmp_path):
     url = storage.join(bucket, "volume-0.nii.gz")
     storage.upload(folder / "volume-0.nii.gz", url)

@@ -11,10 +11,11 @@ import pytest
 
 import keras_spatial as ks
 from components.preprocess.preprocess import build_dataset
+from components.resume import fingerprint
 from components.train import best, memory, network, objective
 from components.train.history import read_epochs, readable
 from components.train.schedule import rate
-from components.train.settings import LocalTrainingSettings, TrainingError, TrainingSettings, files_of
+from components.train.settings import LocalTrainingSettings, TrainingError, TrainingSettings, files_of, imported_by
 from components.train.train import train_model
 from datasets.phantom import write_lits_folder
 from keras_spatial.volumes import LITS, Channel, Task, ZScore
@@ -213,6 +214,32 @@ def test_the_key_of_a_step_holds_the_users_files(tmp_path, monkeypatch):
     (package / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert files_of("own_package.deep:network") == str(package)
+
+
+def test_the_key_of_a_step_holds_what_the_users_module_imports_from_its_folder(tmp_path, monkeypatch):
+    for name, text in {
+        "one_module.py": "import keras\ndef network():\n    from some_blocks import block\n",
+        "some_blocks.py": "import some_tools.deep as deep\nimport one_module\n",
+        "some_tools/__init__.py": "",
+        "some_tools/deep.py": "from . import other",
+        "some_tools/other.py": "",
+        "unrelated.py": "",
+        "damaged.py": "(",
+        "one_package/__init__.py": "import some_blocks\nimport damaged",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    tools = [str(tmp_path / f"some_tools/{name}.py") for name in ("__init__", "deep", "other")]
+    blocks, one = str(tmp_path / "some_blocks.py"), str(tmp_path / "one_module.py")
+    assert imported_by("one_module:network") == [blocks, *tools]
+    assert imported_by("one_package.deep:network") == sorted([str(tmp_path / "damaged.py"), one, blocks, *tools])
+    assert imported_by("unet") == imported_by("runs/first/model.keras") == imported_by("no_such:network") == []
+    assert imported_by("nibabel:load") == []
+    before = fingerprint(tmp_path / "some_tools")
+    (tmp_path / "some_tools" / "__pycache__").mkdir()
+    (tmp_path / "some_tools" / "__pycache__" / "deep.cpython-311.pyc").write_bytes(b"")
+    assert fingerprint(tmp_path / "some_tools") == before
 
 
 @pytest.mark.parametrize("fall", ["cosine", "poly"])

@@ -1,5 +1,6 @@
 """Anybody's data: three layouts, several channels, any labels; and every fault of a folder or a case has a name."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,10 +13,13 @@ import SimpleITK as sitk
 import tensorflow_datasets as tfds
 
 from datasets import cases as faults
-from datasets import decathlon
+from datasets import decathlon, preparing
+from datasets.blocks import BlockGrid
+from datasets.conversion import Target, convert
 from datasets.decathlon.fingerprints import fingerprint
 from datasets.decathlon.layout import LayoutError, read_layout
 from datasets.decathlon.reader import TaskReader
+from datasets.locking import BuildInProgressError, exclusive
 from keras_spatial import volumes
 from keras_spatial.data import Part, Store, load
 from keras_spatial.volumes import Channel, Grid, Limits, Percentiles, Task, Window, ZScore
@@ -166,10 +170,185 @@ def test_a_second_call_reads_nothing_again(folder, built, monkeypatch):
     assert again.info.metadata == built.info.metadata
 
 
+def test_another_description_of_the_same_files_is_another_data_set(tmp_path):
+    source, data = tmp_path / "source", tmp_path / "data"
+    write_decathlon(source)
+    decathlon.prepare(source, data)
+    swapped = ("background", "rim", "core", "tail")
+    change(labels={str(n): name for n, name in enumerate(swapped)})(source)
+    with pytest.raises(faults.OtherSourcesError, match=r"labels: \['background', 'core', .* now"):
+        decathlon.prepare(source, data)
+    builder = decathlon.prepare(source, data, on_other_sources="rebuild")
+    assert builder.info.metadata["task"]["labels"] == builder.info.features["label"].names == list(swapped)
+    assert decathlon.prepare(source, data).info.metadata == builder.info.metadata
+
+
+def test_other_names_for_the_channels_and_labels_of_a_plain_folder_are_another_data_set(tmp_path):
+    write_plain(tmp_path / "source")
+    decathlon.prepare(tmp_path / "source", tmp_path / "data", **PLAIN)
+    for given in ({**PLAIN, "channels": ["T1", "FLAIR"]}, {**PLAIN, "labels": ("background", "a", "b", "c")}):
+        with pytest.raises(faults.OtherSourcesError, match=r"FLAIR|'a', 'b', 'c'"):
+            decathlon.prepare(tmp_path / "source", tmp_path / "data", **given)
+
+
+def test_a_rebuild_that_fails_leaves_the_data_set_that_was_there(tmp_path):
+    source, data = tmp_path / "source", tmp_path / "data"
+    write_plain(source)
+    before = decathlon.prepare(source, data, **PLAIN).info.metadata
+    good = (source / "labels/case_1.nii.gz").read_bytes()
+    strange_label(source)
+    with pytest.raises(faults.LabelValueError, match="case_1"):
+        decathlon.prepare(source, data, **PLAIN, on_other_sources="rebuild")
+    (source / "labels/case_1.nii.gz").write_bytes(good)
+    after = decathlon.prepare(source, data, **PLAIN)
+    assert after.info.metadata == before
+    assert len(list(after.as_dataset("train"))) == 2
+    assert [p.name for p in (data / "decathlon").glob(".rebuild*")] == []
+
+
+def test_a_rebuild_is_one_builder_at_a_time(tmp_path):
+    write_plain(tmp_path / "source")
+    builder = decathlon.prepare(tmp_path / "source", tmp_path / "data", **PLAIN)
+    strange_label(tmp_path / "source")
+    given = {**PLAIN, "labels": [*LABELS, "4", "5", "6", "7"], "on_other_sources": "rebuild"}
+    with builder.ownership(), pytest.raises(BuildInProgressError):
+        decathlon.prepare(tmp_path / "source", tmp_path / "data", **given)
+    assert len(decathlon.prepare(tmp_path / "source", tmp_path / "data", **given).task.labels) == 8
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_converted_cases_are_removed_only_while_no_other_split_can_be_built_of_them(tmp_path, monkeypatch, again):
+    write_plain(tmp_path / "source")
+    removed = []
+
+    def remove(builder):
+        lock = Path(builder.shared) / f".lock-{Path(builder.target(Limits()).folder).name}"
+        with pytest.raises(BuildInProgressError), exclusive(lock):
+            pass
+        removed.append(builder)
+        real(builder)
+
+    if again:
+        decathlon.prepare(tmp_path / "source", tmp_path / "data", **PLAIN)
+        strange_label(tmp_path / "source")
+    real = preparing._remove_converted
+    monkeypatch.setattr(preparing, "_remove_converted", remove)
+    decathlon.prepare(
+        tmp_path / "source", tmp_path / "data", channels=["T1", "T2"], labels=[*LABELS, "4", "5", "6", "7"],
+        on_other_sources="rebuild",
+    )  # fmt: skip
+    assert len(removed) == 1
+    assert not list((tmp_path / "data/decathlon/converted").glob("*"))
+
+
+def test_a_data_set_knows_its_limits(tmp_path):
+    source, data = tmp_path / "source", tmp_path / "data"
+    for number in range(4):
+        image, label = arrays(number)
+        save(source / f"images/a{number}.nii.gz", (3 * image[..., 0] - 500 * (number > 0)).astype(np.int16))
+        save(source / f"labels/a{number}.nii.gz", label)
+    given = {"channels": ["CT"], "normalisation": "window", "on_bad_case": "skip"}
+    strict = decathlon.prepare(source, data, **given)
+    assert [bad["error"] for bad in strict.info.metadata["bad_cases"]] == ["IntensityError"]
+    loose = Limits(hounsfield=False)
+    with pytest.raises(faults.OtherSourcesError, match="limits: hounsfield=True in the data set, False now"):
+        decathlon.prepare(source, data, limits=loose, **given)
+    found = decathlon.prepare(source, data, limits=loose, on_other_sources="rebuild", **given)
+    assert found.info.metadata["bad_cases"] == []
+    with pytest.raises(faults.OtherSourcesError, match="limits: hounsfield=False in the data set, True now"):
+        decathlon.prepare(source, data, **given)
+    # Nothing was left out, so what accepts more finds the same.
+    wider = Limits(hounsfield=False, voxels=1 << 31)
+    assert decathlon.prepare(source, data, limits=wider, **given).info.metadata == found.info.metadata
+
+
+def masks(folder, value, cases=3):
+    for number in range(cases):
+        image, label = arrays(number)
+        save(folder / f"images/a{number}.nii.gz", (3 * image[..., 0] - 500).astype(np.int16))
+        save(folder / f"labels/a{number}.nii.gz", value(label).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    "value, received",
+    [(lambda x: 255 * (x > 0), r"\[0, 255\]"), (lambda x: x + (x > 1), r"\[0, 1, 3, 4\]"), (lambda x: 0 * x, r"\[0\]")],
+    ids=["0 and 255", "no 2", "nothing"],
+)
+def test_labels_with_a_gap_are_refused_with_the_list(tmp_path, value, received):
+    masks(tmp_path, value)
+    with pytest.raises(LayoutError, match=rf"without a gap, .* Received: {received}\. Number"):
+        decathlon.prepare(tmp_path, tmp_path / "data", channels=["CT"], normalisation="window")
+
+
+def test_labels_that_do_not_occur_can_be_named(tmp_path):
+    masks(tmp_path, lambda x: x + (x > 1))
+    names = ["background", "a", "none", "b", "c"]
+    config = decathlon.configure(tmp_path, tmp_path / "data", channels=["CT"], labels=names)
+    assert config.task.labels == tuple(names)
+
+
+@pytest.mark.parametrize(
+    "image, label, received",
+    [
+        (lambda i, x: np.where(x > 0, 40, i), lambda x: x, "40 in nearly all"),
+        (lambda i, x: i, lambda x: 0 * x, "no labelled voxel"),
+    ],
+    ids=["constant", "unlabelled"],
+)
+def test_a_channel_without_percentiles_is_named_with_its_folder(tmp_path, image, label, received):
+    for number in range(3):
+        values, truth = arrays(number)
+        save(tmp_path / f"images/a{number}.nii.gz", image(3 * values[..., 0] - 500, truth).astype(np.int16))
+        save(tmp_path / f"labels/a{number}.nii.gz", label(truth))
+    with pytest.raises(LayoutError, match=rf"{tmp_path}: channel 0 \(CT\): .* Received: {received}.*normalisation="):
+        decathlon.prepare(tmp_path, tmp_path / "data", channels=["CT"], labels=LABELS)
+
+
+def test_too_few_cases_for_the_folds_are_refused_before_a_voxel_is_read(tmp_path, monkeypatch):
+    write_plain(tmp_path / "source", 3)
+    monkeypatch.setattr("datasets.decathlon.fingerprints._look", lambda *a: pytest.fail("read"))
+    with pytest.raises(ValueError, match="Received: 3 cases, 5 folds"):
+        decathlon.prepare(tmp_path / "source", tmp_path / "data", split="fold-0-of-5", **PLAIN)
+
+
+def test_a_number_at_the_end_of_a_case_is_its_own_if_its_labels_have_it(tmp_path):
+    for number in range(1, 4):
+        image, label = arrays(number)
+        save(tmp_path / f"images/patient_{number:04}.nii.gz", image[..., 0])
+        save(tmp_path / f"labels/patient_{number:04}.nii.gz", label)
+    layout = read_layout(tmp_path, ["T1"], LABELS)
+    assert [case.name for case in layout.cases] == ["patient_0001", "patient_0002", "patient_0003"]
+    assert all(len(case.images) == 1 for case in layout.cases)
+    for path in (tmp_path / "labels").iterdir():
+        path.rename(path.with_name(f"{path.name.split('.')[0]}_seg.nii.gz"))
+    layout = read_layout(tmp_path, ["T1"], LABELS)
+    with pytest.raises(volumes.ChannelError, match=r"Is patient_0003\.nii\.gz a case of its own.*needs? that name"):
+        TaskReader(task(layout)).check_header(layout.cases[0], Limits())
+
+
+@pytest.mark.parametrize("name", ["channels", "labels"])
+def test_a_text_is_no_list_of_names(tmp_path, name):
+    write_plain(tmp_path)
+    with pytest.raises(LayoutError, match=rf"{name}: expected a list of names, such as \['CT'\]"):
+        read_layout(tmp_path, **{**PLAIN, name: "CT"})
+
+
+@pytest.mark.parametrize("label", ["labelsTr/..nii.gz", "labelsTr/...nii.gz"])
+def test_a_case_whose_name_stands_for_a_folder_is_refused(folder, tmp_path, label):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    change(training=[{"image": "imagesTr/case_0.nii.gz", "label": label}])(copy)
+    with pytest.raises(volumes.FileNameError, match="a name that stands for a folder"):
+        read_layout(copy)
+    store = Target(Grid(), BlockGrid(), str(tmp_path / "store"), TaskReader(task(read_layout(folder))))
+    for name in (".", "..", "", "a/b"):
+        with pytest.raises(ValueError, match="expected the name of a folder"):
+            convert(dataclasses.replace(read_layout(folder).cases[0], name=name), store)
+
+
 def test_the_fingerprint_gives_median_spacing_and_the_intensities_of_the_labelled_voxels(folder, tmp_path):
     layout = read_layout(folder)
     found = fingerprint(layout.cases, task(layout), tmp_path)
-    assert (found.spacing, found.labels, found.cut_away) == ((1.5, 1.5, 3.0), 3, (False, False))
+    assert (found.spacing, found.labels, found.cut_away) == ((1.5, 1.5, 3.0), (0, 1, 2, 3), (False, False))
     values = np.concatenate([image[label > 0] for image, label in map(arrays, range(4))])
     for channel in range(2):
         low, high, mean, deviation = found.intensities[channel]

@@ -291,6 +291,20 @@ def test_a_case_that_changes_while_it_is_read_is_bad(folder, tmp_path, monkeypat
         lits.prepare(source, tmp_path / "data", 16)
 
 
+def test_too_few_cases_for_the_folds_are_refused_before_a_case_is_converted(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(conversion, "read_case", lambda *a: pytest.fail("converted"))
+    with pytest.raises(ValueError, match="Received: 4 cases, 5 folds"):
+        lits.prepare(folder, tmp_path, 16, split="fold-0-of-5")
+
+
+def test_a_case_that_was_converted_under_other_limits_is_checked_again(folder, tmp_path):
+    case = cases.find_cases(folder)[0]
+    loose = Target(Grid(16), BlockGrid(), str(tmp_path), LitsReader(), Limits(hounsfield=False))
+    convert(case, loose)
+    assert find(case, loose) is not None
+    assert find(case, Target(Grid(16), BlockGrid(), str(tmp_path), LitsReader(), Limits())) is None
+
+
 @pytest.mark.parametrize("damage", ["facts.json", "blocks.bin"])
 def test_a_converted_case_that_is_damaged_is_converted_again(folder, tmp_path, damage):
     case = cases.find_cases(folder)[0]

@@ -1,6 +1,7 @@
 """Finding and checking cases: every fault of a file has a name, and no damaged file does worse than raise it."""
 
 import gzip
+import json
 import re
 import shutil
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from datasets import cases as faults
+from datasets.decathlon.layout import LayoutError
 from datasets.lits import cases as lits
 from datasets.lits.cases import Case, check_case, check_header, find_cases, read_case
 from datasets.phantom import write_lits_folder
@@ -48,11 +50,58 @@ def test_batches_and_both_endings_are_found_in_order(tmp_path):
     assert [case.number for case in find_cases(tmp_path)] == [2, 10]
 
 
+def test_batches_behind_links_are_found_once(tmp_path):
+    touch(tmp_path, "mnt/volume-10.nii", "mnt/segmentation-10.nii", "lits/b1/volume-2.nii",
+          "lits/b1/segmentation-2.nii")  # fmt: skip
+    (tmp_path / "lits" / "b2").symlink_to(tmp_path / "mnt")
+    (tmp_path / "lits" / "latest").symlink_to("b1")
+    (tmp_path / "lits" / "b1" / "loop").symlink_to("..")
+    assert [case.number for case in find_cases(tmp_path / "lits")] == [2, 10]
+
+
 def test_the_decathlon_layout_is_found(tmp_path):
     touch(tmp_path, "Task03_Liver/imagesTr/liver_7.nii.gz", "Task03_Liver/labelsTr/liver_7.nii.gz",
           "Task03_Liver/imagesTs/liver_9.nii.gz", "Task03_Liver/imagesTr/._liver_7.nii.gz")  # fmt: skip
     (case,) = find_cases(tmp_path)
     assert (case.number, case.volume.parent.name, case.segmentation.parent.name) == (7, "imagesTr", "labelsTr")
+
+
+def describe(folder, labels, channel="CT", training=()):
+    (folder / "dataset.json").parent.mkdir(parents=True, exist_ok=True)
+    listed = [{"image": f"imagesTr/{name}", "label": f"labelsTr/{name}"} for name in training]
+    (folder / "dataset.json").write_text(
+        json.dumps({"name": "x", "modality": {"0": channel}, "labels": labels, "training": listed})
+    )
+
+
+def test_the_decathlon_as_nnunet_has_it_is_found(tmp_path):
+    touch(tmp_path, "imagesTr/liver_7_0000.nii.gz", "labelsTr/liver_7.nii.gz", "labelsTr/liver_8_0000.nii.gz")
+    description = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1, "tumor": 2}}
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    (case,) = find_cases(tmp_path)
+    assert (case.number, case.volume.name, case.segmentation.name) == (7, "liver_7_0000.nii.gz", "liver_7.nii.gz")
+
+
+@pytest.mark.parametrize("place", ["", "Task99"])
+@pytest.mark.parametrize(
+    "labels, channel, fits",
+    [
+        (("background", "liver", "cancer"), "CT", True),
+        (("background", "liver", "Liver Tumour"), "CT", True),
+        (("background", "tumour", "portal vein"), "CT", False),
+        (("background", "liver", "cancer", "portal vein"), "CT", False),
+        (("background", "liver"), "CT", False),
+        (("background", "liver", "cancer"), "MR", False),
+    ],
+)
+def test_a_description_of_other_data_is_never_ignored(tmp_path, place, labels, channel, fits):
+    touch(tmp_path / place, "imagesTr/liver_0.nii.gz", "labelsTr/liver_0.nii.gz")
+    describe(tmp_path / place, {str(n): name for n, name in enumerate(labels)}, channel, ["liver_0.nii.gz"])
+    if fits:
+        assert len(find_cases(tmp_path)) == 1
+    else:
+        with pytest.raises(LayoutError, match=r"dataset\.json: expected the channel CT, and the labels"):
+            find_cases(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -147,10 +196,25 @@ def test_a_trailing_axis_of_one_is_dropped(folder):
     assert volume.array.shape == labels.array.shape
 
 
+def says_nothing(array, affine):
+    """As in MIC-DKFZ/nnUNet#2751."""
+    return array, np.array([[1.0, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1], [0, 0, 0, 1]])
+
+
 def test_in_the_known_cases_the_affine_of_the_volume_counts(folder):
-    rewrite(folder / "segmentation-0.nii.gz", shift)
+    rewrite(folder / "segmentation-0.nii.gz", says_nothing)
     volume, labels = read_case(Case(53, folder / "volume-0.nii.gz", folder / "segmentation-0.nii.gz"))
     np.testing.assert_array_equal(labels.affine, volume.affine)
+    with pytest.raises(faults.AffineMismatchError):
+        read_case(Case(54, folder / "volume-0.nii.gz", folder / "segmentation-0.nii.gz"))
+
+
+@pytest.mark.parametrize("change", [shift, flip])
+@pytest.mark.parametrize("number", [48, 50, 53])
+def test_a_wrong_place_is_an_error_whatever_the_number_of_the_case(folder, number, change):
+    rewrite(folder / "segmentation-0.nii.gz", change)
+    with pytest.raises(faults.AffineMismatchError):
+        read_case(Case(number, folder / "volume-0.nii.gz", folder / "segmentation-0.nii.gz"))
 
 
 def damage(data: bytes, kind: str, rng: np.random.Generator) -> bytes:

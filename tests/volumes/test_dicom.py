@@ -183,6 +183,16 @@ def test_a_damaged_file_is_the_fault_of_the_series_beside_it_and_of_no_other(tmp
     assert vol.read_volume(good).array.shape == SHAPE
 
 
+def test_a_series_behind_a_link_is_found_once(tmp_path):
+    write_series(tmp_path / "archive" / "1")
+    (tmp_path / "study").mkdir()
+    for name in ("series1", "series1-again"):
+        (tmp_path / "study" / name).symlink_to(tmp_path / "archive" / "1")
+    (found,) = vol.find_series(tmp_path / "study")
+    assert len(found.slices) == 6
+    assert vol.read_volume(tmp_path / "study").array.shape == SHAPE
+
+
 def test_pixels_that_end_early_are_named(tmp_path):
     folder = write_series(tmp_path / "s")
     path = folder / f"{SECRET}004.dcm"

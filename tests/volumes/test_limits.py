@@ -1,5 +1,7 @@
 """Limits come from arguments or the environment, and errors in them are named."""
 
+import json
+
 import pytest
 
 from keras_spatial.volumes import Limits
@@ -20,3 +22,21 @@ def test_the_environment_sets_what_it_names(monkeypatch):
 def test_what_is_no_limit_is_named(text):
     with pytest.raises(ValueError, match=r"(KERAS_SPATIAL_LIMITS|limits): .*Received"):
         Limits.parse(text)
+
+
+@pytest.mark.parametrize(
+    "other, covered",
+    [
+        ({}, True),
+        ({"voxels": 1 << 20}, True),
+        ({"voxels": 1 << 31}, False),
+        ({"spacing": (0.1, 10)}, True),
+        ({"spacing": (0.001, 10)}, False),
+        ({"spacing": (0.1, 1000)}, False),
+        ({"hounsfield": False}, False),
+    ],
+    ids=str,
+)
+def test_limits_cover_others_that_accept_no_more(other, covered):
+    assert Limits().covers(Limits(**other)) == covered
+    assert Limits.of(json.loads(json.dumps(Limits(**other).as_dict()))) == Limits(**other)
