@@ -12,7 +12,7 @@ from datasets.cases import (
     check_same_shape,
     checked_labels,
 )
-from keras_spatial._paths import fault_of_name, printable
+from keras_spatial._paths import NIFTI, ending_of, fault_of_name, printable
 from keras_spatial.volumes import LITS, FileNameError, Limits, Volume, VolumeError, check_hounsfield, read_volume
 from keras_spatial.volumes.headers import read_header
 
@@ -20,8 +20,8 @@ from keras_spatial.volumes.headers import read_header
 # (MIC-DKFZ/nnUNet#2751 names 53, other reports 48 to 52).
 KNOWN_AFFINE_MISMATCH = frozenset(range(48, 54))
 
-_LITS = re.compile(r"(volume|segmentation)-([0-9]{1,18})\.nii(\.gz)?")
-_DECATHLON = re.compile(r"liver_([0-9]{1,18})\.nii(\.gz)?")
+_LITS = re.compile(r"(volume|segmentation)-([0-9]{1,18})(?i:\.nii(\.gz)?)")
+_DECATHLON = re.compile(r"liver_([0-9]{1,18})(?i:\.nii(\.gz)?)")
 
 
 class NoLiverError(VolumeError):
@@ -68,7 +68,7 @@ def find_cases(folder: str | Path) -> list[Case]:
             f"{folder}: no such folder. Expected one with volume-N.nii[.gz] and segmentation-N.nii[.gz]."
         )
     found: dict[int, dict[str, Path]] = {}
-    for path in sorted(folder.rglob("*.nii*")):
+    for path in sorted(p for p in folder.rglob("*") if ending_of(p, NIFTI)):
         part, number = _part(path)
         if part is None:
             continue
@@ -146,5 +146,5 @@ def check_case(volume: str | Path, segmentation: str | Path, limits: Limits | No
     Raises:
         VolumeError: and what is wrong is named by its subclass, here or in `keras_spatial.volumes`.
     """
-    match = re.search(r"(\d+)\.nii(\.gz)?$", str(volume))
+    match = re.search(r"(\d+)\.nii(\.gz)?$", str(volume), re.IGNORECASE)
     read_case(Case(int(match[1]) if match else -1, Path(volume), Path(segmentation)), limits)
