@@ -92,7 +92,7 @@ def test_values_are_checked_where_they_are_made(make):
 
 
 def test_numbers_of_numpy_are_numbers():
-    assert Window(np.float32(-1), np.int64(2))(np.zeros(3)) == pytest.approx(1 / 3)
+    assert Window(np.float64(-1), 2)(np.zeros(3)) == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("Zone 1", "zone_1"), ("läber", "läber"), ("a/b", "a_b")])
