@@ -9,7 +9,8 @@ from datasets.conversion import AnyCase
 from datasets.decathlon.layout import DESCRIPTION, read_layout
 from datasets.decathlon.reader import TaskReader
 from datasets.lits import cases as lits
-from keras_spatial.volumes import Channel, Limits, Percentiles, Task, ZScore
+from keras_spatial._paths import NIFTI, ending_of
+from keras_spatial.volumes import Channel, Limits, Percentiles, Task, TaskError, ZScore
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Folder:
         """The name of a case's file in a folder of checked cases, relative to it."""
         if isinstance(case, lits.Case):
             part = "volume" if path == case.volume else "segmentation"
-            return f"{part}-{case.number}{'.nii.gz' if path.name.endswith('.gz') else '.nii'}"
+            return f"{part}-{case.number}{ending_of(path, NIFTI)}"
         return path.relative_to(self.path).as_posix()
 
 
@@ -52,6 +53,7 @@ def open_folder(folder: str | Path) -> Folder:
 
     Raises:
         NoCasesError: neither is there.
+        TaskError: the names of the classes cannot be used.
         VolumeError: as `datasets.lits.find_cases` and `datasets.decathlon.read_layout`.
     """
     path = Path(folder)
@@ -68,4 +70,8 @@ def open_folder(folder: str | Path) -> Folder:
     # How intensities are normalised is no matter while they are checked; a CT has to be in HU.
     draft = Percentiles(0, 1, 0, 1)
     channels = tuple(Channel(name, draft if Channel(name, draft).is_ct else ZScore()) for name in layout.channels)
-    return Folder(path, layout.cases, TaskReader(Task(layout.name, layout.labels, channels)))
+    try:
+        task = Task(layout.name, layout.labels, channels)
+    except TaskError as error:
+        raise TaskError(f"{path / DESCRIPTION}: {error}") from error
+    return Folder(path, layout.cases, TaskReader(task))

@@ -1,16 +1,38 @@
-"""Names of files: what the file system and UTF-8 allow, temporary names that always fit beside them, and which files a
-folder holds.
+"""Names of files: their endings, what the file system and UTF-8 allow, temporary names that fit beside them, and which
+files a folder holds.
 
 Python's own library alone: `components.pure` loads this file without its package.
 """
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 # The longest name that Linux file systems allow for one part of a path.
 NAME_BYTES = 255
+
+# The endings of volumes, here alone. Upper and lower case are the same everywhere: scanners' software writes .NII.GZ.
+NIFTI = (".nii.gz", ".nii")
+ITK = (".nrrd", ".mha")
+VOLUMES = (*NIFTI, *ITK)
+"""Files that `read_volume` takes as one volume."""
+RESULTS = (*NIFTI, ".dcm")
+"""Label files that are written: NIfTI, or a DICOM segmentation."""
+LABELS = (*VOLUMES, ".dcm")
+"""Label files that are read."""
+_WRITTEN = (*NIFTI, ".zarr", ".html", ".json", ".keras")
+
+
+def ending_of(name: str | os.PathLike, endings: Sequence[str]) -> str:
+    """Which of the endings a file's name has, in small letters, or ""."""
+    lower = Path(name).name.lower()
+    return next((ending for ending in endings if lower.endswith(ending)), "")
+
+
+def stem_of(name: str, endings: Sequence[str]) -> str:
+    """A file's name without the one of the endings that it has."""
+    return name[: len(name) - len(ending_of(name, endings))]
 
 
 def partial(path: Path) -> Path:
@@ -19,7 +41,7 @@ def partial(path: Path) -> Path:
     It keeps the suffixes by which writers choose a format, such as `.nii.gz`, and has a fixed length, because a prefix
     before a name of 251 characters would not fit.
     """
-    ending = next((e for e in (".nii.gz", ".nii", ".zarr", ".html", ".json") if path.name.endswith(e)), ".tmp")
+    ending = ending_of(path.name, _WRITTEN) or ".tmp"
     return path.with_name(f".part-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}{ending}")
 
 

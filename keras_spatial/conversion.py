@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import tree
 
-from keras_spatial import keras_private
+from keras_spatial import keras_private, model_tasks
 from keras_spatial.distribution import SpatialParallel, check_distribution, current_distribution
 from keras_spatial.keras_private import Functional
 from keras_spatial.mesh_state import MeshState
@@ -162,4 +162,6 @@ def load_model(filepath: Any, distribution: SpatialParallel | None = None, **kwa
     """
     distribution = current_distribution() if distribution is None else distribution
     model = keras.saving.load_model(filepath, **kwargs)
+    if isinstance(model, keras.Model):
+        model_tasks.attach(model, model_tasks.read_text(filepath))
     return model if distribution is None else partition(model, distribution)

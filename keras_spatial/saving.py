@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from keras_spatial import keras_private
+from keras_spatial import keras_private, model_tasks
 from keras_spatial.keras_private import Functional
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ def save(model: "Model", keras_save: Callable, filepath: Any, **kwargs: Any) -> 
     # A model without a mesh is saved as its plain twin too: Keras cannot find this package's functional class by name.
     twin = plain(model)
     (keras_save if twin is None else twin.save)(filepath, **kwargs)
+    task = model_tasks.attached(model)
+    if task is not None and zipfile.is_zipfile(os.fspath(filepath)):
+        model_tasks.write_member(filepath, task)
     names = package_classes(filepath)
     if names:
         warnings.warn(

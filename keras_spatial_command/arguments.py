@@ -6,7 +6,9 @@ import re
 _FACTORS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _RESULTS = ("nii.gz", "nii", "dcm")
 
-_SEGMENT = """Segment CT volumes with a trained model.
+_SEGMENT = """Segment volumes with a trained model.
+
+The model's file holds its task: the normalisation, channels and grid of its training. One without needs --task.
 
 An input is a volume (.nii, .nii.gz, .nrrd, .mha), or a folder with volumes or with DICOM series, one or many. Every
 result lies on the grid of its volume. An input that cannot be used is named, listed in failed.csv, and stops no other.
@@ -50,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = result.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, add, text, end, summary in (
-        ("segment", _segment, _SEGMENT, _SEGMENT_END, "Segment CT volumes with a trained model."),
+        ("segment", _segment, _SEGMENT, _SEGMENT_END, "Segment volumes with a trained model."),
         ("evaluate", _evaluate, _EVALUATE, _EVALUATE_END, "Compare predicted labels with reference labels."),
         ("plan", _plan, _PLAN, _PLAN_END, "Find out what a step of a model costs each device of a mesh."),
         ("info", _info, _INFO, _INFO_END, "Describe a model, and what it would need on a mesh."),
@@ -73,6 +75,12 @@ def _segment(to: argparse.ArgumentParser) -> None:
     to.add_argument("-o", "--output", metavar="FOLDER", required=True, help="The folder for the results; it is made.")
     to.add_argument("--format", choices=_RESULTS, default="nii.gz", help="Of the results; dcm is a DICOM segmentation.")
     to.add_argument("--overwrite", action="store_true", help="Replace results that are there already.")
+    to.add_argument(
+        "--task",
+        metavar="TASK",
+        help="Instead of the task in the model's file: a task.json, or 'lits' for CT in LiTS's window over the whole "
+        "field of view.",
+    )
     to.add_argument("--classes", type=_names, default=(), help="Names of the classes, such as background,liver,lesion.")
     to.add_argument("--mesh", help="Devices to split the image over, such as 'rows:2, columns:2'. Default: no split.")
     to.add_argument("--layout", default="x:rows, y:columns", help="Which image axis goes over which mesh axis.")

@@ -133,29 +133,39 @@ def _cases(data: str) -> int:
 
 def _check_files(name: str, settings: Settings) -> None:
     """What can be known of the input files in seconds, before the first step."""
+    from components import storage
     from components.compare.compare import read_baseline
     from components.segment.segment import volumes_in
 
     if name == "batch_inference":
-        volumes_in(settings.data)
+        if not storage.is_url(settings.data):
+            volumes_in(settings.data)
     elif settings.data:
         _cases(settings.data)
-    if settings.model:
-        _check_model(Path(settings.model))
+    for setting, place in (("data", settings.data), ("model", settings.model), ("task", settings.task)):
+        if storage.is_url(place) and not storage.exists(place):
+            raise SettingsError(f"{setting}: nothing is at this URL. Received: {place!r}")
+    if settings.model and not storage.is_url(settings.model):
+        _check_model(Path(settings.model), settings.task)
     if settings.baseline:
         read_baseline(settings.baseline)
 
 
-def _check_model(path: Path) -> None:
+def _check_model(path: Path, task: str) -> None:
+    from components import storage
+    from components.segment.segment import model_file
     from components.train.settings import MODEL
+    from keras_spatial.inference.tasks import chosen_task
 
     if not path.exists():
         raise SettingsError(f"model: no such file or folder. Received: {str(path)!r}")
-    file = path / MODEL if path.is_dir() else path
+    file = model_file(path)
     if not file.is_file():
         raise SettingsError(f"model: expected a .keras file, or a folder with {MODEL}. Received: {str(path)!r}")
     if not os.access(file, os.R_OK):
         raise SettingsError(f"model: expected a file that this user can read. Received: {str(file)!r}")
+    if not storage.is_url(task):
+        chosen_task(file, task, "--set task=")
 
 
 def _run(name: str, settings: Settings, run_dir: str) -> None:
@@ -178,8 +188,9 @@ def _report(error: Exception) -> int:
 def cli(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 for a failure, 2 for bad arguments."""
     from components.compare.compare import BaselineError
-    from keras_spatial.inference import NothingToSegment, ResultsCollide
-    from keras_spatial.volumes import VolumeError
+    from components.storage import StorageError
+    from keras_spatial.inference import NothingToSegment, ResultsCollide, VolumesBelow
+    from keras_spatial.volumes import TaskError, VolumeError
     from pipelines.catalogue import UnknownPipeline
     from pipelines.local import Ended, RunFolderError, StepFailed
     from pipelines.submission import AddressError, PackageError, SubmissionError
@@ -202,9 +213,12 @@ def cli(arguments: list[str] | None = None) -> int:
         RunFolderError,
         AddressError,
         PackageError,
+        TaskError,
         VolumeError,
         BaselineError,
+        StorageError,
         NothingToSegment,
+        VolumesBelow,
         ResultsCollide,
     ) as error:
         _report(error)

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from components.evaluate.settings import EvaluationSettings
 from components.preprocess.settings import PreprocessSettings
+from components.segment.settings import SegmentationSettings
 from components.settings import is_structured, is_text
 from components.train.settings import LocalTrainingSettings
 from pipelines.bounded_yaml import YamlError, faults, mapping, parse_yaml, read_yaml, shortened
@@ -20,7 +21,7 @@ class SettingsError(ValueError):
     """A setting is unknown or out of its range; the message names it, its value and what was expected."""
 
 
-class Settings(LocalTrainingSettings, EvaluationSettings, PreprocessSettings):
+class Settings(LocalTrainingSettings, EvaluationSettings, PreprocessSettings, SegmentationSettings):
     """Settings of the pipelines. Every field may stand in the YAML file and after `--set`.
 
     What a step is told stands in the group of settings of its component; here is what decides a pipeline.
@@ -40,7 +41,9 @@ class Settings(LocalTrainingSettings, EvaluationSettings, PreprocessSettings):
     )
     folds: int = Field(5, ge=3, le=100, description="Of the pipeline cross_validation.")
     learning_rates: tuple[float, ...] = Field((0.001, 0.003, 0.01), min_length=1, description="Of the pipeline sweep.")
-    model: str = Field("", description="Folder of a trained model, or a .keras file, for batch_inference.")
+    model: str = Field(
+        "", description="Folder of a trained model, or a .keras file, by path or URL, for batch_inference."
+    )
     title: str = Field(
         "Liver and lesion segmentation", min_length=1, max_length=200, description="Heading of the report."
     )

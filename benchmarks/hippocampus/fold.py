@@ -23,7 +23,7 @@ from keras_spatial import data
 from keras_spatial.backup import read_position
 from keras_spatial.evaluation import LabelledCase, evaluate_classes
 from keras_spatial.inference import segment
-from keras_spatial.volumes import TASK, Task, read_volume
+from keras_spatial.volumes import TASK, Task, read_volume, write_task
 
 MODEL, CASES, TRAINING = "model.keras", "cases.json", "training.json"
 _CASES = TypeAdapter(list[LabelledCase])
@@ -110,6 +110,7 @@ def train(builder: Any, task: Task, folder: Path, settings: Settings) -> None:
     if not np.isfinite(losses).all():
         raise RuntimeError(f"{folder}: the loss is not finite: {losses[-3:]}. Lower the learning rate.")
     model.save(folder / MODEL)
+    write_task(folder / MODEL, task)
     write_json(folder / TASK, task.as_dict())
     write_json(
         folder / TRAINING,

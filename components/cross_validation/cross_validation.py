@@ -7,8 +7,8 @@ from typing import Any, cast
 from components.evaluate.evaluate import load_metrics, load_scores
 from components.files import write_json
 from components.report.page import RunReport, write_report
-from components.train.task import metric_name
 from keras_spatial.evaluation import CaseMetrics, Estimate, summarise, summarise_classes
+from keras_spatial.volumes import metric_name
 
 
 class FoldsError(ValueError):

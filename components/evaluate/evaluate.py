@@ -18,13 +18,14 @@ from components.evaluate.settings import EvaluationSettings
 from components.files import read_json, write_json
 from components.settings import MeshSettings
 from components.train.settings import MODEL
-from components.train.task import metric_name, task_of
+from components.train.task import task_of
 from datasets.decathlon.layout import read_layout
 from datasets.lits.cases import Case, find_cases, read_case
 from datasets.phantom.thresholding import best_band, dice
 from keras_spatial.evaluation import CaseMetrics, LabelledCase, evaluate_case, summarise, write_csv
 from keras_spatial.inference import segment
-from keras_spatial.volumes import LITS, Task, read_volume
+from keras_spatial.volumes import LITS, Task, TaskError, metric_name, read_volume
+from keras_spatial.volumes import task_of as model_task_of
 
 CASES, SUMMARY, METRICS = "cases.json", "summary.json", "metrics.json"
 CLASSES = LITS.labels
@@ -52,6 +53,9 @@ def evaluate_model(
 
     Returns:
         Metadata of the evaluation: mean Dice per case of each class, and of the thresholds.
+
+    Raises:
+        TaskError: if the model was trained for other images or classes than those of the data set.
     """
     from components.preprocess.preprocess import open_dataset
 
@@ -60,6 +64,12 @@ def evaluate_model(
     network = ks.load_model(Path(model) / MODEL, distribution=distribution, compile=False)
     builder = open_dataset(dataset)
     task, members = task_of(builder), (builder.info.metadata or {})["cases"]
+    trained = model_task_of(network)
+    if trained is not None and not trained.same_input(task):
+        raise TaskError(
+            f"{model}: expected a model of the data set's task, {task.as_dict()}. Received: one that was trained for "
+            f"{trained.as_dict()}"
+        )
     if task.scores == "classes":
         return _evaluate_classes(
             network, cases, members["test"], task, Path(evaluation), Path(predictions), given.placed
@@ -72,7 +82,7 @@ def evaluate_model(
     confusion = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
     metrics = []
     for number, case in enumerate(held_out, start=1):
-        scored, counts = _score(network, case, Path(predictions))
+        scored, counts = _score(network, case, task, Path(predictions))
         confusion += counts
         metrics.append(scored)
         print(
@@ -150,9 +160,9 @@ def load_scores(evaluation: str | Path) -> dict[str, Any]:
     return read_json(Path(evaluation) / METRICS)
 
 
-def _score(network: keras.Model, case: Case, folder: Path) -> tuple[CaseMetrics, np.ndarray]:
+def _score(network: keras.Model, case: Case, task: Task, folder: Path) -> tuple[CaseMetrics, np.ndarray]:
     volume, labels = read_case(case)
-    predicted = segment(network, volume, folder / f"prediction-{case.number}.nii.gz").labels
+    predicted = segment(network, volume, folder / f"prediction-{case.number}.nii.gz", task=task).labels
     truth = labels.array
     pairs = truth.astype(np.int64).ravel() * len(CLASSES) + predicted.ravel()
     counts = np.bincount(pairs, minlength=len(CLASSES) ** 2).reshape(len(CLASSES), len(CLASSES))

@@ -16,7 +16,7 @@ def export(
     Args:
         model: Of the step train.
         evaluation: Of the step evaluate.
-        exported: Folder with model.keras, serving/1 (a SavedModel for TensorFlow Serving) and model.json.
+        exported: Folder with model.keras, serving/1 (a SavedModel for TensorFlow Serving), task.json and model.json.
     """
     from components.resume import step
 

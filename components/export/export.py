@@ -8,8 +8,9 @@ from typing import Any
 
 import keras_spatial as ks
 from components.evaluate.evaluate import load_scores
-from components.files import read_json, write_json
-from components.train.settings import MODEL, TRAINING
+from components.files import write_json
+from components.train.settings import MODEL
+from keras_spatial.volumes import TASK, Task, metric_name, read_task
 
 VERSION = "1"
 """Of the exported model; whoever deploys several copies each into the next number."""
@@ -21,7 +22,11 @@ def export_model(model: str, evaluation: str, exported: str) -> Mapping[str, Map
     Args:
         model: folder of the step train.
         evaluation: folder of the step evaluate.
-        exported: folder to make: `model.keras`, `serving/1/`, `model.json` (metrics, input, SHA-256).
+        exported: folder to make: `model.keras` with its task, `serving/1/`, `task.json`, `model.json` (metrics, input,
+            classes, SHA-256).
+
+    Raises:
+        TaskError: if the model holds no task.
     """
     folder = Path(exported)
     folder.mkdir(parents=True, exist_ok=True)
@@ -30,20 +35,38 @@ def export_model(model: str, evaluation: str, exported: str) -> Mapping[str, Map
     network = ks.load_model(source, compile=False)
     # TensorFlow Serving looks for a folder whose name is a number, the model's version.
     network.export(str(folder / "serving" / VERSION), verbose=False)
-    training, scores = read_json(Path(model) / TRAINING), load_scores(evaluation)
+    task, scores = read_task(source), load_scores(evaluation)
+    write_json(folder / TASK, task.as_dict())
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     facts = {
-        "input": "clip(HU / 1024 + 0.5, 0, 1), whole field of view in RAS order, float32 [batch, x, y, z, 1]",
-        "output": "logits of background, liver, lesion [batch, x, y, z, 3]",
-        "resolution": training["resolution"],
+        **described(task),
+        "input_shape": list(network.input_shape[1:]),
         "dice": scores["dice"],
         "cases": scores["cases"],
         "sha256": digest,
     }
     write_json(folder / "model.json", facts)
+    dice = {f"dice_{metric_name(part)}": value for part, value in scores["dice"].items()}
+    return {"exported": {"sha256": digest, **dice}}
+
+
+def described(task: Task) -> dict[str, Any]:
+    """What whoever serves the model has to know of its task."""
+    count = len(task.channels)
+    channels = "; ".join(f"{number} {c.name}: {c.normalisation}" for number, c in enumerate(task.channels))
+    grid = task.grid
+    if grid.resolution is not None:
+        where = f"the whole field of view in {grid.resolution} voxels along each axis"
+    else:
+        where = "the scan's own voxels" if grid.spacing is None else f"voxels of {grid} over the whole field of view"
+        where += ", in the middle of zeros where it is smaller than the input, in sliding windows where it is larger"
+    order = "resampled, rounded to whole HU, then" if task.scores == "lits" else "resampled after it is"
     return {
-        "exported": {
-            "sha256": digest,
-            **{f"dice_{part}": value for part, value in scores["dice"].items()},
-        }
+        "name": task.name,
+        "input": f"float32 [batch, x, y, z, {count}] in RAS order: {where}; {order} normalised. Channels: {channels}",
+        "output": f"logits of {', '.join(task.labels)} [batch, x, y, z, {len(task.labels)}]",
+        "classes": list(task.labels),
+        "channels": [channel.name for channel in task.channels],
+        "resolution": grid.resolution,
+        "spacing": list(grid.edges) or None,
     }

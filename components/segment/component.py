@@ -5,7 +5,7 @@ from typing import Annotated
 from kfp import dsl
 
 from components.base import component
-from components.settings import MeshSettings
+from components.segment.settings import SegmentationSettings
 
 
 @component
@@ -13,22 +13,23 @@ def segment(
     volumes: str,
     model: str,
     predictions: dsl.Output[dsl.Dataset],
-    settings: Annotated[dict, MeshSettings],
+    settings: Annotated[dict, SegmentationSettings],
 ):
-    """Segment CT volumes; every label file has its volume's affine and spacing.
+    """Segment volumes by the task of a model; every label file has its volume's affine and spacing.
 
     Args:
-        volumes: A CT volume, or a folder with volumes or DICOM series, mounted where the step runs.
+        volumes: A volume, or a folder with volumes or DICOM series, mounted where the step runs.
         model: A .keras file, or a folder with model.keras.
         predictions: Label files, and a table of the volumes that could not be used.
     """
     from components.resume import step
 
+    task = settings.pop("task")
     step(
         "segment",
         "components.segment.segment:segment_folder",
         outputs={"predictions": predictions},
-        settings=settings,
-        folders={"volumes": volumes, "model": model},
+        settings={**settings, "task": "lits" if task == "lits" else ""},
+        folders={"volumes": volumes, "model": model, "task_file": "" if task == "lits" else task},
         stored=("predictions",),
     )

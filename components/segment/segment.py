@@ -6,10 +6,10 @@ from typing import Any
 
 import keras_spatial as ks
 from components import devices
-from components.settings import MeshSettings
+from components.segment.settings import SegmentationSettings
 from components.train.settings import MODEL
-from keras_spatial.inference import NothingToSegment, Outcome, Source, find_sources, segment_each, write_failed
-from keras_spatial.volumes import TASK, read_task
+from keras_spatial.inference import NothingToSegment, Source, find_sources, segment_all
+from keras_spatial.inference.tasks import chosen_task
 
 
 def volumes_in(volumes: str | Path) -> list[Source]:
@@ -17,19 +17,22 @@ def volumes_in(volumes: str | Path) -> list[Source]:
 
     Raises:
         NothingToSegment: nothing is there, or no volume in it.
+        VolumesBelow: there are volume files in folders below it.
         ResultsCollide: two volumes whose results would have the same name, as of `3.nii` and `volume-3.nii.gz`.
         VolumeError: the folder's name cannot be used.
     """
     if not Path(volumes).exists():
         raise NothingToSegment(
-            f"{volumes}: no such file or folder. Expected a CT volume (.nii, .nii.gz, .nrrd, .mha), or a folder with "
+            f"{volumes}: no such file or folder. Expected a volume (.nii, .nii.gz, .nrrd, .mha), or a folder with "
             "volumes or DICOM series."
         )
     return find_sources([volumes])
 
 
-def segment_folder(volumes: str, model: str, predictions: str, **settings: Any) -> Mapping[str, Mapping[str, Any]]:
-    """Segment volumes with a partitioned model.
+def segment_folder(
+    volumes: str, model: str, predictions: str, *, task_file: str = "", **settings: Any
+) -> Mapping[str, Mapping[str, Any]]:
+    """Segment volumes with a partitioned model, by its task.
 
     A volume that cannot be used is listed in `failed.csv` and does not stop the others.
 
@@ -37,33 +40,26 @@ def segment_folder(volumes: str, model: str, predictions: str, **settings: Any) 
         volumes: a volume, or a folder with volumes and DICOM series.
         model: a `.keras` file, or a folder with `model.keras`.
         predictions: folder to make: a NIfTI label file per volume with its orientation and affine, `failed.csv`.
-        settings: those of `MeshSettings`.
+        task_file: a task.json in place of the task in the model's file.
+        settings: those of `SegmentationSettings`.
 
     Raises:
         NothingToSegment: if no volume could be segmented.
         ResultsCollide: if two volumes would get the same result file; nothing has been segmented then.
+        TaskError: if the model's file holds no task, and none is given.
     """
     sources = volumes_in(volumes)
-    distribution = devices.distribution(MeshSettings.model_validate(settings))
-    path = Path(model) / MODEL if Path(model).is_dir() else Path(model)
-    network = ks.load_model(path, distribution=distribution, compile=False)
-    # A model without a description of its task is one of LiTS's, as all were before there were others.
-    task = read_task(path.parent) if (path.parent / TASK).is_file() else None
-    task = None if task is None or task.scores == "lits" else task
-    outcomes: list[Outcome] = []
-    for outcome in segment_each(network, sources, predictions, task=task):
-        outcomes.append(outcome)
-        said = "done" if outcome.reason is None else f"left out: {outcome.reason}"
-        print(f"segment: {len(outcomes)}/{len(sources)} {outcome.source.name} {_printable(said)}", flush=True)
-    write_failed(predictions, outcomes)
+    given = SegmentationSettings.model_validate(settings)
+    path = model_file(model)
+    task = chosen_task(path, task_file or given.task, "--set task=")
+    network = ks.load_model(path, distribution=devices.distribution(given), compile=False)
+    outcomes = segment_all(network, sources, predictions, lambda line: print(f"segment: {line}", flush=True), task=task)
     failed = [outcome for outcome in outcomes if outcome.reason is not None]
     if len(failed) == len(sources):
-        raise NothingToSegment(
-            f"{volumes}: none of {len(sources)} volumes can be used; the first: {_printable(str(failed[0].reason))}"
-        )
+        raise NothingToSegment(f"{volumes}: none of {len(sources)} volumes can be used; the first: {failed[0].reason}")
     return {"predictions": {"segmented": len(sources) - len(failed), "failed": len(failed)}}
 
 
-def _printable(text: str) -> str:
-    """A text with a file's name, which may hold bytes that are no UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+def model_file(model: str | Path) -> Path:
+    """The `.keras` file of a model: itself, or in the folder of a training."""
+    return Path(model) / MODEL if Path(model).is_dir() else Path(model)

@@ -28,7 +28,7 @@ from components.train.task import image_size, task_of
 from keras_spatial import data, processes
 from keras_spatial.backup import read_position
 from keras_spatial.data.store import Store
-from keras_spatial.volumes import TASK
+from keras_spatial.volumes import TASK, write_task
 
 _BACKUP = "backup.npz"
 
@@ -132,6 +132,7 @@ def fit(dataset: str, model: str, work: str, settings: TrainingSettings) -> None
     if job.is_first:
         best.restore()
         _write(folder, network, inference, log, settings, every, job.count, best)
+        write_task(folder / MODEL, task)
         write_json(folder / TASK, task.as_dict())
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 import keras_spatial as ks
-from keras_spatial.volumes import Task
+from keras_spatial.volumes import Task, metric_name
 
 
 def task_of(builder: Any) -> Task:
@@ -48,8 +48,3 @@ def dice_metrics(task: Task) -> list[keras.metrics.Metric]:
         for number, name in enumerate(task.labels)
         if number
     ]
-
-
-def metric_name(name: str) -> str:
-    """A class's name as a part of a metric's: small letters, digits and underscores."""
-    return "".join(c if c.isalnum() else "_" for c in name.lower())

@@ -26,8 +26,8 @@ def train_model(
 
     Args:
         dataset: folder that the step preprocess made.
-        model: folder to make: `model.keras` (a plain Keras file), `training.json` (history, settings, time, memory),
-            `logs` (for TensorBoard).
+        model: folder to make: `model.keras` (a plain Keras file that holds its task), `task.json`,
+            `training.json` (history, settings, time, memory), `logs` (for TensorBoard).
         network_files: the `.keras` file to fine-tune, where it is on this machine; otherwise, as `loss_files`, it only
             takes part in the step's key, see `components.train.settings.files_of`.
         scratch: folder that outlives a failure: a training that was killed resumes there at its last backup.

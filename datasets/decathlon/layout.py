@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from datasets.cases import Case, DuplicateCaseError, NoCasesError
-from keras_spatial._paths import fault_of_name, printable
+from keras_spatial._paths import VOLUMES, ending_of, fault_of_name, printable, stem_of
 from keras_spatial.volumes import FileNameError, VolumeError
 
 DESCRIPTION = "dataset.json"
 PLAIN_IMAGES, _PLAIN_LABELS = "images", "labels"
-_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 _CHANNEL = re.compile(r"(.+)_([0-9]{4})")
 
 
@@ -138,11 +137,11 @@ def _nnunet(path: Path, description: Mapping[str, Any]) -> Layout:
     if len(labels) != len(given):
         raise LayoutError(f"{path}: labels: two names have one number. Received: {given!r:.200}")
     ending = description.get("file_ending", ".nii.gz")
-    if ending not in _ENDINGS:
-        raise LayoutError(f"{path}: file_ending: expected one of {list(_ENDINGS)}. Received: {ending!r}")
+    if ending not in VOLUMES:
+        raise LayoutError(f"{path}: file_ending: expected one of {list(VOLUMES)}. Received: {ending!r}")
     folders = path.parent / "imagesTr", path.parent / "labelsTr"
-    names = {_stem(path, p) for p in _files(folders[1]) if p.name.endswith(ending)}
-    names |= {m[1] for p in _files(folders[0]) if p.name.endswith(ending) and (m := _CHANNEL.fullmatch(_stem(path, p)))}
+    images, truths = ([_stem(path, p) for p in _files(f) if _ending(p) == ending] for f in folders)
+    names = {*truths, *(m[1] for stem in images if (m := _CHANNEL.fullmatch(stem)))}
     cases = {
         name: Case(
             name,
@@ -232,15 +231,15 @@ def _files(folder: Path) -> list[Path]:
     """The volumes in a folder, hidden files left out."""
     if not folder.is_dir():
         raise NoCasesError(f"{folder}: no such folder.")
-    return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name.endswith(_ENDINGS))
+    return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and ending_of(p, VOLUMES))
 
 
 def _ending(path: Path) -> str:
-    return next((e for e in _ENDINGS if path.name.endswith(e)), "")
+    return ending_of(path, VOLUMES)
 
 
 def _stem(where: Path, path: Path) -> str:
     ending = _ending(path)
     if not ending:
-        raise LayoutError(f"{where}: expected files that end in {', '.join(_ENDINGS)}. Received: {path.name!r}")
-    return path.name.removesuffix(ending)
+        raise LayoutError(f"{where}: expected files that end in {', '.join(VOLUMES)}. Received: {path.name!r}")
+    return stem_of(path.name, VOLUMES)

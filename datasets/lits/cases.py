@@ -15,7 +15,7 @@ from datasets.cases import (
     checked_labels,
 )
 from datasets.decathlon.layout import DESCRIPTION, Layout, LayoutError, read_layout
-from keras_spatial._paths import fault_of_name, printable, walk
+from keras_spatial._paths import NIFTI, ending_of, fault_of_name, printable, walk
 from keras_spatial.volumes import LITS, FileNameError, Limits, Volume, VolumeError, check_hounsfield, read_volume
 from keras_spatial.volumes.headers import read_header
 
@@ -23,11 +23,11 @@ from keras_spatial.volumes.headers import read_header
 # axes from (1, 1, 1) on (MIC-DKFZ/nnUNet#2751 shows 53; other reports name 48 to 52). The volume's is right.
 KNOWN_AFFINE_MISMATCH = frozenset(range(48, 54))
 
-_LITS = re.compile(r"(volume|segmentation)-([0-9]{1,18})\.nii(\.gz)?")
+_LITS = re.compile(r"(volume|segmentation)-([0-9]{1,18})(?i:\.nii(\.gz)?)")
 # nnU-Net's copy of the Decathlon numbers the one channel.
 _DECATHLON = {
-    "imagesTr": ("volume", re.compile(r"liver_([0-9]{1,18})(_0000)?\.nii(\.gz)?")),
-    "labelsTr": ("segmentation", re.compile(r"liver_([0-9]{1,18})\.nii(\.gz)?")),
+    "imagesTr": ("volume", re.compile(r"liver_([0-9]{1,18})(_0000)?(?i:\.nii(\.gz)?)")),
+    "labelsTr": ("segmentation", re.compile(r"liver_([0-9]{1,18})(?i:\.nii(\.gz)?)")),
 }
 _LESIONS = re.compile(r"(liver[ _-])?(cancer|tumou?rs?|lesions?)")
 
@@ -78,7 +78,7 @@ def find_cases(folder: str | Path) -> list[Case]:
             f"{folder}: no such folder. Expected one with volume-N.nii[.gz] and segmentation-N.nii[.gz]."
         )
     found: dict[int, dict[str, Path]] = {}
-    for path in sorted(walk(folder)):
+    for path in sorted(p for p in walk(folder) if ending_of(p, NIFTI)):
         part, number = _part(path)
         if part is None:
             continue
@@ -186,5 +186,5 @@ def check_case(volume: str | Path, segmentation: str | Path, limits: Limits | No
     Raises:
         VolumeError: and what is wrong is named by its subclass, here or in `keras_spatial.volumes`.
     """
-    match = re.search(r"(\d+)\.nii(\.gz)?$", str(volume))
+    match = re.search(r"(\d+)\.nii(\.gz)?$", str(volume), re.IGNORECASE)
     read_case(Case(int(match[1]) if match else -1, Path(volume), Path(segmentation)), limits)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_spatial._paths import printable
+from keras_spatial._paths import LABELS, ending_of, printable, stem_of
 from keras_spatial.evaluation import (
     Estimate,
     EvaluationError,
@@ -25,7 +25,6 @@ from keras_spatial.volumes import VolumeError, as_labels, placed_on, read_volume
 from keras_spatial.volumes.place import enlarged
 from keras_spatial.volumes.series import is_dicom
 
-_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm")
 _PREFIXES = ("segmentation-", "prediction-", "labels-", "label-", "volume-")
 # The metrics of the table on the screen.
 _SHOWN = ("dice", "nsd", "rvd", "assd", "hd95", "msd")
@@ -112,10 +111,10 @@ def _files(path: Path) -> dict[str, Path]:
     if path.is_file():
         return {_case(path): path}
     if not path.is_dir():
-        raise ValueError(f"{printable(path)}: no such file or folder. Expected label files: {', '.join(_ENDINGS)}")
+        raise ValueError(f"{printable(path)}: no such file or folder. Expected label files: {', '.join(LABELS)}")
     found: dict[str, Path] = {}
     for file in sorted(path.iterdir()):
-        if file.name.startswith(".") or not file.name.lower().endswith(_ENDINGS):
+        if file.name.startswith(".") or not ending_of(file, LABELS):
             continue
         other = found.setdefault(_case(file), file)
         if other is not file:
@@ -127,8 +126,7 @@ def _files(path: Path) -> dict[str, Path]:
 
 
 def _case(path: Path) -> str:
-    name = path.name
-    name = name.removesuffix(next((e for e in _ENDINGS if name.lower().endswith(e)), ""))
+    name = stem_of(path.name, LABELS)
     return printable(name.removeprefix(next((p for p in _PREFIXES if name.startswith(p)), "")))
 
 

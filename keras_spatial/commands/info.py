@@ -1,9 +1,11 @@
 """`keras-spatial info`: what a model is."""
 
 import argparse
+import json
 
 from keras import tree
 
+from keras_spatial import model_tasks
 from keras_spatial.commands.models import load, planned
 from keras_spatial.planning import readable
 from keras_spatial.planning.receptive_field import WHOLE, receptive_field
@@ -16,6 +18,7 @@ def run(chosen: argparse.Namespace) -> int:
     weights = sum(int(v.shape.num_elements() or 0) * v.value.dtype.size for v in model.variables)
     rows = [
         ("model", f"{model.name} ({type(model).__name__})"),
+        ("task", _task(chosen.model)),
         ("inputs", _shapes(model.inputs)),
         ("outputs", _shapes(model.outputs)),
         ("classes", ", ".join(str(output.shape[-1]) for output in tree.flatten(model.outputs))),
@@ -27,6 +30,16 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.mesh is not None:
         print(f"\n{planned(model, chosen.mesh, chosen.layout, chosen.image)}")
     return 0
+
+
+def _task(path: str) -> str:
+    # Read without the `medical` extra, which nothing else here needs.
+    text = model_tasks.read_text(path)
+    try:
+        task = None if text is None else json.loads(text)
+        return "not in the file" if task is None else f"{task['name']}: {', '.join(task['labels'])}"
+    except (KeyError, TypeError, ValueError):
+        return "damaged"
 
 
 def _shapes(tensors) -> str:

@@ -3,20 +3,18 @@
 import argparse
 import math
 import sys
+from pathlib import Path
+from typing import Literal
 
 import keras
 
 import keras_spatial as ks
 from keras_spatial.commands.models import load, planned
-from keras_spatial.inference import (
-    Outcome,
-    Patches,
-    check_results,
-    find_sources,
-    segment_each,
-    write_failed,
-)
+from keras_spatial.inference import Patches, check_results, find_sources, segment_all
+from keras_spatial.inference.batches import FAILED
+from keras_spatial.inference.tasks import check_fits, chosen_task
 from keras_spatial.planning import readable
+from keras_spatial.volumes import Task
 
 
 def run(chosen: argparse.Namespace) -> int:
@@ -33,32 +31,31 @@ def run(chosen: argparse.Namespace) -> int:
         raise ValueError(f"--grid: expected three sizes, along x, y and z. Received: {chosen.grid}")
     sources = find_sources(chosen.inputs, ending)
     check_results(sources, chosen.output, ending, overwrite=chosen.overwrite)
-    model = _model(chosen)
+    task = chosen_task(chosen.model, chosen.task)
+    model = _model(chosen, task)
     _say(f"{len(sources)} {'volume' if len(sources) == 1 else 'volumes'} to segment into {chosen.output}")
-    outcomes: list[Outcome] = []
-    for outcome in segment_each(
+    outcomes = segment_all(
         model,
         sources,
         chosen.output,
+        _say,
         ending=ending,
         patches=patches,
         flips=chosen.flips,
         largest_liver=chosen.largest_liver,
         from_logits=not chosen.probabilities,
         classes=chosen.classes,
-    ):
-        outcomes.append(outcome)
-        said = f"left out: {outcome.reason}" if outcome.path is None else f"{outcome.path} in {outcome.seconds:.1f} s"
-        _say(f"{len(outcomes)}/{len(sources)} {outcome.source.name}: {said}")
+        task=task,
+    )
     failed = [outcome for outcome in outcomes if outcome.reason is not None]
     if not failed:
         return 0
-    table = write_failed(chosen.output, outcomes)
+    table = Path(chosen.output) / FAILED
     print(f"error: {len(failed)} of {len(sources)} volumes have no result; {table} says why.", file=sys.stderr)
     return 1
 
 
-def _model(chosen: argparse.Namespace) -> keras.Model:
+def _model(chosen: argparse.Namespace, task: Task | Literal["lits"]) -> keras.Model:
     # Before TensorFlow makes its devices, of which there are as many as the mesh asks for.
     shape: str | None = chosen.mesh
     mesh = None if shape is None else ks.device_mesh(shape)
@@ -68,6 +65,8 @@ def _model(chosen: argparse.Namespace) -> keras.Model:
         raise ValueError(
             f"--classes: expected {classes} names, one for each class of the model. Received: {len(chosen.classes)}"
         )
+    # Here, before the model is made anew for its shards.
+    check_fits([model], None if task == "lits" else task)
     if shape is None or mesh is None:
         return model if chosen.memory is None else _in_shards(model, chosen)
     if chosen.memory is not None:

@@ -1,6 +1,6 @@
 """Segmenting volumes with a trained model: whole images, or patches as a baseline. It needs the `medical` extra."""
 
-from keras_spatial.inference.batches import Outcome, segment_each, write_failed
+from keras_spatial.inference.batches import Outcome, segment_all, segment_each, write_failed
 from keras_spatial.inference.files import predict_to_files
 from keras_spatial.inference.flips import flip_average
 from keras_spatial.inference.probabilities import ensemble_average, probabilities_of
@@ -10,6 +10,7 @@ from keras_spatial.inference.sources import (
     NothingToSegment,
     ResultsCollide,
     Source,
+    VolumesBelow,
     check_results,
     find_sources,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "ResultsCollide",
     "Segmentation",
     "Source",
+    "VolumesBelow",
     "check_results",
     "ensemble_average",
     "find_sources",
@@ -30,6 +32,7 @@ __all__ = [
     "predict_to_files",
     "probabilities_of",
     "segment",
+    "segment_all",
     "segment_each",
     "sliding_window",
     "window_starts",

@@ -13,7 +13,7 @@ import tensorflow as tf
 import zarr
 
 from keras_spatial import processes
-from keras_spatial._paths import fault_of_name, partial, printable
+from keras_spatial._paths import ending_of, fault_of_name, partial, printable
 from keras_spatial.model import Model
 from keras_spatial.runtimes.blocks import Block, LocalBlocks
 
@@ -61,7 +61,7 @@ def predict_to_files(
     ```
     """
     path = Path(path)
-    if path.suffix not in _ENDINGS:
+    if not ending_of(path, _ENDINGS):
         raise ValueError(
             f"path: expected a name that ends in .nii or .zarr; several processes cannot write a compressed file. "
             f"Received: {path.name!r}"
@@ -129,7 +129,7 @@ def _single_cases(batches: Iterator[list[Block]]) -> Iterator[list[Block]]:
 def _write(path: Path, shape: Sequence[int], dtype: np.dtype, blocks: Sequence[Block], affine: np.ndarray) -> None:
     job = processes.current()
     part = partial(path)
-    create, fill = (_create_nifti, _fill_nifti) if path.suffix == ".nii" else (_create_zarr, _fill_zarr)
+    create, fill = (_create_nifti, _fill_nifti) if ending_of(path, _ENDINGS) == ".nii" else (_create_zarr, _fill_zarr)
     largest = [max((b.values.shape[axis] for b in blocks), default=1) for axis in range(len(shape))]
     chunks = np.max([json.loads(text) for text in job.exchange(f"blocks of {path}", json.dumps(largest))], 0)
     if job.is_first:

@@ -5,13 +5,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
 
 from keras_spatial.inference.flips import flip_average
-from keras_spatial.inference.probabilities import Predict, ensemble_average, probabilities_of
+from keras_spatial.inference.probabilities import ensemble_average, probabilities_of
 from keras_spatial.inference.sliding import Blend, sliding_window
+from keras_spatial.inference.tasks import check_fits, common_task
 from keras_spatial.model import Model
 from keras_spatial.sharing import partition_to_fit
 from keras_spatial.volumes import (
@@ -27,7 +29,6 @@ from keras_spatial.volumes import (
     hu_window,
     labels_from_probabilities,
     read_channels,
-    read_volume,
     resample_image,
     to_canonical,
     write_labels,
@@ -42,7 +43,8 @@ class Patches:
     """Predict patches of a resampled volume instead of the whole volume at once.
 
     Attributes:
-        grid: voxels along x, y, z to which the volume is resampled; None keeps its own.
+        grid: voxels along x, y, z to which the volume is resampled; None takes the task's grid, and without a task the
+            volume's own.
         overlap, blend, batch_size: see `sliding_window`.
     """
 
@@ -81,15 +83,16 @@ def segment(
     normalise: Callable[[np.ndarray], np.ndarray] = hu_window,
     classes: Sequence[str] = (),
     limits: Limits | None = None,
-    task: Task | None = None,
+    task: Task | Literal["lits"] | None = None,
     memory: int | str | None = None,
     offload: str | Path | None = None,
 ) -> Segmentation:
     """Segment a volume and write the labels with its header, orientation and affine.
 
-    The volume is turned to RAS, resampled to the model's input size over its whole field of view, and predicted at
+    The volume is turned to RAS, normalised and resampled as the images of the model's training were, and predicted at
     once; the class probabilities are resampled to the volume's own grid, where every voxel gets its most probable
-    class. These are the steps with which the data sets of this project are made, with the same functions.
+    class. How the images were, its task says, which travels in the model's file. These are the steps with which the
+    data sets of this project are made, with the same functions.
 
     Args:
         model: plain or partitioned; input `[batch, x, y, z, channels]` of known size, output class scores. Of several,
@@ -102,15 +105,17 @@ def segment(
         flips: mirror axes, some of "x", "y", "z", over whose mirror images predictions are averaged.
         largest_liver: keep only the largest connected liver, and the lesions that touch it.
         from_logits: whether the model's outputs are logits, as those of `ks.models.UNet3D` are.
-        normalise: from HU to the network's input. With the default, a volume whose values cannot be told to be HU is
-            refused; see `check_hounsfield`.
+        normalise: from HU to the network's input, in place of the model's own task. With the default, a volume whose
+            values cannot be told to be HU is refused; see `check_hounsfield`.
         classes: names of the classes from 0, the background, on, which a DICOM segmentation holds; those of the task by
             default.
         limits: what is accepted of the volume; `Limits.current()` by default.
-        task: of the data set that the model was trained on (`ks.volumes.read_task`): its normalisation, channels and
-            grid then take the place of `normalise` and of the field of view squeezed into the model's input. An image
-            that is smaller than the input lies in the middle of zeros, as in training; a larger one is predicted in
-            sliding windows of the input's size (`patches` says how they overlap). Without a task, the data are CT.
+        task: of the data set that the model was trained on; by default that of the model's file, if `ks.load_model` has
+            found one there (`ks.volumes.task_of`). Its normalisation, channels and grid decide the network's input. An
+            image that is smaller than the input lies in the middle of zeros, as in training; a larger one is predicted
+            in sliding windows of the input's size (`patches` says how they overlap). Where nobody knows the task, and
+            with "lits", the data are taken for LiTS's: one CT, `normalise`d, whose field of view is resampled to the
+            model's input. Plain `keras.saving.load_model` does not see the task in the file.
         memory: of one device, such as "8GB", for models that are not partitioned: the image is cut into as few shards
             as fit, which are computed one after another (`ks.partition_to_fit`, which is also the way to plan once for
             many volumes).
@@ -130,55 +135,51 @@ def segment(
     ```
     """
     models = [model] if isinstance(model, keras.Model) else list(model)
+    known = task if isinstance(task, Task) else None
+    if task is None and normalise is hu_window:
+        known = common_task(models)
     if memory is not None:
         models = _in_shards(models, memory, offload or (None if output is None else Path(output).parent))
     elif offload is not None:
         raise ValueError("offload is where shards wait that fit into memory. Give memory as well, such as memory='8GB'")
-    size = _input_size(models, 1 if task is None else len(task.channels))
+    size = check_fits(models, known)
     predict = ensemble_average([probabilities_of(member, from_logits=from_logits) for member in models])
     predict = flip_average(predict, flips)
-    if task is not None:
-        return _segment_task(
-            predict,
-            volume,
-            output,
-            size,
-            task,
-            windows=patches or Patches(),
-            largest_liver=largest_liver,
-            classes=classes or task.labels,
-            limits=limits,
-        )
-    if not isinstance(volume, OneVolume):
-        if len(volume) != 1:
-            raise ValueError(f"volume: expected one; several channels need a task. Received: {len(volume)}")
-        (volume,) = volume
     clock = _Clock()
-    original = volume if isinstance(volume, Volume) else read_volume(volume, limits)
+    originals = _read(volume, known, normalise is hu_window, limits or Limits.current())
+    original = originals[0]
     if output is not None:
         check_output(output, original)
-    limits = limits or Limits.current()
-    # Another window than the CT's is the caller's word that the values are what it takes.
-    if normalise is hu_window and limits.hounsfield:
-        check_hounsfield(original)
-    canonical = to_canonical(original)
+    canonical = [to_canonical(v) for v in originals]
     clock.lap("read")
-    grid = size if patches is None else patches.grid or canonical.array.shape
-    image = normalise(resample_image(canonical.array, grid))[..., None]
+    asked = None if patches is None else patches.grid
+    if known is None:
+        grid = size if patches is None else asked or canonical[0].array.shape
+        image = normalise(resample_image(canonical[0].array, grid))[..., None]
+    else:
+        image = known.image(canonical, asked)
     clock.lap("resample")
-    if patches is None:
+    if image.shape[:3] == size and patches is None:
         probabilities = predict(image[None])[0]
     else:
+        windows = patches or Patches()
         probabilities = sliding_window(
-            predict, image, size, overlap=patches.overlap, blend=patches.blend, batch_size=patches.batch_size
+            predict,
+            image,
+            size,
+            overlap=windows.overlap,
+            blend=windows.blend,
+            batch_size=windows.batch_size,
+            fill=None if known is None else 0.0,
         )
     clock.lap("predict")
-    labels = labels_from_probabilities(probabilities, canonical.array.shape)
+    labels = labels_from_probabilities(probabilities, canonical[0].array.shape)
     if largest_liver:
         labels = keep_largest_liver(labels)
     labels = from_canonical(labels, original)
     clock.lap("label")
-    path = None if output is None else write_labels(output, labels, original, classes=classes)
+    names = classes or (() if known is None else known.labels)
+    path = None if output is None else write_labels(output, labels, original, classes=names)
     clock.lap("write")
     return Segmentation(labels, original, path, clock.seconds)
 
@@ -194,58 +195,26 @@ def _in_shards(models: Sequence[keras.Model], memory: int | str, offload: str | 
     return [partition_to_fit(model, memory, folder, training=False)[0] for model in models]
 
 
-def _segment_task(
-    predict: Predict,
-    volume: OneVolume | Sequence[OneVolume],
-    output: str | Path | None,
-    size: tuple[int, int, int],
-    task: Task,
-    *,
-    windows: Patches,
-    largest_liver: bool,
-    classes: Sequence[str],
-    limits: Limits | None,
-) -> Segmentation:
-    clock = _Clock()
-    originals = _channels(volume, task, limits)
-    if output is not None:
-        check_output(output, originals[0])
-    clock.lap("read")
-    canonical = [to_canonical(v) for v in originals]
-    image = task.image(canonical)
-    clock.lap("resample")
-    probabilities = sliding_window(
-        predict, image, size, overlap=windows.overlap, blend=windows.blend, batch_size=windows.batch_size, fill=0.0
-    )
-    clock.lap("predict")
-    if probabilities.shape[-1] != len(task.labels):
-        raise ValueError(
-            f"task {task.name}: expected a model with scores of the {len(task.labels)} classes {task.labels}. "
-            f"Received: {probabilities.shape[-1]} classes"
-        )
-    labels = labels_from_probabilities(probabilities, canonical[0].array.shape)
-    if largest_liver:
-        labels = keep_largest_liver(labels)
-    labels = from_canonical(labels, originals[0])
-    clock.lap("label")
-    path = None if output is None else write_labels(output, labels, originals[0], classes=classes)
-    clock.lap("write")
-    return Segmentation(labels, originals[0], path, clock.seconds)
+def _read(
+    volume: OneVolume | Sequence[OneVolume], task: Task | None, in_hounsfield: bool, limits: Limits
+) -> list[Volume]:
+    """The channels of a case on one grid.
 
-
-def _channels(volume: OneVolume | Sequence[OneVolume], task: Task, limits: Limits | None) -> list[Volume]:
-    """The channels of a case on one grid."""
+    Args:
+        volume, task, limits: of `segment`.
+        in_hounsfield: whether a volume without a task has to be in HU. Another window than the CT's is the caller's
+            word that the values are what it takes.
+    """
     given = [volume] if isinstance(volume, OneVolume) else list(volume)
-    count = len(task.channels) if len(given) == 1 else 1
-    volumes = [
-        channel
-        for one in given
-        for channel in ([one] if isinstance(one, Volume) else read_channels(one, count, limits))
-    ]
-    for channel, found in zip(task.channels, volumes, strict=False):
-        if channel.is_ct and (limits or Limits.current()).hounsfield:
+    if task is None and len(given) != 1:
+        raise ValueError(f"volume: expected one; several channels need a task. Received: {len(given)}")
+    count = 1 if task is None or len(given) > 1 else len(task.channels)
+    volumes = [v for one in given for v in ([one] if isinstance(one, Volume) else read_channels(one, count, limits))]
+    are_ct = [in_hounsfield] if task is None else [channel.is_ct for channel in task.channels]
+    for found, is_ct in zip(volumes, are_ct, strict=False):
+        if is_ct and limits.hounsfield:
             check_hounsfield(found)
-    return check_channels(volumes, [channel.name for channel in task.channels])
+    return volumes if task is None else check_channels(volumes, [channel.name for channel in task.channels])
 
 
 def keep_largest_liver(labels: np.ndarray) -> np.ndarray:
@@ -261,21 +230,6 @@ def keep_largest_liver(labels: np.ndarray) -> np.ndarray:
     for plane in numbered:
         sizes += np.bincount(plane.ravel(), minlength=count + 1)
     return np.where(numbered == 1 + np.argmax(sizes[1:]), labels, 0).astype(labels.dtype)
-
-
-def _input_size(models: Sequence[keras.Model], channels: int) -> tuple[int, int, int]:
-    shape = None
-    for model in models:
-        first, shape = shape, model.input_shape
-        if not isinstance(shape, tuple) or len(shape) != 5 or None in shape[1:4] or shape[4] != channels:
-            raise ValueError(
-                f"model {model.name}: expected one input [batch, x, y, z, {channels}] of known size. Received: {shape}"
-            )
-        if first is not None and first[1:] != shape[1:]:
-            raise ValueError(f"model {model.name}: expected the input of the others, {first}. Received: {shape}")
-    if shape is None:
-        raise ValueError("model: expected at least one. Received: none")
-    return shape[1], shape[2], shape[3]
 
 
 class _Clock:

@@ -6,13 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_spatial._paths import NAME_BYTES, printable
+from keras_spatial._paths import NAME_BYTES, RESULTS, VOLUMES, ending_of, printable, stem_of
 from keras_spatial.volumes import Series, find_series
 
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
-"""The endings of files that `read_volume` reads as one volume."""
-RESULTS = (".nii.gz", ".nii", ".dcm")
-"""The endings of results: NIfTI files or DICOM segmentations."""
 _KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device"}
 # How much longer the name of a file is while it is being written.
 _PART_BYTES = len(".part-")
@@ -20,6 +16,10 @@ _PART_BYTES = len(".part-")
 
 class NothingToSegment(ValueError):
     """No volume was found, or none of the volumes could be segmented."""
+
+
+class VolumesBelow(ValueError):
+    """Volumes lie in folders below the one that was given, whose files alone would be segmented."""
 
 
 class ResultsCollide(ValueError):
@@ -43,10 +43,8 @@ class Source:
 
     @property
     def stem(self) -> str:
-        """The result's name without ending: `segmentation-3` for `volume-3.nii.gz` (LiTS), or `segmentation-NAME`."""
-        name = self.volume.name
-        if isinstance(self.volume, Path):
-            name = name.removesuffix(next((e for e in ENDINGS if name.lower().endswith(e)), ""))
+        """Of the result's name: `volume-3.nii.gz` gives `segmentation-3`, as in LiTS; others `segmentation-NAME`."""
+        name = stem_of(self.volume.name, VOLUMES) if isinstance(self.volume, Path) else self.volume.name
         return f"segmentation-{name.removeprefix('volume-')}"
 
     def unusable(self, ending: str = ".nii.gz") -> str | None:
@@ -74,23 +72,18 @@ def find_sources(paths: Iterable[str | Path], ending: str = ".nii.gz") -> list[S
     """Find the volumes of files and folders.
 
     Args:
-        paths: volume files; folders with volume files, where segmentations and hidden files are left out; and folders
-            with any number of DICOM series, which may lie in subfolders. A path that does not exist gives a source that
-            is unusable.
-        ending: the ending of the results, one of `RESULTS`.
+        paths: volume files; folders with volume files, of which segmentations and hidden files are left out; folders
+            with DICOM series, one or many, in any folders below. Volume files in folders below are refused: labels and
+            results may lie there as well, and two may have one name. A path that is not there is a source that cannot
+            be used.
+        ending: of the results, one of `RESULTS`.
 
     Raises:
-        NothingToSegment: if a folder has no volume.
-        ResultsCollide: if the results of two volumes would have the same name, as for `3.nii` and `volume-3.nii.gz`.
-        VolumeError: if the name of a folder cannot be used.
-        ImportError: if a folder has DICOM files, and pydicom is not installed.
-
-    Example:
-
-    ```python
-    for source in ks.inference.find_sources(["scans", "case.nii.gz"]):
-        print(source.name)
-    ```
+        NothingToSegment: there is no volume in a folder.
+        VolumesBelow: there are volume files in folders below it.
+        ResultsCollide: two volumes whose results would have the same name, as of `3.nii` and `volume-3.nii.gz`.
+        VolumeError: the name of a folder cannot be used.
+        ImportError: a folder holds DICOM, and pydicom is not installed.
     """
     if ending not in RESULTS:
         raise ValueError(f"expected results that end in one of {RESULTS}. Received: {ending!r}")
@@ -135,14 +128,38 @@ def _sources(path: Path) -> Iterator[Source]:
     if not path.is_dir():
         yield Source(path)
         return
-    files = sorted(p for p in path.iterdir() if p.name.lower().endswith(ENDINGS))
-    found = [Source(p) for p in files if not p.name.startswith((".", "segmentation-", "segmentation."))]
+    below = {folder: count for folder in _folders(path) if (count := len(_files(folder)))}
+    if below:
+        named = ", ".join(f"{printable(folder.relative_to(path))} ({count})" for folder, count in [*below.items()][:5])
+        raise VolumesBelow(
+            f"{printable(path)}: expected the volumes in the folder itself. Received: volumes in {len(below)} "
+            f"{'folder' if len(below) == 1 else 'folders'} below it: {named}. Give the folder whose volumes are meant, "
+            "or move the others elsewhere"
+        )
+    found = [Source(p) for p in _files(path)]
     found += [Source(series) for series in find_series(path)]
     if not found:
         raise NothingToSegment(
             f"{printable(path)}: no volume found. Expected .nii, .nii.gz, .nrrd or .mha files, or DICOM series."
         )
     yield from found
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    """The folders below one, without hidden ones."""
+    for folder, names, _ in os.walk(path):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        yield from (Path(folder, name) for name in names)
+
+
+def _files(folder: Path) -> list[Path]:
+    """The volume files in a folder, without segmentations and hidden ones."""
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError:
+        return []
+    hidden = (".", "segmentation-", "segmentation.")
+    return [path for path in paths if ending_of(path, VOLUMES) and not path.name.startswith(hidden)]
 
 
 def _check_names(sources: Sequence[Source], ending: str) -> None:

@@ -23,7 +23,19 @@ from keras_spatial.volumes.place import placed_on
 from keras_spatial.volumes.reading import read_channels, read_volume
 from keras_spatial.volumes.resampling import resample_image
 from keras_spatial.volumes.series import Series, find_series
-from keras_spatial.volumes.task import LITS, TASK, Channel, Task, TaskError, check_channels, read_task
+from keras_spatial.volumes.task import (
+    LITS,
+    TASK,
+    Channel,
+    Task,
+    TaskError,
+    check_channels,
+    metric_name,
+    read_task,
+    task_of,
+    whole_hounsfield,
+    write_task,
+)
 from keras_spatial.volumes.volume import (
     AffineError,
     ChannelError,
@@ -89,6 +101,7 @@ __all__ = [
     "from_canonical",
     "hu_window",
     "labels_from_probabilities",
+    "metric_name",
     "placed_on",
     "read_channels",
     "read_task",
@@ -96,7 +109,10 @@ __all__ = [
     "resample_image",
     "resample_labels",
     "resampled_affine",
+    "task_of",
     "to_canonical",
+    "whole_hounsfield",
     "write_dicom_segmentation",
     "write_labels",
+    "write_task",
 ]

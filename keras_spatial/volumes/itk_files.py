@@ -15,6 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 from isal import isal_zlib
 
+from keras_spatial._paths import ITK, ending_of
 from keras_spatial.volumes.files import checked_finite
 from keras_spatial.volumes.headers import (
     DAMAGED,
@@ -35,7 +36,6 @@ from keras_spatial.volumes.volume import (
     VolumeError,
 )
 
-ITK_ENDINGS = (".nrrd", ".mha")
 _CHUNK = 1 << 20
 # The text of a header must end within this many bytes.
 _HEADER = 1 << 16
@@ -91,7 +91,7 @@ def read_itk_header(path: Path, limits: Limits, channels: int = 1) -> ItkHeader:
     try:
         with path.open("rb") as file:
             start = file.read(_HEADER)
-        encoding = (_nrrd if path.name.lower().endswith(".nrrd") else _meta_image)(path, start)
+        encoding = (_nrrd if ending_of(path, ITK) == ".nrrd" else _meta_image)(path, start)
         shape, affine, dtype = _geometry(path, channels)
         most = size * (DEFLATE_LIMIT if encoding.window else 1)
         check_size(path, encoding.offset, shape, channels, dtype, most, limits)
@@ -136,7 +136,7 @@ def _unreadable(path: Path, error: Exception) -> UnreadableVolumeError:
 
 def _geometry(path: Path, channels: int) -> tuple[Shape, np.ndarray, np.dtype]:
     reader = sitk.ImageFileReader()
-    reader.SetImageIO("NrrdImageIO" if path.name.lower().endswith(".nrrd") else "MetaImageIO")
+    reader.SetImageIO("NrrdImageIO" if ending_of(path, ITK) == ".nrrd" else "MetaImageIO")
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
     size, values = tuple(int(n) for n in reader.GetSize()), int(reader.GetNumberOfComponents())

@@ -1,5 +1,6 @@
 """Normalisation of a scanner's intensities to a network's input, by modality."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,8 +28,12 @@ class Window:
     high: float = 512.0
 
     def __post_init__(self) -> None:
+        _check_numbers(self)
         if not self.low < self.high:
             raise ValueError(f"Window: expected low below high. Received: low={self.low}, high={self.high}")
+
+    def __str__(self) -> str:
+        return f"clip((value - {self.low:g}) / {self.high - self.low:g}, 0, 1)".replace("- -", "+ ")
 
     def __call__(self, array: np.ndarray) -> np.ndarray:
         """The normalised array, float32 from 0 to 1."""
@@ -64,8 +69,13 @@ class Percentiles:
     deviation: float
 
     def __post_init__(self) -> None:
+        _check_numbers(self)
         if not (self.low < self.high and self.deviation > 0):
-            raise ValueError(f"Percentiles: expected low below high and a positive deviation. Received: {self}")
+            raise ValueError(f"Percentiles: expected low below high and a positive deviation. Received: {self!r}")
+
+    def __str__(self) -> str:
+        text = f"(clip(value, {self.low:g}, {self.high:g}) - {self.mean:g}) / {self.deviation:g}"
+        return text.replace("- -", "+ ")
 
     def __call__(self, array: np.ndarray) -> np.ndarray:
         """The normalised array, float32."""
@@ -92,6 +102,14 @@ class ZScore:
 
     nonzero: bool = False
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.nonzero, bool):
+            raise ValueError(f"ZScore: nonzero: expected True or False. Received: {self.nonzero!r}")
+
+    def __str__(self) -> str:
+        of = "the voxels that are not 0" if self.nonzero else "all voxels"
+        return f"(value - mean) / deviation, both of {of} of the volume" + (", 0 elsewhere" if self.nonzero else "")
+
     def __call__(self, array: np.ndarray) -> np.ndarray:
         """The normalised array, float32; a volume with a single value becomes 0."""
         result = np.asarray(array, np.float32)
@@ -100,6 +118,13 @@ class ZScore:
         mean, deviation = (known.mean(), known.std()) if known.size else (0.0, 0.0)
         scaled = (result - np.float32(mean)) * np.float32(1 / deviation if deviation > 0 else 0)
         return np.where(inside, scaled, np.float32(0))
+
+
+def _check_numbers(normalisation: "Window | Percentiles") -> None:
+    for name, number in vars(normalisation).items():
+        if isinstance(number, bool) or not isinstance(number, int | float | np.number) or not math.isfinite(number):
+            kind = type(normalisation).__name__
+            raise ValueError(f"{kind}: {name}: expected a finite number. Received: {number!r}")
 
 
 Normalisation = Window | Percentiles | ZScore

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_spatial._paths import ITK, ending_of
 from keras_spatial.volumes.dicom import read_series
 from keras_spatial.volumes.dicom_segmentation import read_dicom_segmentation
 from keras_spatial.volumes.files import read_nifti
 from keras_spatial.volumes.headers import read_header
-from keras_spatial.volumes.itk_files import ITK_ENDINGS, read_itk, read_itk_header
+from keras_spatial.volumes.itk_files import read_itk, read_itk_header
 from keras_spatial.volumes.limits import Limits
 from keras_spatial.volumes.series import Series, is_dicom, is_segmentation, only_series
 from keras_spatial.volumes.volume import DimensionError, SeriesError, Shape, Volume
@@ -91,7 +92,7 @@ def read_channels(path: str | Path | Series, channels: int, limits: Limits | Non
         folder = file = False
     if folder:
         return _only(read_series(only_series(path), limits), channels)
-    if path.name.lower().endswith(ITK_ENDINGS):
+    if ending_of(path, ITK):
         return read_itk(path, limits, channels)
     if file and is_dicom(path):
         if is_segmentation(path):
@@ -118,7 +119,7 @@ def read_grid(path: str | Path, channels: int = 1, limits: Limits | None = None)
     """
     path = Path(path)
     limits = limits or Limits.current()
-    header = (read_itk_header if path.name.lower().endswith(ITK_ENDINGS) else read_header)(path, limits, channels)
+    header = (read_itk_header if ending_of(path, ITK) else read_header)(path, limits, channels)
     return header.shape, header.affine
 
 

@@ -1,22 +1,27 @@
 """Segmentation tasks: classes, channels, intensities and grid. A task is stored with the data and with the model."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 
+from keras_spatial import model_tasks
 from keras_spatial.volumes.grid import Grid
 from keras_spatial.volumes.normalisation import Normalisation, Window, from_json, to_json
 from keras_spatial.volumes.place import misplaced
 from keras_spatial.volumes.resampling import resample_image
 from keras_spatial.volumes.volume import ChannelError, Shape, Volume
 
-TASK = "task.json"
-"""The name of the file with a model's task, in the same folder as the model."""
+TASK = model_tasks.MEMBER
+"""Name of a model's task: in its `.keras` file, and of a file of its own."""
 Scores = Literal["classes", "lits"]
+# Scanners mark voxels outside their circle with -2000 or -3024 HU; averaged, that would spread into the body.
+_AIR, _METAL = -1024, 3071
 
 
 class TaskError(ValueError):
@@ -111,12 +116,19 @@ class Task:
     largest: Shape | None = None
 
     def __post_init__(self) -> None:
-        if not 2 <= len(self.labels) <= 256 or len(set(self.labels)) != len(self.labels) or not all(self.labels):
-            raise TaskError(f"labels: expected 2 to 256 different names, background first. Received: {self.labels}")
-        if "mean" in self.labels:
-            raise TaskError(
-                f"labels: a class cannot be called 'mean', which means the mean of all classes. Received: {self.labels}"
-            )
+        names = self.labels
+        if not isinstance(names, tuple) or not all(isinstance(name, str) and name for name in names):
+            raise TaskError(f"labels: expected a tuple of names. Received: {names!r:.200}")
+        if not 2 <= len(names) <= 256 or len(set(names)) != len(names):
+            raise TaskError(f"labels: expected 2 to 256 different names, background first. Received: {names}")
+        of_metrics: dict[str, str] = {"mean": "the mean of all"}
+        for name in names:
+            other = of_metrics.setdefault(metric_name(name), name)
+            if other != name:
+                raise TaskError(
+                    f"labels: expected names that differ in letters or digits, for the metrics are called by these. "
+                    f"Received: {name!r} beside {other!r}"
+                )
         if not self.channels:
             raise TaskError(f"channels: expected at least one. Received: {self.channels}")
         if self.scores not in ("classes", "lits") or (self.scores == "lits" and len(self.labels) != 3):
@@ -134,11 +146,14 @@ class Task:
         """The names of the classes that are not the background."""
         return self.labels[1:]
 
-    def image(self, volumes: Sequence[Volume]) -> np.ndarray:
-        """Compute the network's input: the channels of one case, normalised and then resampled to the grid.
+    def image(self, volumes: Sequence[Volume], shape: Shape | None = None) -> np.ndarray:
+        """The network's input: the channels of one case, normalised, then resampled to the grid.
+
+        Those of LiTS are resampled first, as its data set stores them: see `whole_hounsfield`.
 
         Args:
-            volumes: one volume for each channel, in canonical (RAS) order, on the same grid.
+            volumes: one a channel, in canonical (RAS) order, on one grid.
+            shape: voxels along each axis; by default those of the task's grid.
 
         Returns:
             A float32 image `[X, Y, Z, channels]`. Its values are rounded to float16, in which the data sets are stored;
@@ -148,9 +163,12 @@ class Task:
             ChannelError: if the channels do not fit together; see `check_channels`.
         """
         volumes = check_channels(volumes, [c.name for c in self.channels])
-        target = self.target(volumes[0])
+        target = self.target(volumes[0]) if shape is None else shape
         image = np.empty((*target, len(volumes)), np.float32)
         for index, (channel, volume) in enumerate(zip(self.channels, volumes, strict=True)):
+            if self.scores == "lits":
+                image[..., index] = channel.normalisation(whole_hounsfield(volume.array, target))
+                continue
             normalised = channel.normalisation(volume.array)
             image[..., index] = normalised if normalised.shape == target else resample_image(normalised, target)
         return image.astype(np.float16).astype(np.float32)
@@ -184,22 +202,48 @@ class Task:
             TaskError: if something in it is missing or wrong.
         """
         try:
-            # Integers that pass through KFP or protobuf become floats.
-            resolution, spacing, largest = value["grid"]["resolution"], value["grid"]["spacing"], value["largest"]
             return cls(
-                name=str(value["name"]),
-                labels=tuple(map(str, value["labels"])),
-                channels=tuple(Channel(str(c["name"]), from_json(c["normalisation"])) for c in value["channels"]),
-                grid=Grid(None if resolution is None else int(resolution), tuple(spacing) if spacing else None),
+                name=_text(value["name"], "name"),
+                labels=tuple(_text(name, "labels") for name in _list(value["labels"], "labels")),
+                channels=tuple(
+                    Channel(_text(c["name"], "channels"), from_json(c["normalisation"]))
+                    for c in _list(value["channels"], "channels")
+                ),
+                grid=_grid(value["grid"]),
                 scores=value["scores"],
-                loss_weights=tuple(map(float, value["loss_weights"])),
-                largest=None if largest is None else (int(largest[0]), int(largest[1]), int(largest[2])),
+                loss_weights=tuple(_numbers(value["loss_weights"], "loss_weights")),
+                largest=None if value["largest"] is None else _shape(value["largest"]),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise TaskError(
                 f"{where}: expected the description of a task. Received: {type(error).__name__}: {error} in "
                 f"{value!r:.200}"
             ) from error
+
+    def same_input(self, other: "Task") -> bool:
+        """Whether a network of the other task takes the same images and gives the same classes."""
+        own, others = self.as_dict(), other.as_dict()
+        return all(own[name] == others[name] for name in ("labels", "channels", "grid", "scores"))
+
+
+def metric_name(name: str) -> str:
+    """A class's name as a part of a metric's: small letters, digits and underscores."""
+    return "".join(c if c.isalnum() else "_" for c in name.lower())
+
+
+def whole_hounsfield(hu: np.ndarray, shape: Shape) -> np.ndarray:
+    """Whole HU on a grid, as scanners give them: LiTS's window then has 1025 values, all of them exact in float16.
+
+    Args:
+        hu: of a volume in canonical order, any real type.
+        shape: voxels along each axis.
+
+    Returns:
+        Whole numbers `[*shape]` from -1024 to 3071, of any type.
+    """
+    if hu.min() < _AIR or hu.max() > _METAL:
+        hu = np.clip(hu, _AIR, _METAL)
+    return np.rint(resample_image(hu, shape)) if hu.shape != shape or hu.dtype.kind == "f" else hu
 
 
 LITS = Task(
@@ -212,15 +256,113 @@ LITS = Task(
 """The task of the Liver Tumor Segmentation Benchmark, on the grid of the scans."""
 
 
-def read_task(folder: str | Path) -> Task:
-    """Read the task of the model in a folder.
+def read_task(path: str | Path) -> Task:
+    """The task of a model.
+
+    Args:
+        path: its `.keras` file, which holds the task; or a `task.json`; or a folder with `model.keras` or `task.json`.
+            Models of earlier versions have it in a `task.json` beside `model.keras`.
 
     Raises:
-        TaskError: if `task.json` is missing or damaged.
+        TaskError: if it is missing or damaged.
     """
-    path = Path(folder) / TASK
+    path = Path(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TaskError(f"{path}: cannot be read; train the model again. Received: {error}") from error
+        if path.is_dir():
+            path = path / (model_tasks.TRAINED if (path / model_tasks.TRAINED).exists() else TASK)
+        text = model_tasks.read_text(path) if path.suffix == ".keras" else path.read_text(encoding="utf-8")
+        if text is None:
+            raise FileNotFoundError("a model without a task" if path.exists() else "no such file")
+        value = json.loads(text)
+    except (OSError, ValueError, RecursionError, BadZipFile) as error:
+        raise TaskError(
+            f"{path}: expected the task of a model, which its .keras file holds; write it there with "
+            f"ks.volumes.write_task, or train the model again. Received: {error}"
+        ) from error
     return Task.of(value, str(path))
+
+
+def write_task(path: str | Path, task: Task) -> None:
+    """Put a task into a model's `.keras` file, in place of the one that it may hold.
+
+    Plain Keras loads the file as before. `ks.load_model` gives the model its task, by which `ks.inference.segment`
+    goes, and a partitioned model that is saved again takes it along; a plain one that Keras saves again loses it.
+
+    Args:
+        path: of the file.
+        task: of the data set that the model was trained on.
+
+    Raises:
+        TaskError: if the path is no `.keras` file.
+
+    Example:
+
+    ```python
+    model.save("prostate.keras")
+    ks.volumes.write_task("prostate.keras", task)
+    ```
+    """
+    try:
+        model_tasks.write_member(path, json.dumps(task.as_dict(), allow_nan=False))
+    except (BadZipFile, FileNotFoundError, IsADirectoryError) as error:
+        raise TaskError(f"{path}: expected the .keras file of a model. Received: {error}") from error
+
+
+def task_of(model: Any) -> Task | None:
+    """The task that `ks.load_model` found in a model's file; None if there was none.
+
+    Raises:
+        TaskError: if it is damaged.
+    """
+    text = model_tasks.attached(model)
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TaskError(f"model {model.name}: expected the description of a task. Received: {error}") from error
+    return Task.of(value, f"model {model.name}")
+
+
+def _list(value: Any, name: str) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{name}: expected a list. Received: {value!r:.100}")
+    return value
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: expected a text. Received: {value!r:.100}")
+    return value
+
+
+def _numbers(value: Any, name: str) -> list[float]:
+    for number in _list(value, name):
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+            raise ValueError(f"{name}: expected finite numbers. Received: {value!r:.100}")
+    return [float(number) for number in value]
+
+
+def _whole(value: Any, name: str) -> list[int]:
+    """Whole numbers. Those that went through KFP or protobuf come back as floats."""
+    numbers = _numbers(value, name)
+    if any(number != int(number) for number in numbers):
+        raise ValueError(f"{name}: expected whole numbers. Received: {value!r:.100}")
+    return [int(number) for number in numbers]
+
+
+def _shape(value: Any) -> Shape:
+    numbers = _whole(value, "largest")
+    if len(numbers) != 3 or min(numbers) < 1:
+        raise ValueError(f"largest: expected three positive numbers. Received: {value!r:.100}")
+    return numbers[0], numbers[1], numbers[2]
+
+
+def _grid(value: Mapping[str, Any]) -> Grid:
+    resolution, spacing = value["resolution"], value["spacing"]
+    if spacing is not None:
+        edges = _numbers(spacing, "spacing")
+        if len(edges) != 3:
+            raise ValueError(f"spacing: expected three numbers. Received: {spacing!r:.100}")
+        spacing = edges[0], edges[1], edges[2]
+    return Grid(None if resolution is None else _whole([resolution], "resolution")[0], spacing)

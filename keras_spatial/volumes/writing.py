@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_spatial._paths import fault_of_name, printable
+from keras_spatial._paths import RESULTS, ending_of, fault_of_name, printable
 from keras_spatial.volumes.dicom_segmentation import write_dicom_segmentation
 from keras_spatial.volumes.files import write_nifti
 from keras_spatial.volumes.volume import FileNameError, SeriesError, Volume, VolumeError
@@ -26,9 +26,9 @@ def check_output(path: str | Path, like: Volume) -> None:
     path = Path(path)
     if fault := fault_of_name(path):
         raise FileNameError(f"{printable(path)}: choose another name. Received: {fault}")
-    if not path.name.lower().endswith((".nii", ".nii.gz", ".dcm")):
+    if not ending_of(path, RESULTS):
         raise VolumeError(f"{path}: expected a name that ends in .nii, .nii.gz or .dcm. Received: {path.name!r}")
-    if path.name.lower().endswith(".dcm") and like.series is None:
+    if ending_of(path, RESULTS) == ".dcm" and like.series is None:
         raise SeriesError(
             f"{path}: expected the labels of a DICOM series. Received: those of {like.name}, which has no images that "
             "a DICOM segmentation could refer to. Choose a name that ends in .nii.gz"
@@ -63,6 +63,6 @@ def write_labels(path: str | Path, labels: np.ndarray, like: Volume, *, classes:
     """
     path = Path(path)
     check_output(path, like)
-    if path.name.lower().endswith(".dcm"):
+    if ending_of(path, RESULTS) == ".dcm":
         return write_dicom_segmentation(path, labels, like, classes=classes)
     return write_nifti(path, labels, like)

@@ -16,7 +16,7 @@ import pytest
 from volumes.dicom_files import SECRET, SHAPE, hounsfield, write_series
 
 import keras_spatial as ks
-from keras_spatial.volumes import read_volume
+from keras_spatial.volumes import LITS, Channel, Task, Window, read_volume, write_task
 from keras_spatial_command import main
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +31,7 @@ def model(tmp_path_factory):
     layer.set_weights([np.array([0, 40, 120], np.float32).reshape(1, 1, 1, 1, 3), np.array([0, -20, -80], np.float32)])
     path = tmp_path_factory.mktemp("model") / "liver.keras"
     made.save(path)
+    write_task(path, LITS)
     return str(path)
 
 
@@ -96,7 +97,12 @@ def test_a_process_of_its_own_makes_the_devices_of_the_mesh(tmp_path):
     command = [sys.executable, "-m", "keras_spatial", "segment", "unet.keras", "a.nii", "-o", "out", "--mesh", "rows:3"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*command, "--layout", "x:rows"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [*command, "--layout", "x:rows", "--task", "lits"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "1/1 a.nii: out/segmentation-a.nii.gz in" in done.stdout
@@ -107,7 +113,7 @@ def test_a_memory_makes_shards_of_one_device_that_leave_nothing_behind(tmp_path,
     hidden = keras.layers.Conv3D(32, 3, padding="same", activation="relu")(inputs)
     keras.Model(inputs, keras.layers.Conv3D(3, 1)(hidden)).save(tmp_path / "model.keras")
     scan = nifti(tmp_path / "volume-1.nii.gz", hounsfield())
-    command = ["segment", str(tmp_path / "model.keras"), str(scan), "-o"]
+    command = ["segment", str(tmp_path / "model.keras"), str(scan), "--task", "lits", "-o"]
     assert main([*command, str(tmp_path / "whole")]) == 0
     assert main([*command, str(tmp_path / "out"), "--memory", "80KB"]) == 0
     assert "shards, one after another, on cpu:0" in capsys.readouterr().out
@@ -240,3 +246,76 @@ def test_info_says_what_a_model_is_and_needs(model, capsys):
     said = capsys.readouterr().out
     for word in ("12, 10, 6, 1", "classes", "3", "6 (24 B)", "1 x 1 x 1 voxels", "memory in all"):
         assert word in said
+
+
+def bright(path, task=None):
+    """A network of one channel whose class 1 is what is above 0 after its normalisation."""
+    inputs = keras.Input((*SHAPE, 1))
+    layer = keras.layers.Conv3D(2, 1)
+    made = keras.Model(inputs, layer(inputs))
+    layer.set_weights([np.array([0, 50], np.float32).reshape(1, 1, 1, 1, 2), np.zeros(2, np.float32)])
+    made.save(path)
+    if task is not None:
+        write_task(path, task)
+    return str(path)
+
+
+def test_the_task_in_the_file_decides_and_nothing_is_assumed_without_one(tmp_path, capsys):
+    hu = np.full(SHAPE, -200, np.int16)
+    hu[:4] = 100
+    scan, out = str(nifti(tmp_path / "a.nii", hu)), tmp_path / "out"
+    task = Task("vessels", ("background", "vessel"), (Channel("CT", Window(0, 200)),))
+    assert main(["segment", bright(tmp_path / "v.keras", task), scan, "-o", str(out)]) == 0
+    assert np.array_equal(read_volume(out / "segmentation-a.nii.gz").array, hu > 0)
+    # LiTS's window takes -200 HU for bright: with it, the whole volume would be vessel.
+    unknown = bright(tmp_path / "unknown.keras")
+    assert main(["segment", unknown, scan, "-o", str(tmp_path / "none")]) == 2
+    said = capsys.readouterr().err
+    assert "expected a model that knows its task" in said and "--task lits" in said and "write_task" in said
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "other.json").write_text(json.dumps(task.as_dict()))
+    assert main(["segment", unknown, scan, "-o", str(tmp_path / "given"), "--task", str(tmp_path / "other.json")]) == 0
+    assert np.array_equal(read_volume(tmp_path / "given" / "segmentation-a.nii.gz").array, hu > 0)
+    assert main(["segment", unknown, scan, "-o", str(tmp_path / "lits"), "--task", "lits"]) == 0
+    assert read_volume(tmp_path / "lits" / "segmentation-a.nii.gz").array.all()
+
+
+def test_a_model_that_does_not_fit_its_task_is_refused_before_the_first(tmp_path, capsys):
+    scan = str(nifti(tmp_path / "a.nii", hounsfield()))
+    assert main(["segment", bright(tmp_path / "m.keras", LITS), scan, "-o", str(tmp_path / "out")]) == 2
+    assert "scores of the 3 classes" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_repaired_volume_leaves_the_table_of_failures(model, tmp_path):
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    nifti(scans / "good.nii", hounsfield())
+    bad = nifti(scans / "bad.nii", hounsfield())
+    worse = nifti(scans / "worse.nii", hounsfield())
+    whole = bad.read_bytes()
+    for path in (bad, worse):
+        path.write_bytes(b"damaged")
+    assert main(["segment", model, str(scans), "-o", str(out)]) == 1
+    bad.write_bytes(whole)
+    assert main(["segment", model, str(bad), "-o", str(out), "--overwrite"]) == 0
+    with (out / "failed.csv").open() as file:
+        assert [row["volume"] for row in csv.DictReader(file)] == ["worse.nii"]
+    worse.write_bytes(whole)
+    assert main(["segment", model, str(scans), "-o", str(out), "--overwrite"]) == 0
+    assert not (out / "failed.csv").exists()
+
+
+def test_volumes_in_folders_below_are_named_and_not_left_out(model, tmp_path, capsys):
+    nifti(tmp_path / "scans" / "a.nii", hounsfield())
+    nifti(tmp_path / "scans" / "sub" / "b.NII.GZ", hounsfield())
+    nifti(tmp_path / "scans" / "results" / "segmentation-a.nii.gz", WANTED)
+    assert main(["segment", model, str(tmp_path / "scans"), "-o", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "1 folder below it: sub (1)" in said and "results" not in said
+
+
+def test_info_names_the_task(model, tmp_path, capsys):
+    assert main(["info", model]) == 0
+    assert "LiTS: background, liver, lesion" in capsys.readouterr().out
+    assert main(["info", bright(tmp_path / "m.keras")]) == 0
+    assert "not in the file" in capsys.readouterr().out

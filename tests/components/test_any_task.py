@@ -1,23 +1,28 @@
 """Somebody's own data through the steps: two MR channels, four classes, volumes of differing sizes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+import keras_spatial as ks
 from components.cases import open_folder
 from components.compare.compare import compare_models
 from components.cross_validation.cross_validation import report_folds
 from components.evaluate.evaluate import evaluate_model, load_metrics
+from components.export.export import described, export_model
 from components.ingest.ingest import ingest_volumes
 from components.preprocess.preprocess import build_dataset, open_dataset
 from components.report.report import report_run
 from components.segment.segment import segment_folder
+from components.train.task import image_size, task_of
 from components.train.train import train_model
 from datasets.cases import NoCasesError
-from keras_spatial.volumes import read_task
+from datasets.phantom import write_lits_folder
+from keras_spatial.volumes import LITS, TaskError, read_task, read_volume, to_canonical, write_task
 
 LABELS = ("background", "core", "rim", "tail")
 TRAINING = {
@@ -152,3 +157,84 @@ def test_a_folder_that_says_nothing_is_told_what_is_missing(tmp_path):
     (tmp_path / "images").mkdir()
     with pytest.raises(NoCasesError, match=r"Other data need a dataset\.json"):
         ingest_volumes(str(tmp_path), str(tmp_path / "cases"), str(tmp_path / "q.html"))
+
+
+def test_the_model_alone_is_enough_wherever_it_is_copied(run, tmp_path):
+    root, paths, _ = run
+    write(tmp_path / "new", 1)
+    (tmp_path / "elsewhere").mkdir()
+    copy = shutil.copy(root / "model/model.keras", tmp_path / "elsewhere" / "model.keras")
+    for model, out in ((paths["model"], "folder"), (copy, "file")):
+        segment_folder(str(tmp_path / "new/imagesTr"), model, str(tmp_path / out), mesh="rows:2", layout="x:rows")
+        assert [path.name for path in (tmp_path / out).iterdir()] == ["segmentation-p0.nii.gz"]
+    found = [np.asarray(nib.load(tmp_path / out / "segmentation-p0.nii.gz").dataobj) for out in ("folder", "file")]
+    np.testing.assert_array_equal(*found)
+
+
+def test_a_fine_tuned_model_has_the_task_of_its_new_data(run, tmp_path):
+    _, paths, _ = run
+    start = tmp_path / "start.keras"
+    ks.models.UNet3D((16, 16, 16, 2), 4, filters=2, levels=2).save(start)
+    write_task(start, LITS)
+    settings = {name: value for name, value in TRAINING.items() if name not in ("filters", "levels", "dropout")}
+    train_model(paths["dataset"], str(tmp_path / "tuned"), network=str(start), **{**settings, "epochs": 1})
+    assert read_task(tmp_path / "tuned" / "model.keras") == task_of(open_dataset(paths["dataset"]))
+
+
+def test_a_model_of_another_task_is_not_scored(run, tmp_path):
+    _, paths, _ = run
+    shutil.copytree(paths["model"], tmp_path / "model")
+    write_task(tmp_path / "model" / "model.keras", LITS)
+    with pytest.raises(TaskError, match="expected a model of the data set's task"):
+        evaluate_model(
+            paths["cases"], paths["dataset"], str(tmp_path / "model"), str(tmp_path / "e"), str(tmp_path / "p"),
+            mesh="rows:1", layout="x:rows",
+        )  # fmt: skip
+
+
+def test_the_exported_model_is_described_by_its_task(run, tmp_path):
+    _, paths, _ = run
+    export_model(paths["model"], paths["evaluation"], str(tmp_path / "exported"))
+    task = task_of(open_dataset(paths["dataset"]))
+    assert read_task(tmp_path / "exported" / "model.keras") == read_task(tmp_path / "exported" / "task.json") == task
+    facts = json.loads((tmp_path / "exported" / "model.json").read_text())
+    assert facts["output"] == "logits of background, core, rim, tail [batch, x, y, z, 4]"
+    assert facts["classes"] == list(LABELS) and facts["channels"] == ["T1", "T2"]
+    assert facts["input_shape"][-1] == 2 and facts["resolution"] is None and facts["spacing"] == [1.0, 1.0, 1.0]
+    assert "0 T1: (value - mean) / deviation" in facts["input"] and "HU" not in facts["input"]
+    assert (tmp_path / "exported" / "serving" / "1" / "saved_model.pb").is_file()
+
+
+def test_a_model_of_lits_is_described_by_its_window():
+    facts = described(LITS)
+    assert "CT: clip((value + 512) / 1024, 0, 1)" in facts["input"] and "whole HU" in facts["input"]
+    assert facts["output"] == "logits of background, liver, lesion [batch, x, y, z, 3]"
+
+
+def test_scans_of_lits_on_their_own_grids_are_predicted_as_they_were_trained(tmp_path):
+    write_lits_folder(tmp_path / "source", cases=4, size=16)
+    for number in (0, 1, 3):
+        for part in ("volume", "segmentation"):
+            path = tmp_path / "source" / f"{part}-{number}.nii.gz"
+            whole = nib.load(path)
+            nib.save(nib.Nifti1Image(np.asarray(whole.dataobj)[:-2, :, 1:-1], whole.affine), path)
+    paths = {name: str(tmp_path / name) for name in ("cases", "dataset", "model", "evaluation", "predictions")}
+    ingest_volumes(str(tmp_path / "source"), paths["cases"], str(tmp_path / "quarantine.html"))
+    build_dataset(paths["cases"], paths["dataset"], resolution=0)
+    train_model(paths["dataset"], paths["model"], **{**TRAINING, "epochs": 1})
+    evaluate_model(*paths.values(), mesh="rows:2", layout="x:rows", thresholds=False)
+    builder = open_dataset(paths["dataset"])
+    size = image_size(builder, TRAINING["levels"])
+    (number,) = builder.info.metadata["cases"]["test"]
+    image = next(iter(ks.data.load(builder, "test", size=size).as_numpy_iterator()))[0]
+    scores = ks.load_model(Path(paths["model"]) / "model.keras").predict(image, verbose=0)[0]
+    predicted = to_canonical(read_volume(tmp_path / f"predictions/prediction-{number}.nii.gz")).array
+    inside = tuple(slice((n - k) // 2, (n - k) // 2 + k) for n, k in zip(size, predicted.shape, strict=True))
+    assert predicted.shape != size, "the held-out scan is smaller than the network's input"
+    np.testing.assert_array_equal(predicted, np.argmax(scores, -1)[inside])
+    # The step segment prepares it in the same way, also from the file alone.
+    copy = shutil.copy(Path(paths["model"]) / "model.keras", tmp_path / "copy.keras")
+    volume = tmp_path / "source" / f"volume-{number}.nii.gz"
+    segment_folder(str(volume), str(copy), str(tmp_path / "out"), mesh="rows:2", layout="x:rows")
+    found = to_canonical(read_volume(tmp_path / "out" / f"segmentation-{number}.nii.gz")).array
+    np.testing.assert_array_equal(found, predicted)

@@ -119,7 +119,7 @@ def test_what_cannot_be_read_is_left_out_by_name_and_blocks_nobody(tmp_path, cap
     inputs = keras.Input((8, 8, 8, 1))
     keras.Model(inputs, keras.layers.Conv3D(3, 1)(inputs)).save(model)
     with pytest.raises(NothingToSegment, match="none of 5 volumes can be used"):
-        segment_folder(str(source), str(model), str(tmp_path / "out"), mesh="rows:1", layout="x:rows")
+        segment_folder(str(source), str(model), str(tmp_path / "out"), mesh="rows:1", layout="x:rows", task="lits")
     table = (tmp_path / "out" / "failed.csv").read_text()
     for name, reason in (
         ("pipe.nii", "expected a regular file. Received: a named pipe"),
@@ -137,7 +137,7 @@ def test_dicom_series_are_segmented_under_pseudonyms_and_a_bad_one_stops_no_othe
     inputs, model = keras.Input((8, 8, 8, 1)), tmp_path / "model.keras"
     keras.Model(inputs, keras.layers.Conv3D(3, 1)(inputs)).save(model)
     folder = tmp_path / "out"
-    found = segment_folder(str(tmp_path / SECRET), str(model), str(folder), mesh="rows:1", layout="x:rows")
+    found = segment_folder(str(tmp_path / SECRET), str(model), str(folder), mesh="rows:1", layout="x:rows", task="lits")
     assert found == {"predictions": {"segmented": 1, "failed": 1}}
     (labels,) = folder.glob("segmentation-*.nii.gz")
     assert read_volume(labels).affine == pytest.approx(read_volume(good).affine)

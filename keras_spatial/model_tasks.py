@@ -1,0 +1,70 @@
+"""The task of a model, which travels inside its `.keras` file, as text.
+
+A `.keras` file is a zip archive. Keras reads the members that it knows and ignores others, so the description lies in a
+member of its own: plain Keras loads the file without this package. What the text says is read in
+`keras_spatial.volumes.task`.
+"""
+
+import os
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from keras_spatial._paths import partial
+
+MEMBER = "task.json"
+"""Name of the description in the archive."""
+TRAINED = "model.keras"
+"""Name of a training's model, beside which earlier versions wrote the description."""
+_ATTRIBUTE = "_keras_spatial_task"
+
+
+def read_member(path: str | os.PathLike) -> str | None:
+    """The description in a `.keras` file; None if there is none, or the path is no zip archive."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(MEMBER).decode("utf-8") if MEMBER in archive.namelist() else None
+
+
+def read_text(path: str | os.PathLike) -> str | None:
+    """The description of the model in a `.keras` file: in it, or for models of earlier versions beside it.
+
+    None if there is none. Only a training's `model.keras` has one beside it: other files may share their folder.
+    """
+    text = read_member(path)
+    beside = Path(path).with_name(MEMBER)
+    if text is None and Path(path).name == TRAINED and beside.is_file():
+        return beside.read_text(encoding="utf-8")
+    return text
+
+
+def write_member(path: str | os.PathLike, text: str) -> None:
+    """Put a description into a `.keras` file in place of the one that it may hold.
+
+    The file is replaced when the new one is complete: whoever reads it sees one or the other.
+    """
+    path = Path(path)
+    part = partial(path)
+    try:
+        with zipfile.ZipFile(path) as source, zipfile.ZipFile(part, "w") as target:
+            for about in source.infolist():
+                if about.filename != MEMBER:
+                    with source.open(about) as old, target.open(about, "w", force_zip64=True) as new:
+                        shutil.copyfileobj(old, new, 1 << 20)
+            target.writestr(MEMBER, text)
+        shutil.copymode(path, part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def attached(model: Any) -> str | None:
+    """The description that a model was loaded with."""
+    return getattr(model, _ATTRIBUTE, None)
+
+
+def attach(model: Any, text: str | None) -> None:
+    """Give a model the description of its file; a partitioned copy has it as well."""
+    setattr(model, _ATTRIBUTE, text)
