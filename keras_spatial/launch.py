@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from keras_spatial import isolation
+from keras_spatial import _environment, isolation
 
 RESTARTS_VARIABLE = "KERAS_SPATIAL_RESTARTS"
 """How often the processes of a job were started again, for programs that want to know: "0" the first time."""
@@ -203,7 +203,7 @@ def _run(job: _Job, restart: int) -> _Failure | None:
     lifeline, owned = os.pipe()
     try:
         for rank in range(job.processes):
-            children.append(_start(job, rank, _environment(job, rank, addresses, restart), lifeline))
+            children.append(_start(job, rank, _for_process(job, rank, addresses, restart), lifeline))
         return _wait(children, job.frozen_seconds)
     finally:
         try:
@@ -213,11 +213,11 @@ def _run(job: _Job, restart: int) -> _Failure | None:
             os.close(lifeline)
 
 
-def _environment(job: _Job, rank: int, addresses: Sequence[str], restart: int) -> dict[str, str]:
+def _for_process(job: _Job, rank: int, addresses: Sequence[str], restart: int) -> dict[str, str]:
     config = {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": rank}}
     return {
-        "TF_ENABLE_ONEDNN_OPTS": "1",
         **os.environ,
+        **_environment.for_children(os.environ),
         "TF_CONFIG": json.dumps(config),
         "PYTHONUNBUFFERED": "1",
         isolation.NETWORK_VARIABLE: job.network,
@@ -243,9 +243,13 @@ def _start(job: _Job, rank: int, environment: dict[str, str], lifeline: int) -> 
     )
     child = Child(rank, process)
 
+    shows_notices = _environment.wants_notices(environment)
+
     def read() -> None:
         assert process.stdout is not None
         for line in process.stdout:
+            if not shows_notices and _environment.is_notice(line):
+                continue
             child.lines.append(line.rstrip("\n"))
             if child.unwritable is not None:
                 continue  # Read on: a process must not block for its output.

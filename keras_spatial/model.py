@@ -20,6 +20,7 @@ from keras_spatial.objective import Objective, check_compiled, update_metric
 from keras_spatial.overrides import computed_whole
 from keras_spatial.runtimes.functions import undifferentiated, unoptimized
 from keras_spatial.step import Step
+from keras_spatial.tracing import announced
 
 
 class Model(keras.Model):
@@ -244,8 +245,8 @@ class Model(keras.Model):
         if self.distribution is None:
             return super()._make_function(step_function)
         self._partition.synchronize_early(self)
-        compiled = keras_private.without_optionals(self, self._runtime.compiled(step_function))
         mode = "fit" if step_function == self.train_step else "evaluate"
+        compiled = keras_private.without_optionals(self, self._compiled(step_function, mode))
         self._partition.compared.pop(mode, None)
 
         def run(iterator):
@@ -268,13 +269,16 @@ class Model(keras.Model):
 
         return run
 
+    def _compiled(self, step: Any, mode: str) -> Any:
+        return self._runtime.compiled(announced(step, mode, self._network.distribution.device_mesh.devices.size))
+
     def make_predict_function(self, force: bool = False) -> Any:
         if self.distribution is None:
             return super().make_predict_function(force)
         if self.predict_function is None or force:
             self._partition.synchronize_early(self)
             self._partition.compared.pop("predict", None)
-            compiled = keras_private.without_optionals(self, self._runtime.compiled(self.predict_step))
+            compiled = keras_private.without_optionals(self, self._compiled(self.predict_step, "predict"))
 
             def run(batches):
                 self._partition.prepare(self, batches[0], "predict")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from components import console
 from components.cases import Folder, open_folder
 from components.files import read_json
 from components.preprocess.settings import PreprocessSettings
@@ -80,7 +81,12 @@ def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Map
     shutil.rmtree(Path(dataset) / builder.name / "converted", ignore_errors=True)
     counts = {name: len(numbers) for name, numbers in metadata["cases"].items()}
     blocks = "x".join(map(str, given.blocks))
-    print(f"preprocess: {counts} cases on the grid {builder.config.grid}, stored in {blocks} blocks", flush=True)
+    splits = ", ".join(f"{number} for {name}" for name, number in counts.items())
+    console.result(
+        "preprocess",
+        f"{console.count(sum(counts.values()), 'case')} ({splits}) on the grid {builder.config.grid}, "
+        f"stored in {blocks} blocks",
+    )
     return {
         "dataset": {
             "resolution": given.resolution,

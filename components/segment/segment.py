@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import keras_spatial as ks
-from components import devices
+from components import console, devices
 from components.settings import MeshSettings
 from components.train.settings import MODEL
 from keras_spatial.inference import NothingToSegment, Outcome, Source, find_sources, segment_each, write_failed
@@ -53,14 +53,18 @@ def segment_folder(volumes: str, model: str, predictions: str, **settings: Any) 
     outcomes: list[Outcome] = []
     for outcome in segment_each(network, sources, predictions, task=task):
         outcomes.append(outcome)
-        said = "done" if outcome.reason is None else f"left out: {outcome.reason}"
-        print(f"segment: {len(outcomes)}/{len(sources)} {outcome.source.name} {_printable(said)}", flush=True)
+        name = _printable(outcome.source.name)
+        if outcome.reason is not None:
+            console.note("segment", f"{name} is left out: {_printable(outcome.reason)}")
+        console.progress("segment", len(outcomes), len(sources), f"volumes segmented, {name} the last")
     write_failed(predictions, outcomes)
     failed = [outcome for outcome in outcomes if outcome.reason is not None]
     if len(failed) == len(sources):
         raise NothingToSegment(
             f"{volumes}: none of {len(sources)} volumes can be used; the first: {_printable(str(failed[0].reason))}"
         )
+    left_out = f"; {console.count(len(failed), 'volume')} left out, see failed.csv" if failed else ""
+    console.result("segment", f"segmented {console.count(len(sources) - len(failed), 'volume')}{left_out}")
     return {"predictions": {"segmented": len(sources) - len(failed), "failed": len(failed)}}
 
 

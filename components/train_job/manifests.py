@@ -11,6 +11,7 @@ Every pod satisfies the Pod Security Standard "restricted" and has no token of a
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from components import pure
 from components.train.cluster import JOB, NODES, PEER_TIMEOUT, PORT, REPLICATED_JOB
 from components.train_job.cluster_api import Resource
 from components.train_job.settings import JobSettings
@@ -283,8 +284,7 @@ def _resources(job: JobSettings) -> dict[str, Any]:
 def _environment(job: JobSettings) -> dict[str, str]:
     return {
         "PYTHONUNBUFFERED": "1",
-        "TF_ENABLE_ONEDNN_OPTS": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
+        **pure.load("_environment").for_children({}),
         PEER_TIMEOUT: str(job.peer_timeout),
         # Only with the policy that keeps others out: else every process warns of its open port.
         **({"KERAS_SPATIAL_NETWORK": "shared"} if job.network_policy else {}),
