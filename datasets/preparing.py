@@ -10,6 +10,7 @@ from datasets.building import build
 from datasets.case_builder import CaseBuilder, CaseConfig, sources
 from datasets.cases import OtherSourcesError
 from datasets.conversion import AnyCase
+from datasets.progress import Tell
 from keras_spatial._paths import fault_of_name, printable
 from keras_spatial.data.opening import StoreError, named, open_builder
 from keras_spatial.volumes import FileNameError, Limits
@@ -33,13 +34,14 @@ def prepare(
     beam_options: list[str] | None,
     limits: Limits | None,
     on_other_sources: str,
+    tell: Tell | None = None,
 ) -> CaseBuilder:
     """Build a data set of cases unless it is there, and return its builder.
 
     Args:
         kind: class of the builder.
         config: of the data set.
-        manual_dir, data_dir, beam_options, limits, on_other_sources: as `datasets.lits.prepare`.
+        manual_dir, data_dir, beam_options, limits, on_other_sources, tell: as `datasets.lits.prepare`.
 
     Raises:
         VolumeError, OtherSourcesError, BuildInProgressError, StoreError: as `datasets.lits.prepare`.
@@ -56,7 +58,7 @@ def prepare(
             )
         _remove(Path(builder.data_path))
         builder = _open(kind, config, data_dir)
-    builder.limits = limits
+    builder.limits, builder.tell = limits, tell
     build(builder, manual_dir, beam_options)
     if not cast(dict, builder.info.metadata)["sources"]:
         # Another process has built it since it was looked for.

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -34,6 +35,8 @@ _TERMINATE_SECONDS = 10.0
 _KILL_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 _LAST_LINES = 30
+# What programs write to colour a terminal, or to go back in a line, which makes no sense behind a process's number.
+_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x08")
 
 
 class UnkillableError(RuntimeError):
@@ -250,7 +253,7 @@ def _start(job: _Job, rank: int, environment: dict[str, str], lifeline: int) -> 
         for line in process.stdout:
             if not shows_notices and _environment.is_notice(line):
                 continue
-            child.lines.append(line.rstrip("\n"))
+            child.lines.append(_CODES.sub("", line.rstrip("\n")))
             if child.unwritable is not None:
                 continue  # Read on: a process must not block for its output.
             try:

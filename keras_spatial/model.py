@@ -1,6 +1,7 @@
 """`Model`: Keras's `fit`, `evaluate` and `predict` over a mesh of devices. Keras's hooks, and nothing else."""
 
 import inspect
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -126,7 +127,10 @@ class Model(keras.Model):
         return call_whole(self, as_inputs(self, inputs), bool(training))
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """As `keras.Model.fit`. Every process must call it with the same arguments; the first one writes files."""
+        """As `keras.Model.fit`. Every process must call it with the same arguments; the first one writes files.
+
+        Where the standard output is no terminal, `verbose="auto"` prints one line for each epoch instead of a bar.
+        """
         return super().fit(**self._arguments(super().fit, args, kwargs))
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
@@ -181,7 +185,12 @@ class Model(keras.Model):
     def _arguments(self, method: Any, args: tuple, kwargs: dict) -> dict[str, Any]:
         arguments = dict(inspect.signature(method).bind(*args, **kwargs).arguments)
         arguments |= arguments.pop("kwargs", {})
-        return arguments if self.distribution is None else self._runtime.fit_arguments(arguments)
+        if self.distribution is None:
+            return arguments
+        if arguments.get("verbose", "auto") == "auto" and not sys.stdout.isatty():
+            # A file, a pod's log or the launcher would get every state of Keras's bar, with codes of colours.
+            arguments["verbose"] = 2
+        return self._runtime.fit_arguments(arguments)
 
     # Steps. Keras calls them while it traces `train_function` and the like.
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components import console
 from components.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def results(name: str, folder: Path, steps: "Sequence[Step]") -> list[str]:
     """Put the results of a finished run at the top of its folder, and say in a few lines what they are."""
     by_name = {step.name: step for step in steps}
     reused = [step.name for step in steps if step.reused]
-    lines = [f"Taken from earlier runs: {', '.join(reused)}"] if reused else []
+    lines = [f"Results taken from earlier runs: {', '.join(reused)}"] if reused else []
     collect = {
         "lits_segmentation": _segmentation,
         "resolution_study": _study,
@@ -90,13 +91,14 @@ def _segmentation(folder: Path, steps: "Mapping[str, Step]") -> list[str]:
     lines = []
     bad = steps["ingest"].outputs["quarantine"]["metadata"]["bad"]
     if bad:
-        lines.append(f"Bad cases left out: {bad:.0f}, see {folder / 'quarantine.html'}")
+        lines.append(f"{console.count(int(bad), 'bad case')} left out, see {folder / 'quarantine.html'}")
     if not metrics["accepted"]:
-        lines.append("Not exported: worse than the baseline.")
+        lines.append("The model is not exported, for it is worse than the baseline.")
     if "threshold_dice" in metrics:
-        lines.append("Best intensity threshold: " + _dice(metrics["threshold_dice"]))
+        lines.append(f"For comparison, the Dice of the best intensity thresholds: {_dice(metrics['threshold_dice'])}")
     lines.append(f"Report: {folder / 'report.html'}")
-    lines.append(f"Dice per case on {len(metrics['cases'])} held-out case(s): " + _dice(metrics["dice"]))
+    cases = console.count(len(metrics["cases"]), "held-out case")
+    lines.append(f"Mean Dice over {cases}: {_dice(metrics['dice'])}")
     return lines
 
 
@@ -112,7 +114,9 @@ def _inference(folder: Path, steps: "Mapping[str, Step]") -> list[str]:
     target = folder / "segmentations"
     _copy_folder(steps["segment"].path("predictions"), target)
     facts = steps["segment"].outputs["predictions"]["metadata"]
-    return [f"Segmented {facts['segmented']:.0f} volumes, {facts['failed']:.0f} could not be used: {target}"]
+    segmented, failed = (console.count(int(facts[name]), "volume") for name in ("segmented", "failed"))
+    left_out = f"; {failed} could not be used, see failed.csv" if facts["failed"] else ""
+    return [f"Segmented {segmented} into {target}{left_out}"]
 
 
 def _folds(folder: Path, steps: "Mapping[str, Step]") -> list[str]:
@@ -121,7 +125,10 @@ def _folds(folder: Path, steps: "Mapping[str, Step]") -> list[str]:
     table = read_json(step.path("table"))
     write_json(folder / "metrics.json", {**table, "seconds": read_json(folder / "seconds.json")})
     means = {part: estimate["value"] for part, estimate in table["dice"].items()}
-    return [f"Report: {folder / 'report.html'}", f"Dice per case over {table['cases']} case(s): {_dice(means)}"]
+    return [
+        f"Report: {folder / 'report.html'}",
+        f"Mean Dice over {console.count(table['cases'], 'case')}: {_dice(means)}",
+    ]
 
 
 def _sweep(folder: Path, steps: "Mapping[str, Step]") -> list[str]:
@@ -146,4 +153,4 @@ def _copy_folder(source: Path, target: Path) -> None:
 
 
 def _dice(values: Mapping[str, float]) -> str:
-    return ", ".join(f"{part} {value:.3f}" for part, value in values.items())
+    return console.figures(values)

@@ -98,8 +98,10 @@ class Screen:
         elif line.kind == "progress" and self._task is not None:
             self._progress.update(self._task, completed=line.done, total=line.total)
             left = None if " left" in line.text else self._progress.tasks[-1].time_remaining
-            said = line.text if left is None else f"{line.text}, about {console.readable(left)} left"
+            said = line.text if not left else f"{line.text}, about {console.readable(left)} left"
             self._progress.update(self._task, said=said)
+            if line.done == line.total:
+                return  # The result comes next.
             if not self._live and time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
                 self._told = time.monotonic()
                 self._note(f"{line.step}: {said}")

@@ -70,6 +70,7 @@ def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Map
         "split": given.split,
         "blocks": given.blocks,
         "beam_options": list(given.beam_options),
+        "tell": lambda done, total: console.progress("preprocess", done, total, "cases converted"),
     }
     if folder.reader is None:
         builder = lits.prepare(cases, dataset, **options)

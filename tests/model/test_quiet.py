@@ -1,6 +1,7 @@
 """What `fit` and `predict` print beside Keras's own progress: nothing, or that a long tracing is under way."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,14 @@ def test_keras_first_needs_one_line_where_onednn_is_off_and_none_where_it_is_on(
     assert "oneDNN is off" not in on
     [said] = [line for line in off.splitlines() if "oneDNN is off" in line]
     assert "set TF_ENABLE_ONEDNN_OPTS=1 in the environment once" in said
+
+
+def test_a_log_gets_one_line_for_each_epoch_without_codes():
+    out = run(PROGRAM.replace("data, verbose=0", "data")).stdout
+    epoch, fitted, predicted, _ = out.splitlines()
+    assert epoch == "Epoch 1/1"
+    assert re.fullmatch(r"1/1 - \d+s - \w+/step - loss: [\d.e+-]+", fitted)
+    assert re.fullmatch(r"1/1 - \d+s - \w+/step", predicted)
 
 
 def test_long_tracing_says_that_it_traces():
