@@ -17,9 +17,9 @@ class Folder:
     """The cases of a folder.
 
     Attributes:
-        path: of the folder.
-        cases: of one kind.
-        reader: of the cases of a folder that is described; None for LiTS.
+        path: The path of the folder.
+        cases: The cases of one kind.
+        reader: The reader of the cases of a folder that is described; None for LiTS.
     """
 
     path: Path
@@ -62,7 +62,7 @@ def open_folder(folder: str | Path) -> Folder:
                 "data."
             ) from None
     layout = read_layout(path)
-    # How intensities are normalised is no matter while they are checked; a CT has to be in HU.
+    # How intensities are normalised does not matter while they are checked; a CT has to be in HU.
     draft = Percentiles(0, 1, 0, 1)
     channels = tuple(Channel(name, draft if Channel(name, draft).is_ct else ZScore()) for name in layout.channels)
     return Folder(path, layout.cases, TaskReader(Task(layout.name, layout.labels, channels)))

@@ -177,7 +177,7 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
                 bad.append(BadCase(case.name, ChangedCaseError.__name__, str(changed(case))))
             elif result is None:
                 raise RuntimeError(
-                    f"{target.folder}: lacks the workers' results. Give a data_dir that all machines share."
+                    f"{target.folder}: the workers' results are missing. Give a data_dir that all machines share."
                 )
             elif result.error is None:
                 converted[self.key(case)] = result

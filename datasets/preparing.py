@@ -40,7 +40,7 @@ def prepare(
 
     Args:
         kind: class of the builder.
-        config: of the data set.
+        config: The config of the data set.
         manual_dir, data_dir, beam_options, limits, on_other_sources, tell: as `datasets.lits.prepare`.
 
     Raises:

@@ -1,10 +1,11 @@
 """Start a program in several processes of this machine: `python -m keras_spatial.launch --processes 4 train.py ...`.
 
 Each process finds the others through `TF_CONFIG`, which `ks.initialize()` reads, as under a Kubernetes operator. Its
-output comes with its number in front. When one fails, the others are ended, and all are started again as often as
-`--max-restarts` says; then the launcher exits with the status of the one that failed. No process outlives the launcher,
-however that ends. The processes have a network of their own, which no other machine reaches, and which reaches no other
-machine; `--network shared` gives them that of the machine.
+output comes with its number in front, and without TensorFlow's notices unless TF_CPP_MIN_LOG_LEVEL=0. When one fails,
+the others are ended, and all are started again as often as `--max-restarts` says; then the launcher exits with the
+status of the one that failed. No process outlives the launcher, however that ends. The processes have a network of
+their own, which no other machine reaches, and which reaches no other machine; `--network shared` gives them that of the
+machine.
 """
 
 import argparse
@@ -337,24 +338,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--processes", type=int, required=True, help="how many processes to start")
+    parser.add_argument("--processes", type=int, required=True, help="The number of processes to start.")
     parser.add_argument(
-        "--max-restarts", type=int, default=0, help="how often to start all again after one has failed [0]"
+        "--max-restarts", type=int, default=0, help="How often all are started again after one has failed (default 0)."
     )
     parser.add_argument(
         "--frozen-seconds",
         type=float,
         default=FROZEN_SECONDS,
-        help=f"a process that is stopped for so long counts as failed; 0 for never [{FROZEN_SECONDS:g}]",
+        help=f"A process that is stopped for so long counts as failed; 0 means never (default {FROZEN_SECONDS:g}).",
     )
     parser.add_argument(
         "--network",
         choices=(isolation.ISOLATED, isolation.SHARED),
-        help=f"a network of their own, or that of this machine, with open ports [{isolation.ISOLATED}]",
+        help="The network of the processes: one of their own, or that of this machine, on which their ports are open "
+        f"(default {isolation.ISOLATED}).",
     )
-    parser.add_argument("-m", "--module", action="store_true", help="the program is a module, as in python -m")
-    parser.add_argument("program", help="a Python file, or a module with -m")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the program's arguments")
+    parser.add_argument("-m", "--module", action="store_true", help="The program is a module, as in python -m.")
+    parser.add_argument("program", help="A Python file, or a module with -m.")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="The arguments of the program.")
     options = parser.parse_args(arguments)
     for name, least in (("processes", 1), ("max_restarts", 0), ("frozen_seconds", 0)):
         if not getattr(options, name) >= least:

@@ -142,7 +142,7 @@ def compile_command(
     cluster = load_cluster(cluster_file, image) if cluster_file else Cluster.model_validate({"image": image})
     if "@sha256:" not in cluster.image:
         click.echo(
-            f"Warning: the image {cluster.image or 'of the components'!r} is named by a tag, which may be moved. Name "
+            f"Warning: the image {cluster.image or 'of the components'!r} is a tag, which may be moved. Name "
             "it by its digest (@sha256:...), so that every pod runs the same code.",
             err=True,
         )

@@ -40,7 +40,7 @@ class Ended(BaseException):
     """A signal has ended the run. No `Exception`: nothing that a step's failure leads to may follow.
 
     Attributes:
-        number: of the signal.
+        number: The number of the signal.
     """
 
     def __init__(self, number: int):
@@ -53,7 +53,7 @@ class Step:
     """A finished step, as the journal of a run has it.
 
     Attributes:
-        name: of the step.
+        name: The name of the step.
         seconds: its own time, in the run in which it was computed.
         reused: whether its results come from an earlier run.
         outputs: by name: path and metadata.

@@ -12,7 +12,7 @@ from components.files import read_json, write_json
 from components.train.settings import MODEL, TRAINING
 
 VERSION = "1"
-"""Of the exported model; whoever deploys several copies each into the next number."""
+"""The version of the exported model; whoever deploys several copies each into the next number."""
 
 
 def export_model(model: str, evaluation: str, exported: str) -> Mapping[str, Mapping[str, Any]]:

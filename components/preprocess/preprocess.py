@@ -78,7 +78,7 @@ def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Map
         builder = decathlon.prepare(cases, dataset, spacing=None if cube else "median", **options)
     metadata = dict(builder.info.metadata or {})
     _check_sources(folder, metadata["sources"])
-    # Scratch of the conversion, needed only to go on after a failure.
+    # Scratch files of the conversion, needed only to resume after a failure.
     shutil.rmtree(Path(dataset) / builder.name / "converted", ignore_errors=True)
     counts = {name: len(numbers) for name, numbers in metadata["cases"].items()}
     blocks = "x".join(map(str, given.blocks))
