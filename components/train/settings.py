@@ -93,7 +93,7 @@ class TrainingSettings(MeshSettings):
     )
     augmentation: Literal["off", "paper", "strong", "nnunet"] = Field(
         "off",
-        description="How cases are augmented: flips and half turns (paper), also distortions (strong), or like nnU-Net.",
+        description="How cases are augmented: flips and half turns (paper), distortions too (strong), or like nnU-Net.",
     )
     recompute: Literal["off", "auto"] = Field(
         "off", description="Whether layers are computed again in the backward pass; auto does so if memory is short."

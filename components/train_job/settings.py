@@ -43,8 +43,8 @@ class JobSettings:
         queue: Kueue's LocalQueue; "" for none.
         priority: Kueue's WorkloadPriorityClass; needs a queue.
         priority_class: Kubernetes's PriorityClass of the pods.
-        restarts: How often the job restarts after a failed pod, from the last backup; None for 3 of a TrainJob and 0 of a
-            TFJob. Pods that Kubernetes evicts or preempts restart a TrainJob without counting.
+        restarts: How often the job restarts after a failed pod, from the last backup; None for 3 of a TrainJob and 0 of
+            a TFJob. Pods that Kubernetes evicts or preempts restart a TrainJob without counting.
         peer_timeout: seconds that a process waits for the others, for one message too: at the beginning images are
             pulled and nodes added.
         timeout: seconds that the job may run, its time in queues not counted.

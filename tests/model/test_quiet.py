@@ -70,8 +70,7 @@ def test_keras_first_needs_one_line_where_onednn_is_off_and_none_where_it_is_on(
 
 def test_a_log_gets_one_line_for_each_epoch_without_codes():
     out = run(PROGRAM.replace("data, verbose=0", "data")).stdout
-    epoch, fitted, predicted, _ = out.splitlines()
-    assert epoch == "Epoch 1/1"
+    fitted, predicted, _ = out.splitlines()
     assert re.fullmatch(r"1/1 - \d+s - \w+/step - loss: [\d.e+-]+", fitted)
     assert re.fullmatch(r"1/1 - \d+s - \w+/step", predicted)
 
