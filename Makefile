@@ -21,8 +21,8 @@ $(VENV)/.installed: pyproject.toml
 
 install: $(VENV)/.installed ## Create the virtual environment and install everything
 
-demo: install ## Phantom CTs (or DATA=<LiTS folder>) to data set, training on a 2x2 mesh, evaluation and report
-	$(VENV)/bin/python -m pipelines demo --run-dir $(RUN) $(if $(DATA),--data '$(DATA)')
+demo: install ## Phantom CTs (or DATA=<LiTS folder>) to data set, training on a 2x2 mesh, evaluation and report; VERBOSE=1 shows all
+	$(VENV)/bin/python -m pipelines demo --run-dir $(RUN) $(if $(DATA),--data '$(DATA)') $(if $(VERBOSE),--verbose)
 
 lint: install ## Style and types
 	$(VENV)/bin/ruff check .
@@ -57,7 +57,7 @@ bench: install ## All benchmarks, one after the other; JAX=<python> and TORCH=<p
 package: install ## The wheel and the source distribution, in dist/
 	$(VENV)/bin/python -m build
 
-constraints: install ## Pin the packages of the container image anew
+constraints: install ## Pin the packages of the container image again
 	$(VENV)/bin/uv pip compile --quiet --python-version 3.11 --extra app --extra stores --extra cuda --no-emit-package keras-spatial --no-annotate --no-header --output-file constraints.txt pyproject.toml
 
 clean: ## Remove the virtual environment and the runs

@@ -18,9 +18,9 @@ class Folder:
     """The cases of a folder.
 
     Attributes:
-        path: of the folder.
-        cases: of one kind.
-        reader: of the cases of a folder that is described; None for LiTS.
+        path: The path of the folder.
+        cases: The cases of one kind.
+        reader: The reader of the cases of a folder that is described; None for LiTS.
     """
 
     path: Path
@@ -67,7 +67,7 @@ def open_folder(folder: str | Path) -> Folder:
                     f"{error} Other data need a {DESCRIPTION} that names their channels and labels; see the page Your "
                     "own data."
                 ) from None
-    # How intensities are normalised is no matter while they are checked; a CT has to be in HU.
+    # How intensities are normalised does not matter while they are checked; a CT has to be in HU.
     draft = Percentiles(0, 1, 0, 1)
     channels = tuple(Channel(name, draft if Channel(name, draft).is_ct else ZScore()) for name in layout.channels)
     try:

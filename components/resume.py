@@ -31,7 +31,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from components import owner, pure, results, storage
+from components import console, owner, pure, results, storage
 from components.files import append_json, read_json, write_json
 
 STEPS_VARIABLE = "KERAS_SPATIAL_STEPS"
@@ -69,7 +69,7 @@ def step(
     """Call `function` with paths and settings, and describe what it made.
 
     Args:
-        name: of the step, for the log and the record.
+        name: The name of the step, for the log and the record.
         function: takes the paths of `inputs` and `outputs`, the `settings` and the `folders` as keyword arguments, and
             returns metadata by name of output, or None. As text, such as "components.train.train:train_model", it is
             imported only if it is to run: taking earlier results needs no TensorFlow.
@@ -104,13 +104,14 @@ def step(
         done = None if record is None else _usable(record, name)
     earlier = done
     if done is not None:
-        print(f"{name}: finished in an earlier run, which took {done['seconds']:.0f} s; taking its results", flush=True)
+        took = console.readable(done["seconds"])
+        console.result(name, f"the results of an earlier run are taken, in which this step took {took}")
         metadata, seconds = {output: facts["metadata"] for output, facts in done["outputs"].items()}, done["seconds"]
         if shared is None:
             for output, facts in done["outputs"].items():
                 _copy(Path(facts["path"]), Path(outputs[output].path))
     else:
-        print(f"{name}: started", flush=True)
+        console.started(name)
         targets = {o: shared.target(o) if shared else artifact.path for o, artifact in outputs.items()}
         paths = {argument: _path(artifact, argument in remote) for argument, artifact in inputs.items()}
         near = {argument: str(storage.local(place)) if place else place for argument, place in folders.items()}
@@ -122,7 +123,7 @@ def step(
             # Before the scratch folder goes: a store that fails now must not cost a training.
             if shared is not None:
                 done = shared.finish(metadata, list(outputs), seconds)
-        print(f"{name}: finished in {seconds:.0f} s", flush=True)
+        console.finished(name, seconds)
     for output, artifact in outputs.items():
         artifact.metadata.update(metadata.get(output, {}))
         artifact.metadata.update(step_key=f"{key}/{output}", step_seconds=round(seconds, 2))
@@ -278,17 +279,18 @@ def _usable(record: Path, name: str) -> dict[str, Any] | None:
         return None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         aside = owner.set_aside(record)
-        print(
-            f"{name}: the record of an earlier run cannot be read ({type(error).__name__}: {error}) and was renamed to "
+        console.note(
+            name,
+            f"the record of an earlier run cannot be read ({type(error).__name__}: {error}) and was renamed to "
             f"{aside.name}",
-            flush=True,
         )
         return None
     for path, (files, _) in recorded.items():
         found = contents(path)
         if found != files or not path.exists():
             different = sorted(file for file in {*found, *files} if found.get(file) != files.get(file))
-            print(f"{name}: {path / different[0] if different else path} is not what an earlier run made", flush=True)
+            changed = path / different[0] if different else path
+            console.note(name, f"{changed} is not what an earlier run made, so this step runs again")
             return None
     return done
 

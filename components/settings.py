@@ -51,7 +51,7 @@ class Group(BaseModel):
 class LayoutSettings(Group):
     """How images are split, in the notation of `keras_spatial`, which alone reads it."""
 
-    mesh: str = Field("rows:2, columns:2", description="Axes of the device mesh and their sizes.")
+    mesh: str = Field("rows:2, columns:2", description="The axes of the device mesh and their sizes.")
     layout: str = Field("x:rows, y:columns", description="Which image axis is split over which mesh axis.")
 
     @pydantic.model_validator(mode="after")
@@ -82,7 +82,8 @@ class MeshSettings(LayoutSettings):
     """Over which devices images are split."""
 
     accelerator: Literal["auto", "cpu", "gpu", "tpu"] = Field(
-        "auto", description="Kind of the mesh's devices, an error where they are missing; auto: GPUs if any, else CPUs."
+        "auto",
+        description="The kind of the mesh's devices, which must be there; auto takes GPUs if there are any, else CPUs.",
     )
 
 

@@ -75,9 +75,9 @@ def features(
     exact (see `keras_spatial.volumes`).
 
     Args:
-        shape: of the whole volume, None where it differs from case to case.
+        shape: The shape of the whole volume, None where it differs from case to case.
         blocks: None sizes stay None in blocks.
-        channels: of the image.
+        channels: The number of channels of the image.
         labels: the names of the classes by number; `features["label"].names`.
     """
     part = tuple(None if n is None or n % b else n // b for n, b in zip(shape, blocks.counts, strict=True))

@@ -31,7 +31,7 @@ def build(
     """Build a data set unless it is there.
 
     Args:
-        builder: of a data set with its configuration and data_dir.
+        builder: The builder of a data set with its configuration and data_dir.
         manual_dir: folder of the user's files, for data sets that need one.
         beam_options: options of the Beam pipeline. Without `--runner` among them, Beam's local runner does the work:
             in this process, or with `["--direct_num_workers=4", "--direct_running_mode=multi_processing"]` in others.

@@ -19,7 +19,7 @@ from datasets.blocks import BlockBuilder, BlockGrid, Index, features
 from datasets.building import keep_local
 from datasets.cases import BadCase, ChangedCaseError, error_of
 from datasets.conversion import STORE, AnyCase, Converted, Reader, Target, changed, convert, find, present
-from datasets.progress import progress
+from datasets.progress import Tell, progress
 from datasets.sources import Digests
 from keras_spatial.volumes import Grid, Limits, Task, VolumeError
 
@@ -76,6 +76,8 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
 
     limits: Limits | None = None
     """What is accepted of a case; None for `Limits.current()`."""
+    tell: Tell | None = None
+    """Is told how many cases are converted; None for a bar of `tqdm`."""
 
     def find_cases(self, folder: str) -> Sequence[AnyCase]:
         """The cases in a folder.
@@ -154,7 +156,10 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
         self._split(usable)
         logger.info("%s: converting %d cases, kept in %s", self.name, len(usable), target.folder)
         done = functools.partial(_count, usable, target)
-        with progress(done, len(usable)), beam.Pipeline(pipeline.runner, options=pipeline.options) as conversion:
+        with (
+            progress(done, len(usable), self.tell),
+            beam.Pipeline(pipeline.runner, options=pipeline.options) as conversion,
+        ):
             _ = (
                 conversion
                 | "cases" >> beam.Create(usable)
@@ -183,7 +188,7 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
                 bad.append(BadCase(case.name, ChangedCaseError.__name__, str(changed(case))))
             elif result is None:
                 raise RuntimeError(
-                    f"{target.folder}: lacks the workers' results. Give a data_dir that all machines share."
+                    f"{target.folder}: the workers' results are missing. Give a data_dir that all machines share."
                 )
             elif result.error is None:
                 converted[self.key(case)] = result

@@ -11,6 +11,7 @@ from datasets.building import build
 from datasets.case_builder import CaseBuilder, CaseConfig, sources
 from datasets.cases import OtherSourcesError
 from datasets.conversion import AnyCase
+from datasets.progress import Tell
 from keras_spatial._paths import fault_of_name, printable
 from keras_spatial.data.opening import StoreError, named, open_builder
 from keras_spatial.volumes import FileNameError, Limits
@@ -34,19 +35,20 @@ def prepare(
     beam_options: list[str] | None,
     limits: Limits | None,
     on_other_sources: str,
+    tell: Tell | None = None,
 ) -> CaseBuilder:
     """Build a data set of cases unless it is there, and return its builder.
 
     Args:
         kind: class of the builder.
-        config: of the data set.
-        manual_dir, data_dir, beam_options, limits, on_other_sources: as `datasets.lits.prepare`.
+        config: The config of the data set.
+        manual_dir, data_dir, beam_options, limits, on_other_sources, tell: as `datasets.lits.prepare`.
 
     Raises:
         VolumeError, OtherSourcesError, BuildInProgressError, StoreError: as `datasets.lits.prepare`.
     """
     builder = _open(kind, config, data_dir)
-    builder.limits = limits
+    builder.limits, builder.tell = limits, tell
     if builder.data_path.exists():
         different = _differences(builder, manual_dir)
         if not different:
@@ -81,7 +83,8 @@ def _rebuild(
         # An attempt that was killed.
         shutil.rmtree(aside, ignore_errors=True)
         new = kind(config=config, data_dir=str(aside))
-        new.limits, new.home, new.owned = builder.limits, builder.shared, True
+        new.limits, new.tell = builder.limits, builder.tell
+        new.home, new.owned = builder.shared, True
         try:
             build(new, manual_dir, beam_options)
             _exchange(path, Path(new.data_path))
@@ -89,7 +92,7 @@ def _rebuild(
             shutil.rmtree(aside, ignore_errors=True)
         _remove_converted(builder)
     result = _open(kind, config, data_dir)
-    result.limits = builder.limits
+    result.limits, result.tell = builder.limits, builder.tell
     return result
 
 

@@ -6,23 +6,40 @@ from contextlib import contextmanager
 
 from tqdm.auto import tqdm
 
+Tell = Callable[[int, int], None]
+"""Told how many cases are done, and how many there are, whenever that has changed."""
+
 _SECONDS = 1.0
 
 
 @contextmanager
-def progress(done: Callable[[], int], total: int) -> Iterator[None]:
-    """Show a bar of cases while the body runs.
+def progress(done: Callable[[], int], total: int, tell: Tell | None = None) -> Iterator[None]:
+    """Show the progress of cases while the body runs.
 
     Args:
-        done: how many are finished; called every second from another thread.
-        total: how many there are.
+        done: Returns how many cases are finished; it is called every second from another thread.
+        total: The number of cases.
+        tell: Is told the progress. By default a bar of `tqdm` shows it.
     """
     stop = threading.Event()
-    with tqdm(total=total, desc="Converting cases", unit=" cases", mininterval=_SECONDS) as bar:
+    with tqdm(
+        total=total, desc="Converting cases", unit=" cases", mininterval=_SECONDS, disable=True if tell else None
+    ) as bar:
+        shown = 0
+
+        def show() -> None:
+            nonlocal shown
+            now = done()
+            if now == shown:
+                return
+            bar.update(now - shown)
+            shown = now
+            if tell is not None:
+                tell(now, total)
 
         def watch() -> None:
             while not stop.wait(_SECONDS):
-                bar.update(done() - bar.n)
+                show()
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
@@ -31,4 +48,4 @@ def progress(done: Callable[[], int], total: int) -> Iterator[None]:
         finally:
             stop.set()
             thread.join()
-            bar.update(done() - bar.n)
+            show()

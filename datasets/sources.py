@@ -65,7 +65,7 @@ class Digests:
         """Keep a digest that was computed elsewhere.
 
         Args:
-            path: of the file.
+            path: The path of the file.
             before: its identity before it was read.
             found: its digest.
         """

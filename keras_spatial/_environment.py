@@ -1,16 +1,44 @@
-"""Process-wide settings that must be in place before TensorFlow starts.
+"""Process-wide settings that must be in place before TensorFlow starts, and the notices that it prints when it does.
 
 TensorFlow leaves oneDNN off on CPUs without AVX-512, although it makes 3D convolutions more than ten times faster
 there, and TensorFlow reads the switch only once, when it is loaded. A value that the user has set is not changed.
+
+This module needs only the standard library: what only starts other processes loads it without the package.
 """
 
+import contextlib
 import os
+import re
 import sys
 import warnings
+from collections.abc import Iterator, Mapping
+
+ONEDNN, LOG_LEVEL = "TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL"
+_DEFAULTS = {ONEDNN: "1", LOG_LEVEL: "2"}
+
+# What TensorFlow 2.21 prints while it is loaded, whatever the log level is
+# (https://github.com/tensorflow/tensorflow/issues/100442), and when it first looks for devices. A failed cuInit is a
+# notice only where there is no driver at all, which is CUDA's error 303.
+_NOTICE = re.compile(
+    r"WARNING: All log messages before absl::InitializeLog\(\)"
+    r"|I\d{4} [\d:. ]+(port|cudart_stub|cpu_feature_guard)\.cc:\d+\]"
+    r"|E\d{4} [\d:. ]+cuda_platform\.cc:\d+\] failed call to cuInit: .*\(303\)"
+    r"|To enable the following instructions: .* in other operations, rebuild TensorFlow"
+)
+
+
+def for_children(environment: Mapping[str, str], log_level: str = _DEFAULTS[LOG_LEVEL]) -> dict[str, str]:
+    """What a process that runs TensorFlow gets in its environment; what the user has set stays as it is.
+
+    Args:
+        environment: The environment of the process that starts it.
+        log_level: The least level of what TensorFlow logs: "0" for all of it, "2" for errors alone.
+    """
+    return {name: environment.get(name, value) for name, value in {**_DEFAULTS, LOG_LEVEL: log_level}.items()}
 
 
 def prepare() -> None:
-    """Choose Keras's TensorFlow backend and turn oneDNN on, before either is imported.
+    """Choose Keras's TensorFlow backend, turn oneDNN on and import TensorFlow without its notices.
 
     Raises:
         RuntimeError: if Keras is set to another backend, by `KERAS_BACKEND` or by an earlier import.
@@ -23,13 +51,64 @@ def prepare() -> None:
             "keras_spatial runs on Keras's TensorFlow backend: set KERAS_BACKEND=tensorflow before Keras is imported. "
             f"Received: KERAS_BACKEND={backend!r}"
         )
-    if "TF_ENABLE_ONEDNN_OPTS" not in os.environ:
-        if "tensorflow" in sys.modules:
-            warnings.warn(
-                "TensorFlow was imported before keras_spatial, without TF_ENABLE_ONEDNN_OPTS: on CPUs without AVX-512 "
-                "3D convolutions then run many times slower. Import keras_spatial first, or set "
-                "TF_ENABLE_ONEDNN_OPTS=1 in the environment.",
-                stacklevel=3,
-            )
-        else:
-            os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
+    late = "tensorflow" in sys.modules
+    if late and ONEDNN not in os.environ and not _onednn_is_on():
+        warnings.warn(
+            "oneDNN is off in this process, so 3D convolutions are many times slower: set TF_ENABLE_ONEDNN_OPTS=1 in "
+            "the environment once, or import keras_spatial before keras and tensorflow.",
+            stacklevel=3,
+        )
+    os.environ.update(for_children(os.environ))
+    if not late:
+        with quiet():
+            import tensorflow  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
+
+def is_notice(line: str) -> bool:
+    """Whether a line tells of TensorFlow's start and of nothing that somebody could act on."""
+    return _NOTICE.match(line) is not None
+
+
+def wants_notices(environment: Mapping[str, str]) -> bool:
+    """Whether the user has asked for all that TensorFlow logs."""
+    return environment.get(LOG_LEVEL) == "0"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Leave TensorFlow's notices out of what is written to the standard error in the meantime.
+
+    All other lines are passed on at the end. Where `TF_CPP_MIN_LOG_LEVEL` is 0, nothing is held back.
+    """
+    with contextlib.ExitStack() as stack:
+        if not wants_notices(os.environ):
+            with contextlib.suppress(OSError, AttributeError):  # Without a standard error, or not on Linux.
+                stack.enter_context(_filtered())
+        yield
+
+
+@contextlib.contextmanager
+def _filtered() -> Iterator[None]:
+    error = os.dup(2)
+    held = os.memfd_create("notices")
+    os.dup2(held, 2)
+    try:
+        yield
+    finally:
+        os.dup2(error, 2)
+        os.close(error)
+        with os.fdopen(held, "r+b") as file:
+            file.seek(0)
+            lines = [line for line in file if not is_notice(line.decode("utf-8", "replace"))]
+        with contextlib.suppress(OSError):
+            os.write(2, b"".join(lines))
+
+
+def _onednn_is_on() -> bool:
+    """Whether TensorFlow, which is loaded, uses oneDNN: by its default on CPUs with AVX-512 for neural networks."""
+    try:
+        # TensorFlow has no public name for it.
+        from tensorflow.python.util import _pywrap_util_port
+    except ImportError:
+        return False
+    return bool(_pywrap_util_port.IsMklEnabled())

@@ -1,7 +1,8 @@
 """Start a program in several processes of this machine: `python -m keras_spatial.launch --processes 4 train.py ...`.
 
 Each process finds the others through `TF_CONFIG`, which `ks.initialize()` reads, as under a Kubernetes operator. Every
-line of its output is prefixed with its number. When a process fails, the others are ended, and all are started again,
+line of its output is prefixed with its number, and comes without TensorFlow's notices unless TF_CPP_MIN_LOG_LEVEL=0.
+When a process fails, the others are ended, and all are started again,
 up to `--max-restarts` times; then the launcher exits with the status of the process that failed. No process outlives
 the launcher, however the launcher ends. The processes have a network of their own, which is cut off from all other
 machines; `--network shared` gives them the network of this machine.
@@ -11,6 +12,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from keras_spatial import isolation
+from keras_spatial import _environment, isolation
 
 RESTARTS_VARIABLE = "KERAS_SPATIAL_RESTARTS"
 """The environment variable that tells a program how often its processes were started again: "0" the first time."""
@@ -34,6 +36,8 @@ _TERMINATE_SECONDS = 10.0
 _KILL_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 _LAST_LINES = 30
+# What programs write to colour a terminal, or to go back in a line, which makes no sense behind a process's number.
+_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x08")
 
 
 class UnkillableError(RuntimeError):
@@ -210,7 +214,7 @@ def _run(job: _Job, restart: int) -> _Failure | None:
     lifeline, owned = os.pipe()
     try:
         for rank in range(job.processes):
-            children.append(_start(job, rank, _environment(job, rank, addresses, restart), lifeline))
+            children.append(_start(job, rank, _for_process(job, rank, addresses, restart), lifeline))
         return _wait(children, job.frozen_seconds)
     finally:
         try:
@@ -220,11 +224,11 @@ def _run(job: _Job, restart: int) -> _Failure | None:
             os.close(lifeline)
 
 
-def _environment(job: _Job, rank: int, addresses: Sequence[str], restart: int) -> dict[str, str]:
+def _for_process(job: _Job, rank: int, addresses: Sequence[str], restart: int) -> dict[str, str]:
     config = {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": rank}}
     return {
-        "TF_ENABLE_ONEDNN_OPTS": "1",
         **os.environ,
+        **_environment.for_children(os.environ),
         "TF_CONFIG": json.dumps(config),
         "PYTHONUNBUFFERED": "1",
         isolation.NETWORK_VARIABLE: job.network,
@@ -250,10 +254,14 @@ def _start(job: _Job, rank: int, environment: dict[str, str], lifeline: int) -> 
     )
     child = Child(rank, process)
 
+    shows_notices = _environment.wants_notices(environment)
+
     def read() -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            child.lines.append(line.rstrip("\n"))
+            if not shows_notices and _environment.is_notice(line):
+                continue
+            child.lines.append(_CODES.sub("", line.rstrip("\n")))
             if child.unwritable is not None:
                 continue  # Keep reading: a process must not block because nobody reads its output.
             try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from keras_spatial import processes
+from keras_spatial import _environment, processes
 from keras_spatial.layout import parse_mesh
 
 # Logical CPU devices share TensorFlow's thread pool and cost nothing while unused, but their number is fixed when
@@ -46,7 +46,8 @@ def device_mesh(shape: str | Mapping[str, int], devices: Sequence[str] | None = 
     names, sizes = list(axes), tuple(axes.values())
     count = math.prod(sizes)
     if devices is None:
-        devices = _default_devices(count, shape)
+        with _environment.quiet():  # TensorFlow looks for devices.
+            devices = _default_devices(count, shape)
     if not devices or count % len(devices):
         raise ValueError(
             f"The mesh {dict(zip(names, sizes, strict=True))} has {count} positions, which the devices must share "

@@ -7,7 +7,10 @@ Mesh-TensorFlow from here:
     from keras_spatial.mesh_tensorflow import mtf
 """
 
+import logging
 import types
+from collections.abc import Mapping
+from typing import Any
 
 import tensorflow.compat.v1 as tf  # pyright: ignore[reportMissingImports]
 from tensorflow.python.framework import ops, tensor_conversion_registry
@@ -22,4 +25,15 @@ if not hasattr(tf, "estimator"):
 import mesh_tensorflow as mtf
 from mesh_tensorflow.placement_mesh_impl import PlacementMeshImpl
 
-__all__ = ["PlacementMeshImpl", "mtf"]
+__all__ = ["PlacementMeshImpl", "lowering_of", "mtf"]
+
+
+def lowering_of(graph: Any, implementations: Mapping[Any, Any]) -> Any:
+    """An `mtf.Lowering` without its log of how many elements every kind of operation has, which helps nobody here."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(max(level, logging.WARNING))
+    try:
+        return mtf.Lowering(graph, dict(implementations))
+    finally:
+        logger.setLevel(level)

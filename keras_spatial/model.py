@@ -1,6 +1,7 @@
 """`Model`: Keras's `fit`, `evaluate` and `predict` over a mesh of devices. It holds Keras's hooks and nothing else."""
 
 import inspect
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from keras_spatial.objective import Objective, check_compiled, update_metric
 from keras_spatial.overrides import computed_whole
 from keras_spatial.runtimes.functions import undifferentiated, unoptimized
 from keras_spatial.step import Step
+from keras_spatial.tracing import announced
 
 
 class Model(keras.Model):
@@ -129,7 +131,10 @@ class Model(keras.Model):
         return call_whole(self, as_inputs(self, inputs), bool(training))
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """As `keras.Model.fit`. Every process must call it with the same arguments; only the first writes files."""
+        """As `keras.Model.fit`. Every process must call it with the same arguments; only the first writes files.
+
+        Where the standard output is no terminal, `verbose="auto"` prints one line for each epoch instead of a bar.
+        """
         return super().fit(**self._arguments(super().fit, args, kwargs))
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
@@ -193,7 +198,12 @@ class Model(keras.Model):
     def _arguments(self, method: Any, args: tuple, kwargs: dict) -> dict[str, Any]:
         arguments = dict(inspect.signature(method).bind(*args, **kwargs).arguments)
         arguments |= arguments.pop("kwargs", {})
-        return arguments if self.distribution is None else self._runtime.fit_arguments(arguments)
+        if self.distribution is None:
+            return arguments
+        if arguments.get("verbose", "auto") == "auto" and not sys.stdout.isatty():
+            # A file, a pod's log or the launcher would get every state of Keras's bar, with codes of colours.
+            arguments["verbose"] = 2
+        return self._runtime.fit_arguments(arguments)
 
     # Steps. Keras calls them while it traces `train_function`, `test_function` and `predict_function`.
 
@@ -257,8 +267,8 @@ class Model(keras.Model):
         if self.distribution is None:
             return super()._make_function(step_function)
         self._partition.synchronize_early(self)
-        compiled = keras_private.without_optionals(self, self._runtime.compiled(step_function))
         mode = "fit" if step_function == self.train_step else "evaluate"
+        compiled = keras_private.without_optionals(self, self._compiled(step_function, mode))
         self._partition.compared.pop(mode, None)
 
         def run(iterator):
@@ -281,13 +291,16 @@ class Model(keras.Model):
 
         return run
 
+    def _compiled(self, step: Any, mode: str) -> Any:
+        return self._runtime.compiled(announced(step, mode, self._network.distribution.device_mesh.devices.size))
+
     def make_predict_function(self, force: bool = False) -> Any:
         if self.distribution is None:
             return super().make_predict_function(force)
         if self.predict_function is None or force:
             self._partition.synchronize_early(self)
             self._partition.compared.pop("predict", None)
-            compiled = keras_private.without_optionals(self, self._runtime.compiled(self.predict_step))
+            compiled = keras_private.without_optionals(self, self._compiled(self.predict_step, "predict"))
 
             def run(batches):
                 self._partition.prepare(self, batches[0], "predict")

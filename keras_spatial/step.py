@@ -12,7 +12,7 @@ from keras_spatial.engine.fusion import fuse
 from keras_spatial.engine.local import Source
 from keras_spatial.engine.recompute import gradients as recomputing_gradients
 from keras_spatial.engine.tensors import SpatialTensor, mesh_shape_of
-from keras_spatial.mesh_tensorflow import mtf
+from keras_spatial.mesh_tensorflow import lowering_of, mtf
 from keras_spatial.network import Network
 from keras_spatial.objective import Objective, lower_objective
 
@@ -116,7 +116,7 @@ class Step:
         trace = self.trace
         operations = trace.graph.operations
         if self._lowering is None:
-            self._lowering = mtf.Lowering(trace.graph, {trace.mesh: trace.impl})
+            self._lowering = lowering_of(trace.graph, {trace.mesh: trace.impl})
         else:
             for operation in operations[self._lowered :]:
                 operation.lower(self._lowering)

@@ -11,8 +11,8 @@ _SEGMENT = """Segment volumes with a trained model.
 The model's file holds its task: the normalisation, channels and grid of its training. One without needs --task.
 
 An input is a volume (.nii, .nii.gz, .nrrd, .mha), or a folder with volumes or with DICOM series, one or many. Every
-result lies on the grid of its volume. An input that cannot be used is named, listed in failed.csv, and stops no other.
-DICOM series and their results are called by pseudonyms unless --identifiers=keep asks for their UIDs."""
+result lies on the grid of its volume. An input that cannot be used is named and listed in failed.csv, and does not stop
+the others. DICOM series and their results are called by pseudonyms unless --identifiers=keep asks for their UIDs."""
 _SEGMENT_END = """Exit status: 0 if every volume has its result, 1 if some have none, 2 if nothing was begun because the
 arguments do not fit.
 
@@ -20,7 +20,7 @@ Example: keras-spatial segment liver.keras scans study_with_dicom -o results --m
 _EVALUATE = """Compare predicted labels with reference labels, case by case.
 
 Files are matched by their names without endings and without "segmentation-", "prediction-", "labels-", "label-" and
-"volume-" before them. A DICOM segmentation is read as well. Both have to lie on one grid; how they are turned does not
+"volume-" before them. A DICOM segmentation is read as well. Both have to lie on one grid; their orientation does not
 matter."""
 _EVALUATE_END = """Exit status: 0 if every case is compared, 1 if some could not be, 2 if none could.
 
@@ -72,78 +72,137 @@ def parser() -> argparse.ArgumentParser:
 def _segment(to: argparse.ArgumentParser) -> None:
     to.add_argument("model", metavar="MODEL", help="The trained model, a .keras file.")
     to.add_argument("inputs", metavar="INPUT", nargs="+", help="A volume, or a folder with volumes or DICOM series.")
-    to.add_argument("-o", "--output", metavar="FOLDER", required=True, help="The folder for the results; it is made.")
-    to.add_argument("--format", choices=_RESULTS, default="nii.gz", help="Of the results; dcm is a DICOM segmentation.")
-    to.add_argument("--overwrite", action="store_true", help="Replace results that are there already.")
+    to.add_argument(
+        "-o", "--output", metavar="FOLDER", required=True, help="The folder for the results, which is made."
+    )
+    to.add_argument(
+        "--format", choices=_RESULTS, default="nii.gz", help="The format of the results; dcm is a DICOM segmentation."
+    )
+    to.add_argument("--overwrite", action="store_true", help="Replace results that already exist.")
     to.add_argument(
         "--task",
         metavar="TASK",
-        help="Instead of the task in the model's file: a task.json, or 'lits' for CT in LiTS's window over the whole "
+        help="A task.json in place of the task in the model's file, or 'lits' for CT in LiTS's window over the whole "
         "field of view.",
     )
-    to.add_argument("--classes", type=_names, default=(), help="Names of the classes, such as background,liver,lesion.")
-    to.add_argument("--mesh", help="Devices to split the image over, such as 'rows:2, columns:2'. Default: no split.")
-    to.add_argument("--layout", default="x:rows, y:columns", help="Which image axis goes over which mesh axis.")
+    to.add_argument(
+        "--classes", type=_names, default=(), help="The names of the classes, such as background,liver,lesion."
+    )
+    to.add_argument(
+        "--mesh",
+        help="The mesh of devices that share the image, such as 'rows:2, columns:2'. By default there is only one.",
+    )
+    to.add_argument(
+        "--layout",
+        default="x:rows, y:columns",
+        help="Which image axis is split over which mesh axis (default: %(default)s).",
+    )
     to.add_argument(
         "--memory",
         type=memory,
-        help="Of one device, such as 16GB. With --mesh, what needs more is refused; without, the volume is cut into "
-        "shards that fit, which one device computes one after another.",
+        help="The memory of one device, such as 16GB. With --mesh, a volume that needs more is refused; without it, "
+        "the volume is split into shards that fit, which one device computes one after another.",
     )
-    to.add_argument("--offload", metavar="FOLDER", help="Where shards wait meanwhile. Default: the output folder.")
+    to.add_argument(
+        "--offload",
+        metavar="FOLDER",
+        help="The folder where the other shards wait. By default it is the output folder.",
+    )
     to.add_argument("--flips", type=_axes, default=(), help="Average over mirror images along these axes, such as x,y.")
     to.add_argument("--patches", action="store_true", help="Predict overlapping patches instead of the whole volume.")
-    to.add_argument("--overlap", type=_share, help="Least share that neighbouring patches have in common (0.5).")
-    to.add_argument("--grid", type=sizes, help="With patches: voxels to resample to, such as 256,256,200.")
+    to.add_argument(
+        "--overlap", type=_share, help="The least share that neighbouring patches have in common (default 0.5)."
+    )
+    to.add_argument(
+        "--grid", type=sizes, help="With --patches, the number of voxels to resample to, such as 256,256,200."
+    )
     to.add_argument("--largest-liver", action="store_true", help="Keep only the largest connected piece of label 1.")
     to.add_argument("--probabilities", action="store_true", help="The model's outputs are probabilities, not logits.")
-    to.add_argument("--identifiers", choices=("replace", "keep"), help="Of DICOM: pseudonyms (default) or UIDs.")
+    to.add_argument(
+        "--identifiers",
+        choices=("replace", "keep"),
+        help="Call DICOM series by pseudonyms (replace, the default) or by their UIDs (keep).",
+    )
 
 
 def _evaluate(to: argparse.ArgumentParser) -> None:
     to.add_argument("predictions", metavar="PREDICTIONS", help="A label file, or a folder with label files.")
     to.add_argument("labels", metavar="LABELS", help="The reference: a label file, or a folder with label files.")
-    to.add_argument("-o", "--output", metavar="FOLDER", help="The folder for cases.csv and summary.json; it is made.")
-    to.add_argument("--classes", type=_names, default=(), help="Names of the classes, such as background,liver,lesion.")
+    to.add_argument(
+        "-o", "--output", metavar="FOLDER", help="The folder for cases.csv and summary.json, which is made."
+    )
+    to.add_argument(
+        "--classes", type=_names, default=(), help="The names of the classes, such as background,liver,lesion."
+    )
 
 
 def _plan(to: argparse.ArgumentParser) -> None:
-    to.add_argument("--model", default="unet3d", help="A .keras file, or unet3d (default).")
-    to.add_argument("--image", type=sizes, help="Shape of one image with its channels, such as 512,512,512,1.")
-    to.add_argument("--classes", type=int, default=3, help="For unet3d: its classes (default 3).")
-    to.add_argument("--filters", type=int, default=32, help="For unet3d: filters of its first level (default 32).")
-    to.add_argument("--levels", type=int, default=4, help="For unet3d: its levels (default 4).")
-    to.add_argument("--mesh", help="Such as 'rows:2, columns:2'; without it the smallest that fits is sought.")
-    to.add_argument("--layout", default="x:rows, y:columns", help="Which image axis goes over which mesh axis.")
-    to.add_argument("--memory", type=memory, help="Of one device, such as 16GB or 40GiB.")
+    to.add_argument("--model", default="unet3d", help="The model: a .keras file, or unet3d (default).")
+    to.add_argument("--image", type=sizes, help="The shape of one image with its channels, such as 512,512,512,1.")
+    to.add_argument("--classes", type=int, default=3, help="The number of classes of unet3d (default %(default)s).")
+    to.add_argument(
+        "--filters",
+        type=int,
+        default=32,
+        help="The number of filters of the first level of unet3d (default %(default)s).",
+    )
+    to.add_argument("--levels", type=int, default=4, help="The number of levels of unet3d (default %(default)s).")
+    to.add_argument(
+        "--mesh", help="The mesh, such as 'rows:2, columns:2'. Without it the smallest mesh that fits is looked for."
+    )
+    to.add_argument(
+        "--layout",
+        default="x:rows, y:columns",
+        help="Which image axis is split over which mesh axis (default: %(default)s).",
+    )
+    to.add_argument("--memory", type=memory, help="The memory of one device, such as 16GB or 40GiB.")
     to.add_argument(
         "--devices",
         type=int,
-        help="How many devices there are. The image is cut into as many shards as fit their memory, which they compute "
-        "one after another.",
+        help="How many devices there are. The image is cut into as many shards as fit their memory, which the devices "
+        "compute one after another.",
     )
-    to.add_argument("--kind", choices=("gpu", "cpu"), default="gpu", help="With --devices: what they are (gpu).")
     to.add_argument(
-        "--host-memory", type=memory, help="With --devices: for shards that wait; by default this machine's."
+        "--kind", choices=("gpu", "cpu"), default="gpu", help="The kind of these devices (default %(default)s)."
     )
-    to.add_argument("--offload", metavar="FOLDER", help="With --devices: a folder in which shards may wait in a file.")
-    to.add_argument("--disk", type=memory, help="With --devices: bytes of that file at most; by default what is free.")
+    to.add_argument(
+        "--host-memory",
+        type=memory,
+        help="The memory of the host in which shards of these devices may wait. By default it is this machine's.",
+    )
+    to.add_argument("--offload", metavar="FOLDER", help="A folder in which shards of these devices may wait in a file.")
+    to.add_argument("--disk", type=memory, help="The largest size of that file. By default it is the free space.")
     to.add_argument(
         "--bandwidth",
         type=memory,
-        help="With --devices: bytes a second to where shards wait (20GB for host memory, 2GB for a file).",
+        help="The bytes that can be moved in a second to where shards wait (default: 20GB for host memory, 2GB for a "
+        "file).",
     )
-    to.add_argument("--most-devices", type=int, default=256, help="The largest mesh to try (default 256).")
-    to.add_argument("--batch-size", type=int, default=1, help="Images per step, over all devices together (default 1).")
-    to.add_argument("--dtype", help="A Keras dtype policy such as mixed_float16; by default the model's own.")
-    to.add_argument("--predict", action="store_true", help="Plan a step of predict instead of fit.")
+    to.add_argument(
+        "--most-devices",
+        type=int,
+        default=256,
+        help="The number of devices of the largest mesh to try (default %(default)s).",
+    )
+    to.add_argument(
+        "--batch-size",
+        type=int,
+        default=1,
+        help="The number of images in a step, over all devices together (default %(default)s).",
+    )
+    to.add_argument("--dtype", help="A dtype policy of Keras, such as mixed_float16. By default it is the model's own.")
+    to.add_argument("--predict", action="store_true", help="Plan a step of prediction instead of one of training.")
 
 
 def _info(to: argparse.ArgumentParser) -> None:
     to.add_argument("model", metavar="MODEL", help="The model, a .keras file.")
-    to.add_argument("--image", type=sizes, help="Shape of one image, for a model that leaves it open.")
+    to.add_argument("--image", type=sizes, help="The shape of one image, for a model that leaves it open.")
     to.add_argument("--mesh", help="Say what a prediction needs on this mesh, such as 'rows:2, columns:2'.")
-    to.add_argument("--layout", default="x:rows, y:columns", help="Which image axis goes over which mesh axis.")
+    to.add_argument(
+        "--layout",
+        default="x:rows, y:columns",
+        help="Which image axis is split over which mesh axis (default: %(default)s).",
+    )
 
 
 def sizes(text: str) -> tuple[int, ...]:

@@ -1,15 +1,23 @@
-"""`python -m pipelines`: run, compile and submit the pipelines."""
+"""`python -m pipelines`: run, compile and submit the pipelines.
+
+TensorFlow and KFP take many seconds to import. So the help, the settings and every message about an argument come
+without them, and each command imports what it needs.
+"""
 
 import contextlib
 import math
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.settings import Settings, SettingsError, dump, load
+from pipelines.catalogue import PIPELINES
+
+if TYPE_CHECKING:
+    from pipelines.settings import Settings
 
 # What the demo trains with: steps over all epochs, unless the minutes end it before. More phantoms cost seconds to make
 # and spare the network learning the few lesions of a small set by heart.
@@ -17,18 +25,68 @@ _DEMO_PHANTOMS = 32
 _DEMO_STEPS = 900
 _DEMO_MINUTES = 4.5
 
+# Errors of which the message is all that a person needs, by the exit status to which they lead. They are named here and
+# not imported, for most of their modules import TensorFlow or KFP.
+REFUSALS = (
+    "pipelines.settings.SettingsError",
+    "pipelines.catalogue.UnknownPipeline",
+    "pipelines.local.RunFolderError",
+    "pipelines.submission.AddressError",
+    "pipelines.submission.PackageError",
+    "keras_spatial.volumes.volume.VolumeError",
+    "keras_spatial.volumes.task.TaskError",
+    "components.storage.StorageError",
+    "components.compare.compare.BaselineError",
+    "keras_spatial.inference.sources.NothingToSegment",
+    "keras_spatial.inference.sources.ResultsCollide",
+    "keras_spatial.inference.sources.VolumesBelow",
+)
+FAILURES = ("pipelines.local.StepFailed", "pipelines.submission.SubmissionError")
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+_LIST = "\b\nPipelines (NAME):\n" + "\n".join(f"  {name:<18}{text}" for name, text in PIPELINES.items())
+
+
+def _with_options(*options: Callable) -> Callable:
+    """One decorator made of several options, which click shows in the order given."""
+
+    def decorate(function: Callable) -> Callable:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_config = click.option("--config", type=click.Path(dir_okay=False), help="Read settings from this YAML file.")
+_set = click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Give a setting another value. The option may be repeated; `python -m pipelines settings` lists all settings.",
+)
+_settings = _with_options(_config, _set)
+_verbose = click.option("--verbose", is_flag=True, help="Show everything that the steps print, as the log has it.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_LIST)
 def main() -> None:
-    """Kubeflow pipelines for liver and lesion segmentation with spatially partitioned networks."""
+    """Run, compile and submit Kubeflow pipelines that segment CT volumes with spatially partitioned networks."""
 
 
 @main.command()
-@click.option("--run-dir", default="runs/demo", show_default=True, help="Folder for everything of the run.")
-@click.option("--data", default="", help="Folder with volume-N.nii[.gz] and segmentation-N.nii[.gz]. [phantoms]")
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
-def demo(run_dir: str, data: str, assignments: tuple[str, ...]) -> None:
-    """The whole chain within minutes: phantom CTs (or yours) to a report."""
+@click.option("--run-dir", default="runs/demo", show_default=True, help="Keep everything of the run in this folder.")
+@click.option(
+    "--data",
+    default="",
+    help="Use the files volume-N.nii[.gz] and segmentation-N.nii[.gz] of this folder instead of phantoms.",
+)
+@_set
+@_verbose
+def demo(run_dir: str, data: str, assignments: tuple[str, ...], verbose: bool) -> None:
+    """Run the whole chain within minutes, from phantom CTs (or yours) to a report."""
+    from pipelines.settings import load
+
     cases = _cases(data) if data else _DEMO_PHANTOMS
     training = max(1, cases - 2 * max(1, round(cases * 15 / 131)))
     defaults = {
@@ -41,41 +99,54 @@ def demo(run_dir: str, data: str, assignments: tuple[str, ...]) -> None:
         "on_bad_case": "skip",
         "title": "Demo: your own volumes" if data else "Demo: LiTS-like phantoms",
     }
-    _run("lits_segmentation", load(None, assignments, **defaults), run_dir)
+    _run("lits_segmentation", load(None, assignments, **defaults), run_dir, verbose)
 
 
-@main.command()
+@main.command(epilog=_LIST)
 @click.argument("name")
-@click.option("--config", type=click.Path(dir_okay=False), help="YAML file of settings.")
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
-@click.option("--run-dir", help="Folder for everything of the run. [runs/NAME]")
-def run(name: str, config: str | None, assignments: tuple[str, ...], run_dir: str | None) -> None:
-    """Run pipeline NAME here; what an earlier run in the same folder finished is not done again."""
-    _run(name, load(config, assignments), run_dir or f"runs/{name}")
+@_settings
+@click.option("--run-dir", help="Keep everything of the run in this folder.  [default: runs/NAME]")
+@_verbose
+def run(name: str, config: str | None, assignments: tuple[str, ...], run_dir: str | None, verbose: bool) -> None:
+    """Run the pipeline NAME on this machine.
+
+    Steps that an earlier run in the same folder has finished with the same inputs are not run again.
+    """
+    from pipelines.catalogue import check_name
+    from pipelines.settings import load
+
+    check_name(name)
+    _run(name, load(config, assignments), run_dir or f"runs/{name}", verbose)
 
 
-@main.command("compile")
+@main.command("compile", epilog=_LIST)
 @click.argument("name")
-@click.option("--output", required=True, help="YAML file to write.")
-@click.option("--config", type=click.Path(dir_okay=False), help="YAML file of settings.")
+@click.option("--output", required=True, help="Write the compiled pipeline to this YAML file.")
 @click.option(
-    "--cluster", "cluster_file", type=click.Path(dir_okay=False), help="YAML file of the cluster's resources."
+    "--cluster",
+    "cluster_file",
+    type=click.Path(dir_okay=False),
+    help="Read the cluster's resources from this YAML file.",
 )
-@click.option("--image", default="", help="Container image, instead of the cluster file's.")
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
+@click.option("--image", default="", help="Use this container image instead of that of the cluster file.")
+@_settings
 def compile_command(
     name: str, output: str, config: str | None, cluster_file: str | None, image: str, assignments: tuple[str, ...]
 ) -> None:
-    """Compile pipeline NAME for a cluster."""
+    """Compile the pipeline NAME for a cluster."""
     from pipelines import catalogue
+
+    catalogue.check_name(name)
+
     from pipelines.cluster import Cluster, load_cluster
+    from pipelines.settings import load
     from pipelines.submission import compile_pipeline
 
     cluster = load_cluster(cluster_file, image) if cluster_file else Cluster.model_validate({"image": image})
     if "@sha256:" not in cluster.image:
         click.echo(
-            f"Warning: image {cluster.image or 'of the components'!r} is a tag, which may be moved. Name it by its "
-            "digest (@sha256:...), so that every pod runs the same code.",
+            f"Warning: the image {cluster.image or 'of the components'!r} is a tag, which may be moved. Name "
+            "it by its digest (@sha256:...), so that every pod runs the same code.",
             err=True,
         )
     path = compile_pipeline(catalogue.build(name, load(config, assignments), cluster), output)
@@ -84,19 +155,30 @@ def compile_command(
 
 @main.command()
 @click.argument("package")
-@click.option("--host", envvar="KFP_HOST", required=True, help="Address of KFP's API. [KFP_HOST]")
-@click.option("--namespace", envvar="KFP_NAMESPACE", help="Namespace of the run. [KFP_NAMESPACE]")
-@click.option("--token", envvar="KFP_TOKEN", help="Bearer token; better by environment. [KFP_TOKEN]")
-@click.option("--allow-http", is_flag=True, help="Send the token unencrypted, to an http:// address.")
-@click.option("--name", help="Name of the run. [the file's]")
-@click.option("--experiment", default="keras-spatial", show_default=True, help="Experiment of the run.")
-@click.option("--argument", "arguments", multiple=True, metavar="NAME=VALUE", help="Parameter of the run; repeatable.")
-@click.option("--service-account", help="Service account of the steps' pods. [KFP's default]")
-@click.option("--pipeline-root", help="Where KFP keeps artifacts, such as s3://bucket/folder. [KFP's default]")
+@click.option("--host", envvar="KFP_HOST", required=True, help="Address of KFP's API.  [env var: KFP_HOST]")
+@click.option("--namespace", envvar="KFP_NAMESPACE", help="Namespace of the run.  [env var: KFP_NAMESPACE]")
+@click.option("--token", envvar="KFP_TOKEN", help="Bearer token; better given as the variable.  [env var: KFP_TOKEN]")
+@click.option("--allow-http", is_flag=True, help="Send the token unencrypted, to an address that begins with http://.")
+@click.option("--name", help="Name of the run.  [default: that of the file]")
+@click.option("--experiment", default="keras-spatial", show_default=True, help="Experiment to which the run belongs.")
+@click.option(
+    "--argument",
+    "arguments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Give a parameter of the run another value. The option may be repeated.",
+)
+@click.option("--service-account", help="Service account of the pods of the steps.  [default: KFP's]")
+@click.option(
+    "--pipeline-root", help="Where KFP keeps the artifacts, such as s3://bucket/folder.  [default: KFP's own place]"
+)
 @click.option("--upload", "pipeline", metavar="PIPELINE", help="Upload the package as a version of PIPELINE first.")
-@click.option("--cron", help="Run it again and again: seconds, minutes, hours, day, month, weekday. [once]")
-@click.option("--no-cache", is_flag=True, help="Run every step, whatever KFP's cache holds.")
-@click.option("--wait", is_flag=True, help="Follow the run to its end; the exit status is the run's.")
+@click.option(
+    "--cron",
+    help="Repeat the run by this schedule: seconds, minutes, hours, day, month, weekday.  [default: run once]",
+)
+@click.option("--no-cache", is_flag=True, help="Run every step, even if KFP's cache holds its results.")
+@click.option("--wait", is_flag=True, help="Follow the run until it ends; the exit status is 1 if the run failed.")
 def submit(
     package: str,
     host: str,
@@ -107,7 +189,7 @@ def submit(
     wait: bool,
     **options: Any,
 ) -> None:
-    """Start a run of the compiled pipeline PACKAGE on a cluster, once or by a schedule."""
+    """Start a run of the compiled pipeline PACKAGE on a cluster, once or repeatedly."""
     from pipelines.submission import Request, Server, check_package, read_arguments
     from pipelines.submission import submit as send
 
@@ -118,10 +200,11 @@ def submit(
 
 
 @main.command("settings")
-@click.option("--config", type=click.Path(dir_okay=False), help="YAML file of settings.")
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable.")
+@_settings
 def show_settings(config: str | None, assignments: tuple[str, ...]) -> None:
     """Print all settings as a YAML file."""
+    from pipelines.settings import dump, load
+
     click.echo(dump(load(config, assignments)), nl=False)
 
 
@@ -131,24 +214,27 @@ def _cases(data: str) -> int:
     return len(open_folder(data).cases)
 
 
-def _check_files(name: str, settings: Settings) -> None:
-    """What can be known of the input files in seconds, before the first step."""
+def _check_files(name: str, settings: "Settings") -> None:
+    """Check before the first step what can be known of the input files; what takes seconds comes last."""
     from components import storage
-    from components.compare.compare import read_baseline
-    from components.segment.segment import volumes_in
+    from pipelines.settings import SettingsError
 
-    if name == "batch_inference":
-        if not storage.is_url(settings.data):
-            volumes_in(settings.data)
-    elif settings.data:
-        _cases(settings.data)
     for setting, place in (("data", settings.data), ("model", settings.model), ("task", settings.task)):
         if storage.is_url(place) and not storage.exists(place):
             raise SettingsError(f"{setting}: nothing is at this URL. Received: {place!r}")
     if settings.model and not storage.is_url(settings.model):
         _check_model(Path(settings.model), settings.task)
     if settings.baseline:
+        from components.compare.compare import read_baseline
+
         read_baseline(settings.baseline)
+    if name == "batch_inference":
+        from components.segment.segment import volumes_in
+
+        if not storage.is_url(settings.data):
+            volumes_in(settings.data)
+    elif settings.data:
+        _cases(settings.data)
 
 
 def _check_model(path: Path, task: str) -> None:
@@ -156,6 +242,7 @@ def _check_model(path: Path, task: str) -> None:
     from components.segment.segment import model_file
     from components.train.settings import MODEL
     from keras_spatial.inference.tasks import chosen_task
+    from pipelines.settings import SettingsError
 
     if not path.exists():
         raise SettingsError(f"model: no such file or folder. Received: {str(path)!r}")
@@ -168,32 +255,22 @@ def _check_model(path: Path, task: str) -> None:
         chosen_task(file, task, "--set task=")
 
 
-def _run(name: str, settings: Settings, run_dir: str) -> None:
+def _run(name: str, settings: "Settings", run_dir: str, verbose: bool) -> None:
     from pipelines import catalogue, local
+    from pipelines.settings import dump
 
     pipeline = catalogue.build(name, settings)
     _check_files(name, settings)
     folder = local.check_folder(run_dir)
     click.echo(f"Pipeline {name} in {folder}")
-    steps = local.run(pipeline, folder, dump(settings))
+    steps = local.run(pipeline, folder, dump(settings), verbose=verbose)
     for line in catalogue.results(name, folder, steps):
         click.echo(line)
 
 
-def _report(error: Exception) -> int:
-    click.echo(f"FAILED: {type(error).__name__}: {error}", err=True)
-    return 1
-
-
 def cli(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 for a failure, 2 for bad arguments."""
-    from components.compare.compare import BaselineError
-    from components.storage import StorageError
-    from keras_spatial.inference import NothingToSegment, ResultsCollide, VolumesBelow
-    from keras_spatial.volumes import TaskError, VolumeError
-    from pipelines.catalogue import UnknownPipeline
-    from pipelines.local import Ended, RunFolderError, StepFailed
-    from pipelines.submission import AddressError, PackageError, SubmissionError
+    from pipelines.local import Ended
 
     try:
         result: Any = main.main(args=arguments, prog_name="python -m pipelines", standalone_mode=False)
@@ -207,24 +284,12 @@ def cli(arguments: list[str] | None = None) -> int:
         with contextlib.suppress(OSError):  # After SIGHUP the terminal is gone.
             click.echo(f"FAILED: {ended}; finished steps are kept, and the same command resumes after them.", err=True)
         return 128 + ended.number
-    except (
-        SettingsError,
-        UnknownPipeline,
-        RunFolderError,
-        AddressError,
-        PackageError,
-        TaskError,
-        VolumeError,
-        BaselineError,
-        StorageError,
-        NothingToSegment,
-        VolumesBelow,
-        ResultsCollide,
-    ) as error:
-        _report(error)
-        return 2
-    except (StepFailed, SubmissionError) as error:
-        return _report(error)
+    except Exception as error:
+        kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+        if kinds.isdisjoint((*REFUSALS, *FAILURES)):
+            raise
+        click.echo(f"FAILED: {type(error).__name__}: {error}", err=True)
+        return 1 if kinds.isdisjoint(REFUSALS) else 2
     return result if isinstance(result, int) else 0
 
 

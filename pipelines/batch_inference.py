@@ -3,6 +3,7 @@
 from kfp.dsl.base_component import BaseComponent
 
 from components.segment.component import segment
+from pipelines.catalogue import PIPELINES
 from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
 from pipelines.resources import Resources, guarded
@@ -20,9 +21,7 @@ def batch_inference(settings: Settings, cluster: Cluster | None = None) -> BaseC
             raise SettingsError(f"{name}: batch_inference needs it. Give --set {name}=PATH.")
     give = Resources(cluster)
 
-    description = "CT volumes to label files on their own grids."
-
-    @pipeline("batch-inference", description, settings, (segment,), also=("data",))
+    @pipeline("batch-inference", PIPELINES["batch_inference"], settings, (segment,), also=("data",))
     def build(p: Parameters) -> None:
         with guarded(cluster):
             task = segment(volumes=p["data"], **p.of(segment))

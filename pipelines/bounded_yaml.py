@@ -61,7 +61,7 @@ def read_yaml(path: str | Path, limits: YamlLimits | None = None) -> list[Any]:
     """The documents of a YAML file.
 
     Args:
-        path: of the file.
+        path: The path of the file.
         limits: what is accepted; `YamlLimits.current()` by default.
 
     Raises:

@@ -1,57 +1,70 @@
 """The pipelines by name, and what each leaves at the top of its run's folder."""
 
 import difflib
+import importlib
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kfp.dsl.base_component import BaseComponent
-
+from components import console
 from components.files import read_json, write_json
-from pipelines.batch_inference import batch_inference
-from pipelines.cluster import Cluster, on_cluster
-from pipelines.cross_validation import cross_validation
-from pipelines.lits_segmentation import lits_segmentation
-from pipelines.local import Step
-from pipelines.resolution_study import resolution_study
-from pipelines.settings import Settings
-from pipelines.sweep import sweep
+
+if TYPE_CHECKING:
+    # KFP takes seconds to import, which the help of the commands does without.
+    from kfp.dsl.base_component import BaseComponent
+
+    from pipelines.cluster import Cluster
+    from pipelines.local import Step
+    from pipelines.settings import Settings
 
 PIPELINES = {
-    "lits_segmentation": lits_segmentation,
-    "resolution_study": resolution_study,
-    "batch_inference": batch_inference,
-    "cross_validation": cross_validation,
-    "sweep": sweep,
+    "lits_segmentation": "Train a spatially partitioned network on CT volumes, evaluate it and write a report.",
+    "resolution_study": "Train and evaluate at several resolutions, and compare the Dice on the grid of the scans.",
+    "batch_inference": "Segment CT volumes with a trained model, each on its own grid.",
+    "cross_validation": "Train and evaluate on several folds, so that every case is held out once.",
+    "sweep": "Train at several learning rates, and compare the models on the validation cases.",
 }
+"""Names of the pipelines, which are also those of their modules and functions, and what each does."""
 
 
 class UnknownPipeline(ValueError):
     """No pipeline has this name."""
 
 
-def build(name: str, settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
+def build(name: str, settings: "Settings", cluster: "Cluster | None" = None) -> "BaseComponent":
     """The pipeline of a name.
 
     Raises:
         UnknownPipeline: naming the nearest known one.
         SettingsError: if a setting is not read, or the mesh does not fit to the cluster.
     """
+    check_name(name)
+    if cluster is not None:
+        from pipelines.cluster import on_cluster
+
+        trains, predicts = name != "batch_inference", name != "sweep"
+        settings = on_cluster(settings, cluster, trains=trains, predicts=predicts)
+    return getattr(importlib.import_module(f"pipelines.{name}"), name)(settings, cluster)
+
+
+def check_name(name: str) -> None:
+    """Make sure that there is a pipeline of a name.
+
+    Raises:
+        UnknownPipeline: naming the nearest known one.
+    """
     if name not in PIPELINES:
         near = difflib.get_close_matches(name, PIPELINES, n=1, cutoff=0.4)
         hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(PIPELINES)}."
         raise UnknownPipeline(f"{name}: no such pipeline. {hint}")
-    if cluster is not None:
-        trains, predicts = name != "batch_inference", name != "sweep"
-        settings = on_cluster(settings, cluster, trains=trains, predicts=predicts)
-    return PIPELINES[name](settings, cluster)
 
 
-def results(name: str, folder: Path, steps: Sequence[Step]) -> list[str]:
+def results(name: str, folder: Path, steps: "Sequence[Step]") -> list[str]:
     """Put the results of a finished run at the top of its folder, and say in a few lines what they are."""
     by_name = {step.name: step for step in steps}
     reused = [step.name for step in steps if step.reused]
-    lines = [f"Taken from earlier runs: {', '.join(reused)}"] if reused else []
+    lines = [f"Results taken from earlier runs: {', '.join(reused)}"] if reused else []
     collect = {
         "lits_segmentation": _segmentation,
         "resolution_study": _study,
@@ -62,7 +75,7 @@ def results(name: str, folder: Path, steps: Sequence[Step]) -> list[str]:
     return lines + collect[name](folder, by_name)
 
 
-def _segmentation(folder: Path, steps: Mapping[str, Step]) -> list[str]:
+def _segmentation(folder: Path, steps: "Mapping[str, Step]") -> list[str]:
     evaluation = steps["evaluate"].path("evaluation")
     metrics = read_json(evaluation / "metrics.json")
     metrics["seconds"] = read_json(folder / "seconds.json")
@@ -78,17 +91,18 @@ def _segmentation(folder: Path, steps: Mapping[str, Step]) -> list[str]:
     lines = []
     bad = steps["ingest"].outputs["quarantine"]["metadata"]["bad"]
     if bad:
-        lines.append(f"Bad cases left out: {bad:.0f}, see {folder / 'quarantine.html'}")
+        lines.append(f"{console.count(int(bad), 'bad case')} left out, see {folder / 'quarantine.html'}")
     if not metrics["accepted"]:
-        lines.append("Not exported: worse than the baseline.")
+        lines.append("The model is not exported, for it is worse than the baseline.")
     if "threshold_dice" in metrics:
-        lines.append("Best intensity threshold: " + _dice(metrics["threshold_dice"]))
+        lines.append(f"For comparison, the Dice of the best intensity thresholds: {_dice(metrics['threshold_dice'])}")
     lines.append(f"Report: {folder / 'report.html'}")
-    lines.append(f"Dice per case on {len(metrics['cases'])} held-out case(s): " + _dice(metrics["dice"]))
+    cases = console.count(len(metrics["cases"]), "held-out case")
+    lines.append(f"Mean Dice over {cases}: {_dice(metrics['dice'])}")
     return lines
 
 
-def _study(folder: Path, steps: Mapping[str, Step]) -> list[str]:
+def _study(folder: Path, steps: "Mapping[str, Step]") -> list[str]:
     _copy(steps["study"].path("page"), folder / "report.html")
     rows = read_json(steps["study"].path("table"))
     write_json(folder / "metrics.json", {"runs": rows, "seconds": read_json(folder / "seconds.json")})
@@ -96,23 +110,28 @@ def _study(folder: Path, steps: Mapping[str, Step]) -> list[str]:
     return [*lines, f"Report: {folder / 'report.html'}"]
 
 
-def _inference(folder: Path, steps: Mapping[str, Step]) -> list[str]:
+def _inference(folder: Path, steps: "Mapping[str, Step]") -> list[str]:
     target = folder / "segmentations"
     _copy_folder(steps["segment"].path("predictions"), target)
     facts = steps["segment"].outputs["predictions"]["metadata"]
-    return [f"Segmented {facts['segmented']:.0f} volumes, {facts['failed']:.0f} could not be used: {target}"]
+    segmented, failed = (console.count(int(facts[name]), "volume") for name in ("segmented", "failed"))
+    left_out = f"; {failed} could not be used, see failed.csv" if facts["failed"] else ""
+    return [f"Segmented {segmented} into {target}{left_out}"]
 
 
-def _folds(folder: Path, steps: Mapping[str, Step]) -> list[str]:
+def _folds(folder: Path, steps: "Mapping[str, Step]") -> list[str]:
     step = steps["cross_validation"]
     _copy(step.path("page"), folder / "report.html")
     table = read_json(step.path("table"))
     write_json(folder / "metrics.json", {**table, "seconds": read_json(folder / "seconds.json")})
     means = {part: estimate["value"] for part, estimate in table["dice"].items()}
-    return [f"Report: {folder / 'report.html'}", f"Dice per case over {table['cases']} case(s): {_dice(means)}"]
+    return [
+        f"Report: {folder / 'report.html'}",
+        f"Mean Dice over {console.count(table['cases'], 'case')}: {_dice(means)}",
+    ]
 
 
-def _sweep(folder: Path, steps: Mapping[str, Step]) -> list[str]:
+def _sweep(folder: Path, steps: "Mapping[str, Step]") -> list[str]:
     _copy(steps["sweep"].path("summary"), folder / "report.md")
     rows = read_json(steps["sweep"].path("table"))
     write_json(folder / "metrics.json", {"trainings": rows, "seconds": read_json(folder / "seconds.json")})
@@ -134,4 +153,4 @@ def _copy_folder(source: Path, target: Path) -> None:
 
 
 def _dice(values: Mapping[str, float]) -> str:
-    return ", ".join(f"{part} {value:.3f}" for part, value in values.items())
+    return console.figures(values)

@@ -72,58 +72,84 @@ class Cluster(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    image: str = Field("", description="Container image, by digest (@sha256:...) or a tag that never changes.")
-    accelerator: str = Field(
-        "", pattern=r"^([a-z0-9.-]+/[A-Za-z0-9._-]+)?$", description="Resource name, such as nvidia.com/gpu."
+    image: str = Field(
+        "", description="The container image, named by its digest (@sha256:...) or a tag that never changes."
     )
-    accelerators: int = Field(0, ge=0, le=256, description="Per pod.")
+    accelerator: str = Field(
+        "",
+        pattern=r"^([a-z0-9.-]+/[A-Za-z0-9._-]+)?$",
+        description="The resource name of the accelerators, such as nvidia.com/gpu.",
+    )
+    accelerators: int = Field(0, ge=0, le=256, description="The number of accelerators of each pod.")
     accelerator_type: str = Field(
-        "", description="Node selector value, such as nvidia-h100-80gb or tpu-v5-lite-podslice."
+        "",
+        description="The kind of accelerator in the node label, such as nvidia-h100-80gb or tpu-v5-lite-podslice.",
     )
     accelerator_label: str = Field(
-        "", description="Node label that holds accelerator_type; empty: GKE's, for nvidia.com/gpu and google.com/tpu."
+        "", description="The node label that holds accelerator_type; empty for GKE's label of GPUs or TPUs."
     )
-    tpu_topology: str = Field("", pattern=r"^(\d+x\d+(x\d+)?)?$", description="Such as 2x4.")
-    node_selectors: dict[str, str] = Field({}, description="More node selectors, for every step.")
-    tolerations: tuple[Toleration, ...] = Field((), description="Of the steps with accelerators.")
-    cpu: str = Field("4", pattern=_CPU, description="CPU of the steps with accelerators, and of a job's pods.")
-    memory: str = Field("16Gi", pattern=_MEMORY, description="Memory of the same.")
+    tpu_topology: str = Field(
+        "", pattern=r"^(\d+x\d+(x\d+)?)?$", description="The topology of a TPU slice, such as 2x4."
+    )
+    node_selectors: dict[str, str] = Field({}, description="Further node selectors of every step.")
+    tolerations: tuple[Toleration, ...] = Field((), description="The tolerations of the steps with accelerators.")
+    cpu: str = Field("4", pattern=_CPU, description="The CPU of the steps with accelerators, and of a job's pods.")
+    memory: str = Field(
+        "16Gi", pattern=_MEMORY, description="The memory of the steps with accelerators, and of a job's pods."
+    )
     steps: dict[str, StepResources] = Field(
-        {}, description="CPU and memory of the other steps, by their names; small or 4 and 16Gi by default."
+        {}, description="The CPU and memory of the other steps, by their names; each has a default."
     )
-    shared_memory: str = Field("", pattern=r"^(\d+[KMGT]i?)?$", description="/dev/shm of accelerated steps.")
-    volumes: dict[str, str] = Field({}, description="Mount path by name of persistent volume claim.")
-    secrets: dict[str, str] = Field({}, description="Mount path by name of secret; its keys are files there.")
-    environment: dict[str, str] = Field({}, description="Environment variables, such as NCCL's or a proxy's.")
-    labels: dict[str, str] = Field({}, description="Of all pods, and of a training job.")
-    annotations: dict[str, str] = Field({}, description="Of all pods, and of a training job.")
-    image_pull_secrets: tuple[str, ...] = Field((), description="Secrets for the image's registry.")
-    image_pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = Field("", description="Of the image.")
-    service_account: str = Field("", description="Of a training job's pods; the steps' is given at submit.")
-    user: int = Field(IMAGE_USER, ge=1, description="User of every process.")
-    group: int = Field(IMAGE_USER, ge=1, description="Group of every process; a job's volumes are writable for it.")
+    shared_memory: str = Field(
+        "", pattern=r"^(\d+[KMGT]i?)?$", description="The size of /dev/shm in steps with accelerators."
+    )
+    volumes: dict[str, str] = Field({}, description="The mount path of each persistent volume claim, by its name.")
+    secrets: dict[str, str] = Field(
+        {}, description="The mount path of each secret, by its name; its keys are files there."
+    )
+    environment: dict[str, str] = Field(
+        {}, description="Environment variables of every step, such as NCCL's or a proxy's."
+    )
+    labels: dict[str, str] = Field({}, description="Labels of all pods and of a training job.")
+    annotations: dict[str, str] = Field({}, description="Annotations of all pods and of a training job.")
+    image_pull_secrets: tuple[str, ...] = Field((), description="The names of secrets for the image's registry.")
+    image_pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = Field(
+        "", description="When a node pulls the image; empty for the default of Kubernetes."
+    )
+    service_account: str = Field(
+        "", description="The service account of a training job's pods; that of the steps is given to submit."
+    )
+    user: int = Field(IMAGE_USER, ge=1, description="The user of every process.")
+    group: int = Field(IMAGE_USER, ge=1, description="The group of every process, which may write to a job's volumes.")
     scratch: str = Field(
         "",
-        description="Folder on one of the volumes, or a URL, where an interrupted step goes on; a job of several pods "
-        "needs it.",
+        description="The folder on one of the volumes, or the URL, from which an interrupted step resumes; a job of "
+        "several pods needs it.",
     )
     store: str = Field(
         "",
-        description="Folder on one of the volumes, or gs://... or s3://..., for results by the key of their step: "
-        "large ones are passed on by reference, and a run takes from it what an earlier one has made.",
+        description="The folder on one of the volumes, or gs://... or s3://..., that keeps the results of steps: large "
+        "ones are passed on by reference, and a run takes from it what an earlier one has made.",
     )
-    nodes: int = Field(1, ge=1, le=4096, description="Pods of the training, each with its accelerators.")
-    job: Literal["TrainJob", "TFJob"] = Field("TrainJob", description="Kind of a training job of several pods.")
-    gang: Literal["", "coscheduling", "volcano"] = Field("", description="Scheduler plugin: all pods of a job or none.")
-    queue: str = Field("", description="Kueue's LocalQueue of a training job.")
-    priority: str = Field("", description="Kueue's WorkloadPriorityClass of a training job.")
-    priority_class: str = Field("", description="Kubernetes's PriorityClass of a training job's pods.")
-    restarts: int | None = Field(None, ge=0, le=100, description="Of a training job; None: 3 of a TrainJob.")
-    network_policy: bool = Field(True, description="Only a training job's own pods may connect to them.")
-    timeout: int = Field(86_400, ge=60, description="Seconds that a step, and a training job, may run.")
-    queue_timeout: int = Field(604_800, ge=60, description="Seconds that a training job may wait in queues.")
-    peer_timeout: int = Field(1800, ge=10, description="Seconds that a job's processes wait for each other.")
-    retries: int = Field(2, ge=0, le=20, description="Of a failed step, with growing pauses.")
+    nodes: int = Field(1, ge=1, le=4096, description="The number of pods of the training, each with its accelerators.")
+    job: Literal["TrainJob", "TFJob"] = Field("TrainJob", description="The kind of a training job of several pods.")
+    gang: Literal["", "coscheduling", "volcano"] = Field(
+        "", description="The scheduler plugin that starts all pods of a job or none."
+    )
+    queue: str = Field("", description="The LocalQueue of a training job in Kueue.")
+    priority: str = Field("", description="The WorkloadPriorityClass of a training job in Kueue.")
+    priority_class: str = Field("", description="The PriorityClass of a training job's pods.")
+    restarts: int | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="How often a training job restarts; None for 3 times with a TrainJob and never with a TFJob.",
+    )
+    network_policy: bool = Field(True, description="Whether only a training job's own pods may connect to its pods.")
+    timeout: int = Field(86_400, ge=60, description="The seconds that a step, or a training job, may run.")
+    queue_timeout: int = Field(604_800, ge=60, description="The seconds that a training job may wait in queues.")
+    peer_timeout: int = Field(1800, ge=10, description="The seconds that the processes of a job wait for each other.")
+    retries: int = Field(2, ge=0, le=20, description="How often a failed step is tried again, with growing pauses.")
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -232,7 +258,7 @@ def on_cluster(settings: Settings, cluster: Cluster, *, trains: bool, predicts: 
     """The settings of a pipeline on a cluster, which demand its accelerators.
 
     Args:
-        settings: of the run.
+        settings: The settings of the run.
         cluster: where it runs.
         trains: whether the pipeline trains, on all pods.
         predicts: whether it evaluates or segments, in one pod.
@@ -279,7 +305,7 @@ def load_cluster(path: str | Path, image: str = "") -> Cluster:
     """Read a cluster's YAML file.
 
     Args:
-        path: of the file.
+        path: The path of the file.
         image: container image instead of the file's; empty keeps that.
 
     Raises:

@@ -8,6 +8,7 @@ from components.evaluate.component import evaluate
 from components.ingest.component import ingest_folder
 from components.preprocess.component import preprocess
 from components.train.component import train
+from pipelines.catalogue import PIPELINES
 from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
 from pipelines.resources import Resources, guarded
@@ -22,7 +23,7 @@ def cross_validation(settings: Settings, cluster: Cluster | None = None) -> Base
 
     @pipeline(
         "cross-validation",
-        "Dice over all cases, each held out once, with its interval.",
+        PIPELINES["cross_validation"],
         settings,
         (ingest_folder, preprocess, train, evaluate, put_together),
         without=("split",),

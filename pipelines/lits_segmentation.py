@@ -10,6 +10,7 @@ from components.ingest.component import ingest_folder
 from components.preprocess.component import preprocess
 from components.report.component import report
 from components.train.component import train
+from pipelines.catalogue import PIPELINES
 from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
 from pipelines.resources import Resources, guarded
@@ -27,7 +28,7 @@ def lits_segmentation(settings: Settings, cluster: Cluster | None = None) -> Bas
 
     @pipeline(
         "lits-segmentation",
-        "CT volumes to a spatially partitioned 3D U-Net and its report.",
+        PIPELINES["lits_segmentation"],
         settings,
         (ingest_folder, preprocess, train, evaluate, report, compare),
         fixed=CASES,

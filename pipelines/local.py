@@ -1,10 +1,8 @@
 """Running a pipeline in the current environment with KFP's local runner, into one folder that can be resumed."""
 
 import os
-import re
 import shutil
 import signal
-import sys
 import threading
 import time
 import warnings
@@ -12,30 +10,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from kfp import local
-from kfp.dsl.base_component import BaseComponent
+import click
 
-from components import owner
+from components import owner, pure
 from components.files import read_jsons, write_json, write_text
 from components.resume import JOURNAL, SCRATCH_VARIABLE, STEPS_VARIABLE
+
+if TYPE_CHECKING:
+    from kfp.dsl.base_component import BaseComponent
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = "log.txt"
 LOCK = ".lock"
 SETTINGS = "settings.yaml"
 _LEAST_FREE = 1 << 30
-_ERROR = re.compile(r"^\s*([A-Za-z_][\w.]*(?:Error|Exception|UnsupportedLayer|Exhausted)): ")
-
-_FAILED = re.compile(r"Task .*finished with status.*FAILURE")
-_REMEMBERED = 2000
-
-# What a user follows on the terminal: the begin and end of steps, and the steps' own progress. The rest is in the log.
-_PROGRESS = re.compile(
-    r"^\s*(?:[\d:.]+ - (?:INFO|WARNING|ERROR) - .*(?:Executing|finished with status)"
-    r"|(?:\[\d+\] )?[a-z_]+: (?!\w+\( name=)\S)"
-)
 
 
 class RunFolderError(ValueError):
@@ -50,7 +40,7 @@ class Ended(BaseException):
     """A signal has ended the run. No `Exception`: nothing that a step's failure leads to may follow.
 
     Attributes:
-        number: of the signal.
+        number: The number of the signal.
     """
 
     def __init__(self, number: int):
@@ -63,7 +53,7 @@ class Step:
     """A finished step, as the journal of a run has it.
 
     Attributes:
-        name: of the step.
+        name: The name of the step.
         seconds: its own time, in the run in which it was computed.
         reused: whether its results come from an earlier run.
         outputs: by name: path and metadata.
@@ -100,16 +90,17 @@ def check_folder(run_dir: str | Path) -> Path:
     return folder
 
 
-def run(pipeline: BaseComponent, run_dir: str | Path, settings: str = "") -> list[Step]:
+def run(pipeline: "BaseComponent", run_dir: str | Path, settings: str = "", *, verbose: bool = False) -> list[Step]:
     """Run a pipeline; steps that an earlier run in the same folder finished with the same inputs are not run again.
 
     A step does not outlive the run, however that ends.
 
     Args:
-        pipeline: as `pipelines.lits_segmentation.lits_segmentation` makes it.
-        run_dir: gets `artifacts/` (KFP's outputs), `steps/` (records of finished steps), `log.txt`, `seconds.json` and
-            `settings.yaml`.
-        settings: what `settings.yaml` says of this run.
+        pipeline: The pipeline, as `pipelines.lits_segmentation.lits_segmentation` makes it.
+        run_dir: The folder of the run. It gets `artifacts/` (KFP's outputs), `steps/` (records of finished steps),
+            `log.txt`, `seconds.json` and `settings.yaml`.
+        settings: The text of `settings.yaml`.
+        verbose: Whether the standard output gets every line of `log.txt`, and not only what a person follows.
 
     Returns:
         The steps in the order in which they finished.
@@ -119,13 +110,18 @@ def run(pipeline: BaseComponent, run_dir: str | Path, settings: str = "") -> lis
         StepFailed: if a step fails; results of the finished ones are kept.
         Ended: if SIGTERM, SIGHUP or SIGINT ends the run; its steps have ended then, and results are kept as well.
     """
+    # Both take long to import, which a message about an argument or a folder does without.
+    from kfp import local
+
+    from pipelines.console import logged
+
     folder = check_folder(run_dir)
     steps = folder / "steps"
     with (
         _exclusive(folder) as end_steps,
         _ended_by_signals(end_steps),
         _environment(steps),
-        _logged(folder / LOG) as log,
+        logged(folder / LOG, verbose=verbose) as log,
     ):
         steps.mkdir(exist_ok=True)
         if settings:
@@ -138,8 +134,8 @@ def run(pipeline: BaseComponent, run_dir: str | Path, settings: str = "") -> lis
         except Exception as error:
             finished = ", ".join(step.name for step in read_journal(steps)) or "none"
             raise StepFailed(
-                f"{error}\n{log.error()}\nFinished steps, kept: {finished}. The whole log: {folder / LOG}. "
-                f"The same command resumes after them."
+                f"{click.unstyle(str(error))}\n{log.error()}\nThe results of the finished steps are kept: {finished}. "
+                f"The whole log is {folder / LOG}. The same command resumes after these steps."
             ) from None
         done = read_journal(steps)
         seconds: dict[str, float] = {}
@@ -199,9 +195,8 @@ def _environment(steps: Path) -> Iterator[None]:
         SCRATCH_VARIABLE: str(steps.parent / "scratch"),
         "PYTHONPATH": os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH", "")) if p),
         "PYTHONUNBUFFERED": "1",
-        "TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1"),
-        "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         "TQDM_DISABLE": "1",
+        **pure.load("_environment").for_children(os.environ, log_level="0"),  # For the log.
     }
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
@@ -216,62 +211,3 @@ def _environment(steps: Path) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-class _Tee:
-    """A standard output whose every line goes to a file, and progress to the terminal; remembers its last lines."""
-
-    def __init__(self, stream: TextIO, file: TextIO):
-        self._stream, self._file = stream, file
-        self._lines: list[str] = [""]
-
-    def write(self, text: str) -> int:
-        self._file.write(text)
-        self._file.flush()
-        first, *rest = text.split("\n")
-        self._lines[-1] += first
-        self._lines += rest
-        for line in self._lines[len(self._lines) - len(rest) - 1 : -1]:
-            if _PROGRESS.match(line):
-                self._stream.write(line.strip() + "\n")
-        self._stream.flush()
-        del self._lines[:-_REMEMBERED]
-        return len(text)
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-    def isatty(self) -> bool:
-        return False
-
-    def error(self) -> str:
-        """The last error that the failed step printed, with its further lines; without one, the step's last lines."""
-        lines = self._of_failed_step()
-        starts = [i for i, line in enumerate(lines) if _ERROR.match(line)]
-        if not starts:
-            return "\n".join(line.strip() for line in lines[-15:] if line.strip())
-        found = []
-        for line in lines[starts[-1] : starts[-1] + 40]:
-            if not line.strip():
-                break
-            found.append(line.strip())
-        return "\n".join(found)
-
-    def _of_failed_step(self) -> list[str]:
-        """The lines of the first step that failed: after it only the exit handler runs."""
-        ends = [i for i, line in enumerate(self._lines) if _FAILED.search(line)]
-        end = ends[0] if ends else len(self._lines)
-        begins = [i for i, line in enumerate(self._lines[:end]) if "Executing task" in line]
-        return self._lines[begins[-1] + 1 if begins else 0 : end]
-
-
-@contextmanager
-def _logged(path: Path) -> Iterator[_Tee]:
-    with path.open("a", encoding="utf-8") as file:
-        stdout = sys.stdout
-        tee = _Tee(stdout, file)
-        sys.stdout = tee  # type: ignore[assignment]
-        try:
-            yield tee
-        finally:
-            sys.stdout = stdout

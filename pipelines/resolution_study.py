@@ -8,6 +8,7 @@ from components.ingest.component import ingest_folder
 from components.preprocess.component import preprocess
 from components.study.component import study
 from components.train.component import train
+from pipelines.catalogue import PIPELINES
 from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
 from pipelines.resources import Resources, guarded
@@ -22,7 +23,7 @@ def resolution_study(settings: Settings, cluster: Cluster | None = None) -> Base
 
     @pipeline(
         "resolution-study",
-        "Dice at several resolutions, on the grid of the scans.",
+        PIPELINES["resolution_study"],
         settings,
         (ingest_folder, preprocess, train, evaluate, study),
         also=("resolutions",),

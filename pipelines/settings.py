@@ -27,25 +27,37 @@ class Settings(LocalTrainingSettings, EvaluationSettings, PreprocessSettings, Se
     What a step is told stands in the group of settings of its component; here is what decides a pipeline.
     """
 
-    data: str = Field("", description="Folder with volume-N.nii[.gz] and segmentation-N.nii[.gz]; empty: phantoms.")
-    phantoms: int = Field(16, ge=1, le=10_000, description="Phantom cases to generate where data is empty.")
-    phantom_size: int = Field(64, ge=16, le=2048, description="Voxels of a phantom along each axis.")
-    difficulty: Literal["easy", "medium", "hard"] = Field("medium", description="Of the phantoms.")
-    on_bad_case: Literal["raise", "skip"] = Field("raise", description="End the run at a bad case, or leave it out.")
+    data: str = Field(
+        "", description="The folder with volume-N.nii[.gz] and segmentation-N.nii[.gz]; empty for phantoms."
+    )
+    phantoms: int = Field(
+        16, ge=1, le=10_000, description="The number of phantom cases that are made if data is empty."
+    )
+    phantom_size: int = Field(64, ge=16, le=2048, description="The number of voxels of a phantom along each axis.")
+    difficulty: Literal["easy", "medium", "hard"] = Field(
+        "medium", description="How hard the lesions of the phantoms are to find."
+    )
+    on_bad_case: Literal["raise", "skip"] = Field(
+        "raise", description="Whether a bad case ends the run (raise) or is left out (skip)."
+    )
     baseline: str = Field(
-        "", description="metrics.json of the best earlier run; the model is exported if it is better."
+        "", description="The metrics.json of the best earlier run; the model is exported if it is better."
     )
-    tolerance: float = Field(0.01, ge=0, le=1, description="Dice by which the model may be worse than the baseline.")
+    tolerance: float = Field(
+        0.01, ge=0, le=1, description="The Dice by which the model may be worse than the baseline."
+    )
     resolutions: tuple[Annotated[int, Field(ge=8, le=2048)], ...] = Field(
-        (32, 64), min_length=1, description="Of the pipeline resolution_study."
+        (32, 64), min_length=1, description="The resolutions that the pipeline resolution_study compares."
     )
-    folds: int = Field(5, ge=3, le=100, description="Of the pipeline cross_validation.")
-    learning_rates: tuple[float, ...] = Field((0.001, 0.003, 0.01), min_length=1, description="Of the pipeline sweep.")
+    folds: int = Field(5, ge=3, le=100, description="The number of folds of the pipeline cross_validation.")
+    learning_rates: tuple[float, ...] = Field(
+        (0.001, 0.003, 0.01), min_length=1, description="The learning rates that the pipeline sweep compares."
+    )
     model: str = Field(
-        "", description="Folder of a trained model, or a .keras file, by path or URL, for batch_inference."
+        "", description="The trained model of batch_inference: a folder, or a .keras file, by path or URL."
     )
     title: str = Field(
-        "Liver and lesion segmentation", min_length=1, max_length=200, description="Heading of the report."
+        "Liver and lesion segmentation", min_length=1, max_length=200, description="The heading of the report."
     )
 
     @pydantic.model_validator(mode="after")
@@ -77,7 +89,7 @@ def refuse_unread(settings: Settings, pipeline: str, read: Collection[str]) -> N
     """Refuse settings that a pipeline would ignore.
 
     Args:
-        settings: of the run.
+        settings: The settings of the run.
         pipeline: its name, for the message.
         read: names of the settings that it reads.
 

@@ -49,7 +49,7 @@ class Server:
 
     Attributes:
         host: its address, such as "https://kubeflow.example.org/pipeline", without a user's name and password.
-        namespace: of the run.
+        namespace: The namespace of the run.
         token: bearer token. It is never shown.
         allow_http: whether the token may travel unencrypted, where whoever listens on the way can read it.
 
@@ -153,10 +153,10 @@ class Request:
     """A run, or a schedule of runs.
 
     Attributes:
-        name: of the run or schedule.
+        name: The name of the run or schedule.
         arguments: values of the pipeline's parameters; the others keep their defaults.
         experiment: that it belongs to; made where there is none.
-        service_account: of the steps' pods; None for KFP's default.
+        service_account: The service account of the steps' pods; None for KFP's default.
         pipeline_root: where KFP keeps artifacts; None for its default.
         pipeline: name under which the package is uploaded, as a new version if there is one; None for no upload.
         cron: schedule, with seconds first, as KFP writes it; None for one run now.
@@ -209,7 +209,7 @@ def submit(
     """Start a run of a compiled pipeline, or a schedule of runs.
 
     Args:
-        path: of the YAML file.
+        path: The path of the YAML file.
         server: to send it to.
         request: what to run.
         wait: whether to follow the run to its end and print its state.
@@ -328,7 +328,7 @@ def _patiently(call: Callable[[], _T], server: Server, poll: float) -> _T:
             if time.monotonic() > deadline:
                 raise SubmissionError(
                     f"the server has not answered for {_PATIENCE_SECONDS:.0f} s: {_reason(error, server)}. The run "
-                    "goes on."
+                    "continues."
                 ) from error
             print(f"submit: {status or type(error).__name__}: {_reason(error, server)}; trying again", flush=True)
             time.sleep(poll)

@@ -7,6 +7,7 @@ from components.ingest.component import ingest_folder
 from components.preprocess.component import preprocess
 from components.sweep.component import sweep as compared
 from components.train.component import train
+from pipelines.catalogue import PIPELINES
 from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
 from pipelines.resources import Resources, guarded
@@ -20,7 +21,7 @@ def sweep(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
 
     @pipeline(
         "sweep",
-        "Trainings at several learning rates, compared on the validation cases.",
+        PIPELINES["sweep"],
         settings,
         (ingest_folder, preprocess, train, compared),
         also=("learning_rates",),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components import console
 from components.files import read_json, write_json
 
 
@@ -48,9 +49,13 @@ def compare_models(
             "tolerance": tolerance,
         },
     )
-    print(
-        f"compare: {'accepted' if accepted else 'not accepted'}; Dice {current['dice']}, earlier {earlier}", flush=True
-    )
+    if earlier is None:
+        said = "the model is accepted, for there is no earlier one"
+    else:
+        verdict = "the model is accepted" if accepted else "the model is worse than the earlier one and not accepted"
+        dice = console.figures(current["dice"])
+        said = f"{verdict}: Dice {dice}, earlier {console.figures(earlier['dice'])}"
+    console.result("compare", said)
     return {"decision": {"accepted": accepted}}
 
 

@@ -15,10 +15,10 @@ def compare(
     """Decide whether the model is good enough, compared with the best earlier one.
 
     Args:
-        evaluation: Of the step evaluate.
-        decision: JSON with the decision and the Dice of both models.
-        baseline: Path of the earlier run's metrics.json; empty accepts the model.
-        tolerance: Dice by which a class may be worse.
+        evaluation: The metrics of the model, from the step evaluate.
+        decision: A JSON file with the decision and the Dice of both models.
+        baseline: The path of the earlier run's metrics.json; if it is empty, the model is accepted.
+        tolerance: The Dice by which a class may be worse.
 
     Returns:
         Whether the model is accepted.

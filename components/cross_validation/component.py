@@ -16,11 +16,11 @@ def cross_validation(
     """Put the folds of a cross-validation together: every case was held out once.
 
     Args:
-        evaluations: Of the folds.
-        page: Report over all held-out cases, and each fold beside it.
-        table: JSON with Dice and its interval over all cases, and the Dice of each fold.
-        metrics: Dice over all cases with its interval, for the user interface.
-        title: Heading of the page.
+        evaluations: The evaluations of the folds.
+        page: A report over all held-out cases, and each fold beside it.
+        table: A JSON file with the Dice and its interval over all cases, and the Dice of each fold.
+        metrics: The Dice over all cases with its interval, for the user interface.
+        title: The heading of the page.
     """
     from components.resume import step
 

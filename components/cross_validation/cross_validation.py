@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from components import console
 from components.evaluate.evaluate import load_metrics, load_scores
 from components.files import write_json
 from components.report.page import RunReport, write_report
@@ -64,7 +65,8 @@ def report_folds(evaluations: Sequence[str], page: str, table: str, *, title: st
         for name, value in (("", estimate.value), ("_low", estimate.low), ("_high", estimate.high)):
             if value is not None:
                 facts[f"dice_{metric_name(part)}{name}"] = value
-    print(f"cross_validation: {facts}", flush=True)
+    means = console.figures({part: e.value for part, e in estimates.items() if e.value is not None})
+    console.result("cross_validation", f"mean Dice over {len(cases)} cases: {means}")
     return {"table": facts}
 
 

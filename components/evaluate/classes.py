@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from components import console
 from components.files import write_json
 from datasets.cases import Case
 from datasets.decathlon.reader import TaskReader
@@ -46,4 +47,4 @@ def write_scores(folder: Path, metrics: Sequence[LabelledCase]) -> dict[str, flo
 
 def printable(scored: Any) -> str:
     """The Dice of a case in a line of the log."""
-    return ", ".join(f"{name} {found.dice:.3f}" for name, found in scored.classes.items())
+    return console.figures({name: found.dice for name, found in scored.classes.items()})

@@ -22,13 +22,13 @@ def evaluate(
     """Segment the held-out cases and score them: with the metrics of LiTS, or those of any classes.
 
     Args:
-        cases: Checked cases, of the step ingest.
-        dataset: Data set, of the step preprocess; its split test is scored.
-        model: Trained model.
-        evaluation: Metrics of each case and of all.
-        predictions: The held-out cases' segmentations as NIfTI.
-        metrics: Mean Dice per case of each class, for the user interface.
-        confusion: Voxels by true and predicted class, for the user interface.
+        cases: The checked cases, from the step ingest.
+        dataset: The data set, from the step preprocess; its split test is scored.
+        model: The trained model.
+        evaluation: The metrics of each case and of all cases together.
+        predictions: The segmentations of the held-out cases as NIfTI files.
+        metrics: The mean Dice per case of each class, for the user interface.
+        confusion: The numbers of voxels by true and predicted class, for the user interface.
     """
     import json
 

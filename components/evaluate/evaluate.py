@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from pydantic import TypeAdapter
 
-from components import devices
+from components import console, devices
 from components.evaluate.classes import printable, score_case, write_scores
 from components.evaluate.settings import EvaluationSettings
 from components.files import read_json, write_json
@@ -85,11 +85,8 @@ def evaluate_model(
         scored, counts = _score(network, case, task, Path(predictions))
         confusion += counts
         metrics.append(scored)
-        print(
-            f"evaluate: {number}/{len(held_out)} {case.name}: Dice liver {scored.liver.dice:.3f}, "
-            f"lesion {scored.lesion.dice:.3f}",
-            flush=True,
-        )
+        dice_of = console.figures({"liver": scored.liver.dice, "lesion": scored.lesion.dice})
+        console.progress("evaluate", number, len(held_out), f"cases, Dice of {case.name}: {dice_of}")
     (folder / CASES).write_bytes(_METRICS.dump_json(metrics))
     write_csv(folder / "cases.csv", metrics)
     summary = summarise(metrics)
@@ -105,6 +102,7 @@ def evaluate_model(
     if given.thresholds:
         scores["threshold_dice"] = _thresholds([found[int(n)] for n in members["train"]], held_out)
     write_json(folder / METRICS, scores)
+    _say_result(scores["dice"], len(held_out))
     flat = {f"dice_{part}": value for part, value in scores["dice"].items()}
     flat |= {f"threshold_dice_{part}": value for part, value in scores.get("threshold_dice", {}).items()}
     return {"evaluation": {**flat, "cases": len(held_out), **_matrix(CLASSES, confusion)}}
@@ -126,7 +124,7 @@ def _evaluate_classes(
         scored, counts = score_case(network, found[name], task, predictions)
         confusion += counts
         metrics.append(scored)
-        print(f"evaluate: {number}/{len(names)} {name}: Dice {printable(scored)}", flush=True)
+        console.progress("evaluate", number, len(names), f"cases, Dice of {name}: {printable(scored)}")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CASES).write_bytes(_METRICS.dump_json(metrics))
     dice = write_scores(folder, metrics)
@@ -141,8 +139,14 @@ def _evaluate_classes(
             "confusion": confusion.tolist(),
         },
     )
+    _say_result(dice, len(names))
     flat = {f"dice_{metric_name(name)}": value for name, value in dice.items()}
     return {"evaluation": {**flat, "cases": len(names), **_matrix(task.labels, confusion)}}
+
+
+def _say_result(dice: Mapping[str, float | None], cases: int) -> None:
+    known = console.figures({name: value for name, value in dice.items() if value is not None})
+    console.result("evaluate", f"mean Dice over {console.count(cases, 'held-out case')}: {known}")
 
 
 def _matrix(classes: Sequence[str], confusion: np.ndarray) -> dict[str, str]:

@@ -11,10 +11,13 @@ class EvaluationSettings(MeshSettings):
     """Settings of an evaluation."""
 
     evaluation_mesh: str = Field(
-        "", description="Mesh of the evaluation, where it has fewer devices than the training; empty: the same mesh."
+        "",
+        description="The mesh of the evaluation, if it has fewer devices than the training; empty for the same mesh.",
     )
-    evaluation_layout: str = Field("", description="Layout on that mesh; empty: the same layout.")
-    thresholds: bool = Field(False, description="Score the best intensity thresholds as well, as a yardstick.")
+    evaluation_layout: str = Field("", description="The layout on that mesh; empty for the same layout.")
+    thresholds: bool = Field(
+        False, description="Whether the best intensity thresholds are scored as well, for comparison."
+    )
 
     @property
     def placed(self) -> MeshSettings:

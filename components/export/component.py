@@ -14,9 +14,9 @@ def export(
     """Export a model as Keras file and TensorFlow SavedModel, with a description.
 
     Args:
-        model: Of the step train.
-        evaluation: Of the step evaluate.
-        exported: Folder with model.keras, serving/1 (a SavedModel for TensorFlow Serving), task.json and model.json.
+        model: The trained model, from the step train.
+        evaluation: The metrics of the model, from the step evaluate.
+        exported: A folder with model.keras, serving/1 (a SavedModel for TensorFlow Serving), task.json and model.json.
     """
     from components.resume import step
 

@@ -13,7 +13,7 @@ from components.train.settings import MODEL
 from keras_spatial.volumes import TASK, Task, metric_name, read_task
 
 VERSION = "1"
-"""Of the exported model; whoever deploys several copies each into the next number."""
+"""The version of the exported model; whoever deploys several copies each into the next number."""
 
 
 def export_model(model: str, evaluation: str, exported: str) -> Mapping[str, Mapping[str, Any]]:

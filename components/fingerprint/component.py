@@ -11,7 +11,7 @@ def fingerprint(data: str) -> str:
     the cache for as long as its files are the same.
 
     Args:
-        data: Folder mounted where the step runs, or a URL.
+        data: A folder that is mounted where the step runs, or a URL.
 
     Returns:
         The digest.

@@ -10,9 +10,9 @@ def finish(record: dsl.Output[dsl.Artifact], run_id: str, status: dsl.PipelineTa
     """Record how the run ended and save its pods' logs; artifacts of finished steps stay where they are.
 
     Args:
-        record: Folder with run.json (state, error, finished steps) and, on a cluster, the logs of the run's pods.
-        run_id: Given by KFP.
-        status: Given by KFP.
+        record: A folder with run.json (state, error, finished steps) and, on a cluster, the logs of the run's pods.
+        run_id: The identity of the run, which KFP gives.
+        status: The final status of the run, which KFP gives.
     """
     from components.finish.finish import record_run
 

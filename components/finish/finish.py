@@ -1,15 +1,17 @@
 """What is kept of a run however it ended: its state, the steps that finished, and the logs of its pods."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components import owner
+from components import console, owner
 from components.files import read_jsons, write_json
 from components.resume import JOURNAL, STEPS_VARIABLE
 
 _RUN_LABEL = "pipeline/runid"
+_ENDS = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "was cancelled", "CANCELED": "was cancelled"}
 
 
 def record_run(record: str, *, run_id: str, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,8 +38,23 @@ def record_run(record: str, *, run_id: str, facts: Mapping[str, Any]) -> dict[st
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         summary["logs"], summary["logs_missing"] = _save_logs(folder / "logs", run_id)
     write_json(folder / "run.json", summary)
-    print(f"finish: {summary}", flush=True)
+    console.result("finish", _sentence(summary))
     return summary
+
+
+def _sentence(summary: Mapping[str, Any]) -> str:
+    """How the run ended, for a reader of the log."""
+    error = str(summary.get("error") or "").strip()
+    said = f"the run {_ENDS.get(summary['state'], 'ended with state ' + str(summary['state']))}"
+    # KFP's local runner says no more than that something failed, and the name that it has for all of the steps.
+    said += f" ({error})" if error and not re.fullmatch(r"Task \S+ failed\.", error) else ""
+    if "finished_steps" in summary:
+        said += f"; {console.count(len(summary['finished_steps']), 'step')} finished"
+    if "logs" in summary:
+        said += f"; the logs of {console.count(len(summary['logs']), 'pod')} are saved"
+        missing = len(summary["logs_missing"])
+        said += f", and {missing} could not be read" if missing else ""
+    return said
 
 
 def _finished(steps: Path) -> list[str]:

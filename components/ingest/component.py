@@ -15,10 +15,10 @@ def ingest(
     """Check and index LiTS volumes; put bad ones aside with their reasons.
 
     Args:
-        volumes: Folder with volume-N.nii[.gz] and segmentation-N.nii[.gz].
+        volumes: A folder with volume-N.nii[.gz] and segmentation-N.nii[.gz].
         cases: The usable cases and their index.
-        quarantine: Table of the bad cases.
-        on_bad_case: raise ends the run if a case is bad, skip goes on without it.
+        quarantine: A table of the bad cases.
+        on_bad_case: Whether a bad case ends the run (raise) or is left out (skip).
     """
     from components.resume import step
 
@@ -44,11 +44,11 @@ def ingest_folder(
     """Check and index the LiTS volumes of a folder; put bad ones aside with their reasons.
 
     Args:
-        data: Folder with volume-N.nii[.gz] and segmentation-N.nii[.gz], mounted where the step runs.
+        data: A folder with volume-N.nii[.gz] and segmentation-N.nii[.gz], which is mounted where the step runs.
         cases: The usable cases and their index.
-        quarantine: Table of the bad cases.
-        on_bad_case: raise ends the run if a case is bad, skip goes on without it.
-        version: Of the step fingerprint; KFP's cache holds it, and nothing else reads it.
+        quarantine: A table of the bad cases.
+        on_bad_case: Whether a bad case ends the run (raise) or is left out (skip).
+        version: The digest from the step fingerprint, which only KFP's cache reads.
     """
     from components.resume import step
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components import console
 from components.cases import Folder, open_folder
 from components.files import read_json, write_json
 from datasets.cases import BadCase, BadCasesError
@@ -56,7 +57,8 @@ def ingest_volumes(
         _write_description(folder, target, list(digests))
     write_json(target / "index.json", index)
     counts = {"usable": len(digests), "bad": len(bad)}
-    print(f"ingest: {len(digests)} usable cases, {len(bad)} in quarantine", flush=True)
+    left_out = f"; {console.count(len(bad), 'bad case')} left out" if bad else ""
+    console.result("ingest", f"{console.count(len(digests), 'usable case')}{left_out}")
     return {"cases": {**counts, "source": str(data)}, "quarantine": counts}
 
 
@@ -83,10 +85,10 @@ def _collect(folder: Folder, target: Path) -> tuple[dict[int | str, dict[str, st
             files = _copies(folder, case, target, before)
         except VolumeError as error:
             bad.append(BadCase.of(case.name, error))
-            print(f"ingest: {number}/{len(found)} {case.name} is bad: {error}", flush=True)
+            console.note("ingest", f"{case.name} cannot be used: {error}")
         else:
             good[getattr(case, "number", case.name)] = files
-            print(f"ingest: {number}/{len(found)} {case.name} is usable", flush=True)
+        console.progress("ingest", number, len(found), f"cases checked, {case.name} the last")
     return good, bad
 
 

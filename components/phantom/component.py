@@ -13,10 +13,10 @@ def phantom(
 
     Args:
         volumes: volume-N.nii.gz (HU) and segmentation-N.nii.gz (0 background, 1 liver, 2 lesion).
-        cases: Number of cases.
-        seed: Seed of the series; equal seeds give equal phantoms.
-        size: Voxels along each axis.
-        difficulty: easy, medium or hard.
+        cases: The number of cases.
+        seed: The seed of the series; equal seeds give equal phantoms.
+        size: The number of voxels along each axis.
+        difficulty: How hard the lesions are to find: easy, medium or hard.
     """
     from components.resume import step
 

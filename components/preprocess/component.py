@@ -17,8 +17,8 @@ def preprocess(
     """Build the TFDS data set from checked cases with Beam.
 
     Args:
-        cases: Checked cases, of the step ingest.
-        dataset: TFDS data directory with the splits train, validation and test.
+        cases: The checked cases, from the step ingest.
+        dataset: A TFDS data directory with the splits train, validation and test.
     """
     from components.resume import step
 

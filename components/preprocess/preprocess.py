@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from components import console
 from components.cases import Folder, open_folder
 from components.files import read_json
 from components.preprocess.settings import PreprocessSettings
@@ -69,6 +70,7 @@ def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Map
         "split": given.split,
         "blocks": given.blocks,
         "beam_options": list(given.beam_options),
+        "tell": lambda done, total: console.progress("preprocess", done, total, "cases converted"),
     }
     if folder.reader is None:
         builder = lits.prepare(cases, dataset, **options)
@@ -76,11 +78,16 @@ def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Map
         builder = decathlon.prepare(cases, dataset, spacing=None if cube else "median", **options)
     metadata = dict(builder.info.metadata or {})
     _check_sources(folder, metadata["sources"])
-    # Scratch of the conversion, needed only to go on after a failure.
+    # Scratch files of the conversion, needed only to resume after a failure.
     shutil.rmtree(Path(dataset) / builder.name / "converted", ignore_errors=True)
     counts = {name: len(numbers) for name, numbers in metadata["cases"].items()}
     blocks = "x".join(map(str, given.blocks))
-    print(f"preprocess: {counts} cases on the grid {builder.config.grid}, stored in {blocks} blocks", flush=True)
+    splits = ", ".join(f"{number} for {name}" for name, number in counts.items())
+    console.result(
+        "preprocess",
+        f"{console.count(sum(counts.values()), 'case')} ({splits}) on the grid {builder.config.grid}, "
+        f"stored in {blocks} blocks",
+    )
     return {
         "dataset": {
             "resolution": given.resolution,

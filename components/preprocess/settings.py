@@ -12,16 +12,16 @@ class PreprocessSettings(LayoutSettings):
         64,
         ge=0,
         le=2048,
-        description="Voxels along each axis of what the network sees; 0: the scans' own grid for LiTS, the median "
-        "spacing for other data.",
+        description="The number of voxels along each axis of what the network sees; 0 for the scans' own grid with "
+        "LiTS and for the median spacing with other data.",
     )
     split: str = Field(
         "published",
         pattern=r"^(published|fold-[0-9]{1,6}-of-[0-9]{1,6})$",
-        description="Rule of the splits: published, or fold-K-of-N for cross-validation.",
+        description="How cases are split: published, or fold-K-of-N for cross-validation.",
     )
     beam_options: tuple[str, ...] = Field(
-        (), description="Options of the Beam pipeline on this machine, such as [--direct_num_workers=0]."
+        (), description="The options of the Beam pipeline on this machine, such as [--direct_num_workers=0]."
     )
 
     @property

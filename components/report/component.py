@@ -20,15 +20,15 @@ def report(
     """Write the report: Dice per case and class, curves, slices with outlines, mesh and timing.
 
     Args:
-        cases: Checked cases, of the step ingest.
-        dataset: Data set, of the step preprocess.
-        model: Trained model.
-        evaluation: Metrics, of the step evaluate.
-        predictions: Segmentations, of the step evaluate.
+        cases: The checked cases, from the step ingest.
+        dataset: The data set, from the step preprocess.
+        model: The trained model.
+        evaluation: The metrics, from the step evaluate.
+        predictions: The segmentations, from the step evaluate.
         page: The report, one self-contained HTML page.
         summary: Its figures in Markdown.
-        title: Heading of the page.
-        baseline: Path of an earlier run's metrics.json, to be compared with.
+        title: The heading of the page.
+        baseline: The path of the metrics.json of an earlier run, with which this one is compared.
     """
     from components.resume import step
 

@@ -201,7 +201,7 @@ def _svg(draw: Callable[[Figure], None], title: str, width: float = 6.4, height:
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     text = out.getvalue()
     text = text[text.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
-    # Matplotlib numbers its groups anew in every figure; one page must not hold an id twice. The salt above makes the
+    # Matplotlib numbers its groups from 0 in every figure; one page must not hold an id twice. The salt above makes the
     # ids that are referred to different in every figure.
     used = set(re.findall(r"#([\w.-]+)", text))
     return Markup(re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", text))

@@ -18,9 +18,9 @@ def segment(
     """Segment volumes by the task of a model; every label file has its volume's affine and spacing.
 
     Args:
-        volumes: A volume, or a folder with volumes or DICOM series, mounted where the step runs.
+        volumes: A volume, or a folder with volumes or DICOM series, which is mounted where the step runs.
         model: A .keras file, or a folder with model.keras.
-        predictions: Label files, and a table of the volumes that could not be used.
+        predictions: The label files, and a table of the volumes that could not be used.
     """
     from components.resume import step
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import keras_spatial as ks
-from components import devices
+from components import console, devices
 from components.segment.settings import SegmentationSettings
 from components.train.settings import MODEL
+from keras_spatial._paths import printable
 from keras_spatial.inference import NothingToSegment, Source, find_sources, segment_all
 from keras_spatial.inference.tasks import chosen_task
 
@@ -57,6 +58,10 @@ def segment_folder(
     failed = [outcome for outcome in outcomes if outcome.reason is not None]
     if len(failed) == len(sources):
         raise NothingToSegment(f"{volumes}: none of {len(sources)} volumes can be used; the first: {failed[0].reason}")
+    for outcome in failed:
+        console.note("segment", f"{printable(outcome.source.name)} is left out: {printable(str(outcome.reason))}")
+    left_out = f"; {console.count(len(failed), 'volume')} left out, see failed.csv" if failed else ""
+    console.result("segment", f"segmented {console.count(len(sources) - len(failed), 'volume')}{left_out}")
     return {"predictions": {"segmented": len(sources) - len(failed), "failed": len(failed)}}
 
 

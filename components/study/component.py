@@ -16,11 +16,11 @@ def study(
     """Compare runs that differ in their resolution.
 
     Args:
-        models: Trained models.
+        models: The trained models.
         evaluations: Their evaluations, in the same order.
         page: One report over all runs.
-        table: JSON with resolution, Dice and training time of each run.
-        title: Heading of the page.
+        table: A JSON file with the resolution, Dice and training time of each run.
+        title: The heading of the page.
     """
     from components.resume import step
 

@@ -15,10 +15,10 @@ def sweep(
     """Compare trainings that differ in their learning rate by the Dice of the validation cases.
 
     Args:
-        models: Trained models.
-        table: JSON with the learning rate, the Dice of the validation cases and the last loss of each, the best first.
+        models: The trained models.
+        table: A JSON file with the learning rate, validation Dice and last loss of each training, the best first.
         summary: The same as Markdown.
-        title: Heading.
+        title: The heading of the summary.
 
     Returns:
         The best learning rate.

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from components import console
 from components.files import read_json, write_json
 from components.train.settings import TRAINING
 
@@ -25,7 +26,8 @@ def compare_trainings(
     head = [f"# {title}", "", "| learning rate | Dice, validation | last loss |", "| --- | --- | --- |"]
     Path(summary).parent.mkdir(parents=True, exist_ok=True)
     Path(summary).write_text("\n".join([*head, *lines, ""]), encoding="utf-8")
-    print(f"sweep: best learning rate {rows[0]['learning_rate']:g}, Dice {rows[0]['dice']:.3f}", flush=True)
+    best = f"best learning rate {rows[0]['learning_rate']:g}, with a Dice of {console.figure(rows[0]['dice'])}"
+    console.result("sweep", f"{best} on the validation cases")
     return {"table": {"learning_rate": rows[0]["learning_rate"], "dice": rows[0]["dice"], "trainings": len(rows)}}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from components import console
 from components.files import read_json, write_json
 from keras_spatial import processes
 
@@ -58,7 +59,7 @@ class BestWeights(keras.callbacks.Callback):
 
         Args:
             epoch: that was validated, from 0.
-            values: of the validation by name, without `val_`.
+            values: The values of the validation by name, without `val_`.
         """
         dice = [float(value) for name, value in values.items() if plain_name(name).startswith("dice_")]
         job = processes.current()
@@ -72,8 +73,10 @@ class BestWeights(keras.callbacks.Callback):
         elif self._patience and epoch - self.epoch >= self._patience * self._every:
             self.model.stop_training = True
             if job.is_first:
-                print(
-                    f"train: no better Dice than that of epoch {self.epoch + 1} ({self.dice:.4g}): ending", flush=True
+                console.note(
+                    "train",
+                    f"the training ends, for no validation gave a better Dice than that of epoch {self.epoch + 1} "
+                    f"({console.figure(self.dice)})",
                 )
 
     def restore(self) -> None:

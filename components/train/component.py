@@ -15,8 +15,8 @@ def train(
     """Train a network whose images are split over a mesh of devices.
 
     Args:
-        dataset: TFDS data set, of the step preprocess.
-        model: Keras file, training history, and logs for TensorBoard.
+        dataset: The TFDS data set, from the step preprocess.
+        model: The Keras file, the training history, and logs for TensorBoard.
     """
     from components.resume import step
     from components.train.settings import files_of, imported_by

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from components import devices
+from components import console, devices
 from components.files import append_json, write_json
 from components.preprocess.preprocess import open_dataset
 from components.train import network as networks
@@ -28,6 +28,7 @@ from components.train.task import image_size, task_of
 from keras_spatial import data, processes
 from keras_spatial.backup import read_position
 from keras_spatial.data.store import Store
+from keras_spatial.planning import readable
 from keras_spatial.volumes import TASK, write_task
 
 _BACKUP = "backup.npz"
@@ -40,7 +41,7 @@ def fit(dataset: str, model: str, work: str, settings: TrainingSettings) -> None
         dataset: folder that the step preprocess made.
         model: folder to make, see `components.train.train.train_model`.
         work: folder for the backup and the log, from which a restarted training resumes. All processes see it.
-        settings: of the training.
+        settings: The settings of the training.
 
     Raises:
         TrainingError: if the loss is not finite, no training case is there, the network cannot be made, or a step does
@@ -76,14 +77,16 @@ def fit(dataset: str, model: str, work: str, settings: TrainingSettings) -> None
     validation = Feed(Store(builder, "validation"), network, distribution.shards("batch"), size)
     steps = feed.steps
     if job.is_first:
-        reads = f"whole images, for {feed.why_whole}" if feed.why_whole else "its own blocks of them"
-        print(f"train: every process reads {reads}", flush=True)
-        print(
-            f"train: {settings.network}, {network.count_params()} parameters, {steps} steps an epoch, mesh "
-            f"{settings.mesh}, layout {settings.layout}, {job.count} process(es)",
-            flush=True,
+        shared_by = "1 process" if job.count == 1 else f"{job.count} processes"
+        console.note(
+            "train",
+            f"network {settings.network} with {network.count_params()} parameters, mesh {settings.mesh!r}, layout "
+            f"{settings.layout!r}, {shared_by}, {console.count(steps, 'step')} per epoch; each device needs "
+            f"{readable(plan.memory)}",
         )
-        print("\n".join(f"train: plan: {line}" for line in str(plan).splitlines()), flush=True)
+        reads = f"whole images, because {feed.why_whole}" if feed.why_whole else "its own blocks of the images"
+        console.detail("train", f"every process reads {reads}")
+        console.detail("train", f"plan: {plan}")
     every = max(1, settings.epochs // settings.validations)
     best = BestWeights(Path(work), settings.patience, every)
 
@@ -128,12 +131,15 @@ def fit(dataset: str, model: str, work: str, settings: TrainingSettings) -> None
         if job.is_first:
             _log_validation(log, values)
     read = feed.store.bytes_read + validation.store.bytes_read
-    print(f"train: process {job.rank} has read {read} bytes of the data set", flush=True)
+    console.detail("train", f"process {job.rank} has read {read} bytes of the data set")
     if job.is_first:
         best.restore()
         _write(folder, network, inference, log, settings, every, job.count, best)
         write_task(folder / MODEL, task)
         write_json(folder / TASK, task.as_dict())
+        loss = console.figure(history(log)["loss"][-1])
+        found = f"best Dice {console.figure(best.dice)} on the validation cases, in epoch {best.epoch + 1}"
+        console.result("train", f"{console.count(last + 1, 'epoch')}, last loss {loss}, {found}")
 
 
 def _store(dataset: str, builder: Any) -> Store:
@@ -151,7 +157,7 @@ def _resume(backup: Path, log: Path, job: processes.Processes) -> int:
         log.unlink(missing_ok=True)
         forget(log.parent)
     if job.is_first and position is not None:
-        print(f"train: resuming in epoch {position[0] + 1}, after step {position[1]}", flush=True)
+        console.note("train", f"resuming in epoch {position[0] + 1}, after step {position[1]}")
     return int(job.exchange("position of the backup", str(position[0] if position else 0))[0])
 
 
@@ -182,7 +188,7 @@ def _check(log: Path, backup: Path) -> int:
     """The last epoch, from 0; raises TrainingError if its losses are not finite."""
     losses = history(log).get("loss", [])
     if not losses or not all(np.isfinite(losses)):
-        # Going on from such weights is no use: the same command begins anew.
+        # To resume from such weights would be useless: the same command starts from the beginning.
         backup.unlink(missing_ok=True)
         raise TrainingError(f"The loss is not finite after {len(losses)} epochs: {losses[-3:]}. Lower learning_rate.")
     return int(read_epochs(log)[-1]["epoch"])

@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from components import console
+from components.console import readable
 from components.files import append_json, read_jsons
 from components.train.best import plain_name
 
@@ -16,9 +18,10 @@ class EpochLog(keras.callbacks.Callback):
     """Prints a line per epoch, and appends it as JSON to a file, from which a restarted training resumes.
 
     Args:
-        path: of the file, one JSON object per line: epoch (from 0), seconds of training until its end, values by name.
-        epochs: of the whole training, for the time left in the printed line.
-        minutes: after which the training ends; 0 for no limit.
+        path: The file, which has one JSON object per line: the epoch (from 0), the seconds of training until its end,
+            and the values by name.
+        epochs: The number of epochs of the whole training, from which the time left is estimated.
+        minutes: The training ends after so many minutes; 0 means no limit.
     """
 
     first_process_only = True
@@ -45,18 +48,8 @@ class EpochLog(keras.callbacks.Callback):
         left = here / done * (self.epochs - epoch - 1)
         if self.minutes:
             left = max(min(left, 60 * self.minutes - seconds), 0.0)
-        text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        print(
-            f"train: epoch {epoch + 1}/{self.epochs}, {readable(seconds)}, about {readable(left)} left: {text}",
-            flush=True,
-        )
-
-
-def readable(seconds: float) -> str:
-    """A time such as `45 s`, `12 min` or `3.5 h`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+        said = f"after {readable(seconds)}, about {readable(left)} left: {console.figures(values)}"
+        console.progress("train", epoch + 1, self.epochs, said, unit="epoch")
 
 
 def read_epochs(path: Path) -> list[dict[str, Any]]:

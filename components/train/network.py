@@ -18,7 +18,7 @@ def make(settings: TrainingSettings, input_shape: tuple[int | None, ...], classe
     """The network that the settings name, with new weights or those of its file.
 
     Args:
-        settings: of the training.
+        settings: The settings of the training.
         input_shape: `(x, y, z, channels)` of the data set's images.
         classes: that the data set's labels have.
 

@@ -89,59 +89,75 @@ class TrainingSettings(MeshSettings):
 
     network: str = Field(
         "unet",
-        description="unet, residual_unet, vnet, attention_unet, module:function of your own code that makes a Keras "
-        "model, or a .keras file to fine-tune.",
+        description="The network: unet, residual_unet, vnet, attention_unet, module:function of your own code that "
+        "makes a Keras model, or a .keras file to fine-tune.",
     )
-    network_options: dict[str, Any] = Field({}, description="Further arguments of the network's function, by name.")
-    filters: int = Field(16, ge=1, le=1024, description="Filters of the first level; they double from level to level.")
-    levels: int = Field(4, ge=1, le=8, description="Levels of a network by name.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate of a network by name.")
+    network_options: dict[str, Any] = Field(
+        {}, description="Further arguments of the function that makes the network, by name."
+    )
+    filters: int = Field(
+        16, ge=1, le=1024, description="The number of filters of the first level; it doubles from level to level."
+    )
+    levels: int = Field(4, ge=1, le=8, description="The number of levels, for a network that has a name here.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="The dropout rate, for a network that has a name here.")
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
-        "float32", description="Keras's dtype policy of the network."
+        "float32", description="The dtype policy of the network, as Keras names it."
     )
     loss: str = Field(
         "dice_crossentropy",
-        description="dice_crossentropy, crossentropy, soft_dice, or module:function of your own that makes a loss.",
+        description="The loss: dice_crossentropy, crossentropy, soft_dice, or module:function of your own code.",
     )
-    loss_options: dict[str, Any] = Field({}, description="Arguments of the loss, by name.")
+    loss_options: dict[str, Any] = Field({}, description="The arguments of the loss, by name.")
     class_weights: tuple[float, ...] = Field(
-        (), description="Of the cross-entropy, one for each class; empty: those of the data set's task."
+        (), description="The weight of each class in the cross-entropy; empty for those of the data set's task."
     )
-    optimizer: Literal["adam", "adamw", "lion", "nadam", "rmsprop", "sgd"] = Field("adam", description="Of Keras.")
-    optimizer_options: dict[str, Any] = Field({}, description="Arguments of the optimizer, by name.")
-    epochs: int = Field(60, ge=1, le=1_000_000, description="Epochs at most.")
-    batch_size: int = Field(1, ge=1, le=4096, description="Volumes per training step.")
-    accumulation: int = Field(1, ge=1, le=4096, description="Steps whose gradients are averaged for one update.")
-    learning_rate: float = Field(0.003, gt=0, le=10, description="Highest learning rate of the schedule.")
+    optimizer: Literal["adam", "adamw", "lion", "nadam", "rmsprop", "sgd"] = Field(
+        "adam", description="The optimizer, as Keras names it."
+    )
+    optimizer_options: dict[str, Any] = Field({}, description="The arguments of the optimizer, by name.")
+    epochs: int = Field(60, ge=1, le=1_000_000, description="The largest number of epochs.")
+    batch_size: int = Field(1, ge=1, le=4096, description="The number of volumes in a training step.")
+    accumulation: int = Field(
+        1, ge=1, le=4096, description="The number of steps whose gradients are averaged for one update of the weights."
+    )
+    learning_rate: float = Field(0.003, gt=0, le=10, description="The highest learning rate of the schedule.")
     schedule: Literal["cosine", "poly", "constant"] = Field(
         "cosine", description="How the learning rate falls after the warm-up."
     )
-    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the training in which the learning rate rises.")
+    warmup: float = Field(0.05, ge=0, lt=1, description="The share of the training in which the learning rate rises.")
     global_clipnorm: float = Field(
-        0.0, ge=0, description="Gradients are scaled down to this norm over all weights; 0: they are not."
+        0.0, ge=0, description="The norm over all weights to which gradients are scaled down; 0 for no limit."
     )
     ema: float = Field(
-        0.0, ge=0, lt=1, description="Momentum of the moving average of the weights that is the model; 0 for none."
+        0.0,
+        ge=0,
+        lt=1,
+        description="The momentum of the moving average of the weights, which becomes the model; 0 for none.",
     )
     augmentation: Literal["off", "paper", "strong", "nnunet"] = Field(
-        "off", description="Flips and half turns of the paper, those and distortions, or a list like nnU-Net's."
+        "off",
+        description="How cases are augmented: flips and half turns (paper), distortions too (strong), or like nnU-Net.",
     )
     recompute: Literal["off", "auto"] = Field(
-        "off", description="auto: compute layers again in the backward pass where the device's memory asks for it."
+        "off", description="Whether layers are computed again in the backward pass; auto does so if memory is short."
     )
     device_memory: str = Field(
         "",
         pattern=r"^([0-9]+(\.[0-9]+)? ?([kMGT]i?B))?$",
-        description="Memory of one device, such as 16GB; empty: what a GPU has, and no limit for CPUs.",
+        description="The memory of one device, such as 16GB; empty for what a GPU has, and for no limit on CPUs.",
     )
-    validations: int = Field(5, ge=1, le=1_000_000, description="Validations in a training, besides one at its end.")
+    validations: int = Field(
+        5, ge=1, le=1_000_000, description="The number of validations during a training, in addition to one at its end."
+    )
     patience: int = Field(
-        0, ge=0, description="Validations without a better Dice after which training ends; 0: it goes on."
+        0, ge=0, description="The training ends after so many validations without a better Dice; 0 means never."
     )
-    minutes: float = Field(0.0, ge=0, description="Training ends after this time; 0 for no limit.")
-    seed: int = Field(0, ge=0, lt=2**31, description="Of phantoms, weights, shuffling and dropout.")
-    backup_steps: int = Field(50, ge=1, description="Training steps between two backups of the whole state.")
-    slices: int = Field(1, ge=0, le=64, description="Validation cases whose slices TensorBoard shows.")
+    minutes: float = Field(0.0, ge=0, description="The training ends after so many minutes; 0 means no limit.")
+    seed: int = Field(0, ge=0, lt=2**31, description="The seed of phantoms, weights, shuffling and dropout.")
+    backup_steps: int = Field(
+        50, ge=1, description="The number of training steps between two backups of the whole state."
+    )
+    slices: int = Field(1, ge=0, le=64, description="The number of validation cases of which TensorBoard shows slices.")
 
     @property
     def network_source(self) -> Literal["name", "code", "file"]:
@@ -196,7 +212,9 @@ class TrainingSettings(MeshSettings):
 class LocalTrainingSettings(TrainingSettings):
     """Settings of a training on one machine."""
 
-    processes: int = Field(1, ge=1, le=256, description="Processes of one machine that share the mesh in training.")
+    processes: int = Field(
+        1, ge=1, le=256, description="The number of processes on this machine that share the mesh in a training."
+    )
 
     def for_a_process(self) -> TrainingSettings:
         """What each of the processes is told."""

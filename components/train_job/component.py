@@ -15,9 +15,9 @@ def train_job(
     """Train a network in a job of several pods, whose devices are one mesh.
 
     Args:
-        dataset: TFDS data set, of the step preprocess.
-        model: Keras file, training history, and logs for TensorBoard.
-        job: JSON of the job: kind, pods, image, resources, volumes; the compiler writes it from the cluster file.
+        dataset: The TFDS data set, from the step preprocess.
+        model: The Keras file, the training history, and logs for TensorBoard.
+        job: The JSON of the job (kind, pods, image, resources, volumes); the compiler writes it from the cluster file.
     """
     from components.resume import step
     from components.train.settings import files_of, imported_by

@@ -36,9 +36,9 @@ class Follower:
     """Waits for a job.
 
     Args:
-        api: of the cluster.
+        api: The API of the cluster.
         resource: kind of the job.
-        name: of the job.
+        name: The name of the job.
         job: its settings.
         poll: seconds between two looks.
         alive: called at every look.

@@ -10,7 +10,7 @@ from typing import Any
 from components import storage
 
 LIMIT_SECONDS = 1800.0
-"""Longer than a retried step takes to start anew, pulling its image included; it then takes its job over."""
+"""Longer than a retried step takes to start again, pulling its image included; it then takes its job over."""
 
 
 def beat(location: str) -> None:

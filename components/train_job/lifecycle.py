@@ -20,8 +20,8 @@ class Lifecycle:
     """Makes and removes the objects of one job.
 
     Args:
-        api: of the cluster.
-        name: of the job and all its objects.
+        api: The API of the cluster.
+        name: The name of the job and all its objects.
         parts: the objects, as `manifests.objects` gives them; the job itself is the last.
         first_pause: seconds before the first repetition; later pauses are twice as long each.
         patience: seconds of repetitions before giving up.

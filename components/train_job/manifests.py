@@ -11,6 +11,7 @@ Every pod satisfies the Pod Security Standard "restricted" and has no token of a
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from components import pure
 from components.train.cluster import JOB, NODES, PEER_TIMEOUT, PORT, REPLICATED_JOB
 from components.train_job.cluster_api import Resource
 from components.train_job.settings import JobSettings
@@ -31,9 +32,9 @@ def objects(name: str, job: JobSettings, command: Sequence[str], owner: Mapping[
     """The objects to create for a job, in order; the job itself is the last.
 
     Args:
-        name: of the job.
+        name: The name of the job.
         job: its settings.
-        command: of every pod.
+        command: The command of every pod.
         owner: ownerReference of the object with which Kubernetes is to delete these; None for none.
     """
     parts: list[Part] = [(NETWORK_POLICY, network_policy(name, job))] if job.network_policy else []
@@ -99,7 +100,7 @@ def training_runtime(name: str, job: JobSettings) -> dict[str, Any]:
     """The TrainingRuntime of a TrainJob: an Indexed job whose pods know each other by name.
 
     One failed pod fails the Job, for the others wait for it in every message; the JobSet then restarts all pods, and
-    the training goes on at its last backup. A pod that Kubernetes itself disrupts (`DisruptionTarget`: preemption,
+    the training resumes at its last backup. A pod that Kubernetes itself disrupts (`DisruptionTarget`: preemption,
     eviction, a lost node) restarts them without being counted.
     """
     container = {
@@ -204,7 +205,7 @@ def tf_job(name: str, job: JobSettings, command: Sequence[str]) -> dict[str, Any
 
 
 def _metadata(name: str, job: JobSettings) -> dict[str, Any]:
-    """Of the job itself, where Kueue looks for its queue."""
+    """The labels of the job itself, where Kueue looks for its queue."""
     labels = {**job.labels, **_LABELS}
     if job.queue:
         labels["kueue.x-k8s.io/queue-name"] = job.queue
@@ -283,8 +284,7 @@ def _resources(job: JobSettings) -> dict[str, Any]:
 def _environment(job: JobSettings) -> dict[str, str]:
     return {
         "PYTHONUNBUFFERED": "1",
-        "TF_ENABLE_ONEDNN_OPTS": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
+        **pure.load("_environment").for_children({}),
         PEER_TIMEOUT: str(job.peer_timeout),
         # Only with the policy that keeps others out: else every process warns of its open port.
         **({"KERAS_SPATIAL_NETWORK": "shared"} if job.network_policy else {}),

@@ -36,7 +36,7 @@ def train_in_job(
     """Train in a TrainJob or TFJob, whose pods are given the data set through a folder that all see.
 
     The job's name follows from the run and the step's key. A step that is tried again after its pod was lost finds its
-    job still running, and waits for it; one that failed is replaced, and goes on at the last backup.
+    job still running, and waits for it; one that failed is replaced, and resumes at the last backup.
 
     Args:
         dataset: folder of the step preprocess, or its URL.
@@ -45,7 +45,7 @@ def train_in_job(
         scratch: folder on a volume that the pods of the job mount at the same path, or a URL; it outlives a failure.
         network_files, loss_files: take part in the step's key alone: the pods read the file or the code that the
             settings name, from a volume, a URL or the image.
-        api: of Kubernetes; by default this pod's.
+        api: The API of Kubernetes; by default this pod's.
         poll: seconds between two looks at the job.
         settings: those of `TrainingSettings`.
 

@@ -12,6 +12,7 @@ from datasets.cases import Case
 from datasets.decathlon.decathlon_dataset_builder import Builder, DecathlonConfig
 from datasets.decathlon.fingerprints import Fingerprint, fingerprint
 from datasets.decathlon.layout import Layout, LayoutError, read_layout
+from datasets.progress import Tell
 from datasets.splits import PUBLISHED
 from keras_spatial.volumes import Channel, Grid, Limits, Normalisation, Percentiles, Task, Window, ZScore
 
@@ -82,6 +83,7 @@ def prepare(
     beam_options: list[str] | None = None,
     limits: Limits | None = None,
     on_other_sources: str = "raise",
+    tell: Tell | None = None,
 ) -> CaseBuilder:
     """Build a data set of a folder unless it is there, and return its builder.
 
@@ -102,7 +104,7 @@ def prepare(
         split: "published", "fold-K-of-N" or "fold-K-of-N-brief", over the names of the cases in alphabetical order; see
             `datasets.splits.assign`.
         on_bad_case: "raise", or "skip" to leave bad cases out and list them in `info.metadata["bad_cases"]`.
-        beam_options, limits, on_other_sources: as `datasets.lits.prepare`.
+        beam_options, limits, on_other_sources, tell: as `datasets.lits.prepare`.
 
     Returns:
         The builder: `as_dataset("train")` gives whole volumes; `info.metadata` lists the cases of each split and the
@@ -144,6 +146,7 @@ def prepare(
         beam_options=beam_options,
         limits=limits,
         on_other_sources=on_other_sources,
+        tell=tell,
     )
 
 

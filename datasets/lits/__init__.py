@@ -8,6 +8,7 @@ from datasets.cases import OtherSourcesError
 from datasets.lits.cases import Case, check_case, find_cases
 from datasets.lits.lits_dataset_builder import Builder, LitsConfig
 from datasets.locking import BuildInProgressError
+from datasets.progress import Tell
 from datasets.splits import PUBLISHED
 from keras_spatial.volumes import Limits
 
@@ -34,6 +35,7 @@ def prepare(
     spacing: float | None = None,
     limits: Limits | None = None,
     on_other_sources: str = "raise",
+    tell: Tell | None = None,
 ) -> CaseBuilder:
     """Build the data set from a folder of LiTS files unless it is there, and return its builder.
 
@@ -52,6 +54,7 @@ def prepare(
         on_other_sources: what happens where the data set is there, but the files in `manual_dir` are not those that it
             was built of, known by their digests, or the limits others: "raise", or "rebuild" to build it again, and to
             exchange the two when that has succeeded.
+        tell: is told how many cases are converted, and how many there are; by default a bar of `tqdm` shows it.
 
     Returns:
         The builder: `as_dataset("train")` gives whole volumes; `info.metadata` lists the cases of each split, the bad
@@ -76,4 +79,5 @@ def prepare(
         beam_options=beam_options,
         limits=limits,
         on_other_sources=on_other_sources,
+        tell=tell,
     )

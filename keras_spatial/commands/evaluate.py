@@ -92,7 +92,7 @@ def _arrays(predicted: Path, reference: Path) -> tuple[np.ndarray, np.ndarray, t
 
 
 def _pairs(predictions: Path, labels: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
-    """Files that belong together by name, and what lacks its other half."""
+    """The files that belong together by name, and the names that have only one of the two."""
     if predictions.is_file() and labels.is_file():
         return {_case(predictions): (predictions, labels)}, {}
     ours, theirs = _files(predictions), _files(labels)

@@ -16,7 +16,7 @@ def load(path: str | Path, *, compiled: bool = False) -> keras.Model:
     """The model of a `.keras` file.
 
     Args:
-        path: of the file.
+        path: The path of the file.
         compiled: whether its optimizer, losses and metrics are wanted as well.
 
     Raises:

@@ -33,7 +33,7 @@ _BUS, _DISK = 20 * 10**9, 2 * 10**9
 def run(chosen: argparse.Namespace) -> int:
     """Print the plan; returns the exit status."""
     if chosen.mesh is None and chosen.memory is None:
-        raise ValueError("say either --mesh, or --memory to look for a mesh, or both")
+        raise ValueError("give --mesh, or --memory to look for a mesh, or both")
     model, shape = _model(chosen)
     options = {"dtype": chosen.dtype, "training": not chosen.predict, "input_shape": shape}
     options["batch_size"] = chosen.batch_size

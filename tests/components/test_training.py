@@ -79,8 +79,8 @@ def test_the_whole_recipe_of_nnunet(dataset, tmp_path, capsys):
     assert len(model.outputs) == 1
     assert model.output_shape == (None, 16, 16, 16, 3)
     out = capsys.readouterr().out
-    assert "train: plan: memory in all" in out
-    assert out.index("train: plan: memory in all") < out.index("train: epoch 1/3")
+    assert "train:   memory in all" in out
+    assert out.index("train:   memory in all") < out.index("train: epoch 1/3")
     assert "left: " in out
 
 
@@ -141,7 +141,7 @@ def test_training_ends_when_validations_get_no_better(dataset, tmp_path, monkeyp
     )
     _, facts = trained(dataset, tmp_path, **{**SMALL, "epochs": 6}, validations=6, patience=2)
     assert facts["epochs"] == 3
-    assert "no better Dice than that of epoch 1 (0.5): ending" in capsys.readouterr().out
+    assert "no validation gave a better Dice than that of epoch 1 (0.5)" in capsys.readouterr().out
 
 
 def test_an_epoch_that_no_validation_fell_on_is_validated_at_the_end(dataset, tmp_path):
@@ -297,7 +297,7 @@ def test_each_process_reads_its_own_blocks_alone(tmp_path, capfd):
         capfd.readouterr()
         trained(str(folder / "dataset"), folder, **{**SMALL, "epochs": 3}, processes=2, validations=3)
         out = capfd.readouterr().out
-        read[name] = [int(n) for n in re.findall(r"train: process \d has read (\d+) bytes", out)]
+        read[name] = [int(n) for n in re.findall(r"train:   process \d has read (\d+) bytes", out)]
         assert ("its own blocks of them" in out) == (name == "blocks")
     assert len(read["blocks"]) == len(read["whole"]) == 2
     # Records hold some text besides; what is read ahead differs by a batch or two.

@@ -108,7 +108,7 @@ def test_a_lock_that_is_a_symbolic_link_is_refused_and_its_target_stays(tmp_path
 
 
 def test_the_command_says_what_ended_it(tmp_path, monkeypatch, capsys):
-    def run(*_):
+    def run(*_, **__):
         raise local.Ended(signal.SIGTERM)
 
     monkeypatch.setattr(local, "run", run)

@@ -54,6 +54,32 @@ def test_a_process_that_ignores_sigterm_is_killed():
     assert time.monotonic() - start < 30
 
 
+NOTICE = "I0000 00:00:1796012036.252779    8239 port.cc:153] oneDNN custom operations are on."
+PRINTING = f"print({NOTICE!r}); print('\x1b[1m1/4\x1b[0m loss: 0.5\x08\x08')"
+
+
+@pytest.mark.parametrize(
+    ("level", "lines"),
+    [(None, ["[0] 1/4 loss: 0.5"]), ("2", ["[0] 1/4 loss: 0.5"]), ("0", [f"[0] {NOTICE}", "[0] 1/4 loss: 0.5"])],
+)
+def test_lines_have_no_codes_and_tell_no_notices_unless_the_user_asks(monkeypatch, level, lines):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    if level is not None:
+        monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
+    output = io.StringIO()
+    assert launch(python(PRINTING), 1, output) == 0
+    assert output.getvalue().splitlines() == lines
+
+
+def test_processes_get_the_defaults_that_the_user_has_not_set(monkeypatch):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    output = io.StringIO()
+    program = "import os; print(os.environ['TF_CPP_MIN_LOG_LEVEL'], os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    assert launch(python(program), 1, output) == 0
+    assert output.getvalue() == "[0] 2 0\n"
+
+
 def test_free_ports_are_different():
     assert len(set(free_ports(8))) == 8
 

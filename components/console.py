@@ -1,0 +1,103 @@
+"""The lines by which a step says what it does.
+
+All of them are in the log. On the terminal `pipelines.console` shows notes, the latest progress while a step runs, and
+its result on the one line that remains of it. Details are for the log alone. This module decides how each kind of line
+is written, and reads it again.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_LINE = re.compile(r"(?:\[\d+\] )?(?P<step>[a-z_]+): (?P<text>\S.*)")
+_PROGRESS = re.compile(r"(?:epoch )?(?P<done>\d+)/(?P<total>\d+)(?:[ ,]|$)")
+_STARTED, _FINISHED, _RESULT = "started", "finished in ", "result: "
+# KFP prints the outputs of a step in this form.
+_ARTIFACT = re.compile(r"\w+\( name=")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a step.
+
+    Attributes:
+        step: name of the step.
+        kind: "note", "progress", "result", or "frame", by which a step begins and ends.
+        text: without the marks of its kind.
+        done, total: how many parts of the step's work are done, and how many there are; 0 unless it is progress.
+    """
+
+    step: str
+    kind: str
+    text: str
+    done: int = 0
+    total: int = 0
+
+
+def note(step: str, text: str) -> None:
+    """Say what a person should see at once."""
+    print(f"{step}: {text}", flush=True)
+
+
+def detail(step: str, text: str) -> None:
+    """Say what only a reader of the log wants to know; `text` may have several lines."""
+    for line in text.splitlines():
+        print(f"{step}:   {line}", flush=True)
+
+
+def progress(step: str, done: int, total: int, text: str = "", unit: str = "") -> None:
+    """Say how far a step is: `done` of `total` parts, each of them a `unit`, which is "epoch" or nothing."""
+    print(f"{step}: {unit}{' ' if unit else ''}{done}/{total} {text}".rstrip(), flush=True)
+
+
+def result(step: str, text: str) -> None:
+    """Say in one sentence what a step has made; it stands on the step's line behind its time."""
+    print(f"{step}: {_RESULT}{text}", flush=True)
+
+
+def started(step: str) -> None:
+    """Say that a step begins its work."""
+    print(f"{step}: {_STARTED}", flush=True)
+
+
+def finished(step: str, seconds: float) -> None:
+    """Say that a step has done its work."""
+    print(f"{step}: {_FINISHED}{readable(seconds)}", flush=True)
+
+
+def parse(text: str) -> Line | None:
+    """Read a line of a step; None for a detail, and for what a step did not write by this module."""
+    found = _LINE.fullmatch(text.strip())
+    if found is None or _ARTIFACT.match(found["text"]):
+        return None
+    step, said = found["step"], found["text"]
+    if said == _STARTED or said.startswith(_FINISHED):
+        return Line(step, "frame", said)
+    if said.startswith(_RESULT):
+        return Line(step, "result", said.removeprefix(_RESULT))
+    counted = _PROGRESS.match(said)
+    if counted:
+        return Line(step, "progress", said, int(counted["done"]), int(counted["total"]))
+    return Line(step, "note", said)
+
+
+def readable(seconds: float) -> str:
+    """A time such as `45 s`, `12 min` or `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def figure(value: float) -> str:
+    """A number with four significant digits."""
+    return f"{value:.4g}"
+
+
+def figures(values: Mapping[str, float]) -> str:
+    """Numbers by name, such as `liver 0.9123, lesion 0.4567`."""
+    return ", ".join(f"{name} {figure(value)}" for name, value in values.items())
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun, such as `1 case` or `3 cases`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
