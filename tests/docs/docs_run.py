@@ -2,6 +2,10 @@
 
 In a process of its own and in an empty folder. A snippet that cannot be run here must still compile, use only names
 that the page or Python has, and only attributes and arguments that exist.
+
+    PYTHONPATH=. python tests/docs/docs_run.py PAGE ...
+
+writes what the snippets of pages print into the pages, where they say `<!-- printed -->`.
 """
 
 import ast
@@ -12,7 +16,9 @@ import inspect
 import io
 import os
 import re
+import subprocess
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -122,3 +128,31 @@ def _check_keywords(function: Any, call: ast.Call) -> None:
     signature.bind(*call.args, **{str(k.arg): k.value for k in call.keywords})
 
 
+
+
+def record(page: str) -> None:
+    """Run a page's snippets, and write into the page what they print."""
+    text = Path(page).read_text(encoding="utf-8")
+    exec(compile(files_needed(text), f"{page}, its files", "exec"), {"__name__": "files"})
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    printed, lines, moved = "", text.splitlines(keepends=True), 0
+    for snippet in snippets(text):
+        if snippet.language == "python":
+            printed = _run(snippet, page, namespace)
+        elif snippet.printed and "..." not in snippet.text:
+            start, old = snippet.line - 1 + moved, snippet.text.count("\n")
+            new = [f"{line.rstrip()}\n" for line in printed.strip().splitlines()]
+            lines[start : start + old] = new
+            moved += len(new) - old
+    Path(page).write_text("".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        record(sys.argv[2])
+    else:
+        for each in sys.argv[1:]:
+            with tempfile.TemporaryDirectory() as empty:
+                place = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
+                command = [sys.executable, __file__, "--one", str(Path(each).resolve())]
+                subprocess.run(command, check=True, cwd=empty, env=place)
