@@ -1,4 +1,4 @@
-"""Write docs/troubleshooting.md: every error message that the package raises, found in its source.
+"""Write docs/troubleshooting.md: symptoms, and every message that the code raises, found in its source.
 
     python docs/generate_errors.py
 
@@ -15,26 +15,131 @@ PAGE = ROOT / "docs" / "troubleshooting.md"
 PACKAGES = ("keras_spatial", "keras_spatial_command", "datasets", "components", "pipelines")
 HEAD = """# Troubleshooting
 
-Every message that the code raises, by the file that raises it; search this page for the words that do not change.
-Written by `docs/generate_errors.py` from the source. Messages say what was received, what was expected and what to do.
+By symptom first; then every message that the code raises, by what you were doing. Search this page for the words of a
+message that do not change. Messages say what was received, what was expected and what to do.
 
-## Not an error, but slow
+## By symptom
 
-TensorFlow leaves oneDNN off on CPUs without AVX-512. Import `keras_spatial` before TensorFlow, or set
-`TF_ENABLE_ONEDNN_OPTS=1`: the package warns if it came too late.
+| what you see | why, and what to do |
+| --- | --- |
+| Everything is many times slower than it should be | TensorFlow leaves oneDNN off on CPUs without AVX-512. Import `keras_spatial` before TensorFlow, or set `TF_ENABLE_ONEDNN_OPTS=1`; the package warns if it came too late |
+| The first step takes minutes | A mesh of hundreds of devices in one process is traced device by device: take several processes, or [positions that share a device](guides/offload.md) |
+| Out of memory | `print(ks.plan(model, distribution))` says what a step needs; then a larger mesh, `mixed_bfloat16`, `ks.recompute`, or [fewer devices than positions](guides/offload.md): [Choose a mesh](planning.md) |
+| The process takes more memory than the plan says | A plan is of tensors; TensorFlow, its libraries and what its allocator keeps come on top: [Choose a mesh](planning.md) |
+| "needs 4 devices, but TensorFlow was already started with 1" | Make the mesh before anything else of TensorFlow, or set `KERAS_SPATIAL_CPU_DEVICES=4` |
+| GPUs are not used | `tf.config.list_physical_devices("GPU")` must name them: driver, `LD_LIBRARY_PATH`, the image with CUDA: [Train on 8 GPUs](guides/gpus.md) |
+| "These layers cannot be partitioned" | [Three ways out](guides/partition.md#layers-that-have-no-rule) |
+| A loss or metric is refused by `compile` | It has no equal on shards: write it voxel by voxel or with `keras.ops`, or `unsupported="replicate"`: [Conformance](conformance.md) |
+| The loss differs from plain Keras | In the sixth digit: float32 adds in another order. More: dropout and noise draw other random numbers. Without those it is a bug: please report it |
+| The loss differs between two equal runs | GPUs add in any order; shuffling without a `seed`; another mesh draws other dropout |
+| The loss is NaN | A learning rate that is too high, or `mixed_float16` without loss scaling: [Reading a run](guides/reading_a_run.md#what-to-look-at-when-it-is-bad) |
+| Dice stays at 0 | Lesions are one voxel in hundreds: the first epochs are like that. Then: labels that are not 0, 1, 2, or images that are not in the window: look at TensorBoard's slices |
+| A custom `train_step` works but takes the memory of a whole output | It is run on whole outputs, with a warning; losses and metrics given to `compile` are not |
+| Nothing happens, all processes wait | One of them ended, or got other data: `ks.initialize(timeout=60)` bounds every wait and names it: [Reliability](reliability.md#processes) |
+| A second training or run is refused its folder | Another one uses it; the message names its process |
+| `predict` runs out of memory where `fit` did not | It returns whole outputs: `predict_blocks`, or `ks.inference.predict_to_files` |
+| A saved file does not load in plain Keras | It names a loss or metric of this package: `import keras_spatial` first, or `load_model(..., compile=False)` |
+| A segmentation lies mirrored or shifted | Compare the affines: results lie on the grid of their volume. A viewer that ignores affines shows LiTS cases 28 to 47 so |
+| "expected Hounsfield units" | The volume is a z-score, 0 to 1, or no CT: `limits=ks.volumes.Limits(hounsfield=False)`, or `task=` of the data set that the model knows |
+| A volume is refused | The name of the error says why: [Reliability](reliability.md#data) has all of them and how to accept more |
+| A changed file does not change the data set | It does, or it is an error: `on_other_sources="rebuild"` |
+| TensorBoard shows nothing | `--logdir` is the folder above `train` and `validation`: `tensorboard --logdir runs/first/tensorboard` |
+| A step of a pipeline is not done again | Its settings, inputs and code are the same: [On Kubeflow](kubeflow.md). Another `--run-dir` does everything |
+| A pod is pending, a run ends as Error | [On Kubeflow](kubeflow.md#when-something-is-wrong) |
+
+What follows is written by `docs/generate_errors.py` from the source. Braces hold what depends on the case.
 """
+
+# What a user was doing, and the modules that then speak. The longest prefix decides.
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Importing, meshes and layouts": (
+        "keras_spatial/__init__",
+        "keras_spatial/_environment",
+        "keras_spatial/mesh",
+        "keras_spatial/layout",
+        "keras_spatial/distribution",
+        "keras_spatial/runtimes/choice",
+    ),
+    "Partitioning a model": (
+        "keras_spatial/conversion",
+        "keras_spatial/network",
+        "keras_spatial/rules/",
+        "keras_spatial/engine/",
+        "keras_spatial/layers/",
+        "keras_spatial/models/",
+        "keras_spatial/overrides",
+    ),
+    "compile: losses and metrics": (
+        "keras_spatial/objective/",
+        "keras_spatial/losses",
+        "keras_spatial/metrics",
+    ),
+    "fit, evaluate, predict and save": (
+        "keras_spatial/",
+        "keras_spatial/backup",
+        "keras_spatial/runtimes/",
+    ),
+    "Memory and planning": ("keras_spatial/planning/", "keras_spatial/recomputation", "keras_spatial/profiling"),
+    "One device for many positions": (
+        "keras_spatial/runtimes/nodes",
+        "keras_spatial/runtimes/program",
+        "keras_spatial/runtimes/storage",
+        "keras_spatial/runtimes/streaming",
+    ),
+    "Many processes": (
+        "keras_spatial/isolation",
+        "keras_spatial/launch",
+        "keras_spatial/ownership",
+        "keras_spatial/processes",
+        "keras_spatial/runtimes/collective",
+    ),
+    "TPUs": ("keras_spatial/runtimes/tpu",),
+    "Reading and writing volumes": ("keras_spatial/volumes/",),
+    "DICOM": (
+        "keras_spatial/volumes/dicom",
+        "keras_spatial/volumes/identity",
+        "keras_spatial/volumes/series",
+    ),
+    "Building a data set": ("datasets/",),
+    "Reading a data set": ("keras_spatial/data/",),
+    "Segmenting": ("keras_spatial/inference/",),
+    "Evaluating and plotting": ("keras_spatial/evaluation/", "keras_spatial/plot", "keras_spatial/tensorboard"),
+    "The command keras-spatial": ("keras_spatial_command/", "keras_spatial/commands/"),
+    "Settings of a run": (
+        "components/settings",
+        "components/evaluate/settings",
+        "components/preprocess/settings",
+        "components/train/settings",
+        "pipelines/bounded_yaml",
+        "pipelines/settings",
+    ),
+    "Running a pipeline": ("components/", "pipelines/"),
+    "On a cluster": (
+        "components/train/cluster",
+        "components/train_job/",
+        "pipelines/cluster",
+        "pipelines/submission",
+    ),
+}
 
 
 def page() -> str:
-    lines = [HEAD]
+    """The whole page as Markdown."""
+    found: dict[str, dict[tuple[str, str], None]] = {title: {} for title in SECTIONS}
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
-            found = list(dict.fromkeys(messages(ast.parse(path.read_text(encoding="utf-8")))))
-            if found:
-                lines.append(f"## {path.relative_to(ROOT)}\n")
-                lines += [f"- **{kind}**: `` {message} ``" for kind, message in found]
-                lines.append("")
+            module = path.relative_to(ROOT).with_suffix("").as_posix()
+            found[section(module)] |= dict.fromkeys(messages(ast.parse(path.read_text(encoding="utf-8"))))
+    lines = [HEAD]
+    for title, all_of_it in found.items():
+        lines += [f"## {title}\n", *(f"- **{kind}**: `` {message} ``" for kind, message in sorted(all_of_it)), ""]
     return "\n".join(lines)
+
+
+def section(module: str) -> str:
+    """The title under which a module's messages stand."""
+    known = [(prefix, title) for title, prefixes in SECTIONS.items() for prefix in prefixes]
+    return max((fit for fit in known if module.startswith(fit[0])), key=lambda fit: len(fit[0]))[1]
 
 
 def messages(tree: ast.AST) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Mesh-TensorFlow 0.1.21 on the installed TensorFlow.
 
 If this fails after an upgrade of TensorFlow: `import mesh_tensorflow` names what it misses. If TensorFlow only moved
-it, put it back in `keras_spatial/mtf/compatibility.py`, as the two names there; if it is gone for good, the upper bound
+it, put it back in `keras_spatial/mesh_tensorflow.py`, as the two names there; if it is gone for good, the upper bound
 of `tensorflow` in pyproject.toml stays where it is.
 """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 _SKIPPED = {"site", "runs", "dist", "build", "node_modules"}
 _FENCE = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```", flags=re.MULTILINE | re.DOTALL)
-_COMMENT = re.compile(r"<!-- *(?P<kind>not run|printed|files)\b:? *(?P<words>.*?)-->\s*\Z", flags=re.DOTALL)
+_COMMENT = re.compile(r"<!-- *(?P<kind>not run|printed)\b:? *(?P<words>(?:(?!-->).)*)-->\s*\Z", flags=re.DOTALL)
 
 
 @dataclass(frozen=True)

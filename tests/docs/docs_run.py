@@ -128,8 +128,6 @@ def _check_keywords(function: Any, call: ast.Call) -> None:
     signature.bind(*call.args, **{str(k.arg): k.value for k in call.keywords})
 
 
-
-
 def record(page: str) -> None:
     """Run a page's snippets, and write into the page what they print."""
     text = Path(page).read_text(encoding="utf-8")
