@@ -46,7 +46,7 @@ def of_run(folder: Path) -> dict[str, Figure]:
         epochs = [every * (i + 1) for i in range(len(validated))]
         axes.plot(epochs, validated, "o--", color=colour, label=f"{part}, validation")
     axes.set(xlabel="epoch", ylabel="Dice", ylim=(0, 1))
-    axes.legend(frameon=False)
+    curves.legend(loc="outside right", frameon=False)
     found = sorted(folder.glob("artifacts/*/evaluate/predictions/prediction-*.nii.gz"))[-1]
     (cases,) = folder.glob("artifacts/*/ingest/cases")
     number = found.name.removeprefix("prediction-")
