@@ -13,42 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "troubleshooting.md"
 PACKAGES = ("keras_spatial", "keras_spatial_command", "datasets", "components", "pipelines")
-HEAD = """# Troubleshooting
-
-By symptom first; then every message that the code raises, by what you were doing. Search this page for the words of a
-message that do not change. Messages say what was received, what was expected and what to do.
-
-## By symptom
-
-| what you see | why, and what to do |
-| --- | --- |
-| Everything is many times slower than it should be | TensorFlow leaves oneDNN off on CPUs without AVX-512. Import `keras_spatial` before TensorFlow, or set `TF_ENABLE_ONEDNN_OPTS=1`; the package warns if it came too late |
-| The first step takes minutes | A mesh of hundreds of devices in one process is traced device by device: take several processes, or [positions that share a device](guides/offload.md) |
-| Out of memory | `print(ks.plan(model, distribution))` says what a step needs; then a larger mesh, `mixed_bfloat16`, `ks.recompute`, or [fewer devices than positions](guides/offload.md): [Choose a mesh](planning.md) |
-| The process takes more memory than the plan says | A plan is of tensors; TensorFlow, its libraries and what its allocator keeps come on top: [Choose a mesh](planning.md) |
-| "needs 4 devices, but TensorFlow was already started with 1" | Make the mesh before anything else of TensorFlow, or set `KERAS_SPATIAL_CPU_DEVICES=4` |
-| GPUs are not used | `tf.config.list_physical_devices("GPU")` must name them: driver, `LD_LIBRARY_PATH`, the image with CUDA: [Train on 8 GPUs](guides/gpus.md) |
-| "These layers cannot be partitioned" | [Three ways out](guides/partition.md#layers-that-have-no-rule) |
-| A loss or metric is refused by `compile` | It has no equal on shards: write it voxel by voxel or with `keras.ops`, or `unsupported="replicate"`: [Conformance](conformance.md) |
-| The loss differs from plain Keras | In the sixth digit: float32 adds in another order. More: dropout and noise draw other random numbers. Without those it is a bug: please report it |
-| The loss differs between two equal runs | GPUs add in any order; shuffling without a `seed`; another mesh draws other dropout |
-| The loss is NaN | A learning rate that is too high, or `mixed_float16` without loss scaling: [Reading a run](guides/reading_a_run.md#what-to-look-at-when-it-is-bad) |
-| Dice stays at 0 | Lesions are one voxel in hundreds: the first epochs are like that. Then: labels that are not 0, 1, 2, or images that are not in the window: look at TensorBoard's slices |
-| A custom `train_step` works but takes the memory of a whole output | It is run on whole outputs, with a warning; losses and metrics given to `compile` are not |
-| Nothing happens, all processes wait | One of them ended, or got other data: `ks.initialize(timeout=60)` bounds every wait and names it: [Reliability](reliability.md#processes) |
-| A second training or run is refused its folder | Another one uses it; the message names its process |
-| `predict` runs out of memory where `fit` did not | It returns whole outputs: `predict_blocks`, or `ks.inference.predict_to_files` |
-| A saved file does not load in plain Keras | It names a loss or metric of this package: `import keras_spatial` first, or `load_model(..., compile=False)` |
-| A segmentation lies mirrored or shifted | Compare the affines: results lie on the grid of their volume. A viewer that ignores affines shows LiTS cases 28 to 47 so |
-| "expected Hounsfield units" | The volume is a z-score, 0 to 1, or no CT: `limits=ks.volumes.Limits(hounsfield=False)`, or `task=` of the data set that the model knows |
-| A volume is refused | The name of the error says why: [Reliability](reliability.md#data) has all of them and how to accept more |
-| A changed file does not change the data set | It does, or it is an error: `on_other_sources="rebuild"` |
-| TensorBoard shows nothing | `--logdir` is the folder above `train` and `validation`: `tensorboard --logdir runs/first/tensorboard` |
-| A step of a pipeline is not done again | Its settings, inputs and code are the same: [On Kubeflow](kubeflow.md). Another `--run-dir` does everything |
-| A pod is pending, a run ends as Error | [On Kubeflow](kubeflow.md#when-something-is-wrong) |
-
-What follows is written by `docs/generate_errors.py` from the source. Braces hold what depends on the case.
-"""
+# What is written by hand: the symptoms.
+HEAD = ROOT / "docs" / "troubleshooting.part.md"
 
 # What a user was doing, and the modules that then speak. The longest prefix decides.
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -130,7 +96,7 @@ def page() -> str:
         for path in sorted((ROOT / package).rglob("*.py")):
             module = path.relative_to(ROOT).with_suffix("").as_posix()
             found[section(module)] |= dict.fromkeys(messages(ast.parse(path.read_text(encoding="utf-8"))))
-    lines = [HEAD]
+    lines = [HEAD.read_text(encoding="utf-8")]
     for title, all_of_it in found.items():
         lines += [f"## {title}\n", *(f"- **{kind}**: `` {message} ``" for kind, message in sorted(all_of_it)), ""]
     return "\n".join(lines)

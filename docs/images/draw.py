@@ -1,6 +1,7 @@
 """Draw the pictures of the pages: `python docs/images/draw.py [FOLDER]` from the root of a checkout.
 
-Without a folder those of the README; with that of a finished run of `lits_segmentation` the two of `guides/reading_a_run.md`.
+Without a folder those of the README; with that of a finished run of `lits_segmentation` the two of the page
+`guides/reading_a_run.md`.
 """
 
 import json

@@ -36,7 +36,7 @@ def run(page: str, folder: str, output: str) -> None:
         SystemExit: with status 1 if a snippet fails, or prints something else than the page says.
     """
     os.chdir(folder)
-    with open(output, "w", encoding="utf-8", buffering=1) as log:
+    with Path(output).open("w", encoding="utf-8", buffering=1) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     sys.argv = ["page"]
@@ -151,6 +151,6 @@ if __name__ == "__main__":
     else:
         for each in sys.argv[1:]:
             with tempfile.TemporaryDirectory() as empty:
-                place = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
+                place = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])}
                 command = [sys.executable, __file__, "--one", str(Path(each).resolve())]
                 subprocess.run(command, check=True, cwd=empty, env=place)

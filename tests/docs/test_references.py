@@ -1,4 +1,4 @@
-"""What pages, docstrings and comments refer to is there: files, headings, modules, names, options, settings, targets."""
+"""What pages, docstrings and comments refer to is there: files, headings, modules, names, options and settings."""
 
 import argparse
 import ast
