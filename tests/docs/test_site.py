@@ -25,6 +25,10 @@ def test_it_builds_without_warnings(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "api" / "core" / "index.html").is_file()
+    assert not list(tmp_path.rglob("*.part*"))
+    home = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert (tmp_path / "stylesheets" / "extra.css").is_file()
+    assert "stylesheets/extra.css" in home
 
 
 def test_no_page_asks_another_server_for_anything(tmp_path):
