@@ -1,4 +1,4 @@
-"""Write docs/troubleshooting.md: every error message that the package raises, found in its source.
+"""Write docs/troubleshooting.md: symptoms, and every message that the code raises, found in its source.
 
     python docs/generate_errors.py
 
@@ -13,28 +13,99 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "troubleshooting.md"
 PACKAGES = ("keras_spatial", "keras_spatial_command", "datasets", "components", "pipelines")
-HEAD = """# Troubleshooting
+# What is written by hand: the symptoms.
+HEAD = ROOT / "docs" / "troubleshooting.part.md"
 
-Every message that the code raises, by the file that raises it; search this page for the words that do not change.
-Written by `docs/generate_errors.py` from the source. Messages say what was received, what was expected and what to do.
-
-## Not an error, but slow
-
-TensorFlow leaves oneDNN off on CPUs without AVX-512. Import `keras_spatial` before TensorFlow, or set
-`TF_ENABLE_ONEDNN_OPTS=1`: the package warns if it came too late.
-"""
+# What a user was doing, and the modules that then speak. The longest prefix decides.
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Importing, meshes and layouts": (
+        "keras_spatial/__init__",
+        "keras_spatial/_environment",
+        "keras_spatial/mesh",
+        "keras_spatial/layout",
+        "keras_spatial/distribution",
+        "keras_spatial/runtimes/choice",
+    ),
+    "Partitioning a model": (
+        "keras_spatial/conversion",
+        "keras_spatial/network",
+        "keras_spatial/rules/",
+        "keras_spatial/engine/",
+        "keras_spatial/layers/",
+        "keras_spatial/models/",
+        "keras_spatial/overrides",
+    ),
+    "compile: losses and metrics": (
+        "keras_spatial/objective/",
+        "keras_spatial/losses",
+        "keras_spatial/metrics",
+    ),
+    "fit, evaluate, predict and save": (
+        "keras_spatial/",
+        "keras_spatial/backup",
+        "keras_spatial/runtimes/",
+    ),
+    "Memory and planning": ("keras_spatial/planning/", "keras_spatial/recomputation", "keras_spatial/profiling"),
+    "One device for many positions": (
+        "keras_spatial/runtimes/nodes",
+        "keras_spatial/runtimes/program",
+        "keras_spatial/runtimes/storage",
+        "keras_spatial/runtimes/streaming",
+    ),
+    "Many processes": (
+        "keras_spatial/isolation",
+        "keras_spatial/launch",
+        "keras_spatial/ownership",
+        "keras_spatial/processes",
+        "keras_spatial/runtimes/collective",
+    ),
+    "TPUs": ("keras_spatial/runtimes/tpu",),
+    "Reading and writing volumes": ("keras_spatial/volumes/",),
+    "DICOM": (
+        "keras_spatial/volumes/dicom",
+        "keras_spatial/volumes/identity",
+        "keras_spatial/volumes/series",
+    ),
+    "Building a data set": ("datasets/",),
+    "Reading a data set": ("keras_spatial/data/",),
+    "Segmenting": ("keras_spatial/inference/",),
+    "Evaluating and plotting": ("keras_spatial/evaluation/", "keras_spatial/plot", "keras_spatial/tensorboard"),
+    "The command keras-spatial": ("keras_spatial_command/", "keras_spatial/commands/"),
+    "Settings of a run": (
+        "components/settings",
+        "components/evaluate/settings",
+        "components/preprocess/settings",
+        "components/train/settings",
+        "pipelines/bounded_yaml",
+        "pipelines/settings",
+    ),
+    "Running a pipeline": ("components/", "pipelines/"),
+    "On a cluster": (
+        "components/train/cluster",
+        "components/train_job/",
+        "pipelines/cluster",
+        "pipelines/submission",
+    ),
+}
 
 
 def page() -> str:
-    lines = [HEAD]
+    """The whole page as Markdown."""
+    found: dict[str, dict[tuple[str, str], None]] = {title: {} for title in SECTIONS}
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
-            found = list(dict.fromkeys(messages(ast.parse(path.read_text(encoding="utf-8")))))
-            if found:
-                lines.append(f"## {path.relative_to(ROOT)}\n")
-                lines += [f"- **{kind}**: `` {message} ``" for kind, message in found]
-                lines.append("")
+            module = path.relative_to(ROOT).with_suffix("").as_posix()
+            found[section(module)] |= dict.fromkeys(messages(ast.parse(path.read_text(encoding="utf-8"))))
+    lines = [HEAD.read_text(encoding="utf-8")]
+    for title, all_of_it in found.items():
+        lines += [f"## {title}\n", *(f"- **{kind}**: `` {message} ``" for kind, message in sorted(all_of_it)), ""]
     return "\n".join(lines)
+
+
+def section(module: str) -> str:
+    """The title under which a module's messages stand."""
+    known = [(prefix, title) for title, prefixes in SECTIONS.items() for prefix in prefixes]
+    return max((fit for fit in known if module.startswith(fit[0])), key=lambda fit: len(fit[0]))[1]
 
 
 def messages(tree: ast.AST) -> Iterator[tuple[str, str]]:

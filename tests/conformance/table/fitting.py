@@ -138,7 +138,7 @@ CALLBACKS: dict[str, Status] = {
         "ProgbarLogger": ("ProgbarLogger", ""),
         "ReduceLROnPlateau": ("ReduceLROnPlateau", ""),
         "SwapEMAWeights": ("SwapEMAWeights", ""),
-        "TensorBoard": ("TensorBoard", "`ks.TensorBoard` shows the mesh as well"),
+        "TensorBoard": ("TensorBoard", "`keras_spatial.tensorboard.SliceImages` adds slices of volumes"),
         "TerminateOnNaN": ("TerminateOnNaN", ""),
     }.items()
 }
