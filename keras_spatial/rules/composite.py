@@ -69,7 +69,7 @@ def _identity(argument: Any) -> Any:
     if isinstance(argument, (bool, int, float, complex, str, bytes, type(None))):
         return type(argument).__name__, repr(argument)
     if isinstance(argument, np.ndarray):
-        return "array", argument.shape, argument.dtype.str, hashlib.sha256(np.ascontiguousarray(argument)).digest()
+        return "array", argument.shape, argument.dtype.str, hashlib.sha256(argument.tobytes()).digest()
     return "object", id(argument)
 
 
