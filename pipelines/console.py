@@ -44,10 +44,12 @@ class Screen:
         self._live = self._console.is_terminal and not verbose
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, min_width=_WIDTH - 4)),
+            BarColumn(bar_width=12, table_column=Column(min_width=12)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+            # What is too long for the terminal is cut here, and not in the other columns.
             TextColumn("{task.fields[said]}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
+            expand=True,
             console=self._console,
             transient=True,
             disable=not self._live,

@@ -3,6 +3,7 @@
 import io
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +163,21 @@ def test_a_terminal_has_one_line_that_changes_in_place(tmp_path, monkeypatch):
     out = shown(tmp_path, monkeypatch, Terminal())
     assert "\r" in out
     assert "volume-0 the last" not in (tmp_path / "log.txt").read_text().splitlines()[-1]
+
+
+def test_a_long_line_is_cut_at_its_end(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = Terminal()
+    screen = Screen(stream)
+    screen.show("Executing task 'cross_validation'")
+    screen.show(f"    cross_validation: epoch 3/10 after 12 s, about 28 s left: {'loss 0.5, ' * 40}")
+    screen._progress.refresh()
+    screen.close()
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()))
+    assert max(map(len, lines)) <= 80
+    [*_, last] = [line for line in lines if "epoch 3/10" in line]
+    assert "cross_validation" in last and "about 28 s left" in last
 
 
 def test_progress_is_told_now_and_then_where_there_is_no_terminal(monkeypatch):
