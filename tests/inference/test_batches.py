@@ -7,6 +7,7 @@ import keras
 import nibabel as nib
 import numpy as np
 import pytest
+from volumes.dicom_files import SECRET, write_series
 
 from keras_spatial.inference import (
     NothingToSegment,
@@ -87,6 +88,15 @@ def test_the_table_is_written_however_it_ends(scans, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         segment_all(fragile(KeyboardInterrupt()), find_sources([scans]), tmp_path / "out", lambda line: None)
     assert "0.nii" in (tmp_path / "out" / "failed.csv").read_text()
+
+
+def test_the_path_of_a_series_is_in_no_message(tmp_path):
+    write_series(tmp_path / SECRET)
+    failure = PermissionError(13, "Permission denied", str(tmp_path / SECRET / "1.dcm"))
+    lines: list[str] = []
+    (found,) = segment_all(fragile(failure), find_sources([tmp_path / SECRET]), tmp_path / "out", lines.append)
+    assert found.reason == "PermissionError: Permission denied"
+    assert SECRET not in (tmp_path / "out" / "failed.csv").read_text() + "".join(lines)
 
 
 def test_a_model_that_fits_no_volume_is_refused_before_the_first(scans, tmp_path):
