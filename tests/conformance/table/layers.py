@@ -11,6 +11,7 @@ from conformance.table.statuses import (
     Case,
     Equal,
     NotConcerned,
+    Refused,
     Replicated,
     Status,
     not_concerned,
@@ -107,16 +108,31 @@ ATTENTION = {
     ),
 }
 
+MASKED = (
+    'its mask where a layer, or the loss and metrics at an output, would use it, with `unsupported="replicate"` too, '
+    "but for masks within one layer or nested model that is replicated"
+)
 COUNTED = {
     "RandomPosterization": Equal(
         {"2D in training": Case(lambda x: L.RandomPosterization(3, value_range=(-4, 4), seed=3)(x), training=True)}
     ),
     "ActivityRegularization": Equal({"2D": Case(lambda x: L.ActivityRegularization(l2=0.1)(x))}),
     "Discretization": Equal({"2D bins": Case(lambda x: L.Discretization([-1.0, 0.0, 1.0])(x))}),
-    "Embedding": Equal({"2D classes": Case(lambda x: L.Embedding(9, 4)(_classes(x[..., 0])))}),
+    "Embedding": Equal(
+        {"2D classes": Case(lambda x: L.Embedding(9, 4)(_classes(x[..., 0])))},
+        {"mask": Refused(Case(lambda x: L.Embedding(9, 4, mask_zero=True)(_classes(x[..., 0]))), MASKED, "mask")},
+    ),
     "ReversibleEmbedding": Equal({"2D classes": Case(lambda x: L.ReversibleEmbedding(9, 4)(_classes(x[:, :, 0, 0])))}),
-    "Masking": Equal({"1D": Case(lambda x: L.Dense(4)(L.Masking()(O.relu(x))), IMAGE_1D)}),
+    "Masking": Equal(
+        {"1D ending in a convolution": Case(lambda x: L.Conv1D(4, 3)(_masked(x)), IMAGE_1D)},
+        {"output": Refused(Case(lambda x: L.Dense(4)(_masked(x)), IMAGE_1D), MASKED, "mask")},
+    ),
 }
+
+
+def _masked(x):
+    """About half of the steps are zero and masked."""
+    return L.Masking()(O.relu(x[..., :1]))
 
 
 def _classes(x):
