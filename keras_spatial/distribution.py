@@ -29,12 +29,14 @@ class SpatialParallel(Distribution):
         strategy: for a mesh of TPU cores, from `ks.tpu_strategy`. Make and compile models inside `scope()` then. Not
             run on hardware.
         offload: for a mesh whose positions share devices: where the shards are kept that are not being computed,
-            "host" (memory, the default there) or a folder with room for them. The step's operations then run one after
+            "host" (memory, the default there) or a folder with room for them, which is made if there is none; then a
+            text needs a separator, as in "./scratch". The step's operations then run one after
             another, each shard after shard, with the same results, in the memory of a few shards.
 
     Raises:
         ValueError: if the layout names an unknown image axis or mesh axis, or uses a mesh axis twice; or if a mesh of
-            TPU cores lacks its strategy; or if positions would share devices in several processes or on TPUs.
+            TPU cores lacks its strategy; or if positions would share devices in several processes or on TPUs; or if
+            `offload` is neither "host" nor a path.
         OffloadError: an `OSError`, if `offload` is a folder that cannot be written to.
 
     Example:

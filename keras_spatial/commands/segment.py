@@ -3,6 +3,7 @@
 import argparse
 import math
 import sys
+from pathlib import Path
 
 import keras
 
@@ -81,7 +82,8 @@ def _model(chosen: argparse.Namespace) -> keras.Model:
 
 
 def _in_shards(model: keras.Model, chosen: argparse.Namespace) -> keras.Model:
-    spatial, plan = ks.partition_to_fit(model, chosen.memory, chosen.offload or chosen.output, training=False)
+    folder = Path(chosen.offload or chosen.output)
+    spatial, plan = ks.partition_to_fit(model, chosen.memory, folder, training=False)
     assert spatial.distribution is not None
     runtime = spatial.distribution.runtime
     count = len(runtime.devices)

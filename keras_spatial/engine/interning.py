@@ -6,6 +6,7 @@ different, and the first step added 822 MB in place of 1179.
 """
 
 import hashlib
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from keras_spatial.runtimes.functions import DerivativeFunction, Prepared, Share
 # Of the graph that calls functions, which holds on to them anyway: by a digest of the definition, the function. Kept
 # anywhere else they would keep the graph alive.
 _KNOWN = "_interned_functions"
+_Interned = weakref.WeakKeyDictionary[tf.Graph, dict[Prepared, Prepared]]
 
 
 def interned(prepared: Prepared) -> Prepared:
@@ -43,15 +45,16 @@ class InternedFunction(SharedFunction):
 
     def __init__(self, function: Callable[..., Sequence[tf.Tensor]]):
         super().__init__(function)
-        self._interned: dict[Prepared, Prepared] = {}
+        self._interned: _Interned = weakref.WeakKeyDictionary()
 
     def prepared(self, arguments: Sequence[Any]) -> Prepared:
         prepared = super().prepared(arguments)
         if tf.executing_eagerly():
             return prepared  # There is no graph whose functions it might be one of.
-        if prepared not in self._interned:
-            self._interned[prepared] = interned(prepared)
-        return self._interned[prepared]
+        known = self._interned.setdefault(tf.compat.v1.get_default_graph(), {})
+        if prepared not in known:
+            known[prepared] = interned(prepared)
+        return known[prepared]
 
 
 class InternedDerivative(InternedFunction, DerivativeFunction):
@@ -59,4 +62,4 @@ class InternedDerivative(InternedFunction, DerivativeFunction):
 
     def __init__(self, *arguments: Any, **options: Any):
         DerivativeFunction.__init__(self, *arguments, **options)
-        self._interned = {}
+        self._interned = weakref.WeakKeyDictionary()

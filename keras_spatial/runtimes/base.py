@@ -78,7 +78,10 @@ class Runtime(abc.ABC):
         return tf.function(step, autograph=False)
 
     def raising(self) -> contextlib.AbstractContextManager:
-        """Around the run of a function that was not made by `compiled`: errors come as they were raised."""
+        """Around a call: one follows another where it must, and errors come as they were raised.
+
+        `compiled` does it by itself.
+        """
         return contextlib.nullcontext()
 
     def taken(self, value: tf.Tensor) -> Callable[[], np.ndarray]:
