@@ -98,8 +98,9 @@ def predicted_blocks(model: "Model", batches: Iterable) -> Iterator[Any]:
         inputs = as_inputs(model, unpack_x_y_sample_weight(batch)[0])
         with unoptimized(), model._runtime.raising():
             outputs = step(inputs)
-        blocks = [
-            [Block(index, model._runtime.taken(value)) for index, value in zip(indices, values, strict=True)]
-            for indices, values in zip(places[shapes_of(inputs)], outputs, strict=True)
-        ]
+            # Before another call follows.
+            blocks = [
+                [Block(index, model._runtime.taken(value)) for index, value in zip(indices, values, strict=True)]
+                for indices, values in zip(places[shapes_of(inputs)], outputs, strict=True)
+            ]
         yield tree.pack_sequence_as(structures[shapes_of(inputs)], blocks)

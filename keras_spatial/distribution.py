@@ -29,13 +29,15 @@ class SpatialParallel(Distribution):
         strategy: the result of `ks.tpu_strategy`, for a mesh of TPU cores. Make and compile models inside `scope()`
             then. This has not been run on TPU hardware.
         offload: for a mesh whose positions share devices, where to keep the shards that are not being computed:
-            `"host"` for host memory, the default for such a mesh, or a folder with enough space. The operations of a
-            step then run one after another, and each of them one shard after another, with the same results; the
-            device needs memory for only a few shards.
+            `"host"` for host memory, the default for such a mesh, or a folder with enough space, which is made if it
+            does not exist; a text then needs a separator, as in `"./scratch"`. The operations of a step then run one
+            after another, and each of them one shard after another, with the same results; the device needs memory
+            for only a few shards.
 
     Raises:
         ValueError: if the layout names an unknown image axis or mesh axis or uses a mesh axis twice, if a mesh of TPU
-            cores has no strategy, or if positions would share devices in several processes or on TPUs.
+            cores has no strategy, if positions would share devices in several processes or on TPUs, or if `offload` is
+            neither `"host"` nor a path.
         OffloadError: an `OSError`, if `offload` is a folder that cannot be written to.
 
     Example:

@@ -4,6 +4,7 @@ import argparse
 import math
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -76,7 +77,7 @@ def _shared(model: keras.Model, chosen: argparse.Namespace, options: dict[str, A
         chosen.memory,
         [f"{chosen.kind}:{i}" for i in range(chosen.devices)],
         chosen.host_memory or host_memory(),
-        folder,
+        None if folder is None else Path(folder),
         disk,
     )
     try:

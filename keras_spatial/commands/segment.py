@@ -80,7 +80,8 @@ def _model(chosen: argparse.Namespace, task: Task | Literal["lits"]) -> keras.Mo
 
 
 def _in_shards(model: keras.Model, chosen: argparse.Namespace) -> keras.Model:
-    spatial, plan = ks.partition_to_fit(model, chosen.memory, chosen.offload or chosen.output, training=False)
+    folder = Path(chosen.offload or chosen.output)
+    spatial, plan = ks.partition_to_fit(model, chosen.memory, folder, training=False)
     assert spatial.distribution is not None
     runtime = spatial.distribution.runtime
     count = len(runtime.devices)

@@ -6,6 +6,7 @@ every device, and each costs memory for as long as the step lives. In MobileNetV
 """
 
 import hashlib
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from keras_spatial.runtimes.functions import DerivativeFunction, Prepared, Share
 # The attribute of a graph that maps digests of definitions to functions. The graph holds on to its functions anyway;
 # kept anywhere else, they would keep the graph alive.
 _KNOWN = "_interned_functions"
+_Interned = weakref.WeakKeyDictionary[tf.Graph, dict[Prepared, Prepared]]
 
 
 def interned(prepared: Prepared) -> Prepared:
@@ -43,15 +45,16 @@ class InternedFunction(SharedFunction):
 
     def __init__(self, function: Callable[..., Sequence[tf.Tensor]]):
         super().__init__(function)
-        self._interned: dict[Prepared, Prepared] = {}
+        self._interned: _Interned = weakref.WeakKeyDictionary()
 
     def prepared(self, arguments: Sequence[Any]) -> Prepared:
         prepared = super().prepared(arguments)
         if tf.executing_eagerly():
-            return prepared  # There is no graph that could have such a function.
-        if prepared not in self._interned:
-            self._interned[prepared] = interned(prepared)
-        return self._interned[prepared]
+            return prepared  # There is no graph whose functions it might be one of.
+        known = self._interned.setdefault(tf.compat.v1.get_default_graph(), {})
+        if prepared not in known:
+            known[prepared] = interned(prepared)
+        return known[prepared]
 
 
 class InternedDerivative(InternedFunction, DerivativeFunction):
@@ -59,4 +62,4 @@ class InternedDerivative(InternedFunction, DerivativeFunction):
 
     def __init__(self, *arguments: Any, **options: Any):
         DerivativeFunction.__init__(self, *arguments, **options)
-        self._interned = {}
+        self._interned = weakref.WeakKeyDictionary()

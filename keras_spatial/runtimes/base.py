@@ -78,7 +78,10 @@ class Runtime(abc.ABC):
         return tf.function(step, autograph=False)
 
     def raising(self) -> contextlib.AbstractContextManager:
-        """A context for running a function that was not made by `compiled`, in which original errors are raised."""
+        """Around a call: one follows another where it must, and errors come as they were raised.
+
+        `compiled` does it by itself.
+        """
         return contextlib.nullcontext()
 
     def taken(self, value: tf.Tensor) -> Callable[[], np.ndarray]:

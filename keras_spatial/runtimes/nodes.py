@@ -324,11 +324,16 @@ class Running:
     ):
         self._storage, self._devices, self._wanted, self._last = storage, devices, wanted, last
         self.number = number
+        # What the operations of a loop were given that is not complete.
+        self.pending: list[Sequence[np.ndarray]] = []
         self._kept: dict[Value, Any] = {}
 
     def __del__(self) -> None:
-        for value in list(self._kept):
-            self.drop(value)
+        self._storage.leave([*self._kept.values()])
+
+    def abandon(self) -> None:
+        """After an error."""
+        self._storage.abandon()
 
     def device_of(self, number: int, count: int) -> str:
         """The device that computes shard `number` of `count`."""

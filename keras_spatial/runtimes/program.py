@@ -53,10 +53,12 @@ class Turns:
         with self._count:
             if self._present + 1 >= threads_between_operations():
                 raise RuntimeError(
-                    f"{self._present + 1} models whose shards share devices run concurrently in one TensorFlow "
-                    f"function, which has {threads_between_operations()} threads. Let one wait for the other with "
-                    "tf.control_dependencies, or call tf.config.threading.set_inter_op_parallelism_threads with a "
-                    "larger number before TensorFlow starts."
+                    f"{self._present + 1} calls of models whose shards share devices run side by side in TensorFlow's "
+                    f"{threads_between_operations()} threads between operations. Where one TensorFlow function makes "
+                    "them, let one wait for the other by tf.control_dependencies; call models themselves from several "
+                    "threads, not within a tf.function; or call "
+                    "tf.config.threading.set_inter_op_parallelism_threads with a larger number before TensorFlow "
+                    "starts."
                 )
             self._present += 1
         try:
@@ -94,7 +96,8 @@ class Program:
         self._running: Running | None = None
         self._runs = itertools.count(1)
         self._analysis, self._analysed = Analysis(), 0
-        self._pending: list[Sequence[np.ndarray]] = []
+        # How many operations there are in the graph of the forward pass.
+        self._forward = 0
 
     def add(self, node: Node, inputs: Sequence[tf.Tensor] = ()) -> list[tf.Tensor]:
         """Append an operation.
@@ -121,6 +124,8 @@ class Program:
         # TensorFlow keeps every Python function that a graph has called forever. The function must not keep the program
         # alive; the graph does that.
         known = weakref.ref(self)
+        if graph is next(iter(self._tokens), graph):
+            self._forward = len(self.nodes)
         if graph not in self._tokens:
             setattr(graph, _PROGRAMS, [*getattr(graph, _PROGRAMS, ()), self])
 
@@ -155,20 +160,15 @@ class Program:
             RuntimeError: if the run is not the current one any more.
         """
         try:
-            if not token:
-                self._begin()
-            running = self._running
-            if running is None or token not in (0, running.number):
-                raise RuntimeError(
-                    "The gradient of an earlier call was asked for. If shards share devices, only the last call of a "
-                    "model can be differentiated: compute its gradient before you call the model again."
-                )
             with _TURNS.turn(), unoptimized():
-                return (np.int32(running.number), *self._run(running, self.nodes[number], inputs))
+                running = self._going_on(number, token)
+                try:
+                    return (np.int32(running.number), *self._run(running, self.nodes[number], inputs))
+                except BaseException:
+                    self._running = None
+                    running.abandon()
+                    raise
         except BaseException as error:
-            self._running = None
-            if self._storage is not None:
-                self._storage.abandon()
             self._report(error)
             raise
 
@@ -186,21 +186,33 @@ class Program:
         assert running is not None
         return lambda: np.asarray(running.bring(value))
 
-    def _begin(self) -> None:
-        """Begin a run."""
-        analysis = self.analysis()
-        if self._storage is None:
-            self._storage = self._make_storage()
-        self._pending = []
-        self._running = Running(self._storage, self.devices, analysis.wanted, analysis.last, next(self._runs))
+    def _going_on(self, number: int, token: int) -> Running:
+        """The run that an operation is part of; the first operation begins one."""
+        if not token:
+            analysis = self.analysis()
+            if self._storage is None:
+                self._storage = self._make_storage()
+            self._running = Running(self._storage, self.devices, analysis.wanted, analysis.last, next(self._runs))
+        elif self._running is None or token != self._running.number:
+            if number < self._forward:
+                raise RuntimeError(
+                    "Two calls of one model ran at once, within TensorFlow functions of the caller's. Where shards "
+                    "share devices, one call follows another: call the model itself from several threads, or such a "
+                    "function from one."
+                )
+            raise RuntimeError(
+                "The gradient of an earlier call was asked for. Where shards share devices, only the last call of "
+                "a model can be differentiated: take its gradient before you call the model again."
+            )
+        return self._running
 
     def _run(self, running: Running, node: Node, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Run an operation. An operation that is part of a loop runs when the loop is complete."""
         if not isinstance(node, Calls):
             return node.run(running, inputs)
         loop = self._analysis.loops[node]
-        self._pending.append(inputs)
+        running.pending.append(inputs)
         if node is loop.nodes[-1]:
-            pending, self._pending = self._pending, []
+            pending, running.pending = running.pending, []
             loop.run(running, pending)
         return []

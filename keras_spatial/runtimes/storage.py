@@ -8,6 +8,7 @@ import math
 import os
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class OffloadError(OSError):
 
 
 class Storage(abc.ABC):
-    """Keeps tensors between the operations of a step. Only one thread may use it.
+    """Keeps tensors between the operations of a step. One thread at a time keeps and drops, any number bring.
 
     Attributes:
         held: the number of bytes that are kept now.
@@ -60,6 +61,11 @@ class Storage(abc.ABC):
     @abc.abstractmethod
     def drop(self, kept: Any) -> None:
         """Stop keeping the tensor of a handle."""
+
+    def leave(self, kept: Sequence[Any]) -> None:
+        """Keep some tensors no longer, at the latest when the next one comes: from any thread, at any point of it."""
+        for one in kept:
+            self.drop(one)
 
     def abandon(self) -> None:  # noqa: B027  Nothing is begun by default.
         """Discard the work that was begun for a step that has failed."""
@@ -121,17 +127,22 @@ class FileStorage(Storage):
     def __init__(self, folder: str | os.PathLike):
         super().__init__()
         self.folder = Path(folder)
+        made = [path for path in (self.folder, *self.folder.parents) if not os.path.lexists(path)]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             # Unbuffered, because shards are large and each is read and written as a whole.
             self._file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115  Open as long as this is.
         except OSError as error:
+            _remove_empty(made)
             raise self._named(error, "make a file in it") from error
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="offload")
         self._space, self._lock = Space(), threading.Lock()
         self._waiting: list[Future] = []
+        self._left: deque[Any] = deque()
 
     def keep(self, tensor: tf.Tensor, resident: bool = False) -> Any:
+        while self._left:
+            self.drop(self._left.popleft())
         size = _byte_size(tensor)
         self._counted(size)
         if resident or size < MINIMUM_BYTES:
@@ -146,18 +157,23 @@ class FileStorage(Storage):
         return _Piece(start, size, tuple(static_sizes(tensor.shape)), tensor.dtype, written)
 
     def prefetch(self, kept: Any) -> None:
-        if isinstance(kept, _Piece) and kept.brought is None:
-            kept.brought = self._thread.submit(self._read, kept)
-            self.read += kept.size
+        if isinstance(kept, _Piece):
+            with self._lock:
+                kept.brought = self._brought(kept)
 
     def bring(self, kept: Any) -> tf.Tensor:
         if not isinstance(kept, _Piece):
             return kept
-        self.prefetch(kept)
+        with self._lock:
+            brought, kept.brought = self._brought(kept), None
         self._finish(kept.written)
-        assert kept.brought is not None
-        brought, kept.brought = kept.brought, None
         return self._finish(brought)
+
+    def _brought(self, kept: _Piece) -> Future:
+        if kept.brought is not None:
+            return kept.brought
+        self.read += kept.size
+        return self._thread.submit(self._read, kept)
 
     def drop(self, kept: Any) -> None:
         if not isinstance(kept, _Piece):
@@ -172,6 +188,10 @@ class FileStorage(Storage):
                 # At the end of the process the thread has ended already, and the file is freed anyway.
                 with contextlib.suppress(RuntimeError):
                     self._thread.submit(self._file.truncate, 0)
+
+    def leave(self, kept: Sequence[Any]) -> None:
+        # The garbage collector may call it while this thread holds the lock.
+        self._left.extend(kept)
 
     def abandon(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -251,9 +271,29 @@ class Space:
 
 
 def check_offload(offload: str | os.PathLike) -> None:
-    """Raise an `OffloadError` if a folder cannot be written to."""
-    if offload != "host":
-        FileStorage(offload).keep(tf.zeros([MINIMUM_BYTES], tf.uint8))
+    """Check what `offload` says, and that a folder can be written to, which is made if there is none.
+
+    Raises:
+        ValueError: if it is neither "host" nor a path. A plain name, such as "Host", must be that of a folder.
+        OffloadError: if the folder cannot be written to. Folders that were made are gone again.
+    """
+    if offload == "host":
+        return
+    plain = isinstance(offload, str) and os.sep not in offload
+    if not isinstance(offload, (str, os.PathLike)) or (plain and not (offload and Path(offload).is_dir())):
+        raise ValueError(
+            'offload: expected "host", or the path of a folder; of one that is to be made here with a separator, such '
+            f"as './scratch'. Received: offload={offload!r}"
+        )
+    folder = Path(offload)
+    made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    storage = FileStorage(folder)
+    try:
+        written = storage.keep(tf.zeros([MINIMUM_BYTES], tf.uint8))
+        storage.bring(written)
+    except OSError:
+        _remove_empty(made)
+        raise
 
 
 def storage_for(offload: str | os.PathLike) -> Storage:
@@ -274,6 +314,12 @@ def copied(array: np.ndarray, dtype: tf.DType) -> tf.Tensor:
     data = _aligned(array.size * dtype.size)
     data.view(array.dtype).reshape(array.shape)[...] = array
     return tensor_of(data, dtype, array.shape)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _pages(size: int) -> int:

@@ -8,7 +8,10 @@ results.
 
 import contextlib
 import functools
+import itertools
 import os
+import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -25,8 +28,11 @@ from keras_spatial.runtimes.nodes import Call, Calls, Export, HandOut, Import, R
 from keras_spatial.runtimes.program import Program, threads_between_operations
 from keras_spatial.runtimes.storage import check_offload, storage_for
 
-# The number of TensorFlow's threads between operations: enough for two models that run concurrently and other
-# operations.
+# One call after another, of whichever model: their operations would have to take turns anyway.
+_CALL = threading.RLock()
+# The module that runs the functions of `tf.py_function` and `tf.numpy_function`.
+_PYTHON_FUNCTIONS = tf.py_function.__module__
+# Between operations: for two models side by side, and what goes on meanwhile.
 _THREADS = 4
 
 
@@ -284,8 +290,9 @@ class StreamingRuntime(Runtime):
         self.offload = offload
         _demand_threads()
         check_offload(offload)
-        # Weak references, because a program must live only as long as the function that runs it.
-        self._handed_out: list[tuple[weakref.ref[Program], Value, tuple[int, ...]]] = []
+        # A program lives as long as the function that runs it.
+        self._handed_out: dict[int, tuple[weakref.ref[Program], Value, tuple[int, ...]]] = {}
+        self._numbers = itertools.count()
         self._errors: list[BaseException] = []
 
     def mesh_impl(self) -> StreamingMesh:
@@ -304,13 +311,16 @@ class StreamingRuntime(Runtime):
 
     @contextlib.contextmanager
     def raising(self) -> Iterator[None]:
-        self._errors.clear()
-        try:
-            yield
-        except tf.errors.OpError as error:
-            if self._errors:
-                raise self._errors[0] from error
-            raise
+        # Callers wait here, and not in TensorFlow's threads, of which there are few.
+        with contextlib.nullcontext() if _within_tensorflow() else _CALL:
+            try:
+                yield
+            except tf.errors.OpError as error:
+                found = next((known for known in self._errors if str(known) in str(error)), None)
+                self._errors.clear()
+                if found is not None:
+                    raise found from error
+                raise
 
     def taken(self, value: tf.Tensor) -> Callable[[], np.ndarray]:
         program, kept, size = self._handed_out[int(value)]
@@ -320,8 +330,20 @@ class StreamingRuntime(Runtime):
         return lambda: read()[tuple(slice(n) for n in size)]
 
     def _register(self, value: Value, program: Program, size: Sequence[int]) -> int:
-        self._handed_out.append((weakref.ref(program), value, tuple(size)))
-        return len(self._handed_out) - 1
+        number, handed_out = next(self._numbers), self._handed_out
+        handed_out[number] = (weakref.ref(program, lambda _: handed_out.pop(number, None)), value, tuple(size))
+        return number
+
+
+def _within_tensorflow() -> bool:
+    """Whether a call is made by a Python function that TensorFlow runs, such as a data set's: it cannot wait for a
+    step that may be waiting for it."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") == _PYTHON_FUNCTIONS:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _demand_threads() -> None:

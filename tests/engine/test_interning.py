@@ -31,6 +31,14 @@ def test_functions_of_one_definition_are_one():
     np.testing.assert_array_equal(results, [[[2.0, 6.0]]] * 2)
 
 
+def test_a_function_that_two_graphs_call_is_one_of_each():
+    twice, argument = InternedFunction(scaled(2.0)), tf.constant([1.0, 3.0])
+    first, _ = called(twice, arguments=[argument])
+    second, results = called(InternedFunction(scaled(2.0)), twice, arguments=[argument])
+    assert len(set(second)) == 1 and first[0] not in second
+    np.testing.assert_array_equal(results, [[[2.0, 6.0]]] * 2)
+
+
 def test_functions_of_other_constants_stay_apart():
     names, results = called(
         InternedFunction(scaled(2.0)), InternedFunction(scaled(3.0)), arguments=[tf.constant([1.0, 3.0])]

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from keras_spatial.runtimes import storage
-from keras_spatial.runtimes.storage import FileStorage, HostStorage, OffloadError, Space
+from keras_spatial.runtimes.storage import FileStorage, HostStorage, OffloadError, Space, check_offload
 
 DTYPES = ("float16", "bfloat16", "float32", "float64", "bool", "int8", "int32", "int64")
 
@@ -98,3 +98,55 @@ def test_a_full_disk_is_named_with_what_was_needed_and_what_to_do(tmp_path, monk
     monkeypatch.setattr(storage.os, "pwrite", full)
     with pytest.raises(OffloadError, match=r"could not keep .* GB of shards in it: No space left.* larger file system"):
         kept_in.bring(kept_in.keep(tf.zeros([storage.MINIMUM_BYTES])))
+
+
+def fail(monkeypatch, function, number):
+    def failing(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(*function, failing)
+
+
+@pytest.mark.parametrize(
+    ("function", "number", "named"),
+    [
+        ((storage.os, "pwrite"), errno.ENOSPC, "No space left"),
+        ((storage.os, "preadv"), errno.EIO, "Input/output error"),
+        ((storage.tempfile, "TemporaryFile"), errno.EROFS, "Read-only file system"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_named_at_once_and_left_as_it_was(
+    function, number, named, tmp_path, monkeypatch
+):
+    fail(monkeypatch, function, number)
+    with pytest.raises(OffloadError, match=named):
+        check_offload(tmp_path / "new" / "folder")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "old").mkdir()
+    with pytest.raises(OffloadError, match=named):
+        check_offload(tmp_path / "old")
+    assert (tmp_path / "old").is_dir()
+
+
+@pytest.mark.parametrize("offload", ["Host", "disk", "", True, 5, b"folder", None])
+def test_what_is_no_place_is_refused_and_nothing_is_made(offload, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=rf"Received: offload={offload!r}$"):
+        check_offload(offload)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_places_are_the_host_folders_that_exist_and_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scratch").mkdir()
+    for offload in ("host", "scratch", "./made", tmp_path / "host", storage.Path("named")):
+        check_offload(offload)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["host", "made", "named", "scratch"]
+
+
+def test_what_is_left_is_dropped_when_the_next_tensor_comes(kept_in):
+    kept = [kept_in.keep(tf.zeros([storage.MINIMUM_BYTES])) for _ in range(3)]
+    kept_in.leave(kept)
+    last = kept_in.keep(tf.zeros([10]))
+    assert kept_in.held == 40
+    kept_in.drop(last)
