@@ -68,11 +68,11 @@ def _shared(model: keras.Model, chosen: argparse.Namespace, options: dict[str, A
     """Find out how finely an image is to be cut for the devices there are."""
     if chosen.devices < 1:
         raise ValueError(f"--devices: expected at least 1. Received: {chosen.devices}")
-    folder, disk = chosen.offload, chosen.disk or 0
+    folder, disk = None if chosen.offload is None else Path(chosen.offload), chosen.disk or 0
     if folder is not None and chosen.disk is None:
         disk = free_space(folder)
     if chosen.disk is not None and folder is None:
-        folder = tempfile.gettempdir()
+        folder = Path(tempfile.gettempdir())
     room = Room(
         chosen.memory,
         [f"{chosen.kind}:{i}" for i in range(chosen.devices)],
@@ -90,7 +90,7 @@ def _shared(model: keras.Model, chosen: argparse.Namespace, options: dict[str, A
     return 0
 
 
-def _advice(found: Shards, bandwidth: int | None, folder: str | None) -> Iterator[str]:
+def _advice(found: Shards, bandwidth: int | None, folder: Path | None) -> Iterator[str]:
     """How to do what was found, and how long it takes at least."""
     planned = found.plan
     mesh = f'ks.device_mesh("{planned.mesh}", devices={sorted({str(d) for d in found.distribution.runtime.devices})})'
