@@ -13,7 +13,6 @@ from keras_spatial.losses import SumsLoss
 from keras_spatial.objective.locality import (
     NotTraceable,
     Traced,
-    check_that_keras_takes,
     check_traced,
     is_local,
     on_shards,
@@ -22,8 +21,8 @@ from keras_spatial.objective.locality import (
 from keras_spatial.objective.overrides import keeps_loss_call, overridden
 from keras_spatial.objective.refusal import refusal
 from keras_spatial.objective.sums import sums_of_cases
+from keras_spatial.objective.whole import Changing, on_whole, variables_of
 from keras_spatial.rules.products import variable_tensor
-from keras_spatial.rules.replication import replicated
 from keras_spatial.rules.walk import lower_graph
 from keras_spatial.runtimes.functions import scalar
 
@@ -59,10 +58,7 @@ def lower_loss(
             return _per_voxel_loss(trace, loss, found, y_true, y_pred, weight)
         return _by_rules(trace, loss, traced(loss, y_true, y_pred, weight), y_true, y_pred, weight)
     except NotTraceable as error:
-        check_that_keras_takes(loss, y_true, y_pred, weight)
-        if trace.replicate:
-            return _replicated(trace, loss, y_true, y_pred, weight, str(error))
-        raise refusal("Loss", name, f"it is not made of keras.ops alone ({error})", _INSTEAD) from error
+        return _replicated(trace, loss, y_true, y_pred, weight, f"it is not made of keras.ops alone ({error})")
 
 
 def per_voxel(loss: keras.losses.Loss, y_true: SpatialTensor, y_pred: SpatialTensor) -> Traced | None:
@@ -168,9 +164,7 @@ def _by_rules(
     try:
         (value, *_) = tree.flatten(lower_graph(found.graph, trace, inputs))
     except (ValueError, NotImplementedError, TypeError) as error:
-        if trace.replicate:
-            return _replicated(trace, loss, y_true, y_pred, weight, str(error))
-        raise refusal("Loss", loss.name, str(error).split("\n")[0], _INSTEAD) from error
+        return _replicated(trace, loss, y_true, y_pred, weight, str(error).split("\n")[0])
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if replicas > 1:
         # Keras shares a loss out among replicas, which add it up again.
@@ -178,12 +172,25 @@ def _by_rules(
     return value
 
 
-def _replicated(trace, loss, y_true, y_pred, weight, reason: str) -> SpatialTensor:
-    """The loss as it is, of whole tensors on every device."""
+def _replicated(
+    trace: Trace,
+    loss: keras.losses.Loss,
+    y_true: SpatialTensor,
+    y_pred: SpatialTensor,
+    weight: SpatialTensor | None,
+    reason: str,
+) -> SpatialTensor:
+    """The loss as it is, of whole tensors on every device, if the model may do so.
 
-    class Whole(keras.Operation):
-        def call(self, *tensors: tf.Tensor) -> tf.Tensor:
-            return loss(*tensors)
-
-    tensors = tuple(x for x in (y_true, y_pred, weight) if x is not None)
-    return replicated(Whole(name=loss.name), trace, tensors, {}, reason=reason)
+    Raises:
+        UnsupportedObjective: if it may not.
+        Exception: Keras's own, if the loss fails in plain Keras too.
+    """
+    tensors = [x for x in (y_true, y_pred, weight) if x is not None]
+    try:
+        variables = variables_of(loss, *tensors)
+    except Changing as error:
+        raise refusal("Loss", loss.name, str(error), _INSTEAD) from error
+    if not trace.replicate:
+        raise refusal("Loss", loss.name, reason, _INSTEAD)
+    return on_whole(trace, loss, tensors, variables, name=loss.name, reason=reason)
