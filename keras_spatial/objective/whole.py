@@ -16,7 +16,7 @@ class Changing(Exception):
     """A function draws random numbers, which every device would draw by itself."""
 
 
-class _Whole(keras.Layer):
+class Whole(keras.Layer):
     """A function as a layer, so that the variables that it reads are read in every step."""
 
     def __init__(self, function: Callable[..., Any], variables: Sequence[keras.Variable], name: str):
@@ -54,4 +54,4 @@ def on_whole(
     reason: str,
 ) -> Any:
     """A function of whole tensors on every device; see `rules.replication`."""
-    return replicated(_Whole(function, variables, name), trace, tuple(tensors), {}, reason=reason)
+    return replicated(Whole(function, variables, name), trace, tuple(tensors), {}, reason=reason)
