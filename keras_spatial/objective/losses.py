@@ -21,7 +21,7 @@ from keras_spatial.objective.locality import (
 from keras_spatial.objective.overrides import keeps_loss_call, overridden
 from keras_spatial.objective.refusal import refusal
 from keras_spatial.objective.sums import sums_of_cases
-from keras_spatial.objective.whole import Changing, on_whole, variables_of
+from keras_spatial.objective.whole import Changing, observed, on_whole
 from keras_spatial.rules.products import variable_tensor
 from keras_spatial.rules.walk import lower_graph
 from keras_spatial.runtimes.functions import scalar
@@ -46,9 +46,7 @@ def lower_loss(
     """
     name = loss.name
     if isinstance(loss, SumsLoss) and not overridden(loss, "sums", "from_sums"):
-        sums = sums_of_cases(trace, loss.sums, y_true, y_pred, weight, loss.dtype, name)
-        voxels = math.prod(y_pred.shape[1:-1])
-        return trace.reduced(lambda s: loss.from_sums(s, voxels), [sums], (), name=name)
+        return _of_sums(trace, loss, y_true, y_pred, weight)
     own_call = isinstance(loss, SumsLoss) or not keeps_loss_call(loss)
     if loss.reduction in (None, "none") and not own_call:
         raise refusal("Loss", name, f"it has no reduction to a scalar (reduction={loss.reduction!r})", "Give it one")
@@ -59,6 +57,18 @@ def lower_loss(
         return _by_rules(trace, loss, traced(loss, y_true, y_pred, weight), y_true, y_pred, weight)
     except NotTraceable as error:
         return _replicated(trace, loss, y_true, y_pred, weight, f"it is not made of keras.ops alone ({error})")
+
+
+def _of_sums(
+    trace: Trace, loss: SumsLoss, y_true: SpatialTensor, y_pred: SpatialTensor, weight: SpatialTensor | None
+) -> SpatialTensor:
+    voxels = math.prod(y_pred.shape[1:-1])
+    try:
+        sums = sums_of_cases(trace, loss.sums, y_true, y_pred, weight, loss.dtype, loss.name)
+        found = observed(lambda s: loss.from_sums(s, voxels), sums)
+    except Changing as error:
+        raise refusal("Loss", loss.name, str(error), _INSTEAD) from error
+    return trace.reduced(found, [sums], (), weights=found.variables, name=loss.name)
 
 
 def per_voxel(loss: keras.losses.Loss, y_true: SpatialTensor, y_pred: SpatialTensor) -> Traced | None:
@@ -188,7 +198,7 @@ def _replicated(
     """
     tensors = [x for x in (y_true, y_pred, weight) if x is not None]
     try:
-        variables = variables_of(loss, *tensors)
+        variables = observed(loss, *tensors).variables
     except Changing as error:
         raise refusal("Loss", loss.name, str(error), _INSTEAD) from error
     if not trace.replicate:

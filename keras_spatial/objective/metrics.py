@@ -27,7 +27,7 @@ from keras_spatial.objective.overrides import is_of_keras, keeps_update, overrid
 from keras_spatial.objective.probe import Merge, NoMerge, merge_of
 from keras_spatial.objective.refusal import refusal
 from keras_spatial.objective.sums import sums_of_cases
-from keras_spatial.objective.whole import Changing, on_whole, variables_of
+from keras_spatial.objective.whole import Changing, observed, on_whole
 from keras_spatial.rules.products import variable_tensor
 from keras_spatial.rules.walk import lower_graph
 from keras_spatial.runtimes.functions import scalar, static_sizes
@@ -74,7 +74,10 @@ def lower_metric(
         UnsupportedObjective: if its state has no known merge.
     """
     if isinstance(metric, SumsMetric) and not overridden(metric, "sums", "update_from_sums", "result", "reset_state"):
-        sums = sums_of_cases(trace, metric.sums, y_true, y_pred, weight, metric.dtype, metric.name)
+        try:
+            sums = sums_of_cases(trace, metric.sums, y_true, y_pred, weight, metric.dtype, metric.name)
+        except Changing as error:
+            raise refusal("Metric", metric.name, str(error), _INSTEAD) from error
         return Update(metric, [sums], lambda values: metric.update_from_sums(values[0]))
     _build(metric, y_true, y_pred)
     earlier = {} if before is None else before.new
@@ -289,7 +292,7 @@ def _replicated(
     others: list[keras.Variable] = []
     try:
         zeros = [tf.zeros(v.shape, v.dtype) for v in own]
-        read = variables_of(lambda *given: new_state(zeros, *given), *tensors)
+        read = observed(lambda *given: new_state(zeros, *given), *tensors).variables
     except Changing as error:
         raise refusal("Metric", metric.name, str(error), _INSTEAD) from error
     if not trace.replicate:

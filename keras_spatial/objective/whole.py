@@ -1,6 +1,7 @@
-"""Losses and metrics that every device computes as they are, on whole tensors."""
+"""Losses and metrics that every device computes as they are, and the variables that they read."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -28,20 +29,46 @@ class Whole(keras.Layer):
         return self.function(*tensors)
 
 
-def variables_of(function: Callable[..., Any], *tensors: Any) -> list[keras.Variable]:
-    """The Keras variables that a function reads, which is run in a graph as Keras would run it.
+@dataclass(frozen=True)
+class Observed:
+    """A function of tensors, and what it reads besides.
+
+    Attributes:
+        function: the function.
+        variables: the Keras variables that it reads.
+        shapes: the shapes of its results.
+    """
+
+    function: Callable[..., Any]
+    variables: tuple[keras.Variable, ...]
+    shapes: Any
+
+    def __call__(self, *arguments: Any) -> Any:
+        """The function of tensors and then the values of the variables."""
+        count = len(arguments) - len(self.variables)
+        with keras.StatelessScope(zip(self.variables, arguments[count:], strict=True)):
+            return self.function(*arguments[:count])
+
+
+def observed(function: Callable[..., Any], *tensors: Any) -> Observed:
+    """What a function reads, which is run in a graph as Keras would run it.
+
+    Args:
+        function: from tensors.
+        *tensors: anything with `shape` and `dtype`.
 
     Raises:
         Changing: if it draws random numbers from a state of TensorFlow's.
         Exception: Keras's own, if the function fails in plain Keras too, for labels of another shape, say.
     """
-    specs = [tf.TensorSpec(x.shape, x.dtype) for x in tensors if x is not None]
+    specs = [tf.TensorSpec(x.shape, x.dtype) for x in tensors]
     with tf.init_scope(), reading_variables() as reads:
         compiled = tf.function(lambda *given: function(*given), autograph=False).get_concrete_function(*specs)
     drawn = [op.type for op in compiled.graph.get_operations() if op.op_def.is_stateful and "Random" in op.type]
     if drawn:
         raise Changing(f"it draws random numbers ({drawn[0]}), which every device would draw by itself")
-    return [v for v in reads.variables if isinstance(v, keras.Variable)]
+    variables = tuple(v for v in reads.variables if isinstance(v, keras.Variable))
+    return Observed(function, variables, compiled.output_shapes)
 
 
 def on_whole(
