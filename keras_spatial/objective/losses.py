@@ -19,7 +19,7 @@ from keras_spatial.objective.locality import (
     traced,
 )
 from keras_spatial.objective.overrides import keeps_loss_call, overridden
-from keras_spatial.objective.refusal import refusal
+from keras_spatial.objective.refusal import REFUSALS, refusal
 from keras_spatial.objective.sums import sums_of_cases
 from keras_spatial.objective.whole import Changing, observed, on_whole
 from keras_spatial.rules.products import variable_tensor
@@ -173,7 +173,7 @@ def _by_rules(
     inputs += [variable_tensor(trace, v) for v in found.variables]
     try:
         (value, *_) = tree.flatten(lower_graph(found.graph, trace, inputs))
-    except (ValueError, NotImplementedError, TypeError) as error:
+    except REFUSALS as error:
         return _replicated(trace, loss, y_true, y_pred, weight, str(error).split("\n")[0])
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if replicas > 1:

@@ -144,7 +144,7 @@ def check_compiled(outputs_for_planning: Callable[[], tuple[Trace, Any] | None],
             return
         except UnsupportedObjective as error:
             refusals.append(error)
-        except Exception:  # Labels of another kind than the loss takes: Keras says so when it gets them.
+        except Exception:  # Keras's own, for labels of another kind than it takes: it says so when it gets them.
             continue
     if refusals:
         raise refusals[0]

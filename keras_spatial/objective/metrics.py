@@ -25,7 +25,7 @@ from keras_spatial.objective.locality import (
 )
 from keras_spatial.objective.overrides import is_of_keras, keeps_update, overridden
 from keras_spatial.objective.probe import Merge, NoMerge, merge_of
-from keras_spatial.objective.refusal import refusal
+from keras_spatial.objective.refusal import REFUSALS, refusal
 from keras_spatial.objective.sums import sums_of_cases
 from keras_spatial.objective.whole import Changing, observed, on_whole
 from keras_spatial.rules.products import variable_tensor
@@ -169,7 +169,7 @@ def _lowered(
     inputs = [*inputs, *(known[id(v)] if id(v) in known else variable_tensor(trace, v) for v in found.variables)]
     try:
         return tree.flatten(lower_graph(found.graph, trace, inputs))
-    except (ValueError, NotImplementedError, TypeError) as error:
+    except REFUSALS as error:
         raise NotTraceable(str(error).split("\n")[0]) from error
 
 

@@ -1,5 +1,8 @@
 """What is raised for a loss or metric that has no equal on shards."""
 
+# What a lowering rule raises for an operation that it does not take.
+REFUSALS = (ValueError, NotImplementedError, TypeError, AttributeError, IndexError)
+
 
 class UnsupportedObjective(ValueError):
     """A loss or metric that cannot be computed on shards with the result that Keras has; the message names it."""

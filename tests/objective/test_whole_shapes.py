@@ -247,7 +247,7 @@ def test_a_loss_that_changed_is_compiled_again():
     np.testing.assert_allclose(found[1], 5 * found[0], rtol=1e-5)
 
 
-PLAIN = tf.Variable(1.0, name="plain")
+PLAIN = tf.Variable(tf.constant(1.0), name="plain")
 
 REFUSED = {
     "noise": (lambda t, p: squares(t + tf.random.normal((2, *SHAPE, 2)), p), "RandomStandardNormal"),
