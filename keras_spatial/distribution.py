@@ -65,6 +65,7 @@ class SpatialParallel(Distribution):
         super().__init__(device_mesh, batch_dim_name=axes.get("batch"), auto_shard_dataset=False)
         self._layout = axes
         self.strategy: tf.distribute.Strategy | None = strategy
+        self._offloads = offload is not None
         self._runtime = choose_runtime(device_mesh, self._layout, strategy, offload)
 
     @property

@@ -99,3 +99,23 @@ def test_conditions_and_operators_of_variables_can_be_traced():
         y = keras.ops.cond(keras.ops.all(x > 0), lambda: gain * x, lambda: 1.0 - x)
     names = [type(o).__name__ for o in keras.Model(x, y).operations]
     assert {"Where", "Multiply", "Subtract"} <= set(names) and "Cond" not in names
+
+
+def test_variables_are_symbolic_while_they_are_traced_and_afterwards_as_before():
+    methods = ("assign", "__radd__", "__rsub__", "__lt__")
+    before = [getattr(keras.Variable, name) for name in methods]
+    x = keras.Input((3,))
+    total = keras.Variable(1.0)
+    with keras_private.symbolic_variables() as state:
+        y = x * keras.ops.exp(1.0 - total)
+        total.assign_add(keras.ops.sum(x))
+        total.assign(keras.ops.maximum(total, 2.0))
+    ((read, symbol),) = state.read
+    ((changed, new),) = state.assigned.values()
+    assert read is changed is total
+    model = keras.Model([x, symbol], [y, new])
+    found = model([np.ones((2, 3), "float32"), np.float32(1.0)])
+    np.testing.assert_allclose([np.sum(v) for v in found], [6.0, 7.0])
+    assert [getattr(keras.Variable, name) for name in methods] == before
+    assert float(total) == 1.0
+    assert not isinstance(keras.ops.exp(total), keras.KerasTensor)

@@ -124,13 +124,6 @@ def _graph(inputs: Sequence[Any], state: SymbolicState, outputs: Any) -> Traced:
     return Traced(keras.Model(given, outputs), tuple(variable for variable, _ in state.read))
 
 
-def check_that_keras_takes(function: Callable[..., Any], *tensors: Any) -> None:
-    """Raise Keras's own error if a function fails in plain Keras too, for example for labels of a wrong shape."""
-    specs = [tf.TensorSpec(x.shape, x.dtype) for x in tensors if x is not None]
-    with tf.init_scope():
-        tf.function(lambda *given: function(*given), autograph=False).get_concrete_function(*specs)
-
-
 def is_local(found: Traced, voxels: Sequence[int]) -> bool:
     """Whether a function treats every voxel by itself, and gives each one value.
 

@@ -13,17 +13,16 @@ from keras_spatial.losses import SumsLoss
 from keras_spatial.objective.locality import (
     NotTraceable,
     Traced,
-    check_that_keras_takes,
     check_traced,
     is_local,
     on_shards,
     traced,
 )
 from keras_spatial.objective.overrides import keeps_loss_call, overridden
-from keras_spatial.objective.refusal import refusal
+from keras_spatial.objective.refusal import REFUSALS, refusal
 from keras_spatial.objective.sums import sums_of_cases
+from keras_spatial.objective.whole import Changing, observed, on_whole
 from keras_spatial.rules.products import variable_tensor
-from keras_spatial.rules.replication import replicated
 from keras_spatial.rules.walk import lower_graph
 from keras_spatial.runtimes.functions import scalar
 
@@ -47,9 +46,7 @@ def lower_loss(
     """
     name = loss.name
     if isinstance(loss, SumsLoss) and not overridden(loss, "sums", "from_sums"):
-        sums = sums_of_cases(trace, loss.sums, y_true, y_pred, weight, loss.dtype, name)
-        voxels = math.prod(y_pred.shape[1:-1])
-        return trace.reduced(lambda s: loss.from_sums(s, voxels), [sums], (), name=name)
+        return _of_sums(trace, loss, y_true, y_pred, weight)
     own_call = isinstance(loss, SumsLoss) or not keeps_loss_call(loss)
     if loss.reduction in (None, "none") and not own_call:
         raise refusal("Loss", name, f"it has no reduction to a scalar (reduction={loss.reduction!r})", "Give it one")
@@ -59,10 +56,19 @@ def lower_loss(
             return _per_voxel_loss(trace, loss, found, y_true, y_pred, weight)
         return _by_rules(trace, loss, traced(loss, y_true, y_pred, weight), y_true, y_pred, weight)
     except NotTraceable as error:
-        check_that_keras_takes(loss, y_true, y_pred, weight)
-        if trace.replicate:
-            return _replicated(trace, loss, y_true, y_pred, weight, str(error))
-        raise refusal("Loss", name, f"it does not consist only of keras.ops ({error})", _INSTEAD) from error
+        return _replicated(trace, loss, y_true, y_pred, weight, f"it does not consist only of keras.ops ({error})")
+
+
+def _of_sums(
+    trace: Trace, loss: SumsLoss, y_true: SpatialTensor, y_pred: SpatialTensor, weight: SpatialTensor | None
+) -> SpatialTensor:
+    voxels = math.prod(y_pred.shape[1:-1])
+    try:
+        sums = sums_of_cases(trace, loss.sums, y_true, y_pred, weight, loss.dtype, loss.name)
+        found = observed(lambda s: loss.from_sums(s, voxels), sums)
+    except Changing as error:
+        raise refusal("Loss", loss.name, str(error), _INSTEAD) from error
+    return trace.reduced(found, [sums], (), weights=found.variables, name=loss.name)
 
 
 def per_voxel(loss: keras.losses.Loss, y_true: SpatialTensor, y_pred: SpatialTensor) -> Traced | None:
@@ -171,10 +177,8 @@ def _by_rules(
     inputs += [variable_tensor(trace, v) for v in found.variables]
     try:
         (value, *_) = tree.flatten(lower_graph(found.graph, trace, inputs))
-    except (ValueError, NotImplementedError, TypeError) as error:
-        if trace.replicate:
-            return _replicated(trace, loss, y_true, y_pred, weight, str(error))
-        raise refusal("Loss", loss.name, str(error).split("\n")[0], _INSTEAD) from error
+    except REFUSALS as error:
+        return _replicated(trace, loss, y_true, y_pred, weight, str(error).split("\n")[0])
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if replicas > 1:
         # Keras divides a loss by the number of replicas, which then sum it; here it is whole in every replica.
@@ -182,12 +186,25 @@ def _by_rules(
     return value
 
 
-def _replicated(trace, loss, y_true, y_pred, weight, reason: str) -> SpatialTensor:
-    """Run the loss unchanged on whole tensors on every device."""
+def _replicated(
+    trace: Trace,
+    loss: keras.losses.Loss,
+    y_true: SpatialTensor,
+    y_pred: SpatialTensor,
+    weight: SpatialTensor | None,
+    reason: str,
+) -> SpatialTensor:
+    """The loss as it is, of whole tensors on every device, if the model may do so.
 
-    class Whole(keras.Operation):
-        def call(self, *tensors: tf.Tensor) -> tf.Tensor:
-            return loss(*tensors)
-
-    tensors = tuple(x for x in (y_true, y_pred, weight) if x is not None)
-    return replicated(Whole(name=loss.name), trace, tensors, {}, reason=reason)
+    Raises:
+        UnsupportedObjective: if it may not.
+        Exception: Keras's own, if the loss fails in plain Keras too.
+    """
+    tensors = [x for x in (y_true, y_pred, weight) if x is not None]
+    try:
+        variables = observed(loss, *tensors).variables
+    except Changing as error:
+        raise refusal("Loss", loss.name, str(error), _INSTEAD) from error
+    if not trace.replicate:
+        raise refusal("Loss", loss.name, reason, _INSTEAD)
+    return on_whole(trace, loss, tensors, variables, name=loss.name, reason=reason)

@@ -66,10 +66,11 @@ def lower_objective(trace: Trace, model: keras.Model, outputs: Any, labels: Any,
         total = term if total is None else trace.pointwise(tf.add, [total, term], name="total_loss")
     if total is None:
         raise ValueError(f"Model '{model.name}' has no loss: compile it with one.")
-    updates = [
-        lower_metric(trace, call.called, *handles.tensors(call))
-        for call in keras_private.metric_calls(model, y_true, y_pred, weights)
-    ]
+    updates: list[Update] = []
+    latest: dict[int, Update] = {}
+    for call in keras_private.metric_calls(model, y_true, y_pred, weights):
+        updates.append(lower_metric(trace, call.called, *handles.tensors(call), before=latest.get(id(call.called))))
+        latest[id(call.called)] = updates[-1]
     return Objective(total, losses, tuple(updates))
 
 
@@ -145,7 +146,7 @@ def check_compiled(outputs_for_planning: Callable[[], tuple[Trace, Any] | None],
             return
         except UnsupportedObjective as error:
             refusals.append(error)
-        except Exception:  # The loss does not take this kind of labels; Keras says so if it gets such labels.
+        except Exception:  # Keras's own, for labels of another kind than it takes: it says so when it gets them.
             continue
     if refusals:
         raise refusals[0]

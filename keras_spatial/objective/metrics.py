@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import keras
@@ -17,7 +17,6 @@ from keras_spatial.metrics import SumsMetric
 from keras_spatial.objective.locality import (
     NotTraceable,
     Traced,
-    check_that_keras_takes,
     check_traced,
     is_local,
     on_shards,
@@ -26,10 +25,10 @@ from keras_spatial.objective.locality import (
 )
 from keras_spatial.objective.overrides import is_of_keras, keeps_update, overridden
 from keras_spatial.objective.probe import Merge, NoMerge, merge_of
-from keras_spatial.objective.refusal import refusal
+from keras_spatial.objective.refusal import REFUSALS, refusal
 from keras_spatial.objective.sums import sums_of_cases
+from keras_spatial.objective.whole import Changing, observed, on_whole
 from keras_spatial.rules.products import variable_tensor
-from keras_spatial.rules.replication import replicated
 from keras_spatial.rules.walk import lower_graph
 from keras_spatial.runtimes.functions import scalar, static_sizes
 
@@ -42,13 +41,15 @@ class Update:
 
     Attributes:
         metric: the metric.
-        values: scalars or small tensors that are the same on every device.
-        apply: a function that assigns these values to the metric once they are read from the mesh.
+        values: scalars or small tensors, the same on every device.
+        apply: assigns them, brought back from the mesh, to the metric.
+        new: what variables of the metric, by their `id`, are then; empty if `apply` adds to what they are.
     """
 
     metric: keras.metrics.Metric
     values: list[SpatialTensor]
     apply: Callable[[Sequence[tf.Tensor]], None]
+    new: dict[int, Any] = field(default_factory=dict)
 
 
 def lower_metric(
@@ -57,6 +58,7 @@ def lower_metric(
     y_true: SpatialTensor,
     y_pred: SpatialTensor,
     weight: SpatialTensor | None,
+    before: Update | None = None,
 ) -> Update:
     """Lower a metric of labels and predictions.
 
@@ -66,33 +68,47 @@ def lower_metric(
         y_true: the labels.
         y_pred: the predictions, channels last.
         weight: sample weights, or None.
+        before: what the batch changes of it for another output.
 
     Raises:
         UnsupportedObjective: if there is no known way to merge its state from shards.
     """
     if isinstance(metric, SumsMetric) and not overridden(metric, "sums", "update_from_sums", "result", "reset_state"):
-        sums = sums_of_cases(trace, metric.sums, y_true, y_pred, weight, metric.dtype, metric.name)
+        try:
+            sums = sums_of_cases(trace, metric.sums, y_true, y_pred, weight, metric.dtype, metric.name)
+        except Changing as error:
+            raise refusal("Metric", metric.name, str(error), _INSTEAD) from error
         return Update(metric, [sums], lambda values: metric.update_from_sums(values[0]))
     _build(metric, y_true, y_pred)
+    earlier = {} if before is None else before.new
     try:
-        if not keeps_update(metric):
-            return _by_rules(trace, metric, y_true, y_pred, weight)
-        if not keras_private.is_mean_of_function(metric):
-            return _merged(trace, metric, y_true, y_pred, weight, merge_of(metric, y_true, y_pred, weight))
+        update = _on_shards(trace, metric, y_true, y_pred, weight, earlier)
+    except (NotTraceable, NoMerge) as error:
+        reason = f"it does not consist only of keras.ops ({error})" if isinstance(error, NotTraceable) else str(error)
+        update = _replicated(trace, metric, y_true, y_pred, weight, earlier, reason)
+    if before is not None and bool(update.new) != bool(earlier):
+        raise refusal("Metric", metric.name, "it is used for several outputs of different kinds", "Use one for each")
+    return update
+
+
+def _on_shards(
+    trace: Trace,
+    metric: keras.metrics.Metric,
+    y_true: SpatialTensor,
+    y_pred: SpatialTensor,
+    weight: SpatialTensor | None,
+    earlier: dict[int, Any],
+) -> Update:
+    if not keeps_update(metric):
+        return _by_rules(trace, metric, y_true, y_pred, weight, earlier)
+    if keras_private.is_mean_of_function(metric):
         try:
             return _mean_of_function(trace, metric, y_true, y_pred, weight)
         except NotTraceable:
+            # Of Keras's own functions whose operations have no rule, such as top-k, the parts may still tell.
             if not is_of_keras(keras_private.wrapped_function(metric)):
                 raise
-            # Of Keras's own functions whose operations have no rule, such as top-k, the parts may still tell.
-            return _merged(trace, metric, y_true, y_pred, weight, merge_of(metric, y_true, y_pred, weight))
-    except (NotTraceable, NoMerge) as error:
-        given = [y_true, y_pred] if weight is None else [y_true, y_pred, weight]
-        check_that_keras_takes(_update_of(metric), *given)
-        if trace.replicate:
-            return _replicated(trace, metric, y_true, y_pred, weight, str(error))
-        reason = f"it does not consist only of keras.ops ({error})" if isinstance(error, NotTraceable) else str(error)
-        raise refusal("Metric", metric.name, reason, _INSTEAD) from error
+    return _merged(trace, metric, y_true, y_pred, weight, merge_of(metric, y_true, y_pred, weight))
 
 
 def _build(metric: keras.metrics.Metric, y_true: SpatialTensor, y_pred: SpatialTensor) -> None:
@@ -144,13 +160,16 @@ def _mean_of_function(
     return Update(metric, [value], apply)
 
 
-def _lowered(trace: Trace, found: Traced, inputs: Sequence[SpatialTensor]) -> list[SpatialTensor]:
-    """What a traced function gives, each operation by its own rule."""
+def _lowered(
+    trace: Trace, found: Traced, inputs: Sequence[SpatialTensor], earlier: dict[int, Any] | None = None
+) -> list[SpatialTensor]:
+    """What a traced function gives, each operation by its own rule, of variables that may have changed earlier."""
     check_traced(found)
-    inputs = [*inputs, *(variable_tensor(trace, v) for v in found.variables)]
+    known = earlier or {}
+    inputs = [*inputs, *(known[id(v)] if id(v) in known else variable_tensor(trace, v) for v in found.variables)]
     try:
         return tree.flatten(lower_graph(found.graph, trace, inputs))
-    except (ValueError, NotImplementedError, TypeError) as error:
+    except REFUSALS as error:
         raise NotTraceable(str(error).split("\n")[0]) from error
 
 
@@ -169,6 +188,7 @@ def _by_rules(
     y_true: SpatialTensor,
     y_pred: SpatialTensor,
     weight: SpatialTensor | None,
+    earlier: dict[int, Any],
 ) -> Update:
     """The new state of any metric, every operation of its update by its own rule."""
     inputs = [x for x in (y_true, y_pred, weight) if x is not None]
@@ -176,7 +196,7 @@ def _by_rules(
     found, changes = traced_changes(_update_of(metric), *inputs)
     if others := [v.path for v, _ in changes if id(v) not in own]:
         raise NotTraceable(f"it changes the variables {others}, which are not its own")
-    values = iter([] if found is None else _lowered(trace, found, inputs))
+    values = iter([] if found is None else _lowered(trace, found, inputs, earlier))
     new = [next(values) if isinstance(value, keras.KerasTensor) else value for _, value in changes]
     read = [value for value in new if isinstance(value, SpatialTensor)]
 
@@ -185,7 +205,11 @@ def _by_rules(
         for (variable, _), value in zip(changes, new, strict=True):
             variable.assign(next(remaining) if isinstance(value, SpatialTensor) else value)
 
-    return Update(metric, read, apply)
+    states = {
+        id(variable): value if isinstance(value, SpatialTensor) else trace.constant(value)
+        for (variable, _), value in zip(changes, new, strict=True)
+    }
+    return Update(metric, read, apply, earlier | states)
 
 
 def _merged(
@@ -247,22 +271,49 @@ def _check_aligned(metric: keras.metrics.Metric, inputs: Sequence[SpatialTensor]
                 )
 
 
-def _replicated(trace, metric, y_true, y_pred, weight, reason: str) -> Update:
-    """Run the metric unchanged on whole tensors on every device, and take its new state."""
-    states = [tf.convert_to_tensor(v.value) for v in metric.variables]
+def _replicated(
+    trace: Trace,
+    metric: keras.metrics.Metric,
+    y_true: SpatialTensor,
+    y_pred: SpatialTensor,
+    weight: SpatialTensor | None,
+    earlier: dict[int, Any],
+    reason: str,
+) -> Update:
+    """The metric as it is, of whole tensors on every device: its new state, if the model may do so.
 
-    class Whole(keras.Operation):
-        def call(self, *tensors: tf.Tensor) -> list[tf.Tensor]:
-            count = 2 if weight is None else 3
-            given = {"sample_weight": tensors[2]} if count == 3 else {}
-            return list(metric.stateless_update_state(list(tensors[count:]), *tensors[:2], **given))
-
+    Raises:
+        UnsupportedObjective: if it may not.
+        Exception: Keras's own, if the metric fails in plain Keras too.
+    """
     tensors = [x for x in (y_true, y_pred, weight) if x is not None]
-    state = [trace.constant(value, name="state") for value in states]
-    values = tree.flatten(replicated(Whole(name=metric.name), trace, (*tensors, *state), {}, reason=reason))
+    update = _update_of(metric)
+    own = list(metric.variables)
+
+    def new_state(start: Sequence[Any], *given: tf.Tensor) -> list[tf.Tensor]:
+        with keras.StatelessScope([*zip(own, start, strict=True), *((v, tf.convert_to_tensor(v)) for v in others)]):
+            update(*given)
+            return [tf.convert_to_tensor(v) for v in own]
+
+    others: list[keras.Variable] = []
+    try:
+        zeros = [tf.zeros(v.shape, v.dtype) for v in own]
+        read = observed(lambda *given: new_state(zeros, *given), *tensors).variables
+    except Changing as error:
+        raise refusal("Metric", metric.name, str(error), _INSTEAD) from error
+    if not trace.replicate:
+        raise refusal("Metric", metric.name, reason, _INSTEAD)
+    others += [v for v in read if not any(v is known for known in own)]
+    state = [earlier[id(v)] if id(v) in earlier else trace.constant(tf.convert_to_tensor(v.value)) for v in own]
+
+    def whole(*given: tf.Tensor) -> list[tf.Tensor]:
+        return new_state(given[len(tensors) :], *given[: len(tensors)])
+
+    found = on_whole(trace, whole, [*tensors, *state], others, name=metric.name, reason=reason)
+    values = tree.flatten(found)
 
     def apply(new: Sequence[tf.Tensor]) -> None:
-        for variable, value in zip(metric.variables, new, strict=True):
+        for variable, value in zip(own, new, strict=True):
             variable.assign(value)
 
-    return Update(metric, values, apply)
+    return Update(metric, values, apply, {id(v): value for v, value in zip(own, values, strict=True)})

@@ -1,8 +1,10 @@
 """Find out on small random data how a metric's state is merged from parts of a batch.
 
-Keras does not say what a metric's state is. So the metric is tried on labels and predictions like the model's: is what
-the whole batch adds to each variable the sum of what its parts add, or their mean over voxels? If it is neither for any
-of several draws and cuts, the state has no known merge, and the metric is refused.
+Keras does not say what the state of its own metrics is. So they are asked: on labels and predictions like the model's,
+is what the whole adds to each variable the sum of what the parts add, or their mean over voxels? If it is neither, on
+any of several draws and cuts, the state has no known merge, and the metric is refused. Some draws are nearly empty, or
+of very different sizes, lest what saturates looks like a mean. Metrics of one's own are never asked: they might do
+anything for values that were not drawn.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +17,8 @@ import tensorflow as tf
 
 _BATCH, _SIZE = 4, 6
 _TOLERANCE = 2e-5
-_DRAWS = 3
+_DRAWS = 5
+_NEARLY_EMPTY, _OF_ALL_SIZES = 3, 4
 
 
 @dataclass(frozen=True)
@@ -148,8 +151,24 @@ def _draws(y_true: Any, y_pred: Any, weight: Any) -> Iterator[_Draw]:
         else:
             labels = generator.integers(0, max(channels, 2), image[: max(rank - 1, 1)])
             labels = labels[..., None] if len(y_true.shape) == rank else labels
-        if draw and dense and tf.as_dtype(y_true.dtype).is_floating:
+        if draw in (1, 2) and dense and tf.as_dtype(y_true.dtype).is_floating:
             labels = generator.uniform(0, 1, p_shape) if draw == 1 else 2.0 * labels - 1.0
+        if draw == _NEARLY_EMPTY:
+            # Class 0 but for one voxel of the first case.
+            place = (0, *[1] * (len(image) - 1))
+            labels, predicted = np.zeros_like(labels), 0.1 * predicted
+            predicted[..., 0] += 0.5 if rank > 1 and channels > 1 else 0.0
+            predicted[place] = np.eye(channels)[-1] if rank > 1 and channels > 1 else 0.9
+            if dense and rank > 1 and channels > 1:
+                labels[..., 0] = 1
+                labels[place] = np.eye(channels)[-1]
+            else:
+                labels[place] = 1
+        elif draw == _OF_ALL_SIZES:
+            # One voxel of most cases is large, and two far apart of the first.
+            ends = [(0, *[-1] * (len(image) - 1)), (slice(0, -1), *[1] * (len(image) - 1))]
+            for place in ends:
+                predicted[place] *= 1e3
         weights = None if w_shape is None else generator.uniform(0.5, 2, w_shape).astype("float32")
         yield _Draw(labels.astype(_name(y_true.dtype)), predicted.astype(_name(y_pred.dtype)), weights)
 

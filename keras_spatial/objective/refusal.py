@@ -1,5 +1,8 @@
 """The error for a loss or metric that cannot be computed on shards."""
 
+# What a lowering rule raises for an operation that it does not take.
+REFUSALS = (ValueError, NotImplementedError, TypeError, AttributeError, IndexError)
+
 
 class UnsupportedObjective(ValueError):
     """A loss or metric cannot be computed on shards with the same result as in Keras; the message names it."""

@@ -10,6 +10,7 @@ from keras_spatial.engine.tensors import SpatialTensor, mesh_shape_of
 from keras_spatial.engine.trace import Trace
 from keras_spatial.layout import Axis
 from keras_spatial.losses import voxel_weights
+from keras_spatial.objective.whole import observed
 from keras_spatial.runtimes.functions import static_sizes
 
 
@@ -24,12 +25,17 @@ def sums_of_cases(
 ) -> SpatialTensor:
     """`sums` over the whole image of every case of the batch, replicated, of shape `(batch, number of sums)`."""
     batch = y_pred.axes[0]
-    number = _number_of_sums(sums, y_true, y_pred, dtype)
     inputs = [y_true, y_pred] if weight is None else [y_true, y_pred, weight]
 
-    def on_shard(place: list, t: tf.Tensor, p: tf.Tensor, *weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def of_shard(t: tf.Tensor, p: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
         p = tf.cast(p, dtype)
-        values = sums(t, p, voxel_weights(weights[0], p) if weights else None)
+        return sums(t, p, voxel_weights(weights[0], p) if weights else None)
+
+    found = observed(of_shard, *inputs)
+    number = found.shapes[-1]
+
+    def on_shard(place: list, *shards: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        values = found(*shards)
         for coordinate in place:
             # Every device writes its own cases into a table of all cases; the sum of these tables is the whole table.
             surplus = batch.length - static_sizes(values.shape)[0]
@@ -41,16 +47,10 @@ def sums_of_cases(
     split = batch.sharded
     operation = LocalOperation(
         on_shard if split else lambda *shards: on_shard([], *shards),
-        [t.value for t in inputs],
+        [t.value for t in inputs] + [trace.weight(v) for v in found.variables],
         [(mesh_shape_of(axes), tf.as_dtype(dtype))],
         coordinates=[trace.mesh_axis(batch)] if split else [],
         edges=trace.edges(inputs, [axes], name),
         name=name,
     )
     return SpatialTensor(operation.outputs[0], axes)
-
-
-def _number_of_sums(sums: Callable, y_true: SpatialTensor, y_pred: SpatialTensor, dtype: str) -> int:
-    specs = [tf.TensorSpec(y_true.shape, y_true.dtype), tf.TensorSpec(y_pred.shape, dtype)]
-    traced = tf.function(lambda t, p: sums(t, p, None), autograph=False).get_concrete_function(*specs)
-    return traced.output_shapes[-1]

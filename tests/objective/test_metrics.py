@@ -123,20 +123,55 @@ class FirstBatch(keras.metrics.Metric):
         return self.seen
 
 
-@pytest.mark.parametrize("cls", [Largest, FirstBatch])
-def test_a_state_without_a_known_merge_is_refused_by_name_when_the_model_is_compiled(cls):
-    model = ks.partition(identity(3), split("2x2"))
-    with pytest.raises(UnsupportedObjective, match=f"Metric '{cls().name}'.*state"):
-        model.compile("sgd", "mse", metrics=[cls()])
+class InTensorFlow(Largest):
+    """What it does cannot be followed."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.value.assign(tf.maximum(self.value, tf.reduce_max(tf.abs(y_true - y_pred))))
 
 
 @pytest.mark.parametrize("cls", [Largest, FirstBatch])
-def test_a_state_without_a_known_merge_is_replicated_if_asked_for(cls):
+def test_a_state_that_is_no_sum_is_that_of_keras(cls):
     model = identity(3)
     (expected,) = evaluated(model, cls, ONE_HOT, PROBABILITIES, None).values()
-    replicated = ks.partition(model, split("2x2"), unsupported="replicate")
-    (found,) = evaluated(replicated, cls, ONE_HOT, PROBABILITIES, None).values()
+    (found,) = evaluated(ks.partition(model, split("2x2")), cls, ONE_HOT, PROBABILITIES, None).values()
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_an_update_in_plain_tensorflow_is_refused_by_name_when_the_model_is_compiled():
+    model = ks.partition(identity(3), split("2x2"))
+    with pytest.raises(UnsupportedObjective, match=r"Metric 'largest'.*keras\.ops alone"):
+        model.compile("sgd", "mse", metrics=[InTensorFlow()])
+
+
+def test_an_update_in_plain_tensorflow_is_replicated_if_asked_for():
+    model = identity(3)
+    (expected,) = evaluated(model, InTensorFlow, ONE_HOT, PROBABILITIES, None).values()
+    replicated = ks.partition(model, split("2x2"), unsupported="replicate")
+    (found,) = evaluated(replicated, InTensorFlow, ONE_HOT, PROBABILITIES, None).values()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+class Found(keras.metrics.Metric):
+    """Cases with a voxel above a limit: what is random is in every part of a case, or in none."""
+
+    def __init__(self, limit):
+        super().__init__(name="found")
+        self.limit = limit
+        self.count = self.add_variable((), "zeros", name="count")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.count.assign_add(ops.sum(ops.cast(ops.any(y_pred > self.limit, axis=(1, 2, 3)), "float32")))
+
+    def result(self):
+        return self.count
+
+
+@pytest.mark.parametrize("limit", [0.5, 3.0])
+def test_what_saturates_is_no_mean_and_no_sum(limit):
+    labels, predictions = tf.TensorSpec((2, 8, 8, 1)), tf.TensorSpec((2, 8, 8, 1))
+    with pytest.raises(NoMerge, match="'count'"):
+        merge_of(Found(limit), labels, predictions, None)
 
 
 def test_how_states_are_merged():

@@ -18,6 +18,7 @@ LABELS = GENERATOR.normal(size=(2, *SHAPE, 2)).astype("float32")
 COLUMNS = np.arange(1.0, 5.0, dtype="float32")
 ANNEALED = keras.Variable(0.25, trainable=False, name="annealed")
 PER_CHANNEL = keras.Variable([1.0, 3.0], trainable=False, name="per_channel")
+STREAMED = ks.SpatialParallel(ks.device_mesh("rows:2", devices=["cpu:0"]), "x:rows", offload="host")
 MESHES = {"2x2": split("2x2"), "shards-of-one-column": split("1x4"), "batch": split("cores:2", "batch:cores")}
 
 
@@ -39,6 +40,14 @@ class Doubled(keras.losses.MeanSquaredError):
 class DoubledSums(ks.losses.Crossentropy):
     def __call__(self, y_true, y_pred, sample_weight=None):
         return 2.0 * super().__call__(ops.abs(y_true), y_pred, sample_weight)
+
+
+class AnnealedSums(ks.losses.SumsLoss):
+    def sums(self, y_true, y_pred, sample_weight):
+        return ops.sum(ops.square(y_true - y_pred), axis=(1, 2)) * ANNEALED
+
+    def from_sums(self, sums, voxels):
+        return ops.sum(sums) / voxels + (1.0 - ANNEALED)
 
 
 class Tempered(keras.losses.Loss):
@@ -63,6 +72,7 @@ LOSSES = {
     "function-of-a-variable": lambda t, p: ops.exp(ANNEALED) * squares(t, p),
     "variable-per-channel": lambda t, p: squares(t, p * (1.0 / PER_CHANNEL)),
     "variable-of-the-loss": Tempered(),
+    "variable-of-sums": AnnealedSums(),
     "overridden-call": Doubled(),
     "overridden-call-of-sums": DoubledSums(from_logits=False),
     "reshaped": lambda t, p: ops.reshape(ops.square(t - p), (-1, *SHAPE, 2))[..., 0],
@@ -200,10 +210,15 @@ def test_a_metric_of_two_outputs_counts_both():
     assert found[0] == found[1] > 0
 
 
-@pytest.mark.parametrize("name", ["variable", "variable-of-the-whole"])
-def test_a_compiled_step_reads_a_variable_each_time(name):
+@pytest.mark.parametrize(
+    "name, distribution",
+    [("variable", MESHES["2x2"]), ("variable-of-the-whole", MESHES["2x2"])]
+    + [(name, STREAMED) for name in ("variable", "variable-of-sums")],
+    ids=["voxels", "whole", "voxels-streamed", "sums-streamed"],
+)
+def test_a_compiled_step_reads_a_variable_each_time(name, distribution):
     model = network()
-    compiled = [model, ks.partition(model, split("2x2"))]
+    compiled = [model, ks.partition(model, distribution)]
     for m in compiled:
         m.compile("sgd", LOSSES[name])
     try:
@@ -232,7 +247,7 @@ def test_a_loss_that_changed_is_compiled_again():
     np.testing.assert_allclose(found[1], 5 * found[0], rtol=1e-5)
 
 
-PLAIN = tf.Variable(1.0, name="plain")
+PLAIN = tf.Variable(tf.constant(1.0), name="plain")
 
 REFUSED = {
     "noise": (lambda t, p: squares(t + tf.random.normal((2, *SHAPE, 2)), p), "RandomStandardNormal"),
@@ -264,7 +279,7 @@ class Detected(Cases):
 @pytest.mark.parametrize("make", [lambda: detected, Detected], ids=["function", "class"])
 def test_a_metric_in_plain_tensorflow_is_refused_by_name_or_sees_the_whole(make):
     model = network()
-    with pytest.raises(UnsupportedObjective, match=r"Metric 'detected'.*keras\.ops alone.*replicate"):
+    with pytest.raises(UnsupportedObjective, match=r"Metric '(detected|cases)'.*keras\.ops alone.*replicate"):
         ks.partition(model, split("2x2")).compile("sgd", "mse", metrics=[keras.metrics.get(make())])
     with eagerly():
         expected = metric_of(model, make)

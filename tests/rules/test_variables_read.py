@@ -8,7 +8,7 @@ from keras import ops
 from keras_spatial.rules.variables_read import reading_variables
 
 VARIABLE = keras.Variable(2.0, name="annealed")
-PLAIN = tf.Variable(2.0, name="plain", trainable=False)
+PLAIN = tf.Variable(tf.constant(2.0), name="plain", trainable=False)
 SEEDS = keras.random.SeedGenerator(0)
 
 READS = {
