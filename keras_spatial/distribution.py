@@ -74,9 +74,13 @@ class SpatialParallel(Distribution):
         return self._runtime
 
     def rehearsed(self) -> "SpatialParallel":
-        """The same mesh and layout for planning: nothing is run, and no device is needed."""
+        """The same mesh and layout for planning: nothing is run, and no device is needed.
+
+        With `offload` the positions share devices in the plan, too. Without it each has one of its own, whatever the
+        devices are called, since they need not exist.
+        """
         result = copy.copy(self)
-        if isinstance(self._runtime, StreamingRuntime):
+        if self._offloads and isinstance(self._runtime, StreamingRuntime):
             result._runtime = ProgramRehearsal(self._runtime)
         else:
             result._runtime = RehearsalRuntime(self.device_mesh, self._layout)

@@ -92,7 +92,7 @@ def _in_order(model: keras.Model, tensors: Any, structure: Any) -> list:
             )
         return tree.flatten(tensors)
     flat = [structure] if isinstance(structure, keras.KerasTensor) else list(structure)
-    names = list(structure) if by_name else [str(getattr(x, "name", None)) for x in flat]
+    names: list[Any] = list(structure) if by_name else [getattr(x, "name", None) for x in flat]
     if missing := [name for name in names if name not in tensors]:
         raise ValueError(
             f"Missing data for inputs {missing} of model '{model.name}'. Received: a dictionary of {list(tensors)}"

@@ -307,10 +307,15 @@ def computes_own_mask(layer: keras.Layer) -> bool:
     return not defining_method(layer, "compute_mask").__module__.startswith("keras.src.")
 
 
+# Classes of other libraries whose `__call__` checks what it is given and hands it on.
+_HANDING_ON = {("keras_hub.src.utils.pipeline_model", "PipelineModel")}
+
+
 def calls_otherwise(operation: keras.Operation) -> str | None:
     """The class outside Keras and this package that overrides an operation's `__call__`, or None."""
     cls = defining_class(operation, "__call__")
-    return None if cls.__module__.startswith("keras.src.") else cls.__name__
+    handing_on = cls.__module__.startswith("keras.src.") or (cls.__module__, cls.__name__) in _HANDING_ON
+    return None if handing_on else cls.__name__
 
 
 def function_arguments(wrapper: Any) -> dict[str, Any]:

@@ -138,7 +138,8 @@ def plan(
         model: any Keras model. Its optimizer, losses and metrics are those it was compiled with; otherwise Adam and
             `ks.losses.DiceCrossentropy`. What `ks.recompute` says of it holds.
         distribution: the mesh and layout. The devices need not exist:
-            `ks.device_mesh("rows:16, columns:16", devices=["cpu:0"] * 256)`.
+            `ks.device_mesh("rows:16, columns:16", devices=["cpu:0"] * 256)`. With `offload` the plan is that of shards
+            which share these devices, and says what waits and is moved.
         batch_size: images per step, over all devices together.
         dtype: a Keras dtype policy such as `"mixed_float16"`, in place of the model's own.
         training: whether to plan a step of `fit` or of `predict`.
