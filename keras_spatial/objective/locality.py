@@ -27,7 +27,7 @@ from keras_spatial.keras_private import (
     symbolic_calls,
     symbolic_variables,
 )
-from keras_spatial.rules.keras_ops import POINTWISE
+from keras_spatial.rules.keras_ops import POINTWISE, hidden_arrays
 from keras_spatial.rules.variables_read import reading_variables
 from keras_spatial.runtimes.functions import static_sizes
 
@@ -180,15 +180,6 @@ def _is_local(node: Any, voxels: tuple[int, ...], small: Container[int]) -> bool
         axis = axis[0] if isinstance(axis, (tuple, list)) and len(axis) == 1 else axis
         return last == rank and isinstance(axis, int) and axis in (-1, last)
     return isinstance(operation, _ELEMENTWISE) and not hidden_arrays(operation)
-
-
-def hidden_arrays(operation: keras.Operation) -> list[str]:
-    """The attributes of an elementwise operation that may differ from voxel to voxel, such as limits of `ops.clip`."""
-    if isinstance(operation, numpy.Digitize):
-        return []
-    values = {name: value for name, value in vars(operation).items() if not name.startswith("_")}
-    kinds = (list, tuple, np.ndarray, tf.Tensor, keras.Variable)
-    return [name for name, value in values.items() if isinstance(value, kinds) and np.size(value) > 1]
 
 
 def check_traced(found: Traced) -> None:

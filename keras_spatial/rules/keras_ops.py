@@ -54,6 +54,11 @@ FINITE = tuple(getattr(module, name) for module, names in _FINITE.items() for na
 @register_lowering(*POINTWISE)
 def pointwise_operation(operation, trace: Trace, *args: Any, **kwargs: Any) -> SpatialTensor:
     """Lower any elementwise operation on tensors, variables, arrays and numbers that broadcast against each other."""
+    if names := hidden_arrays(operation):
+        raise ValueError(
+            f"{type(operation).__name__} with an array as {names} is not partitioned, as its elements may belong to "
+            "voxels. Use operations that take both as tensors, such as keras.ops.minimum and keras.ops.maximum"
+        )
     tensors = [t for t in tree.flatten((args, kwargs)) if _is_operand(t)]
     operands = [as_operand(trace, t) for t in tensors]
     dtype = _result_dtype(operation, args, kwargs, operands)
@@ -78,6 +83,15 @@ def pointwise_operation(operation, trace: Trace, *args: Any, **kwargs: Any) -> S
         return tf.cast(call(*local_args, **local_kwargs), dtype)
 
     return trace.pointwise(on_shards, operands, dtype=dtype, name=operation.name)
+
+
+def hidden_arrays(operation: keras.Operation) -> list[str]:
+    """The attributes of an elementwise operation that may differ from voxel to voxel, such as limits of `ops.clip`."""
+    if isinstance(operation, numpy.Digitize):
+        return []
+    values = {name: value for name, value in vars(operation).items() if not name.startswith("_")}
+    kinds = (list, tuple, np.ndarray, tf.Tensor, keras.Variable)
+    return [name for name, value in values.items() if isinstance(value, kinds) and np.size(value) > 1]
 
 
 def _plain_sum(dtype: tf.DType) -> Callable[[Any, Any], tf.Tensor]:

@@ -101,6 +101,12 @@ def test_a_sum_that_keras_takes_for_a_bias_is_refused(add):
         assert_equal(lambda t: add(t, ops.mean(t, axis=(0, 1, 3), keepdims=True)))
 
 
+def test_limits_that_differ_from_voxel_to_voxel_are_refused():
+    with pytest.raises(ks.UnsupportedLayer, match=r"Clip with an array as \['x_max'\] is not partitioned"):
+        assert_equal(lambda t: ops.clip(t, 0.0, np.linspace(0, 1, 16, dtype="float32").reshape(8, 2)))
+    assert_equal(lambda t: ops.clip(t, 0.1, 0.9))
+
+
 class Fading(layers.Layer):
     """As a progressive network grows: its variable meets no input before it is computed with."""
 
