@@ -55,6 +55,11 @@ def input_structure(model: keras.Model) -> Any:
     return model._inputs_struct
 
 
+def output_structure(model: keras.Model) -> Any:
+    """A functional model's outputs, in the structure in which they were given."""
+    return model._outputs_struct
+
+
 def functional_part(model: keras.Model) -> keras.Model | None:
     """The functional model that a model's `call` runs; None if its `call` is its own."""
     if "call" in vars(model):
