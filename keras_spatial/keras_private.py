@@ -60,6 +60,26 @@ def output_structure(model: keras.Model) -> Any:
     return model._outputs_struct
 
 
+def autocast_dtype(operation: keras.Operation, current: str | None) -> str | None:
+    """The dtype in which `operation` reads floating-point variables, as Keras decides it before every call.
+
+    Args:
+        operation: a layer, or an operation, which reads them as what calls it.
+        current: the dtype in force; None for the variables' own.
+    """
+    if not isinstance(operation, keras.Layer):
+        return current
+    if current is None:
+        return operation.compute_dtype if operation.compute_dtype != operation.variable_dtype else None
+    floating = keras.backend.is_float_dtype(operation.compute_dtype)
+    return operation.compute_dtype if operation.autocast and floating else None
+
+
+def is_autocast(variable: keras.Variable) -> bool:
+    """Whether a variable is read in another dtype where Keras asks for one."""
+    return variable._autocast and keras.backend.is_float_dtype(variable._dtype)
+
+
 def functional_part(model: keras.Model) -> keras.Model | None:
     """The functional model that a model's `call` runs; None if its `call` is its own."""
     if "call" in vars(model):

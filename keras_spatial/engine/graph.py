@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_spatial import keras_private
 from keras_spatial.engine.edges import Edge
 from keras_spatial.engine.local import LocalOperation, Source
 from keras_spatial.engine.tensors import SpatialTensor, axis_names, dimension_of, mesh_shape_of
@@ -60,6 +61,7 @@ class Graph:
         self.impl = self.distribution.runtime.mesh_impl()
         self._weights: dict[int, mtf.Tensor] = {}
         self._cuts = 0
+        self.variable_dtype: str | None = None
 
     @contextmanager
     def in_mode(self, training: bool) -> Iterator[None]:
@@ -69,6 +71,15 @@ class Graph:
             yield
         finally:
             self.training = before
+
+    @contextmanager
+    def casting_for(self, operation: keras.Operation) -> Iterator[None]:
+        """Read variables in the dtype in which Keras lets a layer's `call` read them, inside a `with` block."""
+        before, self.variable_dtype = self.variable_dtype, keras_private.autocast_dtype(operation, self.variable_dtype)
+        try:
+            yield
+        finally:
+            self.variable_dtype = before
 
     def inner(self, layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         """Lower a layer that is inside the current one, by its own rule."""

@@ -5,6 +5,7 @@ import inspect
 import re
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -21,7 +22,24 @@ from keras_spatial.rules.table import UnsupportedLayer, register_lowering
 from keras_spatial.rules.variables_read import reading_variables
 
 
-def composite_graph(layer: keras.Operation, args: Any, kwargs: Any, training: bool) -> keras.Model:
+@dataclass(frozen=True)
+class Composite:
+    """What a layer's `call` does.
+
+    Attributes:
+        graph: from the flattened tensors among its arguments, and then the variables, to its outputs.
+        variables: those that `call` computes with before they meet an input.
+    """
+
+    graph: keras.Model
+    variables: tuple[keras.Variable, ...] = ()
+
+
+class _Reads(UnsupportedLayer):
+    """A `call` computes with variables before they meet an input."""
+
+
+def composite_graph(layer: keras.Operation, args: Any, kwargs: Any, training: bool) -> Composite:
     """The computation of `layer.call`, as a functional model of the flattened tensors among its arguments.
 
     Args:
@@ -30,8 +48,7 @@ def composite_graph(layer: keras.Operation, args: Any, kwargs: Any, training: bo
         training: whether it runs in training mode.
 
     Raises:
-        UnsupportedLayer: if `call` does not consist of layers and `keras.ops`, or computes with a variable before it
-            meets an input, which would lose the variable's gradient.
+        UnsupportedLayer: if `call` does not consist of layers and `keras.ops`.
     """
     if not isinstance(layer, keras.Layer):
         raise UnsupportedLayer("it has no lowering")
@@ -103,27 +120,50 @@ def _reason(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:200] or type(error).__name__
 
 
-def _trace(layer: keras.Layer, args: Any, kwargs: Any, tensors: Sequence, training: bool) -> keras.Model:
+def _trace(layer: keras.Layer, args: Any, kwargs: Any, tensors: Sequence, training: bool) -> Composite:
     symbols = [_symbolic(t) for t in tensors]
     remaining = iter(symbols)
     args, kwargs = tree.map_structure(lambda t: next(remaining) if is_tensor(t) else t, (args, kwargs))
     if keras_private.takes_training(layer):
         kwargs = {**kwargs, "training": training}
     try:
-        graph = _graph_of(layer, symbols, args, kwargs)
+        found = _composite(layer, symbols, args, kwargs)
     except UnsupportedLayer:
         raise
     except Exception as error:
         raise UnsupportedLayer(f"its call does not consist only of layers and keras.ops ({_reason(error)})") from error
-    known = {id(v) for v in graph.variables}
-    for node in keras_private.nodes_of(graph):
+    known = {id(v) for v in (*found.graph.variables, *found.variables)}
+    for node in keras_private.nodes_of(found.graph):
         known |= {id(v) for v in tree.flatten((node.arguments.args, node.arguments.kwargs))}
     lost = [v.path for v in layer.trainable_variables if id(v) not in known]
     if lost:
         raise UnsupportedLayer(
             f"its call computes with the variables {lost} before they meet an input, so they do not appear in its graph"
         )
-    return graph
+    return found
+
+
+def _composite(layer: keras.Layer, symbols: list, args: Any, kwargs: Any) -> Composite:
+    try:
+        return Composite(_graph_of(layer, symbols, args, kwargs))
+    except _Reads as refused:
+        # Variables that are computed with by themselves become inputs of their own, which the step reads.
+        try:
+            with (
+                tf.init_scope(),
+                keras_private.symbolic_calls(),
+                reading_variables() as reads,
+                keras_private.symbolic_variables() as state,
+            ):
+                outputs = layer.call(*args, **kwargs)
+        except Exception as error:
+            raise UnsupportedLayer(str(refused)) from error
+        if state.assigned or any(not isinstance(v, keras.Variable) for v in reads.variables) or reads.operations:
+            raise UnsupportedLayer(str(refused)) from None
+        with tf.init_scope():
+            inputs = [*symbols, *(symbol for _, symbol in state.read)]
+            graph = keras.Model(inputs, outputs, name=keras_private.name_of(layer))
+        return Composite(graph, tuple(variable for variable, _ in state.read))
 
 
 def trace_call(layer: keras.Layer, inputs: Any, training: bool | None = None) -> keras.Model:
@@ -181,9 +221,7 @@ def _graph(
                 f"its call assigns the variables {changed} itself, which does not appear in its graph"
             )
         if reads:
-            raise UnsupportedLayer(
-                f"its call computes with {reads} before an input comes in, so that it would stay as it is"
-            )
+            raise _Reads(f"its call computes with {reads} before an input comes in, so that it would stay as it is")
         return keras.Model(symbols, outputs, name=name)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 from keras import layers
 
+from keras_spatial import keras_private
 from keras_spatial.engine.reshard import permuted
 from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.engine.trace import Trace
@@ -89,8 +90,10 @@ def _distinct(axes: Sequence[Axis]) -> list[Axis]:
 
 
 def variable_tensor(trace: Trace, variable) -> SpatialTensor:
-    """A Keras variable as an operand."""
-    return SpatialTensor(trace.weight(variable), tuple(Axis(f"weight{i}", n) for i, n in enumerate(variable.shape)))
+    """A Keras variable as an operand, in the dtype in which the layer under way reads it."""
+    value = SpatialTensor(trace.weight(variable), tuple(Axis(f"weight{i}", n) for i, n in enumerate(variable.shape)))
+    casts = trace.variable_dtype is not None and keras_private.is_autocast(variable)
+    return trace.cast(value, trace.variable_dtype) if casts else value
 
 
 def matmul(trace: Trace, a: SpatialTensor, b: SpatialTensor, name: str = "matmul") -> SpatialTensor:

@@ -14,6 +14,7 @@ from keras_spatial.engine.trace import Trace
 from keras_spatial.layout import ShardsTooShort
 from keras_spatial.rules import masks
 from keras_spatial.rules.composite import composite_graph, is_tensor, trace_call
+from keras_spatial.rules.products import variable_tensor
 from keras_spatial.rules.regularization import add_activity_loss, check_activity_regularizer
 from keras_spatial.rules.replication import replicated
 from keras_spatial.rules.table import UnsupportedLayer, find_lowering, overridden, registered_class
@@ -47,7 +48,8 @@ def lower_operation(operation: keras.Operation, trace: Trace, *args: Any, **kwar
     if not isinstance(operation, keras.Layer):
         return _lowered(operation, trace, args, kwargs)
     masks.refuse_use(operation, args, kwargs)
-    outputs = _lowered(operation, trace, *_autocast(operation, trace, args, kwargs))
+    with trace.casting_for(operation):
+        outputs = _lowered(operation, trace, *_autocast(operation, trace, args, kwargs))
     return masks.marked(operation, args, kwargs, outputs)
 
 
@@ -89,11 +91,13 @@ def _by_rule(operation: keras.Operation, trace: Trace, args: tuple, kwargs: dict
     if isinstance(operation, keras.Model) and (graph := keras_private.functional_part(operation)) is not None:
         return lower_graph(graph, trace, args[0])
     try:
-        graph = composite_graph(operation, args, kwargs, trace.training)
+        found = composite_graph(operation, args, kwargs, trace.training)
     except UnsupportedLayer as error:
         raise UnsupportedLayer(f"{_own_way(operation)}{error}") from error
-    outputs = lower_graph(graph, trace, [t for t in tree.flatten((args, kwargs)) if is_tensor(t)], own_modes=True)
-    made = [keras_private.mask_of(t) for t in tree.flatten(keras_private.output_structure(graph))]
+    inputs = [t for t in tree.flatten((args, kwargs)) if is_tensor(t)]
+    inputs += [variable_tensor(trace, variable) for variable in found.variables]
+    outputs = lower_graph(found.graph, trace, inputs, own_modes=True)
+    made = [keras_private.mask_of(t) for t in tree.flatten(keras_private.output_structure(found.graph))]
     pairs = zip(tree.flatten(outputs), made, strict=True)
     return tree.pack_sequence_as(outputs, [y if m is None else masks.with_mask(y, operation) for y, m in pairs])
 

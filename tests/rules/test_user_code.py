@@ -122,28 +122,45 @@ class Noisy(layers.Layer):
         return x + tf.random.normal((1, 8, 8, 1))
 
 
-@pytest.mark.parametrize(
-    ("layer", "message"),
-    [
-        (Fading(), "computes with the value of variable 'fading/alpha' before"),
-        (Noisy(), "what TensorFlow's RandomStandardNormal gives"),
-    ],
-)
-def test_what_would_be_a_constant_of_the_first_trace_is_refused(layer, message):
-    with pytest.raises(ks.UnsupportedLayer, match=message):
-        assert_equal(layer)
+def test_random_numbers_that_would_be_those_of_the_first_trace_are_refused():
+    with pytest.raises(ks.UnsupportedLayer, match="what TensorFlow's RandomStandardNormal gives"):
+        assert_equal(Noisy())
 
 
-def test_a_variable_that_meets_no_input_is_read_at_each_run_where_the_layer_is_replicated():
+class Squared(layers.Layer):
+    """Its weight is computed with before it meets an input."""
+
+    def build(self, shape):
+        self.gain = self.add_weight(shape=(shape[-1],), initializer="ones", name="gain")
+
+    def call(self, x):
+        return x * ops.square(self.gain)
+
+
+@pytest.mark.parametrize("layer", [Squared, Fading])
+def test_variables_may_be_computed_with_before_they_meet_an_input(layer):
+    assert_equal(layer())
+
+
+@pytest.mark.parametrize("unsupported", ["raise", "replicate"])
+def test_a_variable_that_meets_no_input_is_read_at_each_run(unsupported):
     inputs = keras.Input((8, 8, 3))
     layer = Fading()
     model = keras.Model(inputs, layer(inputs))
-    with pytest.warns(UserWarning, match="fading"):
-        spatial = ks.partition(model, mesh(), unsupported="replicate")
+    spatial = ks.partition(model, mesh(), unsupported=unsupported)
     for value in (0.0, 1.0):
         layer.alpha.assign(value)
         found, expected = (m.predict(IMAGES, verbose=0) for m in (spatial, model))
         np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_layer_reads_its_variables_in_its_dtype():
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, Squared(dtype="mixed_bfloat16")(inputs))
+    spatial = ks.partition(model, mesh())
+    found, expected = (m.predict(IMAGES, verbose=0) for m in (spatial, model))
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
 
 
 class Scaled(layers.Layer):
