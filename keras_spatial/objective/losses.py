@@ -22,8 +22,8 @@ from keras_spatial.objective.overrides import keeps_loss_call, overridden
 from keras_spatial.objective.refusal import REFUSALS, refusal
 from keras_spatial.objective.sums import sums_of_cases
 from keras_spatial.objective.whole import Changing, observed, on_whole
-from keras_spatial.rules.products import variable_tensor
 from keras_spatial.rules.walk import lower_graph
+from keras_spatial.rules.weights import variable_tensor
 from keras_spatial.runtimes.functions import scalar
 
 _INSTEAD = "Write it only with keras.ops, or as a ks.losses.SumsLoss"

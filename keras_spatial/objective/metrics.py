@@ -28,8 +28,8 @@ from keras_spatial.objective.probe import Merge, NoMerge, merge_of
 from keras_spatial.objective.refusal import REFUSALS, refusal
 from keras_spatial.objective.sums import sums_of_cases
 from keras_spatial.objective.whole import Changing, observed, on_whole
-from keras_spatial.rules.products import variable_tensor
 from keras_spatial.rules.walk import lower_graph
+from keras_spatial.rules.weights import variable_tensor
 from keras_spatial.runtimes.functions import scalar, static_sizes
 
 _INSTEAD = "Write it with keras.ops alone, or as a ks.metrics.SumsMetric"

@@ -90,7 +90,7 @@ def _identity(argument: Any) -> Any:
     return "object", id(argument)
 
 
-def function_graph(function: Callable[[Any], Any], x: Any) -> keras.Model:
+def function_graph(function: Callable[[Any], Any], x: Any) -> Composite:
     """What a function, such as an activation, does with a tensor, as a functional model.
 
     Args:
@@ -98,12 +98,12 @@ def function_graph(function: Callable[[Any], Any], x: Any) -> keras.Model:
         x: anything with `shape` and `dtype`.
 
     Raises:
-        UnsupportedLayer: if it is not made of `keras.ops`, or reads variables.
+        UnsupportedLayer: if it does not consist of `keras.ops`.
     """
     symbol = _symbolic(x)
     name = getattr(function, "__name__", type(function).__name__)
     try:
-        return _graph(function, symbol, (symbol,), {}, re.sub(r"\W+", "", name) or "function")
+        return _composite(function, [symbol], (symbol,), {}, re.sub(r"\W+", "", name) or "function")
     except UnsupportedLayer as error:
         raise UnsupportedLayer(f"its function {name!r}: {error}") from None
     except Exception as error:
@@ -127,7 +127,7 @@ def _trace(layer: keras.Layer, args: Any, kwargs: Any, tensors: Sequence, traini
     if keras_private.takes_training(layer):
         kwargs = {**kwargs, "training": training}
     try:
-        found = _composite(layer, symbols, args, kwargs)
+        found = _composite(layer.call, symbols, args, kwargs, keras_private.name_of(layer), layer)
     except UnsupportedLayer:
         raise
     except Exception as error:
@@ -143,9 +143,11 @@ def _trace(layer: keras.Layer, args: Any, kwargs: Any, tensors: Sequence, traini
     return found
 
 
-def _composite(layer: keras.Layer, symbols: list, args: Any, kwargs: Any) -> Composite:
+def _composite(
+    function: Callable, symbols: list, args: Any, kwargs: Any, name: str, layer: keras.Layer | None = None
+) -> Composite:
     try:
-        return Composite(_graph_of(layer, symbols, args, kwargs))
+        return Composite(_graph(function, symbols, args, kwargs, name, layer))
     except _Reads as refused:
         # Variables that are computed with by themselves become inputs of their own, which the step reads.
         try:
@@ -155,14 +157,14 @@ def _composite(layer: keras.Layer, symbols: list, args: Any, kwargs: Any) -> Com
                 reading_variables() as reads,
                 keras_private.symbolic_variables() as state,
             ):
-                outputs = layer.call(*args, **kwargs)
+                outputs = function(*args, **kwargs)
         except Exception as error:
             raise UnsupportedLayer(str(refused)) from error
         if state.assigned or any(not isinstance(v, keras.Variable) for v in reads.variables) or reads.operations:
             raise UnsupportedLayer(str(refused)) from None
         with tf.init_scope():
             inputs = [*symbols, *(symbol for _, symbol in state.read)]
-            graph = keras.Model(inputs, outputs, name=keras_private.name_of(layer))
+            graph = keras.Model(inputs, outputs, name=name)
         return Composite(graph, tuple(variable for variable, _ in state.read))
 
 

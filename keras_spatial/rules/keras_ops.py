@@ -14,9 +14,9 @@ from keras_spatial.keras_private import core, image, math, nn, numpy
 from keras_spatial.rules import convolution, normalization, pooling, reductions
 from keras_spatial.rules.broadcasting import check_sum
 from keras_spatial.rules.formats import in_either_format, to_channels_first, to_channels_last
-from keras_spatial.rules.products import variable_tensor
 from keras_spatial.rules.reshaping import resized
 from keras_spatial.rules.table import register_lowering
+from keras_spatial.rules.weights import variable_tensor
 
 _POINTWISE = {
     numpy: """Absolute Abs Angle Conjugate Fabs I0 Imag Isreal Real Select

@@ -16,7 +16,7 @@ from keras_spatial.rules.broadcasting import check_sum
 from keras_spatial.rules.composite import function_graph
 from keras_spatial.rules.reshaping import concatenated
 from keras_spatial.rules.table import register_lowering
-from keras_spatial.rules.weights import kernel_value, kernel_variables
+from keras_spatial.rules.weights import kernel_value, kernel_variables, variable_tensor
 
 _KERAS = [getattr(keras.activations, name) for name in dir(keras.activations) if name not in ("get", "deserialize")]
 _TENSORFLOW = [
@@ -40,7 +40,8 @@ def apply_activation(trace: Trace, activation: Callable | None, x: SpatialTensor
     if isinstance(activation, keras.Layer):
         return trace.inner(activation, x)
     if id(activation) not in _POINTWISE:
-        return trace.inner(function_graph(activation, x), x)
+        found = function_graph(activation, x)
+        return trace.inner(found.graph, [x, *(variable_tensor(trace, v) for v in found.variables)])
     at_output = activation in (keras.activations.relu, keras.activations.leaky_relu)
     name = getattr(activation, "__name__", "activation").strip("<>")  # TensorFlow refuses a scope named "<lambda>".
     channels = None

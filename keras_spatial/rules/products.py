@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import tensorflow as tf
 from keras import layers
 
-from keras_spatial import keras_private
 from keras_spatial.engine.reshard import permuted
 from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.engine.trace import Trace
@@ -15,6 +14,7 @@ from keras_spatial.rules import reductions
 from keras_spatial.rules.pointwise import apply_activation
 from keras_spatial.rules.reshaping import reshaped
 from keras_spatial.rules.table import register_lowering
+from keras_spatial.rules.weights import variable_tensor
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -87,13 +87,6 @@ def _distinct(axes: Sequence[Axis]) -> list[Axis]:
         names.add(axis.name)
         result.append(axis)
     return result
-
-
-def variable_tensor(trace: Trace, variable) -> SpatialTensor:
-    """A Keras variable as an operand, in the dtype in which the layer under way reads it."""
-    value = SpatialTensor(trace.weight(variable), tuple(Axis(f"weight{i}", n) for i, n in enumerate(variable.shape)))
-    casts = trace.variable_dtype is not None and keras_private.is_autocast(variable)
-    return trace.cast(value, trace.variable_dtype) if casts else value
 
 
 def matmul(trace: Trace, a: SpatialTensor, b: SpatialTensor, name: str = "matmul") -> SpatialTensor:

@@ -14,10 +14,10 @@ from keras_spatial.engine.trace import Trace
 from keras_spatial.layout import ShardsTooShort
 from keras_spatial.rules import masks
 from keras_spatial.rules.composite import composite_graph, is_tensor, trace_call
-from keras_spatial.rules.products import variable_tensor
 from keras_spatial.rules.regularization import add_activity_loss, check_activity_regularizer
 from keras_spatial.rules.replication import replicated
 from keras_spatial.rules.table import UnsupportedLayer, find_lowering, overridden, registered_class
+from keras_spatial.rules.weights import variable_tensor
 
 # The errors with which a rule refuses a layer.
 _REFUSALS = (ValueError, NotImplementedError, TypeError, AttributeError, IndexError)

@@ -1,4 +1,4 @@
-"""A layer's kernel, with or without low-rank adaptation (LoRA)."""
+"""Variables as operands, and a layer's kernel, with or without low-rank adaptation (LoRA)."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,11 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_spatial import keras_private
+from keras_spatial.engine.tensors import SpatialTensor
+from keras_spatial.engine.trace import Trace
 from keras_spatial.keras_private import raw_kernel
+from keras_spatial.layout import Axis
 
 
 def kernel_variables(layer) -> list[keras.Variable]:
@@ -22,3 +26,10 @@ def kernel_value(layer, values: Sequence[tf.Tensor], dtype: tf.DType) -> tf.Tens
     if factors:
         kernel = kernel + (layer.lora_alpha / layer.lora_rank) * ops.matmul(*factors)
     return tf.cast(kernel, dtype)
+
+
+def variable_tensor(trace: Trace, variable) -> SpatialTensor:
+    """A Keras variable as an operand, in the dtype in which the layer under way reads it."""
+    value = SpatialTensor(trace.weight(variable), tuple(Axis(f"weight{i}", n) for i, n in enumerate(variable.shape)))
+    casts = trace.variable_dtype is not None and keras_private.is_autocast(variable)
+    return trace.cast(value, trace.variable_dtype) if casts else value

@@ -258,7 +258,7 @@ def test_values_of_0_to_1_are_refused_and_can_be_accepted(folder, tmp_path):
     ("fault", "name"), [(MemoryError("1.1 TiB"), "CaseTooLargeError"), (ZeroDivisionError("x"), "UnusableCaseError")]
 )
 def test_no_fault_of_one_case_ends_a_build_that_skips_bad_cases(folder, tmp_path, monkeypatch, fault, name):
-    real = conversion.resample_image
+    real = conversion.whole_hounsfield
 
     def fail(array, shape):
         if array.shape == failing:
@@ -270,7 +270,7 @@ def test_no_fault_of_one_case_ends_a_build_that_skips_bad_cases(folder, tmp_path
         image = nib.load(source / f"{part}-1.nii.gz")
         nib.save(image.slicer[:, :, 1:], source / f"{part}-1.nii.gz")
     failing = to_canonical(read_volume(source / "volume-1.nii.gz")).array.shape
-    monkeypatch.setattr(conversion, "resample_image", fail)
+    monkeypatch.setattr(conversion, "whole_hounsfield", fail)
     builder = lits.prepare(source, tmp_path / "data", 16, on_bad_case="skip")
     (bad,) = builder.info.metadata["bad_cases"]
     assert (bad["case"], bad["error"]) == ("volume-1", name)

@@ -251,7 +251,7 @@ PLAIN = tf.Variable(tf.constant(1.0), name="plain")
 
 REFUSED = {
     "noise": (lambda t, p: squares(t + tf.random.normal((2, *SHAPE, 2)), p), "RandomStandardNormal"),
-    "keras-noise": (lambda t, p: squares(t + keras.random.normal((2, *SHAPE, 2)), p), "keras.ops alone"),
+    "keras-noise": (lambda t, p: squares(t + keras.random.normal((2, *SHAPE, 2)), p), "only of keras.ops"),
     "plain-variable": (lambda t, p: squares(t, p) * (1.0 - PLAIN), "plain"),
     "changed-variable": (lambda t, p: squares(t, p) * ANNEALED.assign_add(1.0), "changes the variables"),
     "limits": (lambda t, p: squares(t, ops.clip(p, -10.0, COLUMNS[:, None])), "Clip"),

@@ -144,6 +144,18 @@ def test_variables_that_a_function_finds_around_it_are_read_in_every_step(tmp_pa
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
 
 
+class OnShards(keras.layers.Layer):
+    """Its function runs on shards as it is."""
+
+    def call(self, x):
+        return x
+
+
+@ks.register_lowering(OnShards)
+def lower_on_shards(layer, trace, x):
+    return trace.pointwise(layer.function, [x], name=layer.name)
+
+
 def changes_a_variable():
     count = keras.Variable(0.0)
     return lambda x: x + count.assign(count + 1.0)
@@ -159,9 +171,13 @@ def looks_up_in_a_table():
     ("make_function", "named"),
     [(changes_a_variable, "Received: AssignVariableOp"), (looks_up_in_a_table, "Received: LookupTableFindV2")],
 )
-def test_a_function_that_does_more_than_read_variables_is_refused(make_function, named):
-    _, distribution, _ = distributions(*MESHES[0], "unused")
-    model = with_functions(make_function(), "mse")(distribution)
+def test_a_function_that_does_more_than_read_variables_is_refused(make_function, named, tmp_path):
+    """One that a rule of the user's own runs on shards; other functions are refused before."""
+    _, distribution, _ = distributions(*MESHES[0], tmp_path)
+    inputs = keras.Input(FEW.shape[1:])
+    layer = OnShards()
+    layer.function = make_function()
+    model = ks.partition(keras.Model(inputs, keras.layers.Conv3D(1, 1)(layer(inputs))), distribution)
     with pytest.raises(ValueError, match=named):
         model.predict(FEW, verbose=0)
 
@@ -233,8 +249,8 @@ def test_blocks_go_into_a_file(tmp_path):
     np.testing.assert_array_equal(ks.volumes.read_volume(path).array, expected)
 
 
-def test_two_calls_before_their_gradients_are_refused_rather_than_mixed_up():
-    _, distribution, _ = distributions(*MESHES[0], "unused")
+def test_two_calls_before_their_gradients_are_refused_rather_than_mixed_up(tmp_path):
+    _, distribution, _ = distributions(*MESHES[0], tmp_path)
     model = unet(distribution)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(model(IMAGES[:1], training=True)) + tf.reduce_sum(model(IMAGES[1:2], training=True))
@@ -242,8 +258,8 @@ def test_two_calls_before_their_gradients_are_refused_rather_than_mixed_up():
         tape.gradient(loss, model.trainable_variables)
 
 
-def test_a_second_gradient_of_one_call_is_refused():
-    _, distribution, _ = distributions(*MESHES[0], "unused")
+def test_a_second_gradient_of_one_call_is_refused(tmp_path):
+    _, distribution, _ = distributions(*MESHES[0], tmp_path)
     model = unet(distribution)
     with tf.GradientTape(persistent=True) as tape:
         loss = tf.reduce_sum(model(IMAGES[:1], training=True))
@@ -388,8 +404,8 @@ print("LOSS", model.fit(data.prefetch(2), verbose=0).history["loss"][0])
     assert "LOSS 0." in done.stdout or "side by side" in done.stderr, done.stdout + done.stderr
 
 
-def test_numbers_of_shards_go_with_the_model_that_handed_them_out():
-    _, distribution, _ = distributions(*MESHES[0], "unused")
+def test_numbers_of_shards_go_with_the_model_that_handed_them_out(tmp_path):
+    _, distribution, _ = distributions(*MESHES[0], tmp_path)
     model = small(distribution)
     for blocks in model.predict_blocks(IMAGES):
         assert blocks[0].values.size
