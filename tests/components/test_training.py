@@ -298,7 +298,7 @@ def test_each_process_reads_its_own_blocks_alone(tmp_path, capfd):
         trained(str(folder / "dataset"), folder, **{**SMALL, "epochs": 3}, processes=2, validations=3)
         out = capfd.readouterr().out
         read[name] = [int(n) for n in re.findall(r"train:   process \d has read (\d+) bytes", out)]
-        assert ("its own blocks of them" in out) == (name == "blocks")
+        assert ("its own blocks of the images" in out) == (name == "blocks")
     assert len(read["blocks"]) == len(read["whole"]) == 2
     # Records hold some text besides; what is read ahead differs by a batch or two.
     assert max(read["blocks"]) < 0.75 * min(read["whole"])
