@@ -81,7 +81,7 @@ def test_a_store_that_cannot_be_opened_is_named(tmp_path, data, capsys):
 def test_volumes_below_the_folder_are_named(tmp_path, data, model, capsys):
     (data / "sub").mkdir()
     (data / "scan.nii").rename(data / "sub" / "scan.nii")
-    assert run(tmp_path, f"data={data}", f"model={model}") == 2
+    assert run(tmp_path, f"data={data}", f"model={model}", "task=lits") == 2
     assert "sub (1)" in capsys.readouterr().err
 
 
