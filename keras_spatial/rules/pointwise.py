@@ -16,6 +16,7 @@ from keras_spatial.rules.broadcasting import check_sum
 from keras_spatial.rules.composite import function_graph
 from keras_spatial.rules.reshaping import concatenated
 from keras_spatial.rules.table import register_lowering
+from keras_spatial.rules.walk import lower_graph
 from keras_spatial.rules.weights import kernel_value, kernel_variables, variable_tensor
 
 _KERAS = [getattr(keras.activations, name) for name in dir(keras.activations) if name not in ("get", "deserialize")]
@@ -41,7 +42,7 @@ def apply_activation(trace: Trace, activation: Callable | None, x: SpatialTensor
         return trace.inner(activation, x)
     if id(activation) not in _POINTWISE:
         found = function_graph(activation, x)
-        return trace.inner(found.graph, [x, *(variable_tensor(trace, v) for v in found.variables)])
+        return lower_graph(found.graph, trace, [x, *(variable_tensor(trace, v) for v in found.variables)])
     at_output = activation in (keras.activations.relu, keras.activations.leaky_relu)
     name = getattr(activation, "__name__", "activation").strip("<>")  # TensorFlow refuses a scope named "<lambda>".
     channels = None
