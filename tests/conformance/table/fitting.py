@@ -202,7 +202,7 @@ INITIALIZERS: dict[str, Status] = _kernels(
 )
 INITIALIZERS |= {
     "Initializer": NotConcerned("is the base of other classes, and computes nothing by itself"),
-    "STFT": NotConcerned("makes the kernel of a spectrogram, which is replicated: see `STFTSpectrogram`"),
+    "STFT": NotConcerned("makes the kernel of a spectrogram: see `STFTSpectrogram`"),
 }
 INITIALIZERS |= not_concerned("finds or describes initializers", "deserialize get serialize")
 

@@ -123,6 +123,9 @@ COUNTED = {
         {"mask": Refused(Case(lambda x: L.Embedding(9, 4, mask_zero=True)(_classes(x[..., 0]))), MASKED, "mask")},
     ),
     "ReversibleEmbedding": Equal({"2D classes": Case(lambda x: L.ReversibleEmbedding(9, 4)(_classes(x[:, :, 0, 0])))}),
+    "STFTSpectrogram": Equal(
+        {"1D": Case(lambda x: L.STFTSpectrogram(frame_length=8, frame_step=4, fft_length=8)(x), IMAGE_1D)}
+    ),
     "Masking": Equal(
         {"1D ending in a convolution": Case(lambda x: L.Conv1D(4, 3)(_masked(x)), IMAGE_1D)},
         {"output": Refused(Case(lambda x: L.Dense(4)(_masked(x)), IMAGE_1D), MASKED, "mask")},
@@ -175,7 +178,6 @@ REPLICATED = (
         "a spectrum needs the whole signal",
         IMAGE_1D,
         MelSpectrogram=lambda x: L.MelSpectrogram(8, 4, num_mel_bins=4, max_freq=8000.0)(x[..., 0]),
-        STFTSpectrogram=lambda x: L.STFTSpectrogram(frame_length=8, frame_step=4, fft_length=8)(x),
     )
     | _replicated(
         "a histogram of each channel decides on every voxel",
