@@ -31,5 +31,6 @@ def kernel_value(layer, values: Sequence[tf.Tensor], dtype: tf.DType) -> tf.Tens
 def variable_tensor(trace: Trace, variable) -> SpatialTensor:
     """A Keras variable as an operand, in the dtype in which the layer under way reads it."""
     value = SpatialTensor(trace.weight(variable), tuple(Axis(f"weight{i}", n) for i, n in enumerate(variable.shape)))
-    casts = trace.variable_dtype is not None and keras_private.is_autocast(variable)
-    return trace.cast(value, trace.variable_dtype) if casts else value
+    if trace.variable_dtype is None or not keras_private.is_autocast(variable):
+        return value
+    return trace.cast(value, trace.variable_dtype)
