@@ -57,9 +57,7 @@ def model_of(layer: keras.Layer, size: int = 8) -> keras.Model:
 
 
 REFUSED = {
-    "convolution_op": lambda: StandardizedConv(4, 3, padding="same"),
     "__call__": lambda: TwiceCalled(4, 3, padding="same"),
-    "kernel": lambda: DoubledKernel(4),
     "_moments": lambda: OtherMoments(),
     "activity regularizer": lambda: layers.Conv2D(4, 3, activity_regularizer=Root(0.1)),
 }
@@ -86,6 +84,26 @@ def test_what_cannot_be_traced_is_refused_and_equal_where_it_is_replicated(name)
     with pytest.warns(UserWarning, match="whole tensors"):
         spatial = ks.partition(model, split("2x2"), unsupported="replicate")
     np.testing.assert_allclose(losses(spatial, x, y), expected, rtol=1e-4)
+
+
+TRACED = {
+    "convolution_op": lambda: StandardizedConv(4, 3, padding="same"),
+    "kernel": lambda: DoubledKernel(4),
+}
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_kernels_that_are_computed_with_train_as_in_keras(name):
+    keras.utils.set_random_seed(3)
+    model = model_of(TRACED[name]())
+    generator = np.random.default_rng(0)
+    x, y = (
+        generator.normal(size=(4, *shape[1:])).astype("float32") for shape in (model.input_shape, model.output_shape)
+    )
+    weights = model.get_weights()
+    expected = losses(model, x, y)
+    model.set_weights(weights)
+    np.testing.assert_allclose(losses(ks.partition(model, split("2x2")), x, y), expected, rtol=1e-4)
 
 
 def test_what_can_be_traced_is_equal():
