@@ -5,7 +5,8 @@
     python -m benchmarks.streaming --part large    # 512³ on this machine: hours
 
 Each figure is measured in its own process: the peak memory above that of the idle process (with TensorFlow loaded and
-the model made), and wall and CPU time.
+the model made), and wall and CPU time. The images of 512³ are computed in a process that cannot allocate more than the
+figure to be reached (`RLIMIT_DATA`): a step that needs more ends with an error.
 """
 
 import argparse
@@ -107,13 +108,14 @@ def predict_positions(size: int, mesh: str) -> dict:
     return {"memory": _peak() - idle, "seconds": seconds, "cpu": cpu, "sum": total}
 
 
-def _run(function: str, **arguments) -> dict:
-    """Run a function of this module in its own process."""
+def _run(function: str, limit: int | None = None, **arguments) -> dict:
+    """Run a function of this module in its own process, which may allocate at most `limit` gigabytes."""
     program = (
-        "import json, sys; from benchmarks import streaming; arguments = json.loads(sys.argv[1]); "
+        "import json, resource, sys; from benchmarks import streaming; arguments, limit = json.loads(sys.argv[1]); "
+        "limit and resource.setrlimit(resource.RLIMIT_DATA, (limit * 10**9, limit * 10**9)); "
         f"print('RESULT', json.dumps(streaming.{function}(**arguments)))"
     )
-    command = [sys.executable, "-c", program, json.dumps(arguments)]
+    command = [sys.executable, "-c", program, json.dumps([arguments, limit])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     for line in done.stdout.splitlines():
         if line.startswith("RESULT "):
@@ -138,12 +140,12 @@ def step(size: int, mesh: str, folder: str) -> list[dict]:
 
 def large(size: int, mesh: str, folder: str) -> list[dict]:
     """Run the paper's network on an image of the paper's size."""
-    found = _run("segment", size=size, filters=32, levels=4, mesh=mesh, folder=folder)
+    found = _run("segment", 8, size=size, filters=32, levels=4, mesh=mesh, folder=folder)
     rows = [
         row(f"paper's U-Net, {size}³, one prediction from NIfTI to NIfTI: resident memory, GB", found["peak"], None, 8),
         row(f"the same: s, of them {found['cpu']:.0f} s of CPU", found["seconds"]),
     ]
-    found = _run("train", size=size, filters=8, levels=4, mesh=mesh, folder=folder, steps=3)
+    found = _run("train", 16, size=size, filters=8, levels=4, mesh=mesh, folder=folder, steps=3)
     falls = found["losses"][2] < found["losses"][1] < found["losses"][0]
     return [
         *rows,
