@@ -8,7 +8,7 @@ from keras import tree
 
 from keras_spatial.inputs import as_inputs
 from keras_spatial.keras_private import unpack_x_y_sample_weight
-from keras_spatial.network import shapes_of
+from keras_spatial.network import signature_of
 from keras_spatial.runtimes.blocks import Block
 from keras_spatial.runtimes.functions import unoptimized
 from keras_spatial.step import Step
@@ -88,8 +88,8 @@ def predicted_blocks(model: "Model", batches: Iterable) -> Iterator[Any]:
         forward = model.step(inputs, training=False)
         forward.lower()
         found = [forward.local_blocks(output) for output in forward.flat_outputs]
-        structures[shapes_of(inputs)] = tree.map_structure(lambda _: 0, forward.outputs)
-        places[shapes_of(inputs)] = [indices for indices, _ in found]
+        structures[signature_of(inputs)] = tree.map_structure(lambda _: 0, forward.outputs)
+        places[signature_of(inputs)] = [indices for indices, _ in found]
         return [values for _, values in found]
 
     step = tf.function(step, autograph=False)
@@ -101,6 +101,6 @@ def predicted_blocks(model: "Model", batches: Iterable) -> Iterator[Any]:
             # Before another call follows.
             blocks = [
                 [Block(index, model._runtime.taken(value)) for index, value in zip(indices, values, strict=True)]
-                for indices, values in zip(places[shapes_of(inputs)], outputs, strict=True)
+                for indices, values in zip(places[signature_of(inputs)], outputs, strict=True)
             ]
-        yield tree.pack_sequence_as(structures[shapes_of(inputs)], blocks)
+        yield tree.pack_sequence_as(structures[signature_of(inputs)], blocks)

@@ -1,7 +1,5 @@
 """`Model`: Keras's `fit`, `evaluate` and `predict` over a mesh of devices. It holds Keras's hooks and nothing else."""
 
-import inspect
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,19 +7,17 @@ import keras
 import tensorflow as tf
 from keras import tree
 
-from keras_spatial import keras_private, saving
+from keras_spatial import keras_private, loops, saving
 from keras_spatial.calls import call_whole, predicted_blocks
 from keras_spatial.distribution import SpatialParallel, check_distribution, current_distribution
 from keras_spatial.inputs import as_inputs, batches_of, is_concrete
 from keras_spatial.keras_private import Functional, unpack_x_y_sample_weight
-from keras_spatial.layout import AXIS_NAMES, ShardLength
 from keras_spatial.mesh_state import MeshState
 from keras_spatial.network import Network
 from keras_spatial.objective import Objective, check_compiled, update_metric
 from keras_spatial.overrides import computed_whole
-from keras_spatial.runtimes.functions import undifferentiated, unoptimized
+from keras_spatial.runtimes.functions import undifferentiated
 from keras_spatial.step import Step
-from keras_spatial.tracing import announced
 
 
 class Model(keras.Model):
@@ -94,16 +90,7 @@ class Model(keras.Model):
         if self.distribution is None:
             super().compile(*args, **kwargs)
             return
-        signature = inspect.signature(super().compile)
-        given = dict(signature.bind(*args, **kwargs).arguments)
-        given |= given.pop("kwargs", {})
-        if given.get("jit_compile", "auto") not in ("auto", False, None):
-            raise ValueError("A partitioned model cannot be compiled by XLA. Received: jit_compile=True")
-        if given.get("run_eagerly"):
-            raise ValueError("A partitioned model does not run eagerly. Received: run_eagerly=True")
-        open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-        if "jit_compile" in signature.parameters or open_ended:
-            given["jit_compile"] = False
+        given = loops.compile_arguments(super().compile, args, kwargs)
         with self._runtime.scope():
             super().compile(**given)
         self._runtime.check_optimizer(self.optimizer)
@@ -186,24 +173,11 @@ class Model(keras.Model):
         """
         if self.distribution is None:
             raise ValueError(f"Model '{self.name}' has no mesh over which images could be split.")
-        batch = self.distribution.shards("batch")
-        lengths = self._network.shard_lengths(tf.TensorSpec((batch, *shape), self.input_dtype), True)
-        for axis, size in zip(AXIS_NAMES[1:], shape[:-1], strict=False):
-            shards = self.distribution.shards(axis)
-            needed = lengths.get(axis, ShardLength()).length_for(size, shards)
-            if shards > 1 and needed * shards != size:
-                return False
-        return True
+        return self._network.takes_blocks(shape, self.input_dtype)
 
     def _arguments(self, method: Any, args: tuple, kwargs: dict) -> dict[str, Any]:
-        arguments = dict(inspect.signature(method).bind(*args, **kwargs).arguments)
-        arguments |= arguments.pop("kwargs", {})
-        if self.distribution is None:
-            return arguments
-        if arguments.get("verbose", "auto") == "auto" and not sys.stdout.isatty():
-            # A file, a pod's log or the launcher would get every state of Keras's bar, with codes of colours.
-            arguments["verbose"] = 2
-        return self._runtime.fit_arguments(arguments)
+        arguments = loops.named(method, args, kwargs)
+        return arguments if self.distribution is None else loops.fit_arguments(self, arguments)
 
     # Steps. Keras calls them while it traces `train_function`, `test_function` and `predict_function`.
 
@@ -260,55 +234,16 @@ class Model(keras.Model):
         for update in objective.updates:
             update_metric(update, [step.whole(value) for value in update.values])
 
-    # Functions. Keras traces one function over an iterator, whose batch size is unknown because the last batch may be
-    # smaller. Shards have static sizes, so here each batch size has its own trace.
-
     def _make_function(self, step_function):
         if self.distribution is None:
             return super()._make_function(step_function)
-        self._partition.synchronize_early(self)
-        mode = "fit" if step_function == self.train_step else "evaluate"
-        compiled = keras_private.without_optionals(self, self._compiled(step_function, mode))
-        self._partition.compared.pop(mode, None)
-
-        def run(iterator):
-            logs = None
-            for _ in range(self.steps_per_execution):
-                try:
-                    data = next(iterator)
-                except (StopIteration, tf.errors.OutOfRangeError):
-                    break
-                if mode == "fit" and self._partition.skip:
-                    self._partition.skip -= 1
-                    logs = {}
-                else:
-                    self._partition.prepare(self, data, mode)
-                    with unoptimized():
-                        logs = compiled(data)
-            if logs is None:
-                raise StopIteration
-            return logs
-
-        return run
-
-    def _compiled(self, step: Any, mode: str) -> Any:
-        return self._runtime.compiled(announced(step, mode, self._network.distribution.device_mesh.devices.size))
+        return loops.over_iterator(self, step_function, "fit" if step_function == self.train_step else "evaluate")
 
     def make_predict_function(self, force: bool = False) -> Any:
         if self.distribution is None:
             return super().make_predict_function(force)
         if self.predict_function is None or force:
-            self._partition.synchronize_early(self)
-            self._partition.compared.pop("predict", None)
-            compiled = keras_private.without_optionals(self, self._compiled(self.predict_step, "predict"))
-
-            def run(batches):
-                self._partition.prepare(self, batches[0], "predict")
-                with unoptimized():
-                    outputs = [compiled(batch) for batch in batches]
-                return tree.map_structure(lambda *parts: tf.concat(parts, 0), *outputs) if outputs[1:] else outputs[0]
-
-            self.predict_function = run
+            self.predict_function = loops.over_batches(self, self.predict_step)
         return self.predict_function
 
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:

@@ -1,7 +1,7 @@
 """A model as a graph of layers on a mesh: what is found out once, before any step of it runs."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ from keras import tree
 from keras_spatial import keras_private
 from keras_spatial.distribution import SpatialParallel
 from keras_spatial.engine.trace import Trace
-from keras_spatial.layout import ShardLength, ShardsTooShort
+from keras_spatial.layout import AXIS_NAMES, ShardLength, ShardsTooShort
 from keras_spatial.rules.composite import forget_graphs
 from keras_spatial.rules.table import UnsupportedLayer
 from keras_spatial.rules.walk import (
@@ -59,7 +59,7 @@ class Network:
         if graph is not None:
             return graph
         # Sizes are numbers in it, so that there is one for each shape.
-        key = (training, shapes_of(inputs))
+        key = (training, signature_of(inputs))
         if key not in self._graphs:
             self._graphs[key] = functional_graph(self.model, inputs, training)
         return self._graphs[key]
@@ -88,10 +88,19 @@ class Network:
 
     def shard_lengths(self, inputs: Any, training: bool) -> Mapping[str, ShardLength]:
         """How long the shards must be so that every layer's output falls into equal shards."""
-        key = (training, shapes_of(inputs))
+        key = (training, signature_of(inputs))
         if key not in self._lengths:
             self._lengths[key] = self._planned(inputs, training, None).shard_lengths
         return self._lengths[key]
+
+    def takes_blocks(self, shape: Sequence[int], dtype: str) -> bool:
+        """Whether images of a shape, without the batch, fall into equal shards that hold no padding."""
+        lengths = self.shard_lengths(tf.TensorSpec((self.distribution.shards("batch"), *shape), dtype), True)
+        for axis, size in zip(AXIS_NAMES[1:], shape[:-1], strict=False):
+            shards = self.distribution.shards(axis)
+            if shards > 1 and lengths.get(axis, ShardLength()).length_for(size, shards) * shards != size:
+                return False
+        return True
 
     def outputs_for_planning(self) -> tuple[Trace, Any] | None:
         """The model's outputs on a fresh trace for planning; None if their shapes are not known yet."""
@@ -166,8 +175,9 @@ def _spec(x: Any) -> tf.TensorSpec:
     return tf.TensorSpec(x.shape, x.dtype)
 
 
-def shapes_of(inputs: Any) -> tuple:
-    return tuple(tuple(x.shape) for x in tree.flatten(inputs))
+def signature_of(inputs: Any) -> str:
+    """What a graph depends on: the structure of the inputs with its names, shapes and dtypes."""
+    return repr(tree.map_structure(lambda x: (tuple(x.shape), keras.backend.standardize_dtype(x.dtype)), inputs))
 
 
 def readable_replicated(replicated: list[tuple[str, str, int, str]]) -> str:

@@ -214,3 +214,19 @@ def test_a_layer_that_was_refused_is_forgotten():
     keras.backend.clear_session()
     gc.collect()
     assert known() is None
+
+
+class ReadsWhatIsThere(ks.Model):
+    """Which inputs it gets decides what it computes."""
+
+    def call(self, inputs):
+        x = inputs["image"]
+        return 2 * x if "mask" in inputs else x
+
+
+def test_inputs_of_other_names_have_another_graph():
+    image = IMAGES[:, :, :, :1]
+    model = ReadsWhatIsThere(distribution=mesh())
+    for name, factor in (("mask", 2), ("prior", 1)):
+        found = model.predict({"image": image, name: image}, verbose=0)
+        np.testing.assert_allclose(found, factor * image, rtol=1e-6)
