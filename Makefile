@@ -6,6 +6,9 @@ RUN ?= runs/demo
 # TensorFlow leaves oneDNN off on CPUs without AVX-512, which makes 3D convolutions many times slower.
 export TF_ENABLE_ONEDNN_OPTS ?= 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
+# Where this is set and the packages came without bytecode, every process compiles TensorFlow's sources again, which
+# takes longer than the rest of its import.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install demo lint test test-all fuzz docs bench package constraints clean
 .DEFAULT_GOAL := help
