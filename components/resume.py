@@ -92,7 +92,7 @@ def step(
     """
     owner.follow()
     inputs, settings, folders = inputs or {}, settings or {}, folders or {}
-    _check_code()
+    check_code()
     key = _key(name, inputs, settings, folders, code)
     shared = _results(name, key)
     records = Path(os.environ[STEPS_VARIABLE]) if STEPS_VARIABLE in os.environ else None
@@ -143,20 +143,24 @@ def step(
         append_json(records / JOURNAL, entry)
 
 
-def _results(name: str, key: str) -> results.Results | None:
-    if STORE_VARIABLE not in os.environ:
-        return None
-    return results.Results(os.environ[STORE_VARIABLE], name, key, os.environ.get(RUN_VARIABLE) or "no-run")
+def check_code() -> None:
+    """Make sure that the code is that of the package: its digest is part of KFP's cache and of the keys of results.
 
-
-def _check_code() -> None:
-    """KFP's cache and the keys of results hold the code's digest, which has to be that of the code that runs."""
+    Raises:
+        OtherCodeError: if it is not.
+    """
     compiled = os.environ.get(CODE_VARIABLE)
     if compiled and compiled != code_version():
         raise OtherCodeError(
             f"the package was compiled from code {compiled}, and the image has {code_version()}. Build and push the "
             "image from the checkout that compiles, name it by its digest (@sha256:...), and compile again."
         )
+
+
+def _results(name: str, key: str) -> results.Results | None:
+    if STORE_VARIABLE not in os.environ:
+        return None
+    return results.Results(os.environ[STORE_VARIABLE], name, key, os.environ.get(RUN_VARIABLE) or "no-run")
 
 
 def _key(

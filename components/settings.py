@@ -8,7 +8,7 @@ each process of the step is handed. A new setting is a new field, and the code t
 import json
 import unicodedata
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Self, get_origin
+from typing import Any, ClassVar, Literal, Self, get_origin
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,6 +20,8 @@ class Group(BaseModel):
     """Settings that belong together. Lists and mappings may be given as JSON, for KFP's user interface has one line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+    looped: ClassVar[tuple[str, ...]] = ()
+    """Fields over whose items a pipeline loops: KFP needs them as lists, and not as JSON."""
 
     @pydantic.field_validator("*", mode="before")
     @classmethod
@@ -44,8 +46,25 @@ class Group(BaseModel):
     @classmethod
     def parameters(cls) -> dict[str, tuple[type, Any, str]]:
         """By name of field: the type that KFP gives it, its default in that type, and its description."""
-        fields = cls.model_fields.items()
-        return {n: (kfp_type(f.annotation), kfp_value(f.default), str(f.description)) for n, f in fields}
+        return {
+            name: (cls.kfp_type(name), cls.kfp_value(name, field.default), str(field.description))
+            for name, field in cls.model_fields.items()
+        }
+
+    @classmethod
+    def kfp_type(cls, name: str) -> type:
+        """The type of a field as a parameter: KFP knows str, int, float, bool and list; everything else is JSON."""
+        annotation = cls.model_fields[name].annotation
+        if name in cls.looped:
+            return list
+        return annotation if annotation in (str, int, float, bool) else str
+
+    @classmethod
+    def kfp_value(cls, name: str, value: Any) -> Any:
+        """A field's value as that of a parameter."""
+        if name in cls.looped:
+            return list(value)
+        return json.dumps(value) if isinstance(value, tuple | Mapping) else value
 
 
 class LayoutSettings(Group):
@@ -85,16 +104,6 @@ class MeshSettings(LayoutSettings):
         "auto",
         description="The kind of the mesh's devices, which must be there; auto takes GPUs if there are any, else CPUs.",
     )
-
-
-def kfp_type(annotation: Any) -> type:
-    """The type of a component's parameter: KFP knows str, int, float and bool; everything else is text or JSON."""
-    return annotation if annotation in (str, int, float, bool) else str
-
-
-def kfp_value(value: Any) -> Any:
-    """A setting as the value of a component's parameter."""
-    return json.dumps(value) if isinstance(value, tuple | Mapping) else value
 
 
 def is_structured(annotation: Any) -> bool:

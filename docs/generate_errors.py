@@ -72,10 +72,12 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Evaluating and plotting": ("keras_spatial/evaluation/", "keras_spatial/plot", "keras_spatial/tensorboard"),
     "The command keras-spatial": ("keras_spatial_command/", "keras_spatial/commands/"),
     "Settings of a run": (
+        "components/faults",
         "components/settings",
         "components/evaluate/settings",
         "components/preprocess/settings",
         "components/train/settings",
+        "components/validate/",
         "pipelines/bounded_yaml",
         "pipelines/settings",
     ),

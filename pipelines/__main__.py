@@ -28,7 +28,7 @@ _DEMO_MINUTES = 4.5
 # Errors of which the message is all that a person needs, by the exit status to which they lead. They are named here and
 # not imported, for most of their modules import TensorFlow or KFP.
 REFUSALS = (
-    "pipelines.settings.SettingsError",
+    "components.validate.settings.SettingsError",
     "pipelines.catalogue.UnknownPipeline",
     "pipelines.local.RunFolderError",
     "pipelines.submission.AddressError",

@@ -8,6 +8,7 @@ from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
 from pipelines.resources import Resources, guarded
 from pipelines.settings import Settings, SettingsError
+from pipelines.shared import validated
 
 
 def batch_inference(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
@@ -24,9 +25,10 @@ def batch_inference(settings: Settings, cluster: Cluster | None = None) -> BaseC
     @pipeline("batch-inference", PIPELINES["batch_inference"], settings, (segment,), also=("data",))
     def build(p: Parameters) -> None:
         with guarded(cluster):
+            validated("batch_inference", p, settings, give)
             task = segment(volumes=p["data"], **p.of(segment))
             # KFP's cache knows the folders' names and not their files.
             task.set_caching_options(False)
-            give(task, accelerated=True)
+            give.root(task, accelerated=True)
 
     return build

@@ -7,13 +7,14 @@ alias counted as what it stands for.
 
 import os
 import re
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from components.faults import cut, shortened
 
 VARIABLE = "KERAS_SPATIAL_YAML_LIMITS"
 
@@ -103,19 +104,6 @@ def parse_yaml(text: str, where: str, limits: YamlLimits | None = None) -> list[
     except _REFUSED as error:
         message = " ".join(cut(str(error)).split())
         raise YamlError(f"{where}: cannot be read as YAML. Received: {type(error).__name__}: {message}") from error
-
-
-def shortened(value: Any) -> str:
-    """How a value shows in a message: a few of its parts, whatever its size."""
-    return cut(_repr.repr(value))
-
-
-def cut(text: str) -> str:
-    return text if len(text) <= 300 else f"{text[:300]}…"
-
-
-_repr = reprlib.Repr()
-_repr.maxstring = _repr.maxother = _repr.maxlong = 200
 
 
 # Besides its own errors, PyYAML lets through those of dates, numbers and characters that are none.
@@ -209,17 +197,6 @@ def _too_much(where: str, name: str, limits: YamlLimits, received: str) -> YamlE
         f"{where}: expected at most {getattr(limits, name)} for the {name} of a YAML text. Received: {received}. Raise "
         f"the limit if the text is right: {VARIABLE}='{name}=...'"
     )
-
-
-def faults(errors: list[Any]) -> list[str]:
-    """The lines that name what pydantic found wrong, without values that fill the screen."""
-    lines = []
-    for fault in errors:
-        name = ".".join(str(part)[:100] for part in fault["loc"])
-        # Faults of the whole value name their setting in the message, and the value.
-        text = cut(fault["msg"].removeprefix("Value error, "))
-        lines.append(f"{name}: {text}. Received: {shortened(fault['input'])}" if name else text)
-    return lines
 
 
 def mapping(documents: list[Any], where: str) -> Mapping[str, Any]:

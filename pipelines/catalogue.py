@@ -41,11 +41,14 @@ def build(name: str, settings: "Settings", cluster: "Cluster | None" = None) -> 
     """
     check_name(name)
     if cluster is not None:
-        from pipelines.cluster import on_cluster
-
-        trains, predicts = name != "batch_inference", name != "sweep"
-        settings = on_cluster(settings, cluster, trains=trains, predicts=predicts)
+        trains, predicts = tasks_of(name)
+        settings = cluster.hardware().demand(settings, trains=trains, predicts=predicts)
     return getattr(importlib.import_module(f"pipelines.{name}"), name)(settings, cluster)
+
+
+def tasks_of(name: str) -> tuple[bool, bool]:
+    """Whether a pipeline trains, and whether it evaluates or segments."""
+    return name != "batch_inference", name != "sweep"
 
 
 def check_name(name: str) -> None:

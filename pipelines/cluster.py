@@ -9,17 +9,19 @@ from typing import Literal, Self
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
+from components.faults import faults
 from components.storage import is_url
 from components.train_job.settings import IMAGE_USER, JobSettings
-from pipelines.bounded_yaml import YamlError, faults, mapping, read_yaml
-from pipelines.settings import Settings, SettingsError
+from components.validate.hardware import Hardware, Kind
+from components.validate.settings import SettingsError
+from pipelines.bounded_yaml import YamlError, mapping, read_yaml
 
 # Where GKE says which accelerator a node has; other clusters name their own label, see `accelerator_label`.
 _ACCELERATOR_LABELS = {
     "nvidia.com/gpu": "cloud.google.com/gke-accelerator",
     "google.com/tpu": "cloud.google.com/gke-tpu-accelerator",
 }
-_KINDS = {"nvidia.com/gpu": "gpu", "google.com/tpu": "tpu"}
+_KINDS: dict[str, Kind] = {"nvidia.com/gpu": "gpu", "google.com/tpu": "tpu"}
 # Chips whose cores TensorFlow sees one of; those of other generations have one or two.
 _ONE_CORE = ("v5-lite", "v5litepod", "v6e")
 _CPU, _MEMORY = r"^\d+(\.\d+)?m?$", r"^\d+(\.\d+)?[KMGT]i?$"
@@ -44,6 +46,7 @@ _STEPS: dict[str, StepResources] = {
     "fingerprint": _SMALL,
     "cross_validation": _SMALL,
     "sweep": _SMALL,
+    "validate": _SMALL,
 }
 _ACCELERATED = ("train", "evaluate", "segment")
 _OTHERS = (*_STEPS, "ingest", "phantom", "preprocess", "report", "export")
@@ -218,16 +221,16 @@ class Cluster(BaseModel):
     def _chips(self) -> int:
         return math.prod(int(size) for size in self.tpu_topology.split("x"))
 
-    @property
-    def accelerator_kind(self) -> str:
-        """What the steps with accelerators must find: gpu or tpu; auto for other vendors' devices, cpu for none."""
-        return _KINDS.get(self.accelerator, "auto") if self.accelerator else "cpu"
-
-    def devices(self, pods: int) -> tuple[int, ...]:
-        """How many devices a mesh over some pods can have, for what is known of the accelerator."""
-        chips = pods * self.accelerators
+    def hardware(self) -> Hardware:
+        """What a mesh of this cluster can be made of."""
         two_cores = self.accelerator == "google.com/tpu" and not any(c in self.accelerator_type for c in _ONE_CORE)
-        return (chips, 2 * chips) if two_cores else (chips,)
+        return Hardware(
+            pods=self.nodes,
+            accelerator=self.accelerator,
+            accelerators=self.accelerators,
+            kind=_KINDS.get(self.accelerator, "auto") if self.accelerator else "cpu",
+            two_cores=two_cores,
+        )
 
     def resources(self, step: str, *, accelerated: bool) -> StepResources:
         """CPU and memory of a step."""
@@ -252,49 +255,6 @@ class Cluster(BaseModel):
         tolerations = tuple(t.model_dump(exclude_none=True) for t in self.tolerations) if self.accelerator else ()
         selectors = {**self.node_selectors, **self.accelerator_selectors()}
         return JobSettings(**{**given, "kind": self.job, "tolerations": tolerations, "node_selectors": selectors})
-
-
-def on_cluster(settings: Settings, cluster: Cluster, *, trains: bool, predicts: bool) -> Settings:
-    """The settings of a pipeline on a cluster, which demand its accelerators.
-
-    Args:
-        settings: The settings of the run.
-        cluster: where it runs.
-        trains: whether the pipeline trains, on all pods.
-        predicts: whether it evaluates or segments, in one pod.
-
-    Raises:
-        SettingsError: if the mesh has another number of devices than the pods have accelerators.
-    """
-    kind = cluster.accelerator_kind
-    if trains and cluster.nodes > 1 and settings.processes > 1:
-        raise SettingsError(
-            f"processes: those of one machine. Each of the {cluster.nodes} pods of the cluster file runs one process. "
-            f"Received: {settings.processes}. Leave it out."
-        )
-    if settings.accelerator in ("gpu", "tpu") and kind not in (settings.accelerator, "auto"):
-        raise SettingsError(
-            f"accelerator: the cluster file gives the steps {cluster.accelerator or 'no accelerators'}. Received: "
-            f"{settings.accelerator!r}"
-        )
-    if not cluster.accelerator or settings.accelerator == "cpu":
-        return settings
-    per_pod = f"{cluster.accelerators} {cluster.accelerator} in each pod"
-    found, wanted = math.prod(settings.mesh_axes.values()), cluster.devices(cluster.nodes)
-    if trains and found not in wanted:
-        raise SettingsError(
-            f"mesh: {cluster.nodes} pod(s) of the cluster file have {per_pod}: expected a mesh of "
-            f"{' or '.join(map(str, wanted))} devices. Received: {settings.mesh!r}, {found} devices"
-        )
-    placed = settings.placed if trains else settings
-    found, most = math.prod(placed.mesh_axes.values()), cluster.devices(1)[-1]
-    if predicts and found > most:
-        name = "evaluation_mesh" if trains else "mesh"
-        raise SettingsError(
-            f"{name}: evaluation and segmentation run in one pod, with {per_pod}: expected a mesh of at most {most} "
-            f"devices. Received: {placed.mesh!r}, {found} devices"
-        )
-    return settings.model_copy(update={"accelerator": kind}) if settings.accelerator == "auto" else settings
 
 
 def _below(folder: str, mounts: list[str]) -> bool:

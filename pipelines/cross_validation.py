@@ -13,12 +13,13 @@ from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
 from pipelines.resources import Resources, guarded
 from pipelines.settings import Settings
-from pipelines.shared import CASES, checked_cases, trained_model
+from pipelines.shared import checked_cases, sources, trained_model, validated
 
 
 def cross_validation(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
     """The pipeline with these settings as defaults of its parameters; the number of folds is fixed."""
     give = Resources(cluster)
+    origin, fixed = sources(settings)
     splits = [f"fold-{fold}-of-{settings.folds}" for fold in range(settings.folds)]
 
     @pipeline(
@@ -27,10 +28,12 @@ def cross_validation(settings: Settings, cluster: Cluster | None = None) -> Base
         settings,
         (ingest_folder, preprocess, train, evaluate, put_together),
         without=("split",),
-        fixed=(*CASES, "folds"),
+        also=origin,
+        fixed=(*fixed, "folds"),
     )
     def build(p: Parameters) -> None:
         with guarded(cluster):
+            validated("cross_validation", p, settings, give)
             cases = checked_cases(p, settings, give)
             # Here one at a time: two trainings on one machine would only slow each other down.
             parallelism = 1 if cluster is None else 0

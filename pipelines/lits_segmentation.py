@@ -15,26 +15,28 @@ from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
 from pipelines.resources import Resources, guarded
 from pipelines.settings import Settings
-from pipelines.shared import CASES, checked_cases, trained_model
+from pipelines.shared import checked_cases, sources, trained_model, validated
 
 
 def lits_segmentation(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
     """The pipeline with these settings as defaults of its parameters.
 
-    Whether it starts from a folder or from phantoms is decided here and not at run time, so that the graph shows only
-    what runs. With a cluster, steps get its resources.
+    With a cluster, steps get its resources.
     """
     give = Resources(cluster)
+    origin, fixed = sources(settings)
 
     @pipeline(
         "lits-segmentation",
         PIPELINES["lits_segmentation"],
         settings,
         (ingest_folder, preprocess, train, evaluate, report, compare),
-        fixed=CASES,
+        also=origin,
+        fixed=fixed,
     )
     def build(p: Parameters) -> None:
         with guarded(cluster):
+            validated("lits_segmentation", p, settings, give)
             cases = checked_cases(p, settings, give)
             dataset = give(preprocess(cases=cases, **p.of(preprocess))).output
             model = trained_model(p, dataset, give)

@@ -8,7 +8,6 @@ from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 from kfp.dsl.types import type_utils
 
-from components.settings import kfp_value
 from pipelines.settings import Settings, refuse_unread
 
 
@@ -48,7 +47,7 @@ def pipeline(
         description: one sentence.
         settings: give the defaults; their descriptions become the parameters' help in the user interface.
         components: whose inputs, where they are settings, are the parameters.
-        also: further settings; KFP loops over those that are lists.
+        also: further settings.
         without: settings that are no parameters.
         fixed: settings that are read while the pipeline is built, so that they are no parameters.
 
@@ -56,9 +55,9 @@ def pipeline(
         SettingsError: if `settings` gives a value to one that the pipeline does not read.
     """
     taken = {name for component in components for name in _inputs(component)} | set(also)
-    names = [name for name in Settings.model_fields if name in taken and name not in without]
+    names = [name for name in Settings.model_fields if name in taken and name not in (*without, *fixed)]
     refuse_unread(settings, name, {*names, *fixed})
-    defaults = {n: _default(getattr(settings, n), loops=n in also) for n in names}
+    defaults = {n: Settings.kfp_value(n, getattr(settings, n)) for n in names}
 
     def decorate(build: Callable[[Parameters], None]) -> BaseComponent:
         def function(*values: Any) -> None:
@@ -81,8 +80,3 @@ def _inputs(component: BaseComponent) -> list[str]:
     """The parameters of a component; artifacts are no settings, whatever their names."""
     inputs = component.component_spec.inputs or {}
     return [name for name, facts in inputs.items() if type_utils.is_parameter_type(facts.type)]
-
-
-def _default(value: Any, *, loops: bool) -> Any:
-    """A setting in a type that KFP has: JSON where it is a list or a mapping, unless KFP loops over it."""
-    return list(value) if loops and isinstance(value, tuple) else kfp_value(value)

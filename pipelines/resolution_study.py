@@ -13,25 +13,27 @@ from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
 from pipelines.resources import Resources, guarded
 from pipelines.settings import Settings
-from pipelines.shared import CASES, checked_cases, trained_model
+from pipelines.shared import checked_cases, sources, trained_model, validated
 
 
 def resolution_study(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
     """The pipeline with these settings as defaults of its parameters."""
     settings.check_resolutions()
     give = Resources(cluster)
+    origin, fixed = sources(settings)
 
     @pipeline(
         "resolution-study",
         PIPELINES["resolution_study"],
         settings,
         (ingest_folder, preprocess, train, evaluate, study),
-        also=("resolutions",),
         without=("resolution",),
-        fixed=CASES,
+        also=(*origin, "resolutions"),
+        fixed=fixed,
     )
     def build(p: Parameters) -> None:
         with guarded(cluster):
+            validated("resolution_study", p, settings, give)
             cases = checked_cases(p, settings, give)
             # Here one at a time: two trainings on one machine would only slow each other down.
             parallelism = 1 if cluster is None else 0

@@ -18,11 +18,20 @@ class Resources:
 
     def __init__(self, cluster: Cluster | None):
         self.cluster = cluster
+        self._first: Any = None
 
     def __call__(self, task: Any, *, accelerated: bool = False) -> Any:
         if self.cluster is not None:
             _apply(self.cluster, task, accelerated=accelerated)
         return task
+
+    def begin(self, task: Any) -> None:
+        """Let `task` end before every task that is a root."""
+        self._first = task
+
+    def root(self, task: Any, *, accelerated: bool = False) -> Any:
+        """The same for a task that reads no other's output, and so would not wait for the first one."""
+        return self(task if self._first is None else task.after(self._first), accelerated=accelerated)
 
 
 def guarded(cluster: Cluster | None) -> dsl.ExitHandler:

@@ -12,24 +12,26 @@ from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
 from pipelines.resources import Resources, guarded
 from pipelines.settings import Settings
-from pipelines.shared import CASES, checked_cases, trained_model
+from pipelines.shared import checked_cases, sources, trained_model, validated
 
 
 def sweep(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
     """The pipeline with these settings as defaults of its parameters."""
     give = Resources(cluster)
+    origin, fixed = sources(settings)
 
     @pipeline(
         "sweep",
         PIPELINES["sweep"],
         settings,
         (ingest_folder, preprocess, train, compared),
-        also=("learning_rates",),
         without=("learning_rate",),
-        fixed=CASES,
+        also=(*origin, "learning_rates"),
+        fixed=fixed,
     )
     def build(p: Parameters) -> None:
         with guarded(cluster):
+            validated("sweep", p, settings, give)
             cases = checked_cases(p, settings, give)
             dataset = give(preprocess(cases=cases, **p.of(preprocess))).output
             parallelism = 1 if cluster is None else 0

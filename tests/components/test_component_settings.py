@@ -9,7 +9,7 @@ import pytest
 from kfp.dsl.types import type_utils
 
 from components.base import component
-from components.settings import Group, kfp_type, kfp_value
+from components.settings import Group
 from components.train.settings import LocalTrainingSettings, TrainingSettings
 from pipelines.settings import Settings
 
@@ -35,9 +35,9 @@ def test_inputs_that_are_settings_have_their_type_and_default(made):
         skipped = OTHER.get(made.component_spec.name, set()) | titles
         if field is None or name in skipped or not type_utils.is_parameter_type(facts.type):
             continue
-        assert facts.default == kfp_value(field.default), name
-        expected = {str: "STRING", int: "NUMBER_INTEGER", float: "NUMBER_DOUBLE", bool: "BOOLEAN"}
-        assert type_utils.get_parameter_type_name(facts.type) == expected[kfp_type(field.annotation)], name
+        assert facts.default == Settings.kfp_value(name, field.default), name
+        expected = {str: "STRING", int: "NUMBER_INTEGER", float: "NUMBER_DOUBLE", bool: "BOOLEAN", list: "LIST"}
+        assert type_utils.get_parameter_type_name(facts.type) == expected[Settings.kfp_type(name)], name
 
 
 @pytest.mark.parametrize(("name", "group"), [("train", LocalTrainingSettings), ("train_job", TrainingSettings)])

@@ -11,7 +11,7 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.resume import code_version
-from pipelines import catalogue
+from pipelines import catalogue, local
 from pipelines.__main__ import cli
 from pipelines.cluster import Cluster, StepResources, Toleration
 from pipelines.settings import SettingsError, load
@@ -61,7 +61,9 @@ MESHES = {
     "cpu": [],
 }
 ACCELERATED = {"exec-train", "exec-evaluate", "exec-segment"}
-SMALL = {"exec-compare", "exec-study", "exec-sweep", "exec-fingerprint", "exec-cross-validation", "exec-train-job"}
+SMALL = {
+    f"exec-{step}" for step in ("compare", "study", "sweep", "fingerprint", "cross-validation", "train-job", "validate")
+}
 
 
 @functools.cache
@@ -118,6 +120,31 @@ def test_platform_of_every_step(name):
         shm = [(m.mount_path, m.medium, m.size_limit) for m in config.empty_dir_mounts]
         assert shm == ([("/dev/shm", "Memory", "8Gi")] if label in ACCELERATED else [])
         assert config.active_deadline_seconds == 86_400
+
+
+@pytest.mark.parametrize("name", catalogue.PIPELINES)
+def test_every_step_waits_until_all_parameters_are_validated(name):
+    spec, _ = compiled(name)
+    [tasks] = [d["dag"]["tasks"] for n, d in spec["components"].items() if n.startswith("comp-exit-handler")]
+    first = tasks.pop("validate")
+    assert "enableCache" not in first["cachingOptions"]
+    assert "dependentTasks" not in first
+
+    def waits(task):
+        return any(before == "validate" or waits(before) for before in tasks[task].get("dependentTasks", []))
+
+    assert [task for task in tasks if not waits(task)] == []
+    given = {i.get("componentInputParameter") for i in first["inputs"]["parameters"].values()} - {None}
+    assert given == {f"pipelinechannel--{name}" for name in spec["root"]["inputDefinitions"]["parameters"]}
+
+
+def test_parameters_that_were_edited_end_the_run_before_its_first_step(tmp_path):
+    pipeline = catalogue.build("sweep", load(), Cluster(retries=0))
+    with pytest.raises(local.StepFailed) as failed:
+        local.run(functools.partial(pipeline, epochs=0, dropout=1.5), tmp_path)
+    assert "epochs: Input should be greater than or equal to 1. Received: 0" in str(failed.value)
+    assert "dropout: Input should be less than 1. Received: 1.5" in str(failed.value)
+    assert local.read_journal(tmp_path / "steps") == []
 
 
 @pytest.mark.parametrize("name", catalogue.PIPELINES)
@@ -227,7 +254,7 @@ def test_the_steps_demand_the_accelerators_of_their_cluster(cluster, kind):
 @pytest.mark.parametrize(("kind", "devices"), [("tpu-v5-lite-podslice", (4,)), ("tpu-v4-podslice", (4, 8))])
 def test_a_chip_has_the_cores_of_its_generation(kind, devices):
     slice_ = Cluster(accelerator="google.com/tpu", accelerators=4, accelerator_type=kind, tpu_topology="2x2")
-    assert slice_.devices(1) == devices
+    assert slice_.hardware().devices(1) == devices
 
 
 def test_every_fold_is_a_turn_of_the_loop():

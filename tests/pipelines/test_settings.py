@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from pipelines import catalogue
-from pipelines.cluster import Cluster, load_cluster, on_cluster
+from pipelines.cluster import Cluster, load_cluster
 from pipelines.settings import Settings, SettingsError, dump, load
 
 
@@ -166,5 +166,5 @@ def test_an_empty_cluster_file_is_the_default(tmp_path):
 def test_the_example_clusters_hold_a_mesh(name, mesh, evaluation):
     cluster = load_cluster(Path(__file__).parents[2] / "pipelines" / "clusters" / f"{name}.yaml")
     settings = load(None, [f"mesh={mesh}", f"evaluation_mesh={evaluation}"])
-    demanding = on_cluster(settings, cluster, trains=True, predicts=True)
+    demanding = cluster.hardware().demand(settings, trains=True, predicts=True)
     assert demanding.accelerator == name[:3]

@@ -1,0 +1,1 @@
+"""Check the parameters of a run before anything else of it starts."""

@@ -1,0 +1,101 @@
+"""The settings of a run: one typed value, which is checked when a pipeline is built and again when a package runs."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import pydantic
+from pydantic import Field
+
+from components.evaluate.settings import EvaluationSettings
+from components.faults import faults, shortened
+from components.preprocess.settings import PreprocessSettings
+from components.segment.settings import SegmentationSettings
+from components.train.settings import LocalTrainingSettings
+
+
+class SettingsError(ValueError):
+    """A setting is unknown or out of its range; the message names it, its value and what was expected."""
+
+
+class Settings(LocalTrainingSettings, EvaluationSettings, PreprocessSettings, SegmentationSettings):
+    """Settings of the pipelines. Every field may stand in the YAML file and after `--set`.
+
+    What a step is told stands in the group of settings of its component; here is what decides a pipeline.
+    """
+
+    looped: ClassVar[tuple[str, ...]] = ("resolutions", "learning_rates")
+
+    data: str = Field(
+        "", description="The folder with volume-N.nii[.gz] and segmentation-N.nii[.gz]; empty for phantoms."
+    )
+    phantoms: int = Field(
+        16, ge=1, le=10_000, description="The number of phantom cases that are made if data is empty."
+    )
+    phantom_size: int = Field(64, ge=16, le=2048, description="The number of voxels of a phantom along each axis.")
+    difficulty: Literal["easy", "medium", "hard"] = Field(
+        "medium", description="How hard the lesions of the phantoms are to find."
+    )
+    on_bad_case: Literal["raise", "skip"] = Field(
+        "raise", description="Whether a bad case ends the run (raise) or is left out (skip)."
+    )
+    baseline: str = Field(
+        "", description="The metrics.json of the best earlier run; the model is exported if it is better."
+    )
+    tolerance: float = Field(
+        0.01, ge=0, le=1, description="The Dice by which the model may be worse than the baseline."
+    )
+    resolutions: tuple[Annotated[int, Field(ge=8, le=2048)], ...] = Field(
+        (32, 64), min_length=1, description="The resolutions that the pipeline resolution_study compares."
+    )
+    folds: int = Field(5, ge=3, le=100, description="The number of folds of the pipeline cross_validation.")
+    learning_rates: tuple[float, ...] = Field(
+        (0.001, 0.003, 0.01), min_length=1, description="The learning rates that the pipeline sweep compares."
+    )
+    model: str = Field(
+        "", description="The trained model of batch_inference: a folder, or a .keras file, by path or URL."
+    )
+    title: str = Field(
+        "Liver and lesion segmentation", min_length=1, max_length=200, description="The heading of the report."
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _levels_divide_the_resolution(self) -> Self:
+        self._check_levels("resolution", self.resolution)
+        return self
+
+    def check_resolutions(self) -> None:
+        """Check the resolutions of a study, which no other pipeline reads.
+
+        Raises:
+            SettingsError: if one is out of range, or the network's levels do not divide it.
+        """
+        for resolution in self.resolutions:
+            try:
+                self._check_levels("resolutions", resolution)
+            except ValueError as error:
+                raise SettingsError(str(error)) from None
+
+    def _check_levels(self, name: str, resolution: int) -> None:
+        if self.network_source == "name" and resolution % 2 ** (self.levels - 1):
+            raise ValueError(
+                f"{name}: a network of {self.levels} levels needs a multiple of {2 ** (self.levels - 1)}. "
+                f"Received: {resolution}"
+            )
+
+
+def check(values: Mapping[str, Any]) -> Settings:
+    """Validate values by name.
+
+    Raises:
+        SettingsError: as `load`.
+    """
+    for name in values:
+        if name not in Settings.model_fields:
+            near = difflib.get_close_matches(str(name)[:100], Settings.model_fields, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(Settings.model_fields)}."
+            raise SettingsError(f"{shortened(name)}: no such setting. {hint}")
+    try:
+        return Settings(**values)
+    except pydantic.ValidationError as error:
+        raise SettingsError("\n".join(faults(error.errors()))) from None

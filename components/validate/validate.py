@@ -1,0 +1,96 @@
+"""The checks of a run's parameters where it runs: anyone may have changed them since the pipeline was compiled."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from components import console, storage
+from components.resume import check_code
+from components.validate.hardware import Hardware
+from components.validate.settings import Settings, SettingsError, check
+
+IMPORTED = ("gs://", "s3://")
+"""URLs that KFP imports: those of which its launcher knows the store, and this project does too (kubeflow/pipelines
+2.17.0, backend/src/v2/objectstore/config.go, ParseBucketPathToConfig)."""
+
+
+class Graph(BaseModel):
+    """What the graph of a compiled pipeline takes for granted, whatever its parameters say.
+
+    Attributes:
+        pipeline: The name of the pipeline.
+        needed: Parameters without which it has nothing to do.
+        imported: Parameters that were URLs when it was compiled, whose artifacts KFP imports.
+        trains: Whether it trains, on all pods.
+        predicts: Whether it evaluates or segments, in one pod.
+        hardware: What a mesh can be made of.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pipeline: str
+    needed: tuple[str, ...] = ()
+    imported: tuple[str, ...] = ()
+    trains: bool
+    predicts: bool
+    hardware: Hardware
+
+    def check(self, settings: Settings) -> None:
+        """Check what binds the settings of this pipeline alone.
+
+        Raises:
+            SettingsError: naming the parameter, its value and what was expected.
+        """
+        for name in self.needed:
+            if not getattr(settings, name):
+                raise SettingsError(
+                    f"{name}: the pipeline was compiled to read it: expected a path or a URL. Received: ''. Compile it "
+                    "again for a run without."
+                )
+        for name in self.imported:
+            place = getattr(settings, name)
+            if not place.startswith(IMPORTED):
+                raise SettingsError(
+                    f"{name}: the pipeline was compiled for a URL, which Kubeflow Pipelines imports: expected "
+                    f"{' or '.join(f'{scheme}...' for scheme in IMPORTED)}. Received: {place!r}. Compile it again for "
+                    "a path."
+                )
+        if self.pipeline == "resolution_study":
+            settings.check_resolutions()
+        self.hardware.demand(settings, trains=self.trains, predicts=self.predicts)
+
+
+def validate_run(values: Mapping[str, Any], *, graph: str) -> None:
+    """Check the parameters of a run as the command line does when it compiles, and that what they name is there.
+
+    Args:
+        values: The settings by name, as KFP hands them over.
+        graph: JSON of `Graph`.
+
+    Raises:
+        SettingsError: naming each parameter at fault, its value and what was expected.
+        OtherCodeError: if the image has other code than the package.
+    """
+    check_code()
+    settings = check(values)
+    Graph.model_validate_json(graph).check(settings)
+    for name, place in places(settings).items():
+        try:
+            there = storage.exists(place)
+        except storage.StorageError as error:
+            raise SettingsError(f"{name}: {error}") from error
+        if not there:
+            raise SettingsError(
+                f"{name}: expected a file or a folder, on a volume that this step mounts or at a URL. Received: "
+                f"{place!r}, where nothing is."
+            )
+    console.result("validate", "the parameters of the run are valid")
+
+
+def places(settings: Settings) -> dict[str, str]:
+    """By name of setting: the paths and URLs that a run reads."""
+    given = {name: getattr(settings, name) for name in ("data", "model", "baseline")}
+    given["task"] = "" if settings.task == "lits" else settings.task
+    given["network"] = settings.network if settings.network_source == "file" else ""
+    return {name: place for name, place in given.items() if place}

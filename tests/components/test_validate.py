@@ -1,0 +1,57 @@
+"""Parameters of a run that were changed after the pipeline was compiled."""
+
+import pytest
+
+from components.validate.component import validate
+from components.validate.hardware import Hardware
+from components.validate.settings import Settings, SettingsError
+from components.validate.validate import Graph
+
+NO_ACCELERATORS = Hardware(pods=1, accelerator="", accelerators=0, kind="cpu", two_cores=False)
+FOUR_GPUS = Hardware(pods=1, accelerator="nvidia.com/gpu", accelerators=4, kind="gpu", two_cores=False)
+TRAINING = {"pipeline": "lits_segmentation", "trains": True, "predicts": True, "hardware": NO_ACCELERATORS}
+
+
+def run(graph=(), **parameters):
+    """The step, with what KFP hands to it."""
+    return validate.python_func(graph=Graph(**{**TRAINING, **dict(graph)}).model_dump_json(), **parameters)
+
+
+def test_the_defaults_are_valid():
+    run()
+    run({"hardware": FOUR_GPUS}, accelerator="gpu", mesh="rows:2, columns:2")
+
+
+@pytest.mark.parametrize(
+    ("graph", "parameters", "expected"),
+    [
+        ({}, {"epochs": 0}, "epochs: .*greater than or equal to 1. Received: 0"),
+        ({}, {"epochs": 0, "dropout": 1.5}, "(?s)dropout: .*less than 1. Received: 1.5.*epochs: "),
+        ({}, {"network": "unett"}, "network: expected one of unet, .*Received: 'unett'"),
+        ({}, {"class_weights": "[1, 2"}, "class_weights: expected JSON .*Received: '\\[1, 2'"),
+        ({}, {"class_weights": '["heavy"]'}, "class_weights.0: .*valid number.*Received: 'heavy'"),
+        ({}, {"on_bad_case": "ignore"}, "on_bad_case: .*'raise' or 'skip'. Received: 'ignore'"),
+        ({}, {"title": "a\nb"}, "title: .*on one line"),
+        ({"needed": ("data",)}, {"data": ""}, "data: .*compiled to read it: expected a path or a URL. Received: ''"),
+        ({}, {"data": "/no/such/folder"}, "data: expected a file or a folder.*Received: '/no/such/folder'"),
+        ({}, {"baseline": "ssss://x"}, "baseline: ssss://x: cannot be opened"),
+        ({}, {"network": "/no/net.keras", "slices": 0}, "network: expected a file or a folder.*'/no/net.keras'"),
+        ({"imported": ("data",)}, {"data": "/data"}, "data: .*compiled for a URL.*expected gs://.* Received: '/data'"),
+        ({"pipeline": "resolution_study"}, {"resolutions": [32, 36]}, "resolutions: .*multiple of 8. Received: 36"),
+        ({"hardware": FOUR_GPUS}, {"mesh": "rows:4, columns:2"}, "mesh: .*expected a mesh of 4 devices.*8 devices"),
+        ({"hardware": FOUR_GPUS}, {"accelerator": "tpu"}, "accelerator: the cluster file .*Received: 'tpu'"),
+    ],
+)
+def test_a_parameter_at_fault_is_named_with_its_value(graph, parameters, expected):
+    with pytest.raises(SettingsError, match=expected):
+        run(graph, **parameters)
+
+
+def test_every_setting_is_checked():
+    assert {"graph", *Settings.model_fields} == set(validate.component_spec.inputs)
+
+
+def test_other_code_than_that_of_the_package_is_refused_first(monkeypatch):
+    monkeypatch.setenv("KERAS_SPATIAL_CODE", "0" * 16)
+    with pytest.raises(RuntimeError, match="the package was compiled from code 0000"):
+        run(epochs=0)
