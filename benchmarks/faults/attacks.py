@@ -105,6 +105,8 @@ def limited_files(round_: Round) -> Outcome:
         round_.job,
         round_.folder,
         round_.mark,
+        # Python takes a file of bytecode that was cut off for a whole one, in every later process.
+        {"PYTHONDONTWRITEBYTECODE": "1"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
     )
     return _ended(running, f"no file larger than {size} bytes", time.monotonic())

@@ -34,6 +34,8 @@ class _Finder:
             def step(called, function, *, outputs, **arguments):
                 kind = faults.get(called)
                 if kind == "limit":
+                    # Python takes a file of bytecode that was cut off for a whole one, in every later process.
+                    sys.dont_write_bytecode = True
                     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT_BYTES, LIMIT_BYTES))
                 elif kind:
                     function = functools.partial(_half, kind, [artifact.path for artifact in outputs.values()])
