@@ -49,6 +49,7 @@ from keras_spatial.keras_private.models import (
 )
 from keras_spatial.keras_private.objective import (
     Call,
+    bare_copy,
     build_metric,
     build_state,
     compilation,
@@ -76,6 +77,7 @@ __all__ = [
     "SymbolicState",
     "all_layers",
     "autocast_dtype",
+    "bare_copy",
     "build_metric",
     "build_state",
     "called_with",

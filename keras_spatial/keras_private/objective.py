@@ -135,9 +135,9 @@ class _Recorder:
     update_state = __call__
 
 
-def _bare_copy(value: Any) -> Any:
-    """A copy with the same attributes; Keras's own way of copying serializes the object."""
-    result = object.__new__(type(value))
+def bare_copy(value: Any, cls: type | None = None) -> Any:
+    """A copy with the same attributes, of another class if one is given; Keras's own copies are serialized."""
+    result = object.__new__(cls or type(value))
     vars(result).update(vars(value))
     return result
 
@@ -153,7 +153,7 @@ def loss_calls(model: keras.Model, y_true: Any, y_pred: Any, sample_weight: Any)
     if compiled is None:
         return []
     recorders: list[_Recorder] = []
-    stand_in = _bare_copy(compiled)
+    stand_in = bare_copy(compiled)
 
     def adopt() -> None:
         recorders[:] = [_Recorder() for _ in compiled._flat_losses]
@@ -193,7 +193,7 @@ def metric_calls(model: keras.Model, y_true: Any, y_pred: Any, sample_weight: An
         return []
     if not compiled.built:
         compiled.build(y_true, y_pred)
-    stand_in = _bare_copy(compiled)
+    stand_in = bare_copy(compiled)
     calls = []
     for name in ("_flat_metrics", "_flat_weighted_metrics"):
         recorders = [None if metrics is None else _Recorder() for metrics in getattr(compiled, name)]

@@ -72,7 +72,7 @@ def traced(function: Callable[..., Any], *tensors: Any) -> Traced:
     """What a function does with tensors of some shapes and dtypes, as a graph of operations.
 
     Args:
-        function: a function from symbolic tensors to one symbolic tensor.
+        function: a function from symbolic tensors to one symbolic tensor, or to a list of them.
         *tensors: anything with `shape` and `dtype`; None is passed on.
 
     Raises:
@@ -80,9 +80,11 @@ def traced(function: Callable[..., Any], *tensors: Any) -> Traced:
     """
     with _tracing(tensors) as (inputs, state):
         outputs = function(*inputs)
-        mask = mask_of(outputs)
+        mask = None if isinstance(outputs, list) else mask_of(outputs)
         if state.assigned:
             raise NotTraceable(f"it changes the variables {[v.path for v, _ in state.assigned.values()]}")
+        if isinstance(outputs, list):
+            return _graph(inputs, state, outputs)
         return _graph(inputs, state, [outputs] if mask is None else [outputs, mask])
 
 

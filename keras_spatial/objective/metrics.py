@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import keras
@@ -20,10 +21,12 @@ from keras_spatial.objective.locality import (
     check_traced,
     is_local,
     on_shards,
+    symbolic,
     traced,
     traced_changes,
 )
 from keras_spatial.objective.overrides import is_of_keras, keeps_update, overridden
+from keras_spatial.objective.prepared import keras_own, prepared_arguments, prepares
 from keras_spatial.objective.probe import Merge, NoMerge, merge_of
 from keras_spatial.objective.refusal import REFUSALS, refusal
 from keras_spatial.objective.sums import sums_of_cases
@@ -99,6 +102,9 @@ def _on_shards(
     weight: SpatialTensor | None,
     earlier: dict[int, Any],
 ) -> Update:
+    if prepares(metric):
+        with suppress(NotTraceable, NoMerge):
+            return _prepared(trace, metric, y_true, y_pred, weight)
     if not keeps_update(metric):
         return _by_rules(trace, metric, y_true, y_pred, weight, earlier)
     if keras_private.is_mean_of_function(metric):
@@ -210,6 +216,34 @@ def _by_rules(
         for (variable, _), value in zip(changes, new, strict=True)
     }
     return Update(metric, read, apply, earlier | states)
+
+
+def _prepared(
+    trace: Trace,
+    metric: keras.metrics.Metric,
+    y_true: SpatialTensor,
+    y_pred: SpatialTensor,
+    weight: SpatialTensor | None,
+) -> Update:
+    """What a metric makes of labels and predictions by the operations' rules, then Keras's own update on shards."""
+    inputs = [x for x in (y_true, y_pred, weight) if x is not None]
+    labels, predictions, *weights = _lowered(trace, prepared_arguments(metric, y_true, y_pred, weight), inputs)
+    class_numbers = predictions.ndim == y_pred.ndim - 1
+    if class_numbers:
+        if labels.ndim != predictions.ndim or any(w.ndim > predictions.ndim for w in weights):
+            raise NotTraceable("it hands on class numbers, and labels or weights of another rank")
+        labels, predictions = (_with_channels(trace, x) for x in (labels, predictions))
+    elif predictions.ndim != y_pred.ndim or predictions.axes[-1].sharded:
+        raise NotTraceable(f"it hands on predictions of shape {predictions.shape}")
+    own = keras_own(metric, with_channels=class_numbers)
+    given = weights[0] if weights else None
+    merge = merge_of(own, labels, predictions, given)
+    return replace(_merged(trace, own, labels, predictions, given, merge), metric=metric)
+
+
+def _with_channels(trace: Trace, x: SpatialTensor) -> SpatialTensor:
+    symbol = symbolic(x)
+    return lower_graph(keras.Model(symbol, ops.expand_dims(symbol, -1)), trace, [x])
 
 
 def _merged(

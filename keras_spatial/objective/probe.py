@@ -130,6 +130,7 @@ class _Draw:
 def _draws(y_true: Any, y_pred: Any, weight: Any) -> Iterator[_Draw]:
     generator = np.random.default_rng(0)
     rank, channels = len(y_pred.shape), y_pred.shape[-1]
+    floating = tf.as_dtype(y_pred.dtype).is_floating
     image = (_BATCH, *[_SIZE] * max(rank - 2, 0))
     p_shape = (*image, channels)[:rank] if rank > 1 else (_BATCH,)
     dense = len(y_true.shape) == rank and y_true.shape[-1] == channels
@@ -140,7 +141,9 @@ def _draws(y_true: Any, y_pred: Any, weight: Any) -> Iterator[_Draw]:
         w_shape = tuple(small[i] if n == m else 1 for i, (n, m) in enumerate(sizes))
     for draw in range(_DRAWS):
         scores = generator.normal(size=p_shape)
-        if rank > 1 and channels > 1:
+        if not floating:
+            predicted = generator.integers(0, 2, p_shape).astype("float64")
+        elif rank > 1 and channels > 1:
             predicted = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
         else:
             predicted = 1.0 / (1.0 + np.exp(-scores))
@@ -158,13 +161,13 @@ def _draws(y_true: Any, y_pred: Any, weight: Any) -> Iterator[_Draw]:
             place = (0, *[1] * (len(image) - 1))
             labels, predicted = np.zeros_like(labels), 0.1 * predicted
             predicted[..., 0] += 0.5 if rank > 1 and channels > 1 else 0.0
-            predicted[place] = np.eye(channels)[-1] if rank > 1 and channels > 1 else 0.9
+            predicted[place] = np.eye(channels)[-1] if rank > 1 and channels > 1 else 0.9 if floating else 1.0
             if dense and rank > 1 and channels > 1:
                 labels[..., 0] = 1
                 labels[place] = np.eye(channels)[-1]
             else:
                 labels[place] = 1
-        elif draw == _OF_ALL_SIZES:
+        elif draw == _OF_ALL_SIZES and floating:
             # One voxel of most cases is large, and two far apart of the first.
             ends = [(0, *[-1] * (len(image) - 1)), (slice(0, -1), *[1] * (len(image) - 1))]
             for place in ends:

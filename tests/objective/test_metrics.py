@@ -35,7 +35,25 @@ def worst_case(y_true, y_pred):
     return ops.max(ops.abs(y_true - y_pred), axis=(1, 2, 3))
 
 
+class IoUOfProbabilities(keras.metrics.MeanIoU):
+    """The usual way to give probabilities to Keras's mean of intersections over unions."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        return super().update_state(y_true, ops.argmax(y_pred, axis=-1), sample_weight)
+
+
+class RecallOfClass(keras.metrics.Recall):
+    """Of one class among several, the others left out by weights."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        known = ops.cast(ops.not_equal(y_true, 2), "float32")
+        weight = known if sample_weight is None else known * sample_weight
+        super().update_state(ops.equal(y_true, 1), y_pred[..., 1] / ops.sum(y_pred, axis=-1), weight)
+
+
 METRICS = {
+    "extended-iou": (lambda: IoUOfProbabilities(3), CLASSES, PROBABILITIES),
+    "extended-recall": (RecallOfClass, CLASSES, PROBABILITIES),
     "accuracy": (lambda: "accuracy", CLASSES, PROBABILITIES),
     "mse": (lambda: "mse", ONE_HOT, PROBABILITIES),
     "binary-crossentropy": (keras.metrics.BinaryCrossentropy, BINARY, SCORES[..., :1]),
@@ -79,7 +97,8 @@ def evaluated(model: keras.Model, make, labels, predictions, weight) -> dict[str
 @pytest.mark.parametrize("name", METRICS)
 def test_value_is_that_of_keras(name, weight):
     make, labels, predictions = METRICS[name]
-    if weight == "cases" and name in ("binary-iou", "mean-iou", "one-hot-iou", "auc", "precision-at-recall", "recall"):
+    of_voxels = ("binary-iou", "mean-iou", "one-hot-iou", "auc", "precision-at-recall", "recall")
+    if weight == "cases" and name in (*of_voxels, "extended-iou", "extended-recall"):
         pytest.skip("Keras broadcasts no weights of cases to images here")
     if weight == "cases" and name == "scalar-function":
         pytest.skip("Keras broadcasts no weights to a scalar")
