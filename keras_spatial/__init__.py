@@ -11,6 +11,7 @@ from keras_spatial import layers, losses, metrics, models  # noqa: E402
 from keras_spatial.backup import Backup  # noqa: E402
 from keras_spatial.conversion import load_model, partition  # noqa: E402
 from keras_spatial.distribution import SpatialParallel  # noqa: E402
+from keras_spatial.fitting import partition_to_fit  # noqa: E402
 from keras_spatial.mesh import device_mesh  # noqa: E402
 from keras_spatial.model import Model  # noqa: E402
 from keras_spatial.planning import plan  # noqa: E402
@@ -21,7 +22,6 @@ from keras_spatial.rules import UnsupportedLayer, register_lowering  # noqa: E40
 from keras_spatial.runtimes.blocks import LocalBlocks  # noqa: E402
 from keras_spatial.runtimes.storage import OffloadError  # noqa: E402
 from keras_spatial.runtimes.tpu import tpu_strategy  # noqa: E402
-from keras_spatial.sharing import partition_to_fit  # noqa: E402
 
 __version__ = "0.1.0"
 

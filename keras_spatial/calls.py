@@ -81,8 +81,8 @@ def predicted_blocks(model: "Model", batches: Iterable) -> Iterator[Any]:
         model: a model with a mesh of CPUs or GPUs.
         batches: batches in the form that Keras gives to a `predict_step`.
     """
-    structures: dict[tuple, Any] = {}
-    places: dict[tuple, list] = {}
+    structures: dict[str, Any] = {}
+    places: dict[str, list] = {}
 
     def step(inputs):
         forward = model.step(inputs, training=False)

@@ -15,7 +15,7 @@ from keras_spatial.mesh_state import MeshState
 from keras_spatial.model import FunctionalModel, Model
 from keras_spatial.network import Network, readable_replicated
 from keras_spatial.objective import check_compiled
-from keras_spatial.overrides import computed_whole
+from keras_spatial.own_steps import computed_whole
 
 _WHAT_TO_DO = ("raise", "replicate")
 

@@ -13,8 +13,8 @@ import tensorflow as tf
 from keras import tree
 
 from keras_spatial import keras_private
+from keras_spatial.announcements import announced
 from keras_spatial.runtimes.functions import unoptimized
-from keras_spatial.tracing import announced
 
 if TYPE_CHECKING:
     from keras_spatial.model import Model

@@ -15,7 +15,7 @@ from keras_spatial.keras_private import Functional, unpack_x_y_sample_weight
 from keras_spatial.mesh_state import MeshState
 from keras_spatial.network import Network
 from keras_spatial.objective import Objective, check_compiled, update_metric
-from keras_spatial.overrides import computed_whole
+from keras_spatial.own_steps import computed_whole
 from keras_spatial.runtimes.functions import undifferentiated
 from keras_spatial.step import Step
 

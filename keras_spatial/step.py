@@ -7,10 +7,10 @@ import keras
 import tensorflow as tf
 from keras import tree
 
+from keras_spatial.engine.backward import gradients as recomputing_gradients
 from keras_spatial.engine.concatenation import split_concatenations
 from keras_spatial.engine.fusion import fuse
 from keras_spatial.engine.local import Source
-from keras_spatial.engine.recompute import gradients as recomputing_gradients
 from keras_spatial.engine.tensors import SpatialTensor, mesh_shape_of
 from keras_spatial.mesh_tensorflow import lowering_of, mtf
 from keras_spatial.network import Network

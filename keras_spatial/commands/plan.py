@@ -11,6 +11,7 @@ import keras
 
 from keras_spatial.commands.models import load
 from keras_spatial.distribution import SpatialParallel
+from keras_spatial.fitting import recomputed_plan
 from keras_spatial.layout import parse_pairs
 from keras_spatial.mesh import device_mesh
 from keras_spatial.models import UNet3D
@@ -25,7 +26,6 @@ from keras_spatial.planning import (
     smallest_mesh,
     smallest_sharing,
 )
-from keras_spatial.sharing import recomputed_plan
 
 # Bytes a second that a usual bus (PCI Express 4) and a usual disk (NVMe) move.
 _BUS, _DISK = 20 * 10**9, 2 * 10**9

@@ -3,10 +3,10 @@
 This package needs TensorFlow Datasets and SciPy (the extras `app` and `medical`).
 """
 
-from keras_spatial.data.augment import NNUNET, PAPER, STRONG, Augmentation, Transform
 from keras_spatial.data.loading import load, order, part_of
 from keras_spatial.data.opening import StoreError, open_builder
 from keras_spatial.data.store import Box, Part, Store
+from keras_spatial.data.transforms import NNUNET, PAPER, STRONG, Augmentation, Transform
 
 __all__ = [
     "NNUNET",

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_spatial.data.augment import Augmentation
 from keras_spatial.data.hashing import hashed
 from keras_spatial.data.opening import StoreError
 from keras_spatial.data.store import Box, Index, Part, Store
+from keras_spatial.data.transforms import Augmentation
 from keras_spatial.distribution import SpatialParallel
 from keras_spatial.runtimes.blocks import LocalBlocks
 

@@ -10,12 +10,12 @@ from typing import Literal
 import keras
 import numpy as np
 
+from keras_spatial.fitting import partition_to_fit
 from keras_spatial.inference.flips import flip_average
 from keras_spatial.inference.probabilities import ensemble_average, probabilities_of
 from keras_spatial.inference.sliding import Blend, sliding_window
 from keras_spatial.inference.tasks import check_fits, common_task
 from keras_spatial.model import Model
-from keras_spatial.sharing import partition_to_fit
 from keras_spatial.volumes import (
     Limits,
     Series,

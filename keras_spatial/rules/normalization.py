@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 from keras import backend, layers, ops
 
-from keras_spatial.engine.normalize import Normalization
 from keras_spatial.engine.reshard import permuted
+from keras_spatial.engine.statistics import Normalization
 from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.engine.trace import Trace
 from keras_spatial.layout import Axis

@@ -16,9 +16,9 @@ import tensorflow as tf
 from keras_spatial.mesh_tensorflow import mtf
 from keras_spatial.processes import Processes
 from keras_spatial.runtimes.base import Runtime
+from keras_spatial.runtimes.buckets import reduce_together
 from keras_spatial.runtimes.functions import static_sizes
 from keras_spatial.runtimes.placement import Placement
-from keras_spatial.runtimes.reduction import reduce_together
 from keras_spatial.runtimes.synchronize import callbacks_without_files, facts_of, state_of
 
 # Keys must be unique among all graphs of a process; all processes trace the same functions in the same order.

@@ -22,8 +22,8 @@ from keras_spatial.layout import parse_mesh
 from keras_spatial.mesh_tensorflow import mtf
 from keras_spatial.runtimes.base import Runtime, ShardOperations, all_coordinates
 from keras_spatial.runtimes.blocks import LocalBlocks
+from keras_spatial.runtimes.buckets import reduce_together
 from keras_spatial.runtimes.functions import Choice
-from keras_spatial.runtimes.reduction import reduce_together
 
 
 class TpuMesh(ShardOperations, SimdMeshImpl):

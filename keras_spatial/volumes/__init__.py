@@ -10,6 +10,7 @@ voxels, so that on every grid voxel i of n covers the part [i/n, (i+1)/n] of an 
 
 from keras_spatial.volumes.dicom_segmentation import write_dicom_segmentation
 from keras_spatial.volumes.grid import Grid, resampled_affine
+from keras_spatial.volumes.intensities import Normalisation, Percentiles, Window, ZScore
 from keras_spatial.volumes.labels import (
     as_labels,
     bounding_box,
@@ -18,7 +19,6 @@ from keras_spatial.volumes.labels import (
     resample_labels,
 )
 from keras_spatial.volumes.limits import Limits
-from keras_spatial.volumes.normalisation import Normalisation, Percentiles, Window, ZScore
 from keras_spatial.volumes.place import placed_on
 from keras_spatial.volumes.reading import read_channels, read_volume
 from keras_spatial.volumes.resampling import resample_image

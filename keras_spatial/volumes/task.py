@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_spatial import model_tasks
 from keras_spatial.volumes.grid import Grid
-from keras_spatial.volumes.normalisation import Normalisation, Window, from_json, to_json
+from keras_spatial.volumes.intensities import Normalisation, Window, from_json, to_json
 from keras_spatial.volumes.place import misplaced
 from keras_spatial.volumes.resampling import resample_image
 from keras_spatial.volumes.volume import ChannelError, Shape, Volume

@@ -28,7 +28,7 @@ model.fit(data, data, verbose=0)
 model.predict(data, verbose=0)
 print(os.environ["TF_CPP_MIN_LOG_LEVEL"], os.environ["TF_ENABLE_ONEDNN_OPTS"])
 """
-SLOW = "from keras_spatial import tracing\ntracing._PATIENCE_SECONDS = 0.0\n"
+SLOW = "from keras_spatial import announcements\nannouncements._PATIENCE_SECONDS = 0.0\n"
 
 
 def run(program, *command, **variables):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import keras_spatial as ks
+from keras_spatial.fitting import recomputed_plan
 from keras_spatial.planning import NothingFits, Room, parse_size, smallest_sharing
 from keras_spatial.runtimes.placement import PlacementRuntime
-from keras_spatial.sharing import recomputed_plan
 from keras_spatial_command import main
 
 SHAPE = (32, 32, 32, 1)
