@@ -106,6 +106,19 @@ class ShardLength:
 
 
 @dataclass(frozen=True)
+class Padding:
+    """What windows see around an image, where Keras's `"same"` or `"causal"` does not say it.
+
+    Attributes:
+        widths: the elements before and after each image axis.
+        fill: their value.
+    """
+
+    widths: tuple[tuple[int, int], ...]
+    fill: float = 0.0
+
+
+@dataclass(frozen=True)
 class Window:
     """A kernel or pooling window along one axis.
 
@@ -124,14 +137,23 @@ class Window:
         """The number of inputs from the first tap to the last, inclusive."""
         return (self.size - 1) * self.dilation + 1
 
-    def output_size(self, size: int, padding: str) -> int:
-        """The number of outputs for `size` inputs with `"same"`, `"valid"` or `"causal"` padding, as in Keras."""
+    def output_size(self, size: int, padding: str | tuple[int, int]) -> int:
+        """The number of outputs for `size` inputs.
+
+        Args:
+            size: the number of inputs.
+            padding: `"same"`, `"valid"` or `"causal"`, as in Keras, or the elements before and after the inputs.
+        """
+        if not isinstance(padding, str):
+            return self.output_size(size + sum(padding), "valid")
         if padding == "valid":
             return (size - self.extent) // self.stride + 1
         return -(-size // self.stride)
 
-    def padding_before(self, size: int, padding: str) -> int:
-        """The number of zeros that TensorFlow puts before the first of `size` inputs."""
+    def padding_before(self, size: int, padding: str | tuple[int, int]) -> int:
+        """The number of elements that stand before the first of `size` inputs."""
+        if not isinstance(padding, str):
+            return padding[0]
         if padding == "valid":
             return 0
         if padding == "causal":

@@ -15,6 +15,7 @@ from keras_spatial.keras_private import core, einops, numpy
 from keras_spatial.layout import Axis
 from keras_spatial.rules import products
 from keras_spatial.rules.keras_ops import as_operand
+from keras_spatial.rules.padding import adds_padding
 from keras_spatial.rules.reshaping import concatenated, repeated, reshaped, sized_axis, sliced
 from keras_spatial.rules.table import register_lowering
 
@@ -123,6 +124,7 @@ def roll(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
 
 @register_lowering(numpy.Pad)
+@adds_padding
 def pad(operation, trace: Trace, x: SpatialTensor, constant_values=None) -> SpatialTensor:
     widths = list(operation.pad_width)
     widths = widths * x.ndim if len(widths) == 1 else widths

@@ -11,8 +11,9 @@ from keras import layers, ops
 from keras_spatial.engine.halo import take
 from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.engine.trace import Trace
-from keras_spatial.layout import Axis, TransposedWindow, Window
+from keras_spatial.layout import Axis, Padding, TransposedWindow, Window
 from keras_spatial.rules.formats import in_either_format
+from keras_spatial.rules.padding import takes_padding
 from keras_spatial.rules.pointwise import apply_activation
 from keras_spatial.rules.table import register_lowering
 from keras_spatial.rules.weights import kernel_value, kernel_variables
@@ -24,33 +25,38 @@ def per_axis(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
     return (value,) * rank if isinstance(value, int) else tuple(value)
 
 
-def windowed_axes(x: SpatialTensor, windows: Sequence[Window], padding: str) -> tuple[Axis, ...]:
+def _by_axis(padding: str | Padding, rank: int) -> Sequence[str | tuple[int, int]]:
+    return [padding] * rank if isinstance(padding, str) else padding.widths
+
+
+def windowed_axes(x: SpatialTensor, windows: Sequence[Window], padding: str | Padding) -> tuple[Axis, ...]:
     """Image axes after a convolution or pooling.
 
     Raises:
         ValueError: if a window does not fit into the image.
     """
     axes = []
-    for axis, window in zip(x.image_axes, windows, strict=True):
-        size = window.output_size(axis.size, padding)
+    for axis, window, around in zip(x.image_axes, windows, _by_axis(padding, len(windows)), strict=True):
+        size = window.output_size(axis.size, around)
         if size < 1:
             raise ValueError(
                 f"A window of {window.extent} voxels does not fit into axis '{axis.name}' of {axis.size} voxels. "
-                f"Received: input shape {x.shape}, padding='{padding}'"
+                f"Received: input shape {x.shape}, padding={around!r}"
             )
         axes.append(axis.resized(size, down=window.stride))
     return tuple(axes)
 
 
-def window_halo(x: SpatialTensor, windows: Sequence[Window], padding: str) -> dict[int, tuple[int, int]]:
+def window_halo(x: SpatialTensor, windows: Sequence[Window], padding: str | Padding) -> dict[int, tuple[int, int]]:
     """Elements that a convolution or pooling reads below and above each shard, by tensor axis."""
     halo = {}
-    for i, (axis, window) in enumerate(zip(x.image_axes, windows, strict=True), start=1):
-        before = window.padding_before(axis.size, padding)
+    paddings = _by_axis(padding, len(windows))
+    for i, (axis, window, around) in enumerate(zip(x.image_axes, windows, paddings, strict=True), start=1):
+        before = window.padding_before(axis.size, around)
         if axis.sharded:
             halo[i] = window.halo(before)
         else:
-            needed = (window.output_size(axis.size, padding) - 1) * window.stride + window.extent
+            needed = (window.output_size(axis.size, around) - 1) * window.stride + window.extent
             halo[i] = before, max(needed - axis.size - before, 0)
     return halo
 
@@ -65,7 +71,7 @@ class Convolution:
 
     Attributes:
         kernel_size, strides, dilation: per image axis.
-        padding: `"same"`, `"valid"` or `"causal"`.
+        padding: `"same"`, `"valid"` or `"causal"`, or what the windows see around the image.
         channels: of the result.
         sums_channels: whether every result sums over all channels, as without groups.
     """
@@ -73,7 +79,7 @@ class Convolution:
     kernel_size: tuple[int, ...]
     strides: tuple[int, ...]
     dilation: tuple[int, ...]
-    padding: str
+    padding: str | Padding
     channels: int
     sums_channels: bool = False
 
@@ -116,50 +122,54 @@ def convolve(
         window_halo(x, windows, padding),
         axes,
         weights=kernels,
-        native=padded(padding) if padding != "causal" else None,
+        fill=0.0 if isinstance(padding, str) else padding.fill,
+        native=padded(padding) if isinstance(padding, str) and padding != "causal" else None,
         summed={0: convolution.rank} if convolution.sums_channels else None,
         name=name,
     )
 
 
-def _convolution_of(layer, channels: int, *, sums_channels: bool = False) -> Convolution:
+def _convolution_of(layer, channels: int, padding: Padding | None, *, sums_channels: bool = False) -> Convolution:
     return Convolution(
         per_axis(layer.kernel_size, layer.rank),
         per_axis(layer.strides, layer.rank),
         per_axis(layer.dilation_rate, layer.rank),
-        layer.padding,
+        layer.padding if padding is None else padding,
         channels,
         sums_channels,
     )
 
 
 @register_lowering(layers.Conv1D, layers.Conv2D, layers.Conv3D)
+@takes_padding
 @in_either_format
-def convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+def convolution(layer, trace: Trace, x: SpatialTensor, padding: Padding | None = None) -> SpatialTensor:
     def function(padding: str, shard: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
         kernel = kernel_value(layer, values, shard.dtype)
         return ops.conv(shard, kernel, layer.strides, padding, "channels_last", layer.dilation_rate)
 
-    what = _convolution_of(layer, layer.filters, sums_channels=layer.groups == 1 and not layer.lora_enabled)
+    what = _convolution_of(layer, layer.filters, padding, sums_channels=layer.groups == 1 and not layer.lora_enabled)
     x = trace.cast(x, layer.compute_dtype)
     return _bias_and_activation(layer, trace, convolve(trace, x, what, function, kernel_variables(layer), layer.name))
 
 
 @register_lowering(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+@takes_padding
 @in_either_format
-def depthwise_convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+def depthwise_convolution(layer, trace: Trace, x: SpatialTensor, padding: Padding | None = None) -> SpatialTensor:
     def function(padding: str, shard: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         kernel = _cast(kernel, shard)
         return ops.depthwise_conv(shard, kernel, layer.strides, padding, "channels_last", layer.dilation_rate)
 
-    what = _convolution_of(layer, layer.depth_multiplier * x.shape[-1])
+    what = _convolution_of(layer, layer.depth_multiplier * x.shape[-1], padding)
     x = trace.cast(x, layer.compute_dtype)
     return _bias_and_activation(layer, trace, convolve(trace, x, what, function, [layer.kernel], layer.name))
 
 
 @register_lowering(layers.SeparableConv1D, layers.SeparableConv2D)
+@takes_padding
 @in_either_format
-def separable_convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
+def separable_convolution(layer, trace: Trace, x: SpatialTensor, padding: Padding | None = None) -> SpatialTensor:
     def function(padding: str, shard: tf.Tensor, *kernels: tf.Tensor) -> tf.Tensor:
         depthwise, pointwise = (_cast(kernel, shard) for kernel in kernels)
         return ops.separable_conv(
@@ -168,7 +178,7 @@ def separable_convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTenso
 
     kernels = [layer.depthwise_kernel, layer.pointwise_kernel]
     x = trace.cast(x, layer.compute_dtype)
-    what = _convolution_of(layer, layer.filters)
+    what = _convolution_of(layer, layer.filters, padding)
     return _bias_and_activation(layer, trace, convolve(trace, x, what, function, kernels, layer.name))
 
 

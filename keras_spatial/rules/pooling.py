@@ -11,9 +11,10 @@ from keras import layers, ops
 from keras_spatial.engine.reshard import mapped, windows_along
 from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.engine.trace import Trace
-from keras_spatial.layout import Axis, Window
+from keras_spatial.layout import Axis, Padding, Window
 from keras_spatial.rules.convolution import per_axis, window_halo, windowed_axes
 from keras_spatial.rules.formats import in_either_format
+from keras_spatial.rules.padding import takes_padding
 from keras_spatial.rules.table import register_lowering
 
 
@@ -23,46 +24,51 @@ class Pooling:
 
     Attributes:
         size, strides: per image axis.
-        padding: `"same"` or `"valid"`.
+        padding: `"same"`, `"valid"`, or what stands around the image and counts as voxels like others.
     """
 
     size: tuple[int, ...]
     strides: tuple[int, ...]
-    padding: str
+    padding: str | Padding
 
     @property
     def windows(self) -> list[Window]:
         return [Window(*n) for n in zip(self.size, self.strides, strict=True)]
 
     @classmethod
-    def of(cls, source: Any, rank: int) -> "Pooling":
+    def of(cls, source: Any, rank: int, padding: Padding | None = None) -> "Pooling":
         """What a layer or an operation asks for; strides that an operation leaves open are those of its window."""
         strides = source.pool_size if source.strides is None else source.strides
-        return cls(per_axis(source.pool_size, rank), per_axis(strides, rank), source.padding)
+        around: str | Padding = source.padding if padding is None else padding
+        return cls(per_axis(source.pool_size, rank), per_axis(strides, rank), around)
 
 
 @register_lowering(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D)
+@takes_padding
 @in_either_format
-def max_pooling(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
-    return maxima(trace, x, Pooling.of(layer, x.ndim - 2), layer.name)
+def max_pooling(layer, trace: Trace, x: SpatialTensor, padding: Padding | None = None) -> SpatialTensor:
+    return maxima(trace, x, Pooling.of(layer, x.ndim - 2, padding), layer.name)
 
 
 def maxima(trace: Trace, x: SpatialTensor, pooling: Pooling, name: str) -> SpatialTensor:
-    """Halo exchange, then the maximum of each window; beyond the image stands the lowest number."""
+    """Halo exchange, then the maximum of each window; beyond the image and its padding stands the lowest number."""
 
     def pool(padding: str):
         return lambda shard: ops.max_pool(shard, pooling.size, pooling.strides, padding, "channels_last")
 
     axes, halo = _pooled(x, pooling)
-    if _separate(x, pooling.windows, halo):
+    if _separate(x, pooling, halo):
         return trace.reduced(pool("valid"), [x], axes, name=name)
-    return trace.windowed(pool("valid"), x, halo, axes, fill=x.dtype.min, native=pool(pooling.padding), name=name)
+    padding = pooling.padding
+    fill, native = (x.dtype.min, pool(padding)) if isinstance(padding, str) else (padding.fill, None)
+    return trace.windowed(pool("valid"), x, halo, axes, fill=fill, native=native, name=name)
 
 
 @register_lowering(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D)
+@takes_padding
 @in_either_format
-def average_pooling(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
-    return averages(trace, x, Pooling.of(layer, x.ndim - 2), layer.name)
+def average_pooling(layer, trace: Trace, x: SpatialTensor, padding: Padding | None = None) -> SpatialTensor:
+    return averages(trace, x, Pooling.of(layer, x.ndim - 2, padding), layer.name)
 
 
 def averages(trace: Trace, x: SpatialTensor, pooling: Pooling, name: str) -> SpatialTensor:
@@ -72,11 +78,13 @@ def averages(trace: Trace, x: SpatialTensor, pooling: Pooling, name: str) -> Spa
         return lambda shard: ops.average_pool(shard, pooling.size, pooling.strides, padding, "channels_last")
 
     axes, halo = _pooled(x, pooling)
-    if _separate(x, pooling.windows, halo):
+    if _separate(x, pooling, halo):
         return trace.reduced(pool("valid"), [x], axes, name=name)
-    y = trace.windowed(pool("valid"), x, halo, axes, native=pool(pooling.padding), name=name)
+    padding = pooling.padding
+    fill, native = (0.0, pool(padding)) if isinstance(padding, str) else (padding.fill, None)
+    y = trace.windowed(pool("valid"), x, halo, axes, fill=fill, native=native, name=name)
     split = any(x.axes[i].sharded for i in halo)
-    if pooling.padding == "valid" or not split:
+    if padding != "same" or not split:
         return y
     # A window that reaches beyond the image is averaged over the voxels inside: undo the division by all of them.
     for i, (window, axis) in enumerate(zip(pooling.windows, x.image_axes, strict=True), start=1):
@@ -100,11 +108,14 @@ def _inverse_share_inside(window: Window, size: int, outputs: int) -> list[float
     return [window.size / max(count, 1) for count in inside]
 
 
-def _separate(x: SpatialTensor, windows: list[Window], halo: dict[int, tuple[int, int]]) -> bool:
+def _separate(x: SpatialTensor, pooling: Pooling, halo: dict[int, tuple[int, int]]) -> bool:
     """Whether every window lies within one shard and the image, so that shards can be pooled as they are."""
+    # Windows that see more than the image may begin beyond it.
+    begin_inside = isinstance(pooling.padding, str)
     return all(
-        not any(halo[i]) and (not axis.padded or (axis.size % window.stride == 0 and window.size <= window.stride))
-        for i, (axis, window) in enumerate(zip(x.image_axes, windows, strict=True), start=1)
+        not any(halo[i])
+        and (not axis.padded or (begin_inside and axis.size % window.stride == 0 and window.size <= window.stride))
+        for i, (axis, window) in enumerate(zip(x.image_axes, pooling.windows, strict=True), start=1)
     )
 
 

@@ -12,16 +12,19 @@ from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.engine.trace import Trace
 from keras_spatial.layout import Axis
 from keras_spatial.rules.formats import in_either_format
+from keras_spatial.rules.padding import adds_padding
 from keras_spatial.rules.table import register_lowering
 
 
 @register_lowering(layers.ZeroPadding2D, layers.ZeroPadding3D)
+@adds_padding
 @in_either_format
 def zero_padding(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     return _padded(trace, x, layer.padding)
 
 
 @register_lowering(layers.ZeroPadding1D)
+@adds_padding
 def zero_padding_1d(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     return _padded(trace, x, [layer.padding])
 

@@ -1,6 +1,7 @@
 """The walk over a Keras model, which lowers each layer by its rule."""
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from keras_spatial.engine.trace import Trace
 from keras_spatial.layout import ShardsTooShort
 from keras_spatial.rules import masks
 from keras_spatial.rules.composite import composite_graph, is_tensor, trace_call
+from keras_spatial.rules.padding import folded_paddings
 from keras_spatial.rules.regularization import add_activity_loss, check_activity_regularizer
 from keras_spatial.rules.replication import replicated
 from keras_spatial.rules.table import UnsupportedLayer, find_lowering, overridden, registered_class
@@ -44,12 +46,18 @@ def lower_operation(operation: keras.Operation, trace: Trace, *args: Any, **kwar
         UnsupportedLayer: if it has no rule.
         ValueError: if its rule refuses it.
     """
+    return _lower_by(find_lowering(operation), operation, trace, args, kwargs)
+
+
+def _lower_by(
+    rule: Callable | None, operation: keras.Operation, trace: Trace, args: tuple, kwargs: dict[str, Any]
+) -> Any:
     kwargs = {k: v for k, v in kwargs.items() if k != "training" and not (k == "mask" and _is_none(v))}
     if not isinstance(operation, keras.Layer):
-        return _lowered(operation, trace, args, kwargs)
+        return _lowered(rule, operation, trace, args, kwargs)
     masks.refuse_use(operation, args, kwargs)
     with trace.casting_for(operation):
-        outputs = _lowered(operation, trace, *_autocast(operation, trace, args, kwargs))
+        outputs = _lowered(rule, operation, trace, *_autocast(operation, trace, args, kwargs))
     return masks.marked(operation, args, kwargs, outputs)
 
 
@@ -57,12 +65,14 @@ def _is_none(mask: Any) -> bool:
     return all(m is None for m in tree.flatten(mask))
 
 
-def _lowered(operation: keras.Operation, trace: Trace, args: tuple, kwargs: dict[str, Any]) -> Any:
+def _lowered(
+    rule: Callable | None, operation: keras.Operation, trace: Trace, args: tuple, kwargs: dict[str, Any]
+) -> Any:
     if trace.replicate and masks.makes_masks_inside(operation):
         masks.refuse_inside(operation, args, kwargs)
         return replicated(operation, trace, args, kwargs, reason="layers inside it make masks")
     try:
-        outputs = _by_rule(operation, trace, args, kwargs)
+        outputs = _by_rule(rule, operation, trace, args, kwargs)
     except _REFUSALS as error:
         # In a functional model, the layers inside are replicated one by one; any other model is treated as a layer.
         if not trace.replicate or (
@@ -79,10 +89,12 @@ def _lowered(operation: keras.Operation, trace: Trace, args: tuple, kwargs: dict
     return outputs
 
 
-def _by_rule(operation: keras.Operation, trace: Trace, args: tuple, kwargs: dict[str, Any]) -> Any:
+def _by_rule(
+    rule: Callable | None, operation: keras.Operation, trace: Trace, args: tuple, kwargs: dict[str, Any]
+) -> Any:
     if getattr(operation, "activity_regularizer", None) is not None:
         check_activity_regularizer(operation)
-    if (rule := find_lowering(operation)) is not None:
+    if rule is not None:
         if "mask" in kwargs and "mask" not in inspect.signature(rule).parameters:
             raise ValueError(f"{type(operation).__name__} is not partitioned where it is called with a mask")
         return rule(operation, trace, *args, **kwargs)
@@ -134,21 +146,25 @@ def lower_graph(graph: keras.Model, trace: Trace, inputs: Any, *, own_modes: boo
             The layers of a functional model follow the model's mode, whatever they were called with when it was made.
     """
 
+    folded = folded_paddings(graph)
+
     def run(operation: keras.Operation):
+        rule = folded.get(operation) or find_lowering(operation)
+
         def call(*args: Any, **kwargs: Any) -> Any:
             mode = kwargs.get("training") if own_modes else None
             with trace.in_mode(trace.training if mode is None else bool(mode)):
-                return _named(operation, trace, *args, **kwargs)
+                return _named(rule, operation, trace, args, kwargs)
 
         return call
 
     return keras_private.run_graph(graph, tree.flatten(inputs), operation_fn=run)
 
 
-def _named(operation: keras.Operation, trace: Trace, *args: Any, **kwargs: Any) -> Any:
+def _named(rule: Callable | None, operation: keras.Operation, trace: Trace, args: tuple, kwargs: dict[str, Any]) -> Any:
     name, first = keras_private.name_of(operation), len(trace.graph.operations)
     try:
-        outputs = lower_operation(operation, trace, *args, **kwargs)
+        outputs = _lower_by(rule, operation, trace, args, kwargs)
     except ShardsTooShort:
         raise
     except _REFUSALS as error:
