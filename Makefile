@@ -51,11 +51,11 @@ docs: install ## The documentation site, warnings as errors, in site/
 	$(VENV)/bin/python -m mkdocs build --strict
 
 bench: install ## All benchmarks, one after the other; JAX=<python> and TORCH=<python> add these peers
-	for name in layers inference planner input; do $(VENV)/bin/python -m benchmarks.$$name || exit 1; done
+	for name in layers networks inference planner input; do $(VENV)/bin/python -m benchmarks.$$name --save || exit 1; done
 	$(VENV)/bin/python -m benchmarks.faults --rounds 100 --save
-	$(VENV)/bin/python -m benchmarks.trace $(if $(JAX),--jax-python $(JAX))
-	$(VENV)/bin/python -m benchmarks.step $(if $(JAX),--jax-python $(JAX)) $(if $(TORCH),--torch-python $(TORCH))
-	$(VENV)/bin/python -m benchmarks.scaling
+	$(VENV)/bin/python -m benchmarks.trace --save $(if $(JAX),--jax-python $(JAX))
+	$(VENV)/bin/python -m benchmarks.step --save $(if $(JAX),--jax-python $(JAX)) $(if $(TORCH),--torch-python $(TORCH))
+	$(VENV)/bin/python -m benchmarks.scaling --save
 
 package: install ## The wheel and the source distribution, in dist/
 	$(VENV)/bin/python -m build

@@ -7,7 +7,6 @@ run on the same cores, in turns, after a first run that traces. The difference o
 edge of a window, the network sees padding although the image continues.
 """
 
-import argparse
 import statistics
 import time
 
@@ -17,7 +16,7 @@ import keras_spatial as ks
 import keras
 import numpy as np
 
-from benchmarks.results import row, save
+from benchmarks.results import finish, parser_of, row
 from benchmarks.step.network import cpu
 from keras_spatial.inference import sliding_window
 from keras_spatial.inference.probabilities import probabilities_of
@@ -62,14 +61,15 @@ def compare(size: int, patch: int, filters: int, levels: int, rounds: int) -> li
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--size", type=int, default=128, help="The number of voxels along each axis of the volume.")
     parser.add_argument("--patch", type=int, default=64, help="The number of voxels along each axis of a window.")
     parser.add_argument("--filters", type=int, default=8, help="The number of filters of the U-Net's first level.")
     parser.add_argument("--levels", type=int, default=3, help="The number of levels of the U-Net.")
     parser.add_argument("--rounds", type=int, default=5, help="The number of measurements of each variant.")
     settings = vars(parser.parse_args())
-    save("inference", compare(**settings), settings, "python -m benchmarks.inference")
+    save = settings.pop("save")
+    finish("inference", compare(**settings), settings, "python -m benchmarks.inference", save=save)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,9 @@
     python -m benchmarks.input
 
 Both sides of a ratio take turns in one run, and medians are compared, because times of a shared machine are not
-comparable between runs. It writes `benchmarks/results/input.json` and prints the table. `--quick` tries the benchmark
-itself on tiny volumes and writes nothing.
+comparable between runs. `--quick` tries the benchmark itself on tiny volumes.
 """
 
-import argparse
 import gzip
 import itertools
 import os
@@ -23,7 +21,7 @@ import numpy as np
 import SimpleITK as sitk
 import zstandard
 
-from benchmarks.results import row, save, table
+from benchmarks.results import finish, parser_of, row
 from datasets import phantom
 from datasets.phantom.phantom_dataset_builder import Builder, PhantomConfig
 from keras_spatial.data import PAPER, Box, Part, Store, load
@@ -34,8 +32,8 @@ CASES = 6
 
 
 def main() -> None:
-    """Measure, print and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure and print the figures."""
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--size", type=int, nargs=3, default=(512, 512, 300), help="The number of voxels along each axis of the scan."
     )
@@ -45,8 +43,10 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=7, help="The number of measurements of each side.")
     parser.add_argument("--steps", type=int, default=20, help="The number of training steps for the waiting time.")
-    parser.add_argument("--quick", action="store_true", help="Use tiny sizes, and write nothing.")
+    parser.add_argument("--quick", action="store_true", help="Use tiny sizes.")
     options = parser.parse_args()
+    if options.quick and options.save:
+        parser.error("--save keeps the results of real sizes: leave --quick out.")
     if options.quick:
         options.size, options.resolutions, options.stored, options.repeats, options.steps = (
             (64, 64, 40),
@@ -62,10 +62,7 @@ def main() -> None:
         rows += lesions(2 * min(options.resolutions), min(options.resolutions))
         rows += blocks(folder, options.stored, options.repeats)
         rows += [waiting(folder, min(64, options.stored), options.steps), generated(2 * options.stored)]
-    if options.quick:
-        print(table(rows))
-    else:
-        save("input", rows, vars(options), "python -m benchmarks.input")
+    finish("input", rows, vars(options), "python -m benchmarks.input", save=options.save)
 
 
 def conversion(folder: Path, resolution: int, repeats: int) -> list[Row]:

@@ -8,7 +8,6 @@ of one voxel that makes the channels, and is part of both figures. Figures are C
 steps in one process; before, the results are checked to be equal.
 """
 
-import argparse
 import statistics
 import time
 
@@ -18,7 +17,7 @@ import keras_spatial as ks
 import keras
 import numpy as np
 
-from benchmarks.results import row, save
+from benchmarks.results import finish, parser_of, row
 from benchmarks.step.network import cpu
 
 L = keras.layers
@@ -95,7 +94,7 @@ def measure(name: str, make, size: tuple[int, ...], steps: int) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--size-3d", type=int, nargs=3, default=(64, 64, 32), help="The number of voxels along x, y and z."
     )
@@ -105,6 +104,8 @@ def main() -> None:
     )
     parser.add_argument("--only", help="Measure only layers whose names contain this text.")
     arguments = parser.parse_args()
+    if arguments.save and arguments.only:
+        parser.error("--save keeps the results of all layers: leave --only out.")
     rows = []
     for size, layers in ((arguments.size_3d, LAYERS_3D), (arguments.size_2d, LAYERS_2D)):
         for name, make in layers.items():
@@ -114,9 +115,8 @@ def main() -> None:
     steps = [found for found in rows if found["target"]]
     worst = max(steps, key=lambda found: found["ratio"])
     rows.append(row(f"the largest of these ratios, {worst['figure'].split(':')[0]}", worst["ratio"], target=1.3))
-    if arguments.only is None:
-        settings = {"size_3d": arguments.size_3d, "size_2d": arguments.size_2d, "steps": arguments.steps}
-        save("layers", rows, settings, "python -m benchmarks.layers")
+    settings = {"size_3d": arguments.size_3d, "size_2d": arguments.size_2d, "steps": arguments.steps}
+    finish("layers", rows, settings, "python -m benchmarks.layers", save=arguments.save)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 
-from benchmarks.results import row, save
+from benchmarks.results import finish, parser_of, row
 
 # The mesh, the filters, the levels, and whether the top level is computed again in the backward pass.
 CASES = (("1x1", 8, 3, False), ("2x2", 8, 3, False), ("2x2", 4, 4, False), ("4x2", 8, 2, False), ("2x2", 8, 3, True))
@@ -134,7 +134,7 @@ def _compare(name: str, what: str, size: int, case: list, rounds: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--size", type=int, default=96, help="The number of voxels along each axis of the measured image."
     )
@@ -159,7 +159,7 @@ def main() -> None:
         rows.append(_compare(name, "application", APPLICATION_SIZE, [network, batch], rounds=1))
     rows += paper_table(arguments.paper_size)
     settings = {name: getattr(arguments, name) for name in ("size", "paper_size", "rounds")}
-    save("planner", rows, settings, "python -m benchmarks.planner")
+    finish("planner", rows, settings, "python -m benchmarks.planner", save=arguments.save)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""The results of all benchmarks: rows as JSON in `benchmarks/results/` and as a Markdown table.
+"""The results of all benchmarks: rows as a Markdown table and, with `--save`, as JSON in `benchmarks/results/`.
 
 A row is `{figure, ours, peer, ratio, target, ok}`. `ratio` is our figure divided by the peer's, both measured in the
 same run. `target` is the largest ratio (or, if `ratio` is None, the largest value of our figure) that is good enough,
 or None if the row only informs. With `smallest=True` it is the smallest one that is good enough.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -60,33 +61,50 @@ def row(
     return found
 
 
-def save(name: str, rows: Sequence[Mapping], settings: Mapping[str, Any], command: str, folder: Path = RESULTS) -> Path:
-    """Write `<folder>/<name>.json` and print the table.
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """The parser of a benchmark's arguments. Results are kept only where `--save` is among them.
+
+    Args:
+        description: what the benchmark measures.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--save", action="store_true", help="Keep the results in benchmarks/results.")
+    return parser
+
+
+def finish(
+    name: str,
+    rows: Sequence[Mapping],
+    settings: Mapping[str, Any],
+    command: str,
+    *,
+    save: bool,
+    folder: Path = RESULTS,
+) -> None:
+    """Print the table, and write `<folder>/<name>.json` if the results are to be kept.
 
     Args:
         name: the name of the benchmark.
         rows: the rows, made by `row`.
         settings: the settings of the benchmark.
         command: the command line that reproduces it.
+        save: whether the results are kept, in place of those of an earlier run.
         folder: the folder to write to.
-
-    Returns:
-        The path of the JSON file.
     """
+    print(table(rows))
+    if not save:
+        return
     result = {
         "name": name,
         "command": command,
         "date": date.today().isoformat(),
         "machine": machine(),
         "versions": versions(),
-        "settings": dict(settings),
+        "settings": {name: value for name, value in settings.items() if name != "save"},
         "rows": list(rows),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps(result, indent=2, default=str) + "\n", encoding="utf-8")
-    print(table(rows))
-    return path
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 def table(rows: Sequence[Mapping]) -> str:

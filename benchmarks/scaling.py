@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import row, save
+from benchmarks.results import finish, parser_of, row
 
 TARGETS = {2: 0.55, 4: 0.30, 8: 0.17}
 MIB = 1 << 20
@@ -159,7 +159,7 @@ def rows_of(arguments: argparse.Namespace) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--size", type=int, default=224, help="The number of voxels along each axis.")
     parser.add_argument("--filters", type=int, default=16, help="The number of filters of the U-Net's first level.")
     parser.add_argument("--levels", type=int, default=3, help="The number of levels of the U-Net.")
@@ -178,7 +178,7 @@ def main() -> None:
         return
     names = ("size", "filters", "levels", "steps", "processes", "repeats")
     settings = {name: getattr(arguments, name) for name in names}
-    save("scaling", rows_of(arguments), settings, "python -m benchmarks.scaling")
+    finish("scaling", rows_of(arguments), settings, "python -m benchmarks.scaling", save=arguments.save)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ the model made), and wall and CPU time. The images of 512³ are computed in a pr
 figure to be reached (`RLIMIT_DATA`): a step that needs more ends with an error.
 """
 
-import argparse
 import json
 import resource
 import subprocess
@@ -18,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.results import row, save
+from benchmarks.results import finish, parser_of, row
 
 PARTS = ("step", "large", "mesh", "positions")
 
@@ -179,14 +178,13 @@ def positions(size: int) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--part", choices=PARTS, action="append", help="What to measure; by default step, mesh and positions."
     )
     parser.add_argument("--size", type=int, help="The size of the image, in place of the part's own.")
     parser.add_argument("--mesh", default="rows:8, columns:8", help="The mesh of the parts step and large.")
     parser.add_argument("--folder", help="The folder where shards are kept; a temporary one by default.")
-    parser.add_argument("--save", action="store_true", help="Keep the results in benchmarks/results.")
     options = parser.parse_args()
     rows: list[dict] = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -200,11 +198,8 @@ def main() -> None:
                 rows += mesh_of_256(options.size or 64, folder)
             else:
                 rows += positions(options.size or 16384)
-    if options.save:
-        save("streaming", rows, vars(options), "python -m benchmarks.streaming " + " ".join(sys.argv[1:]))
-    else:
-        for found in rows:
-            print(found)
+    command = " ".join(["python -m benchmarks.streaming", *(text for text in sys.argv[1:] if text != "--save")])
+    finish("streaming", rows, vars(options), command, save=options.save)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.results import row, save
+from benchmarks.results import finish, parser_of, row
 
 CONVOLUTIONS, PAPER = "convolutions", "paper"
 
@@ -27,7 +27,7 @@ def build(network: str):
     import numpy as np
 
     import keras_spatial as ks
-    from keras_spatial.model import plain
+    from keras_spatial.saving import plain
 
     keras.utils.set_random_seed(0)
     generator = np.random.default_rng(0)
@@ -88,7 +88,7 @@ def _jax(python: str, rows: int, columns: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--meshes", nargs="+", default=["2x2", "4x4", "8x8", "16x16"], help="The meshes.")
     parser.add_argument("--paper-mesh", default="16x16", help="The mesh for the U-Net; '' leaves the U-Net out.")
     parser.add_argument("--jax-python", help="The path of a Python interpreter with JAX.")
@@ -121,7 +121,7 @@ def main() -> None:
         name = f"the paper's U-Net, 64³, {arguments.paper_mesh}x1: seconds to the first step"
         rows.append(row(name, paper["first"], target=180, note="its loss is that of plain Keras"))
     settings = {"meshes": arguments.meshes, "paper_mesh": arguments.paper_mesh}
-    save("trace", rows, settings, "python -m benchmarks.trace --jax-python ...")
+    finish("trace", rows, settings, "python -m benchmarks.trace --jax-python ...", save=arguments.save)
 
 
 if __name__ == "__main__":

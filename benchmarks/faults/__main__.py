@@ -11,7 +11,6 @@ The seed makes the choice of attacks repeatable, but not the moments at which th
 it is written as a line of `faults.rounds.jsonl`, in the same folder as the table that `--save` keeps.
 """
 
-import argparse
 import json
 import random
 import shutil
@@ -23,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.faults import attacks
 from benchmarks.faults.jobs import Job, Result, difference, pipeline, start, training
-from benchmarks.results import RESULTS, row, save, table
+from benchmarks.results import RESULTS, finish, parser_of, row
 from keras_spatial.backup import read_position
 
 # The relative frequency of each attack.
@@ -101,7 +100,7 @@ def attacked(round_: attacks.Round, attack: attacks.Attack, again: Job, expected
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="The number of rounds.")
     parser.add_argument(
         "--minutes",
@@ -115,9 +114,6 @@ def main() -> None:
         type=int,
         default=10,
         help="Every round whose number is a multiple of this one attacks the pipeline; 0 means none.",
-    )
-    parser.add_argument(
-        "--save", action="store_true", help="Keep the table and the record of the rounds in benchmarks/results."
     )
     arguments = parser.parse_args()
     started = time.monotonic()
@@ -151,10 +147,8 @@ def main() -> None:
                 file.write(json.dumps(asdict(report)) + "\n")
             shutil.rmtree(own, ignore_errors=True)
     rows = rows_of(reports, {name: seconds for (name, _), (_, seconds) in expected.items()})
-    if arguments.save:
-        save("faults", rows, vars(arguments), f"python -m benchmarks.faults --rounds {arguments.rounds} --save")
-    else:
-        print(table(rows))
+    command = f"python -m benchmarks.faults --rounds {arguments.rounds}"
+    finish("faults", rows, vars(arguments), command, save=arguments.save)
     raise SystemExit(1 if any(report.wrong for report in reports) else 0)
 
 

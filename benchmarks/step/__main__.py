@@ -7,7 +7,6 @@ and must compute the same loss before anything is reported. JAX and this package
 devices; PyTorch runs on one device. NVIDIA PhysicsNeMo's ShardTensor is not included: see docs/planning.md.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -17,7 +16,7 @@ import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from benchmarks.results import row, save
+from benchmarks.results import finish, parser_of, row
 from benchmarks.step.network import Case
 
 HERE = Path(__file__).parent
@@ -73,7 +72,7 @@ def rows_of(figures: dict[str, dict[str, float]]) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--size", type=int, default=96, help="The number of voxels along each axis.")
     parser.add_argument("--filters", type=int, default=8, help="The number of filters of the U-Net's first level.")
     parser.add_argument("--levels", type=int, default=3, help="The number of levels of the U-Net.")
@@ -97,7 +96,8 @@ def main() -> None:
         name: {key: statistics.median(run[key] for run in found) for key in found[0]} for name, found in runs.items()
     }
     settings = {**asdict(replace(case, folder="")), "rounds": arguments.rounds}
-    save("step", rows_of(figures), settings, "python -m benchmarks.step --jax-python ... --torch-python ...")
+    command = "python -m benchmarks.step --jax-python ... --torch-python ..."
+    finish("step", rows_of(figures), settings, command, save=arguments.save)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def main() -> None:
 
     analysis = compiled.lower(state[0], x, y).compile().memory_analysis()
     jax.clear_caches()
-    report(run, case, device_memory=analysis.temp_size_in_bytes / 1e6)
+    report(run, case.steps, device_memory=analysis.temp_size_in_bytes / 1e6)
 
 
 if __name__ == "__main__":

@@ -46,20 +46,21 @@ def case_from_arguments() -> Case:
     return Case(**json.loads(sys.argv[1]))
 
 
-def report(step, case: Case, **more) -> None:
-    """Run a step, which returns the loss as a float, and print its figures as one line of JSON."""
+def report(step, steps: int, **more) -> None:
+    """Run a step, which returns the loss as a float, 1 + `steps` times, and print its figures as one line of JSON."""
     idle = peak()
-    started = time.perf_counter()
+    before, started = cpu(), time.perf_counter()
     loss = step()
-    first = time.perf_counter() - started
+    first, first_cpu = time.perf_counter() - started, cpu() - before
     cpu_times, wall_times = [], []
-    for _ in range(case.steps):
+    for _ in range(steps):
         before, started = cpu(), time.perf_counter()
         step()
         wall_times.append(time.perf_counter() - started)
         cpu_times.append(cpu() - before)
     figures = {"cpu": statistics.median(cpu_times), "wall": statistics.median(wall_times)}
-    print(json.dumps({**figures, "first": first, "memory": peak() - idle, "loss": loss, **more}))
+    figures |= {"first": first, "first_cpu": first_cpu, "memory": peak() - idle, "loss": loss}
+    print(json.dumps({**figures, **more}))
 
 
 def cpu() -> float:

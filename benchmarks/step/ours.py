@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from benchmarks.step.network import Case, case_from_arguments, report
-from keras_spatial.model import plain
+from keras_spatial.saving import plain
 
 
 def build(case: Case) -> keras.Model:
@@ -45,7 +45,7 @@ def main() -> None:
         more["device_memory"] = ks.plan(model, distribution).activations / 1e6
         model = ks.partition(model, distribution)
     _, image, label = case.load()
-    report(lambda: float(np.ravel(model.train_on_batch(image, label))[0]), case, **more)
+    report(lambda: float(np.ravel(model.train_on_batch(image, label))[0]), case.steps, **more)
 
 
 if __name__ == "__main__":

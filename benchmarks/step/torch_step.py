@@ -48,7 +48,7 @@ def main() -> None:
         optimizer.step()
         return float(loss)
 
-    report(run, case)
+    report(run, case.steps)
 
 
 if __name__ == "__main__":
