@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from keras_spatial._paths import regular
+
 # A file may change again within the clock's resolution of its last change, and its times would not show it.
 _SETTLED = 2e9
 
@@ -30,7 +32,7 @@ def digest(path: Path) -> str:
     Raises:
         OSError: if it cannot be read.
     """
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

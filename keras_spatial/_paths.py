@@ -1,11 +1,13 @@
-"""Names of files: their endings, what the file system and UTF-8 allow, temporary names that fit beside them, and which
-files a folder holds.
+"""Names of files: their endings, what the file system and UTF-8 allow, temporary names that fit beside them, the files
+of a folder, and which paths may be opened.
 
 Python's own library alone: `components.pure` loads this file without its package.
 """
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +23,14 @@ RESULTS = (*NIFTI, ".dcm")
 """Label files that are written: NIfTI, or a DICOM segmentation."""
 LABELS = (*VOLUMES, ".dcm")
 """Label files that are read."""
+_KINDS = {
+    stat.S_IFREG: "a regular file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 _WRITTEN = (*NIFTI, ".zarr", ".html", ".json", ".keras")
 
 
@@ -56,6 +66,27 @@ def fault_of_name(path: str | os.PathLike) -> str | None:
     if printable(text) != text:
         return "bytes that are not UTF-8"
     return None
+
+
+def kind_of(mode: int) -> str:
+    """What a path with this mode is, for messages."""
+    return _KINDS.get(stat.S_IFMT(mode), "a special file")
+
+
+def regular(path: str | os.PathLike) -> Path:
+    """The path, if it is that of a regular file. Everything that opens a file which a user names calls this before.
+
+    Opening a named pipe waits for whoever writes to it, perhaps forever, and a device may never end.
+
+    Raises:
+        OSError: if it is something else, or cannot be found.
+    """
+    path = Path(path)
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(number, f"is {kind_of(mode)}, not a regular file", os.fspath(path))
+    return path
 
 
 def printable(text: str | os.PathLike) -> str:

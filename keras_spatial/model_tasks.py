@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from keras_spatial._paths import partial
+from keras_spatial._paths import partial, regular
 
 MEMBER = "task.json"
 """Name of the description in the archive."""
@@ -22,7 +22,7 @@ _ATTRIBUTE = "_keras_spatial_task"
 
 def read_member(path: str | os.PathLike) -> str | None:
     """The description in a `.keras` file; None if there is none, or the path is no zip archive."""
-    if not zipfile.is_zipfile(path):
+    if not Path(path).is_file() or not zipfile.is_zipfile(path):
         return None
     with zipfile.ZipFile(path) as archive:
         return archive.read(MEMBER).decode("utf-8") if MEMBER in archive.namelist() else None
@@ -45,7 +45,7 @@ def write_member(path: str | os.PathLike, text: str) -> None:
 
     The file is replaced when the new one is complete: whoever reads it sees one or the other.
     """
-    path = Path(path)
+    path = regular(path)
     part = partial(path)
     try:
         with zipfile.ZipFile(path) as source, zipfile.ZipFile(part, "w") as target:

@@ -216,7 +216,7 @@ def _cases(data: str) -> int:
 
 def _check_files(name: str, settings: "Settings") -> None:
     """Check before the first step what can be known of the input files; what takes seconds comes last."""
-    from components import storage
+    from components import pure, storage
     from pipelines.settings import SettingsError
 
     for setting, place in (("data", settings.data), ("model", settings.model), ("task", settings.task)):
@@ -224,6 +224,11 @@ def _check_files(name: str, settings: "Settings") -> None:
             raise SettingsError(f"{setting}: nothing is at this URL. Received: {place!r}")
     if settings.model and not storage.is_url(settings.model):
         _check_model(Path(settings.model), settings.task)
+    if name != "batch_inference" and settings.network_source == "file" and not storage.is_url(settings.network):
+        try:
+            pure.load("_paths").regular(settings.network)
+        except OSError as error:
+            raise SettingsError(f"network: expected a .keras file. Received: {error}") from error
     if settings.baseline:
         from components.compare.compare import read_baseline
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from components import pure
 from components.faults import cut, shortened
 
 VARIABLE = "KERAS_SPATIAL_YAML_LIMITS"
@@ -70,7 +71,7 @@ def read_yaml(path: str | Path, limits: YamlLimits | None = None) -> list[Any]:
     """
     limits = limits or YamlLimits.current()
     try:
-        with Path(path).open("rb") as file:
+        with pure.load("_paths").regular(path).open("rb") as file:
             content = file.read(limits.size + 1)
         if len(content) > limits.size:
             raise _too_much(str(path), "size", limits, f"at least {len(content)} bytes")

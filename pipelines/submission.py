@@ -103,8 +103,8 @@ def compile_pipeline(pipeline: BaseComponent, path: str | Path) -> Path:
         PackageError: if the path does not end in .yaml, or what was written is not valid.
     """
     path = Path(path)
-    if path.suffix not in (".yaml", ".yml"):
-        raise PackageError(f"{path}: expected a name that ends in .yaml.")
+    if path.suffix not in (".yaml", ".yml") or path.is_dir():
+        raise PackageError(f"{path}: expected a name that ends in .yaml, and no folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".part-{path.name}")
     try:

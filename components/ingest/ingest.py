@@ -16,6 +16,7 @@ from datasets.cases import BadCase, BadCasesError
 from datasets.conversion import AnyCase, changed
 from datasets.decathlon.layout import DESCRIPTION
 from datasets.sources import digest, identity
+from keras_spatial._paths import regular
 from keras_spatial.volumes import VolumeError
 
 
@@ -115,7 +116,7 @@ def clone_or_copy(source: Path, target: Path) -> None:
     The copy is a file of its own in any case, never a link.
     """
     target.unlink(missing_ok=True)
-    with source.open("rb") as reading, target.open("xb") as writing:
+    with regular(source).open("rb") as reading, target.open("xb") as writing:
         # Between some file systems, and on some network ones, the kernel does not copy: it says so, or copies nothing.
         with contextlib.suppress(OSError):
             while os.copy_file_range(reading.fileno(), writing.fileno(), 1 << 30):

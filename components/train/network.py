@@ -12,6 +12,7 @@ import keras
 
 from components import storage
 from components.train.settings import NETWORKS, TrainingError, TrainingSettings
+from keras_spatial._paths import regular
 
 
 def make(settings: TrainingSettings, input_shape: tuple[int | None, ...], classes: int) -> keras.Model:
@@ -30,7 +31,11 @@ def make(settings: TrainingSettings, input_shape: tuple[int | None, ...], classe
         TrainingError: if the code cannot be imported, makes no Keras model, or the model does not fit the data set.
     """
     if settings.network_source == "file":
-        model = keras.saving.load_model(storage.local(settings.network), compile=False)
+        try:
+            file = regular(storage.local(settings.network))
+        except OSError as error:
+            raise TrainingError(f"network: expected a .keras file. Received: {error}") from error
+        model = keras.saving.load_model(file, compile=False)
         return _checked(model, settings.network, input_shape, classes)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(settings.precision)

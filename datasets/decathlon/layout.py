@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.cases import Case, DuplicateCaseError, NoCasesError
-from keras_spatial._paths import VOLUMES, ending_of, fault_of_name, printable, stem_of
+from keras_spatial._paths import VOLUMES, ending_of, fault_of_name, printable, regular, stem_of
 from keras_spatial.volumes import FileNameError, VolumeError
 
 DESCRIPTION = "dataset.json"
@@ -92,7 +92,7 @@ def read_layout(folder: str | Path, channels: Sequence[str] = (), labels: Sequen
 
 def _description(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(regular(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise LayoutError(f"{path}: cannot be read. Received: {type(error).__name__}: {error}") from error
     if not isinstance(value, dict):

@@ -6,6 +6,7 @@ from zipfile import BadZipFile
 
 import keras
 
+from keras_spatial._paths import regular
 from keras_spatial.distribution import SpatialParallel
 from keras_spatial.layout import parse_pairs
 from keras_spatial.mesh import device_mesh
@@ -23,7 +24,7 @@ def load(path: str | Path, *, compiled: bool = False) -> keras.Model:
         ValueError: it cannot be read.
     """
     try:
-        return keras.saving.load_model(path, compile=compiled)
+        return keras.saving.load_model(regular(path), compile=compiled)
     except (ValueError, TypeError, KeyError, OSError, BadZipFile) as error:
         raise ValueError(
             f"{path}: expected a model that Keras saved as a .keras file. Received: {str(error)[:300]}"

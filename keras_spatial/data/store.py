@@ -10,12 +10,12 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import tensorflow as tf
 
+from keras_spatial._paths import regular
 from keras_spatial.data.opening import StoreError, named, open_builder
 
 Index = tuple[int, int, int]
@@ -297,7 +297,7 @@ def _open(path: str) -> BinaryIO:
     # TensorFlow's files read ahead by hundreds of kilobytes at each seek, so local files are opened by Python itself.
     if "://" in path:
         return tf.io.gfile.GFile(path, "rb")
-    return Path(path).open("rb")
+    return regular(path).open("rb")
 
 
 def _missing(path: str, error: Exception) -> StoreError:

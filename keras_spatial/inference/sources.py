@@ -1,15 +1,13 @@
 """Find the volumes to segment, and name them and their results."""
 
 import os
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_spatial._paths import NAME_BYTES, RESULTS, VOLUMES, ending_of, printable, stem_of
+from keras_spatial._paths import NAME_BYTES, RESULTS, VOLUMES, ending_of, printable, regular, stem_of
 from keras_spatial.volumes import Series, find_series
 
-_KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device"}
 # How much longer the name of a file is while it is being written.
 _PART_BYTES = len(".part-")
 
@@ -55,10 +53,7 @@ class Source:
         if isinstance(self.volume, Series):
             return None
         try:
-            mode = self.volume.stat().st_mode
-            if not stat.S_ISREG(mode):
-                return f"expected a regular file. Received: {_KINDS.get(stat.S_IFMT(mode), 'a special file')}"
-            with self.volume.open("rb"):
+            with regular(self.volume).open("rb"):
                 pass
         except OSError as error:
             return f"cannot be read: {error.strerror}"

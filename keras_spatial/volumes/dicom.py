@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 
+from keras_spatial.volumes.dicom_pixels import PLAIN, decoded
 from keras_spatial.volumes.headers import check_affine, nifti_header, raise_it
 from keras_spatial.volumes.limits import Limits
 from keras_spatial.volumes.series import TIMES, Series, Slice
@@ -83,6 +83,7 @@ def stacked(series: Series, limits: Limits) -> Stack:
         raise LimitError(
             f"{series}: expected at most {limits.voxels} voxels. Received: {series.summary}. {raise_it('voxels')}"
         )
+    _check_lengths(series)
     row, column = np.array(slices[0].orientation, np.float64).reshape(2, 3)
     if not (abs(row @ row - 1) < 1e-2 and abs(column @ column - 1) < 1e-2 and abs(row @ column) < 1e-2):
         raise AffineError(
@@ -141,6 +142,17 @@ def _check_images(series: Series) -> None:
             f"{series}: expected at least two slices, whose distance is that of the voxels. Received: one; is it a "
             "localiser?"
         )
+
+
+def _check_lengths(series: Series) -> None:
+    """Check that files without compression can hold the pixels that their headers promise."""
+    for image in series.slices:
+        wanted, most = image.rows * image.columns * math.ceil(image.bits / 8), image.path.stat().st_size
+        if image.syntax in PLAIN and wanted > most:
+            raise UnreadableVolumeError(
+                f"{series}: {image.called}: the file is truncated or its header is damaged; copy or download it again. "
+                f"Received: a file of {most} bytes for {wanted} bytes of pixels, {image.rows} x {image.columns}"
+            )
 
 
 def _alike(series: Series, what: str, values: Sequence[Any], shown: Callable[[Any], str] = str) -> None:
@@ -255,25 +267,8 @@ def _dtype(series: Series) -> np.dtype:
 
 
 def _pixels(series: Series, image: Slice, dtype: np.dtype) -> np.ndarray:
-    """The values of one slice, an array `[rows, columns]`."""
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(image.path))
-    try:
-        reader.ReadImageInformation()
-        size, parts = reader.GetSize(), reader.GetNumberOfComponents()
-        if (*size[:2], math.prod(size[2:]), parts) != (image.columns, image.rows, 1, 1):
-            raise UnreadableVolumeError(
-                f"{series}: {image.called}: expected {image.rows} x {image.columns} pixels with one value each. "
-                f"Received: an image of size {size} with {parts} values per pixel"
-            )
-        array = sitk.GetArrayFromImage(reader.Execute()).reshape(image.rows, image.columns)
-    # The cause is dropped, because GDCM's messages name the file.
-    except (RuntimeError, MemoryError):
-        raise UnreadableVolumeError(
-            f"{series}: {image.called}: its pixels cannot be decoded; copy or download it again. Received: transfer "
-            f"syntax {image.syntax or 'unknown'}, {image.bits} bits"
-        ) from None
+    """The values of one slice in a dtype, an array `[rows, columns]`."""
+    array = decoded(series, image)
     if dtype.kind == "i":
         info = np.iinfo(dtype)
         if array.min() < info.min or array.max() > info.max:

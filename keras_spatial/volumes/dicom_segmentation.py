@@ -13,7 +13,7 @@ from keras_spatial.volumes.headers import check_affine, nifti_header, raise_it
 from keras_spatial.volumes.identity import identifiers_kept, pseudonym, quiet
 from keras_spatial.volumes.labels import as_labels
 from keras_spatial.volumes.limits import Limits
-from keras_spatial.volumes.series import BoundedFile, Slice, pydicom
+from keras_spatial.volumes.series import BoundedFile, Slice, pydicom, read_dataset
 from keras_spatial.volumes.volume import (
     DimensionError,
     LabelError,
@@ -129,15 +129,15 @@ def read_dicom_segmentation(path: Path, limits: Limits) -> Volume:
     name = f"DICOM segmentation {pseudonym(path.name)}"
     with quiet():
         try:
-            with BoundedFile(path) as file:
-                header = pydicom("Reading DICOM").dcmread(file, stop_before_pixels=True)
+            header = read_dataset(path, name, stop_before_pixels=True)
             voxels = int(header.Rows) * int(header.Columns) * int(header.NumberOfFrames)
             if voxels > limits.voxels:
                 raise LimitError(
                     f"{name}: expected at most {limits.voxels} voxels. Received: {header.Rows} x {header.Columns} x "
                     f"{header.NumberOfFrames}. {raise_it('voxels')}"
                 )
-            segmentation = highdicom.seg.segread(path)
+            with BoundedFile(path) as file:
+                segmentation = highdicom.seg.segread(file)
             found = segmentation.get_volume(combine_segments=True, dtype=np.uint8)
             affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(found.affine, np.float64)[:, [2, 1, 0, 3]]
             array = np.asarray(found.array).transpose(2, 1, 0)
@@ -180,7 +180,7 @@ def _sources(like: Volume, keep: bool) -> list[Any]:
 def _source(image: Slice, like: Volume, patient: str, keep: bool) -> Any:
     reader = pydicom("Writing a DICOM segmentation")
     try:
-        header = reader.dcmread(image.path, stop_before_pixels=True, specific_tags=None if keep else _KEPT)
+        header = read_dataset(image.path, image.called, stop_before_pixels=True, specific_tags=None if keep else _KEPT)
         if not keep:
             header.PatientID = header.PatientName = patient
         for keyword in _REQUIRED:

@@ -21,7 +21,7 @@ from nibabel import orientations
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from keras_spatial._paths import fault_of_name, printable
+from keras_spatial._paths import fault_of_name, kind_of, printable
 from keras_spatial.volumes.limits import VARIABLE, Limits
 from keras_spatial.volumes.volume import (
     AffineError,
@@ -162,8 +162,9 @@ def checked_file(path: Path) -> int:
     except OSError as error:
         raise UnreadableVolumeError(f"{path}: cannot be found. Received: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
-        raise UnreadableVolumeError(f"{path}: expected a file (.nii, .nii.gz, .nrrd, .mha). Received: {kind}")
+        raise UnreadableVolumeError(
+            f"{path}: expected a file (.nii, .nii.gz, .nrrd, .mha). Received: {kind_of(status.st_mode)}"
+        )
     if not os.access(path, os.R_OK):
         raise UnreadableVolumeError(f"{path}: may not be read by this user. Received: mode {status.st_mode & 0o777:o}")
     return status.st_size

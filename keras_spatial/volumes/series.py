@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_spatial._paths import fault_of_name, printable, walk
+from keras_spatial._paths import fault_of_name, kind_of, printable, walk
 from keras_spatial.volumes.identity import called, identifiers_kept, pseudonym, quiet
 from keras_spatial.volumes.volume import (
     DimensionError,
@@ -203,24 +203,17 @@ def read_slice(path: Path, name: str) -> tuple[tuple[str, ...], Slice] | None:
     Raises:
         UnreadableVolumeError: if the file is damaged, or its transfer syntax cannot be read within limits.
     """
-    reader = pydicom("Reading DICOM")
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise UnreadableVolumeError(f"{name}: expected a regular file. Received: a pipe, socket or device")
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise UnreadableVolumeError(f"{name}: expected a regular file. Received: {kind_of(mode)}")
         if not is_dicom(path):
             raise UnreadableVolumeError(
                 f"{name}: not a DICOM file; copy or download it again. Expected {_MAGIC.decode()} after "
                 f"{_PREAMBLE} bytes."
             )
         with quiet():
-            # pydicom would decompress the whole file before anything is known about its size.
-            if _mentions(path, _DEFLATED):
-                raise UnreadableVolumeError(
-                    f"{name}: its headers are deflated, so their size is not known in advance. Convert it, for "
-                    "instance with dcmconv of DCMTK. Received: transfer syntax Deflated Explicit VR Little Endian"
-                )
-            with BoundedFile(path) as file:
-                header = reader.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+            header = read_dataset(path, name, stop_before_pixels=True, specific_tags=_TAGS)
             if _is_no_image(header):
                 return None
             if "Rows" not in header:
@@ -238,6 +231,28 @@ def read_slice(path: Path, name: str) -> tuple[tuple[str, ...], Slice] | None:
         raise UnreadableVolumeError(
             f"{name}: its DICOM header is damaged; copy or download it again. Received: {type(error).__name__}"
         ) from None
+
+
+def read_dataset(path: Path, name: str, **options: Any) -> Any:
+    """Read a DICOM file with pydicom, without allocating more than the file is long.
+
+    Args:
+        path: the path of the file.
+        name: the name of the file in messages.
+        options: those of `pydicom.dcmread`.
+
+    Raises:
+        UnreadableVolumeError: if the headers are deflated.
+        Exception: errors of many kinds if the file is damaged; their messages quote the header.
+    """
+    # pydicom would decompress the whole file before anything is known about its size.
+    if _mentions(path, _DEFLATED):
+        raise UnreadableVolumeError(
+            f"{name}: its headers are deflated, so their size is not known in advance. Convert it, for "
+            "instance with dcmconv of DCMTK. Received: transfer syntax Deflated Explicit VR Little Endian"
+        )
+    with BoundedFile(path) as file:
+        return pydicom("Reading DICOM").dcmread(file, **options)
 
 
 def _is_no_image(header: Any) -> bool:

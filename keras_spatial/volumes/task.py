@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from keras_spatial import model_tasks
+from keras_spatial._paths import regular
 from keras_spatial.volumes.grid import Grid
 from keras_spatial.volumes.intensities import Normalisation, Window, from_json, to_json
 from keras_spatial.volumes.place import misplaced
@@ -270,9 +271,10 @@ def read_task(path: str | Path) -> Task:
     try:
         if path.is_dir():
             path = path / (model_tasks.TRAINED if (path / model_tasks.TRAINED).exists() else TASK)
+        regular(path)
         text = model_tasks.read_text(path) if path.suffix == ".keras" else path.read_text(encoding="utf-8")
         if text is None:
-            raise FileNotFoundError("a model without a task" if path.exists() else "no such file")
+            raise FileNotFoundError("a model without a task")
         value = json.loads(text)
     except (OSError, ValueError, RecursionError, BadZipFile) as error:
         raise TaskError(
@@ -304,7 +306,7 @@ def write_task(path: str | Path, task: Task) -> None:
     """
     try:
         model_tasks.write_member(path, json.dumps(task.as_dict(), allow_nan=False))
-    except (BadZipFile, FileNotFoundError, IsADirectoryError) as error:
+    except (BadZipFile, OSError) as error:
         raise TaskError(f"{path}: expected the .keras file of a model. Received: {error}") from error
 
 

@@ -122,8 +122,8 @@ def test_what_cannot_be_read_is_left_out_by_name_and_blocks_nobody(tmp_path, cap
         segment_folder(str(source), str(model), str(tmp_path / "out"), mesh="rows:1", layout="x:rows", task="lits")
     table = (tmp_path / "out" / "failed.csv").read_text()
     for name, reason in (
-        ("pipe.nii", "expected a regular file. Received: a named pipe"),
-        ("folder.nii", "expected a regular file. Received: a folder"),
+        ("pipe.nii", "cannot be read: is a named pipe, not a regular file"),
+        ("folder.nii", "cannot be read: is a folder, not a regular file"),
         ("gone.nii", "cannot be read: No such file"),
         (f"{'n' * 245}.nii", "the name of its result would have"),
         ("\\xff.nii", "FileNameError"),

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from isal import igzip, isal_zlib
+from volumes.dicom_files import hounsfield, write_series
 
+SAMPLES = Path(pydicom.__file__).parent / "data" / "test_files"
 SPARE = 256 << 20
 """Bytes of address space that the process may take after its imports; a bomb here unfolds to at least twice as many."""
 READER = f"""
@@ -75,7 +78,43 @@ WANTED = {
     "length.yaml": "YamlError",
     "block.zlib": "ValueError",
     "digests.json": "read",
+    "image.dicom": "UnreadableVolumeError",
+    "fragment.dicom": "read",
+    "element.dicom": "UnreadableVolumeError",
+    "frames.dicom": "DimensionError",
+    "pixels.dicom": "UnreadableVolumeError",
 }
+
+
+def series(folder, change, syntax=None):
+    """A DICOM series of two slices of 64 x 64 pixels, and what is done to the bytes of each file."""
+    write_series(folder, hounsfield((64, 64, 2)), Rows=64, Columns=64)
+    frame = pydicom.dcmread(SAMPLES / "MR_small_jp2klossless.dcm").PixelData
+    for path in folder.iterdir():
+        if syntax is not None:
+            header = pydicom.dcmread(path)
+            header.file_meta.TransferSyntaxUID, header.PixelData = syntax, frame
+            header["PixelData"].VR, header["PixelData"].is_undefined_length = "OB", True
+            header.save_as(path)
+        path.write_bytes(change(path.read_bytes()))
+
+
+def with_huge_image(data):
+    """A compressed image that says it has 60000 x 60000 pixels."""
+    place = data.index(b"\xff\x4f\xff\x51") + 8
+    sizes = (60_000).to_bytes(4, "big") * 2
+    return data[:place] + sizes + data[place + 8 : place + 16] + sizes + data[place + 24 :]
+
+
+def with_huge_fragment(data):
+    place = data.index(b"\xff\x4f\xff\x51")
+    return data[: place - 4] + b"\xf0\xff\xff\xff" + data[place:]
+
+
+def with_huge_element(data):
+    """A private element of 4 GB before the pixels, behind everything that is needed of the header."""
+    place = data.index(b"\xe0\x7f\x10\0O")
+    return data[:place] + b"\xdf\x7f\x10\0OB\0\0\xfe\xff\xff\xff" + data[place:]
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +140,11 @@ def outcomes(tmp_path_factory):
         file.truncate(1 << 30)
     (folder / "block.zlib").write_bytes(isal_zlib.compress(bytes(half)))
     (folder / "digests.json").write_text("[" * 1_000_000)
+    series(folder / "image.dicom", with_huge_image, pydicom.uid.JPEG2000Lossless)
+    series(folder / "fragment.dicom", with_huge_fragment, pydicom.uid.JPEG2000Lossless)
+    series(folder / "element.dicom", with_huge_element)
+    write_series(folder / "frames.dicom", hounsfield((12, 10, 2)), NumberOfFrames=2**31 - 1)
+    write_series(folder / "pixels.dicom", hounsfield((12, 10, 2)), Rows=20_000, Columns=20_000)
     done = subprocess.run(
         [sys.executable, "-c", READER, folder],
         cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300, check=False,

@@ -1,5 +1,6 @@
 """A DICOM series is read as its headers say, or refused with a named error; nothing about the patient leaks."""
 
+import contextlib
 import tracemalloc
 from pathlib import Path
 
@@ -205,6 +206,25 @@ def test_limits_hold_before_a_pixel_is_read(tmp_path):
     refused(vol.LimitError, folder, "at most 1073741824 voxels", "ks.volumes.Limits(voxels=...)")
     with pytest.raises(vol.LimitError, match="at most 100 voxels"):
         vol.read_volume(write_series(tmp_path / "t"), vol.Limits(voxels=100))
+
+
+def test_a_file_that_cannot_hold_its_pixels_is_named_before_memory_is_taken(tmp_path):
+    folder = write_series(tmp_path / "s", hounsfield()[:, :, :2], Rows=20_000, Columns=20_000)
+    refused(vol.UnreadableVolumeError, folder, "file 1 of 2", "for 800000000 bytes of pixels, 20000 x 20000")
+
+
+def test_a_segmentation_with_a_length_beyond_its_file_takes_no_memory(tmp_path):
+    volume = vol.read_volume(write_series(tmp_path / "s"))
+    path = vol.write_labels(tmp_path / "a.dcm", LABELS, volume, classes=CLASSES)
+    whole = path.read_bytes()
+    place = whole.index(b"\xe0\x7f\x10\0O") + 8
+    path.write_bytes(whole[:place] + b"\xfe\xff\xff\xff" + whole[place + 4 :])
+    tracemalloc.start()
+    with contextlib.suppress(vol.UnreadableVolumeError):
+        vol.read_volume(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 48 << 20
 
 
 LABELS = (hounsfield() > 300).astype(np.uint8) + (hounsfield() > 700)

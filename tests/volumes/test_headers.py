@@ -174,11 +174,11 @@ def test_no_flipped_bit_of_a_compressed_file_changes_a_voxel(tmp_path):
 
 def test_what_is_no_regular_file_is_named(tmp_path):
     os.mkfifo(tmp_path / "pipe.nii")
-    with pytest.raises(vol.UnreadableVolumeError, match="a pipe, socket or device"):
+    with pytest.raises(vol.UnreadableVolumeError, match="Received: a named pipe"):
         vol.read_volume(tmp_path / "pipe.nii")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "s.nii"))
-        with pytest.raises(vol.UnreadableVolumeError, match="a pipe, socket or device"):
+        with pytest.raises(vol.UnreadableVolumeError, match="Received: a socket"):
             vol.read_volume(tmp_path / "s.nii")
     with pytest.raises(vol.UnreadableVolumeError, match="a folder"):
         vol.read_volume(tmp_path)
