@@ -42,7 +42,7 @@ PARTS = 'tests/conformance' 'tests/ecosystem --dist worksteal' 'tests --ignore=t
 test-all: install lint ## Lint, types and the whole test suite: what CI runs
 	@failed=0; for part in $(PARTS); do $(VENV)/bin/python -m pytest -n 2 --dist loadfile $$part || failed=1; done; exit $$failed
 
-fuzz: install ## Damage volumes, data sets, settings and names at random: MINUTES=60 for an hour a property
+fuzz: install ## Damage volumes, data sets, backups, settings and names at random: MINUTES=60 for an hour a property
 	KERAS_SPATIAL_FUZZ_MINUTES=$(or $(MINUTES),0) $(VENV)/bin/python -m pytest tests/fuzz
 
 docs: install ## The documentation site, warnings as errors, in site/

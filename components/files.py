@@ -1,12 +1,16 @@
 """Files that are complete or absent, and logs of which a killed process loses one line at most."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from components import pure
 from components.owner import sync_folder
+
+_SEAL = "sha256"
 
 
 def write_json(path: str | Path, value: Any) -> Path:
@@ -32,7 +36,32 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def read_json(path: str | Path) -> Any:
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    return json.loads(pure.load("_paths").regular(path).read_text(encoding="utf-8"))
+
+
+def sealed(value: dict[str, Any]) -> dict[str, Any]:
+    """A value for JSON with the digest of its content, by which `unsealed` knows it again."""
+    return {**value, _SEAL: _digest(value)}
+
+
+def unsealed(value: Any) -> dict[str, Any]:
+    """What was sealed.
+
+    Raises:
+        ValueError: if it is something else, or anything in it is not what it was.
+    """
+    if not isinstance(value, dict) or _SEAL not in value:
+        raise ValueError(f"expected an object with {_SEAL!r}. Received: {str(value)[:40]}")
+    content = {name: part for name, part in value.items() if name != _SEAL}
+    if value[_SEAL] != _digest(content):
+        raise ValueError("its content has changed since it was written")
+    return content
+
+
+def _digest(value: dict[str, Any]) -> str:
+    # As it will be read: JSON knows no tuples and only texts as names.
+    plain = json.loads(json.dumps(value))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def append_json(path: str | Path, value: Any) -> None:
@@ -50,7 +79,7 @@ def append_json(path: str | Path, value: Any) -> None:
 def read_jsons(path: str | Path) -> Iterator[dict[str, Any]]:
     """The objects of a log in order, without the lines that are cut or damaged; none if there is no log."""
     try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = pure.load("_paths").regular(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return
     for line in lines:

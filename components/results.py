@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components import storage
-from components.files import write_json
+from components import console, storage
+from components.files import sealed, unsealed, write_json
 
 RECORD = "record.json"
 
@@ -28,14 +28,20 @@ class Results:
 
     def __init__(self, store: str, step: str, key: str, run: str):
         self._folder = storage.join(store, f"{step}-{key}")
-        self._run = run
+        self._run, self._step = run, step
         self._work = Path(tempfile.mkdtemp(prefix=f"{step}-")) if storage.is_url(store) else None
 
     def finished(self) -> dict[str, Any] | None:
         """The record of an earlier run: `seconds`, and by output its `location`, `metadata`, and whether there is
         anything; None where there is no record, or what it names is not there any more."""
-        record = storage.read_json(storage.join(self._folder, RECORD))
-        if record is None:
+        place = storage.join(self._folder, RECORD)
+        found = storage.read_json(place)
+        if found is None:
+            return None
+        try:
+            record = unsealed(found)
+        except ValueError as error:
+            console.note(self._step, f"{place} cannot be used ({error}), so this step runs again")
             return None
         there = all(storage.exists(facts["location"]) for facts in record["outputs"].values() if facts["made"])
         return record if there else None
@@ -61,7 +67,7 @@ class Results:
                 "made": made,
             }
         record = {"seconds": seconds, "run": self._run, "outputs": facts}
-        storage.write_json(storage.join(self._folder, RECORD), record)
+        storage.write_json(storage.join(self._folder, RECORD), sealed(record))
         return record
 
     def deliver(self, record: Mapping[str, Any], output: str, artifact: str, *, by_reference: bool) -> str:

@@ -5,8 +5,8 @@ key: the digest of its name, settings, project code, the limits of what is read,
 inputs. Finished steps are recorded under their key in the folder that `KERAS_SPATIAL_STEPS` names. Without it (on a
 cluster, where KFP's own cache does this) a step just runs.
 
-A record names every file of the results with its size and digest. A record that cannot be read is set aside, and
-results that are not what their record says are made again.
+A record names every file of the results with its size and digest, and has a digest of its own. A record that cannot be
+read, or whose content has changed, is set aside, and results that are not what their record says are made again.
 
 On a cluster `KERAS_SPATIAL_STORE` names a folder of a shared volume or a URL of an object store, see
 `components.results`: results lie there by the same key, large ones are passed on by reference, and a run takes from it
@@ -17,6 +17,7 @@ the one that `KERAS_SPATIAL_SCRATCH` names. It is removed when the step has fini
 """
 
 import contextlib
+import errno
 import hashlib
 import importlib.util
 import json
@@ -32,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from components import console, owner, pure, results, storage
-from components.files import append_json, read_json, write_json
+from components.files import append_json, read_json, sealed, unsealed, write_json
 
 STEPS_VARIABLE = "KERAS_SPATIAL_STEPS"
 SCRATCH_VARIABLE = "KERAS_SPATIAL_SCRATCH"
@@ -97,7 +98,7 @@ def step(
     shared = _results(name, key)
     records = Path(os.environ[STEPS_VARIABLE]) if STEPS_VARIABLE in os.environ else None
     record = None if records is None else records / f"{name}-{key}.json"
-    started = time.time()
+    started = time.monotonic()
     if shared is not None:
         done = shared.finished()
     else:
@@ -119,7 +120,7 @@ def step(
         with _scratch(name, key, urls=scratch_url) if scratch else contextlib.nullcontext() as work:
             more = {"scratch": work} if scratch else {}
             metadata = call(**paths, **targets, **near, **settings, **more) or {}
-            seconds = time.time() - started
+            seconds = time.monotonic() - started
             # Before the scratch folder goes: a store that fails now must not cost a training.
             if shared is not None:
                 done = shared.finish(metadata, list(outputs), seconds)
@@ -139,7 +140,7 @@ def step(
             files = {output: contents(artifact.path) for output, artifact in outputs.items()}
         else:
             files = {output: earlier["outputs"][output]["files"] for output in outputs}
-        write_json(record, {**entry, "outputs": {o: {**facts[o], "files": files[o]} for o in outputs}})
+        write_json(record, sealed({**entry, "outputs": {o: {**facts[o], "files": files[o]} for o in outputs}}))
         append_json(records / JOURNAL, entry)
 
 
@@ -270,8 +271,7 @@ def code_version() -> str:
 def _usable(record: Path, name: str) -> dict[str, Any] | None:
     """What a record says, if it can be read and its results are what they were."""
     try:
-        done = read_json(record)
-        float(done["seconds"])
+        done = unsealed(read_json(record))
         recorded = {
             Path(facts["path"]): (
                 {file: tuple(found) for file, found in facts["files"].items()},
@@ -281,7 +281,10 @@ def _usable(record: Path, name: str) -> dict[str, Any] | None:
         }
     except FileNotFoundError:
         return None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
+        # Other errors of the system, such as missing permissions, say nothing about the record.
+        if isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EISDIR):
+            raise
         aside = owner.set_aside(record)
         console.note(
             name,

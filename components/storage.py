@@ -74,7 +74,7 @@ def read_json(location: str) -> Any | None:
     try:
         with _open(location, "rb") as file:
             return json.loads(file.read())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, RecursionError, ValueError):
         return None
 
 
@@ -254,7 +254,9 @@ def _system(location: str) -> Any:
 
 
 def _open(location: str, mode: str) -> Any:
-    return _system(location).open(location, mode) if is_url(location) else Path(location).open(mode)
+    if is_url(location):
+        return _system(location).open(location, mode)
+    return (pure.load("_paths").regular(location) if mode == "rb" else Path(location)).open(mode)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import socket
+import struct
 import warnings
 import zipfile
 import zlib
@@ -15,13 +16,17 @@ import numpy as np
 import tensorflow as tf
 
 from keras_spatial import keras_private, ownership, processes
+from keras_spatial._paths import regular
 from keras_spatial.runtimes.collective import broadcast_variables
 from keras_spatial.runtimes.synchronize import state_of
 
 LOCK = ".backup.lock"
 """The name of the file in a backup's folder that the running training keeps locked."""
 # Reading a truncated, empty or changed file raises one of these: NumPy, zipfile and zlib each have their own.
-_DAMAGED = (EOFError, IndexError, KeyError, NotImplementedError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
+_DAMAGED = (
+    *(AttributeError, EOFError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError),
+    *(struct.error, zipfile.BadZipFile, zlib.error),
+)
 # The folders that this process has locked. A folder stays locked after a failed `fit`, for the next `fit`.
 _locked: dict[Path, int] = {}
 
@@ -183,11 +188,12 @@ def read_position(path: Path, *, set_aside: bool = True) -> tuple[int, int] | No
         Epoch and step, counted from 0; None if there is no file or it cannot be read.
     """
     try:
-        with np.load(path) as file:
-            about = json.loads(str(file["about"]))
-            damaged = file.zip.testzip()  # By the checksum of each array.
+        with np.load(regular(path)) as file:
+            # By the checksum of each array, before anything is allocated that a damaged header asks for.
+            damaged = file.zip.testzip()
             if damaged is not None:
                 raise ValueError(f"the checksum of {damaged} is wrong")
+            about = json.loads(str(file["about"]))
             missing = {f"variable{i}" for i in range(len(about["shapes"]))} - set(file.files)
             missing |= {f"metric{i}" for i in range(len(about["metrics"]))} - set(file.files)
             if missing:

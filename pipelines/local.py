@@ -128,7 +128,7 @@ def run(pipeline: "BaseComponent", run_dir: str | Path, settings: str = "", *, v
             write_text(folder / SETTINGS, settings)
         (steps / JOURNAL).unlink(missing_ok=True)
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder / "artifacts"))
-        started = time.time()
+        started = time.monotonic()
         try:
             pipeline()
         except Exception as error:
@@ -142,13 +142,15 @@ def run(pipeline: "BaseComponent", run_dir: str | Path, settings: str = "", *, v
         for step in done:
             # A step inside a loop counts with all its turns.
             seconds[step.name] = round(seconds.get(step.name, 0.0) + step.seconds, 1)
-        write_json(folder / "seconds.json", {**seconds, "this_run": round(time.time() - started, 1)})
+        write_json(folder / "seconds.json", {**seconds, "this_run": round(time.monotonic() - started, 1)})
     return done
 
 
 def read_journal(steps: Path) -> list[Step]:
     """The steps of the latest run, in the order in which they finished."""
-    return [Step(e["step"], e["seconds"], e["reused"], e["outputs"]) for e in read_jsons(steps / JOURNAL)]
+    names = ("step", "seconds", "reused", "outputs")
+    entries = [entry for entry in read_jsons(steps / JOURNAL) if all(name in entry for name in names)]
+    return [Step(*(entry[name] for name in names)) for entry in entries]
 
 
 @contextmanager

@@ -8,11 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from components import console
-from components.files import read_json, write_json
+from components import console, owner
+from components.files import read_json, sealed, unsealed, write_json
+from datasets.sources import digest
 from keras_spatial import processes
 
-WEIGHTS, FACTS = "best.weights.h5", "best.json"
+FACTS = "best.json"
+_WEIGHTS = "best-{}.weights.h5"
 
 
 class BestWeights(keras.callbacks.Callback):
@@ -24,7 +26,9 @@ class BestWeights(keras.callbacks.Callback):
     All processes use it, for all must end at the same epoch; the first one reads and writes.
 
     Args:
-        folder: gets `best.weights.h5`, and `best.json` with its epoch and Dice. It outlives a restart.
+        folder: gets `best-EPOCH.weights.h5`, and `best.json` with its epoch, its Dice and the digest of the weights. It
+            outlives a restart. What is damaged in it is set aside by name, and the best of the rest of the training
+            counts.
         patience: validations without a better one after which training ends; 0 for none.
         every: epochs between two validations.
     """
@@ -37,7 +41,7 @@ class BestWeights(keras.callbacks.Callback):
         """The last epoch that was validated, from 0; -1 for none."""
         self.epoch, self.dice = -1, -math.inf
         job = processes.current()
-        found = read_json(folder / FACTS) if job.is_first and (folder / FACTS).is_file() else None
+        found = _read(folder) if job.is_first else None
         text = f"{found['epoch']} {found['dice']!r}" if found else ""
         text = job.exchange("best validation", text)[0]
         if text:
@@ -80,9 +84,16 @@ class BestWeights(keras.callbacks.Callback):
                 )
 
     def restore(self) -> None:
-        """Give the model the best weights; of the first process, which writes it."""
+        """Give the model the best weights; of the first process, which writes it.
+
+        Raises:
+            ValueError: if the file of the weights is not what was written.
+        """
         if self.epoch >= 0:
-            self.model.load_weights(self._folder / WEIGHTS)
+            path = self._folder / _WEIGHTS.format(self.epoch)
+            if _read(self._folder) is None:
+                raise ValueError(f"{path}: expected the best weights of this training. Received: a damaged file")
+            self.model.load_weights(path)
 
     def _exchange_averages(self) -> None:
         """Exchange the weights and their moving averages."""
@@ -97,17 +108,40 @@ class BestWeights(keras.callbacks.Callback):
 
     def _write(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        part = self._folder / f".part-{WEIGHTS}"
+        path = self._folder / _WEIGHTS.format(self.epoch)
+        part = path.with_name(f".part-{path.name}")
         self.model.save_weights(part, overwrite=True)
-        part.replace(self._folder / WEIGHTS)
+        part.replace(path)
         # Last: what it describes is complete.
-        write_json(self._folder / FACTS, {"epoch": self.epoch, "dice": self.dice})
+        write_json(self._folder / FACTS, sealed({"epoch": self.epoch, "dice": self.dice, "weights": digest(path)}))
+        for other in self._folder.glob(_WEIGHTS.format("*")):
+            if other != path:
+                other.unlink()
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    """The epoch and the Dice of the best weights in a folder; None if there are none, or they are damaged."""
+    facts = folder / FACTS
+    try:
+        found = unsealed(read_json(facts))
+        if digest(folder / _WEIGHTS.format(found["epoch"])) == found["weights"]:
+            return found
+        reason = "the weights that it describes have changed"
+    except (OSError, RecursionError, ValueError) as error:
+        if not facts.exists():
+            return None
+        reason = f"{type(error).__name__}: {error}"
+    aside = owner.set_aside(facts)
+    console.note(
+        "train", f"{facts} cannot be used ({reason}) and was renamed to {aside.name}: the best weights are lost"
+    )
+    return None
 
 
 def forget(folder: Path) -> None:
     """Remove what an earlier training has kept."""
-    for name in (FACTS, WEIGHTS):
-        (folder / name).unlink(missing_ok=True)
+    for path in (folder / FACTS, *folder.glob(_WEIGHTS.format("*"))):
+        path.unlink(missing_ok=True)
 
 
 def plain_name(name: str) -> str:

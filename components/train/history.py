@@ -11,8 +11,6 @@ from components.console import readable
 from components.files import append_json, read_jsons
 from components.train.best import plain_name
 
-_KEYS = {"epoch", "seconds", "values"}
-
 
 class EpochLog(keras.callbacks.Callback):
     """Prints a line per epoch, and appends it as JSON to a file, from which a restarted training resumes.
@@ -59,9 +57,18 @@ def read_epochs(path: Path) -> list[dict[str, Any]]:
     """
     found: dict[int, dict[str, Any]] = {}
     for entry in read_jsons(path):
-        if entry.keys() >= _KEYS:
+        if _is_epoch(entry):
             found[entry["epoch"]] = entry
     return [found[epoch] for epoch in sorted(found)]
+
+
+def _is_epoch(entry: dict[str, Any]) -> bool:
+    values = entry.get("values")
+    return (
+        isinstance(entry.get("epoch"), int)
+        and isinstance(values, dict)
+        and all(isinstance(value, (int, float)) for value in (entry.get("seconds"), *values.values()))
+    )
 
 
 def elapsed(path: Path) -> float:
