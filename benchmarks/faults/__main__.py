@@ -1,40 +1,47 @@
 """Attack commands in many rounds: `python -m benchmarks.faults --rounds 100 --save`.
 
-In each round one thing happens to a training of two processes, or (every tenth round) to the whole pipeline: any signal
-to any of its processes at any moment, one or all peers frozen, files that cannot grow, a full or read-only file system
-(which needs the right to mount), a clock that jumps, or a slow disk. The command must end in time and leave no process
-behind. Then the same command runs without disturbance and must succeed with the weights of an undisturbed run: bit for
-bit on the same mesh, with dropout, and within 1e-4 if it resumes on another mesh (every fourth round of a training).
-Everything that is wrong is printed and counted.
+In each round one thing happens to a command: any signal to any of its processes at any moment, one or all peers frozen,
+files that cannot grow, a disk that becomes full or read-only, a clock that jumps, or a slow disk. The command is a
+training of two processes, the segmentation of several volumes, the building of a data set, or the whole pipeline. It
+must end in time, leave no process and no lock behind, and leave only files that are whole.
 
-The seed makes the choice of attacks repeatable, but not the moments at which they strike. As soon as a round is over,
-it is written as a line of `faults.rounds.jsonl`, in the same folder as the table that `--save` keeps.
+Rounds come in series: the same command runs again in the same folder, and the next thing happens to it. In the end of a
+series it runs without disturbance and must succeed with the result of an undisturbed run: bit for bit on the same mesh,
+with dropout, and within 1e-4 if a training resumes on another mesh (every fourth series of trainings). A command that
+succeeds in spite of an attack must have that result at once. Everything that is wrong is printed and counted.
+
+The seed makes the choice of attacks repeatable, but not the moments at which they strike. Disks are mounted in a
+namespace of the study's own, for which no privileges are needed. As soon as a series is over, its rounds are written as
+lines of `faults.rounds.jsonl`, in the same folder as the table that `--save` keeps.
 """
 
 import json
 import random
 import shutil
+import sys
 import tempfile
 import time
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from benchmarks.faults import attacks
-from benchmarks.faults.jobs import Job, Result, difference, pipeline, start, training
+from benchmarks.faults import attacks, disks
+from benchmarks.faults.jobs import Job, Result, difference, end_marked, pipeline, start, training
 from benchmarks.results import RESULTS, finish, parser_of, row
-from keras_spatial.backup import read_position
 
-# The relative frequency of each attack.
+# The number of times that each attack comes in a deck of attacks.
 ATTACKS: dict[attacks.Attack, int] = {
     attacks.any_signal: 12,
     attacks.frozen_peers: 2,
     attacks.limited_files: 1,
-    attacks.full_disk: 1,
-    attacks.read_only_disk: 1,
-    attacks.clock_jumps: 1,
+    attacks.full_disk: 2,
+    attacks.read_only_disk: 2,
+    attacks.clock_jumps: 2,
     attacks.slow_disk: 2,
 }
+# The number of times that each job comes in a deck of series. Only every fourth one of "training" is on another mesh.
+JOBS = {"training": 12, "segmentation": 7, "building": 5, "pipeline": 1}
+SERIES = 4
 TOLERANCE = 1e-4
 OTHER_MESH = ("--mesh", "rows:2, columns:2", "--layout", "x:columns, y:rows")
 
@@ -51,6 +58,26 @@ class Report:
     mesh: str
     difference: float
     wrong: str
+    signals: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Series:
+    """What the rounds of a series have in common.
+
+    Attributes:
+        job: the command under attack.
+        again: the command that runs undisturbed in the end.
+        expected: the result of an undisturbed run.
+        seconds: how long an undisturbed run takes.
+        folder: the folder of the series.
+    """
+
+    job: Job
+    again: Job
+    expected: Result
+    seconds: float
+    folder: Path
 
 
 def undisturbed(job: Job, folder: Path) -> tuple[Result, float]:
@@ -61,7 +88,7 @@ def undisturbed(job: Job, folder: Path) -> tuple[Result, float]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     running = start(job, folder, uuid.uuid4().hex)
-    status = running.wait(900)
+    status = running.wait(1200)
     seconds = time.monotonic() - running.started
     running.end()
     if status:
@@ -70,33 +97,103 @@ def undisturbed(job: Job, folder: Path) -> tuple[Result, float]:
     return job.result(folder), seconds
 
 
-def attacked(round_: attacks.Round, attack: attacks.Attack, again: Job, expected: Result, number: int) -> Report:
-    """Run one round: the attack, and then the same command again."""
-    outcome = attack(round_)
-    wrong, found = outcome.wrong, float("inf")
-    backup = round_.folder / "backup" / "backup.npz"
+def attacked(round_: attacks.Round, attack: attacks.Attack, expected: Result, number: int) -> tuple[Report, bool]:
+    """Run one round.
+
+    Returns:
+        Its record, and whether the command has succeeded in spite of the attack.
+    """
+    try:
+        outcome = attack(round_)
+    finally:
+        # Also if the attack itself failed.
+        end_marked(round_.mark)
+    wrong, found = outcome.wrong, 0.0
     if not wrong and not attacks.is_free(round_):
         wrong = "the folder is still locked"
-    if not wrong and backup.exists() and read_position(backup, set_aside=False) is None:
-        wrong = "the backup cannot be read"
     if not wrong:
-        try:
-            found = difference(undisturbed(again, round_.folder)[0], expected)
-        except SystemExit as failure:
-            wrong = str(failure)
-    other = again is not round_.job
-    if not wrong and found > (TOLERANCE if other else 0):
-        wrong = f"the result differs by {found}"
-    return Report(
-        number,
-        round_.job.name,
-        attack.__name__,
-        outcome.what,
-        round(outcome.seconds, 1),
-        "another" if other else "the same",
-        found,
-        wrong,
+        wrong = damaged(round_, expected)
+    succeeded = not wrong and outcome.status == 0
+    if succeeded:
+        found, wrong = compared(lambda: round_.job.result(round_.folder), expected, 0)
+    name, job = attack.__name__, round_.job.name
+    report = Report(
+        number, job, name, outcome.what, round(outcome.seconds, 1), "the same", found, wrong, outcome.signals
     )
+    return report, succeeded
+
+
+def damaged(round_: attacks.Round, expected: Result) -> str:
+    """What the attack has damaged of the backup or of the results that are there; empty if nothing."""
+    from keras_spatial.backup import read_position
+
+    backup = round_.folder / "backup" / "backup.npz"
+    if backup.exists() and read_position(backup, set_aside=False) is None:
+        return "the backup cannot be read"
+    try:
+        whole = round_.job.whole(round_.folder)
+    except Exception as error:
+        return f"a result cannot be read: {type(error).__name__}: {error}"
+    unlike = [name for name, value in whole.items() if difference({name: value}, {name: expected.get(name, value)})]
+    return f"a result is not whole: {', '.join(unlike)}" if unlike else ""
+
+
+def compared(read, expected: Result, tolerance: float) -> tuple[float, str]:
+    """How much a result differs, and what is wrong with it; empty if nothing."""
+    try:
+        found = difference(read(), expected)
+    except (Exception, SystemExit) as failure:
+        return float("inf"), f"{type(failure).__name__}: {failure}"
+    return found, "" if found <= tolerance else f"the result differs by {found}"
+
+
+def rounds_of(series: Series, chosen: list[attacks.Attack], first: int, decks: attacks.Decks, seed: int):
+    """Run the rounds of a series, and the command without disturbance in the end; returns their records."""
+    reports: list[Report] = []
+    place, part, pending = series.folder / "0", 0, []
+    place.mkdir(parents=True)
+    for number, attack in enumerate(chosen, first):
+        generator = random.Random(f"{seed} {number}")
+        round_ = attacks.Round(series.job, place, uuid.uuid4().hex, series.seconds, generator, decks)
+        report, succeeded = attacked(round_, attack, series.expected, number)
+        reports.append(report)
+        print(f"{number} {report}", flush=True)
+        pending.append(len(reports) - 1)
+        if report.wrong:
+            print("\n".join((place / "log").read_text(encoding="utf-8", errors="replace").splitlines()[-40:]))
+            # What comes after it would say nothing.
+            return reports
+        if succeeded:
+            # Nothing is left to resume from, so the rest of the series starts again.
+            part, pending = part + 1, []
+            place = series.folder / str(part)
+            place.mkdir()
+    if pending:
+        other = series.again is not series.job
+        found, wrong = compared(lambda: undisturbed(series.again, place)[0], series.expected, TOLERANCE if other else 0)
+        for index in pending:
+            mesh = "another" if other else "the same"
+            reports[index] = replace(reports[index], difference=found, mesh=mesh, wrong=wrong)
+        print(f"series of rounds {first} to {first + len(chosen) - 1}: {wrong or f'differs by {found}'}", flush=True)
+    return reports
+
+
+def usable() -> dict[attacks.Attack, int]:
+    """The attacks that this machine allows; the others are named with the reason."""
+    left = dict(ATTACKS)
+    reason = disks.own_mounts([sys.executable, "-m", "benchmarks.faults", *sys.argv[1:]])
+    if reason:
+        print(f"No disks that become full or read-only: this user may not mount file systems ({reason}).")
+        del left[attacks.full_disk], left[attacks.read_only_disk]
+    if attacks.clock_library() is None:
+        print("No clock that jumps: the package libfaketime is not installed.")
+        del left[attacks.clock_jumps]
+    return left
+
+
+def fits(attack: attacks.Attack, kind: str) -> bool:
+    """Whether an attack can be made on a job: only trainings have workers, which wait for each other."""
+    return attack is not attacks.frozen_peers or kind in ("training", "pipeline")
 
 
 def main() -> None:
@@ -106,48 +203,60 @@ def main() -> None:
         "--minutes",
         type=float,
         default=0.0,
-        help="No further round begins after this many minutes; 0 means no limit.",
+        help="No further series begins after this many minutes; 0 means no limit.",
     )
     parser.add_argument("--seed", type=int, default=0, help="The seed of the choice of attacks.")
     parser.add_argument(
-        "--pipelines",
-        type=int,
-        default=10,
-        help="Every round whose number is a multiple of this one attacks the pipeline; 0 means none.",
+        "--jobs", nargs="+", choices=list(JOBS), default=list(JOBS), help="The commands that are attacked."
     )
     arguments = parser.parse_args()
+    left = usable()
+
+    # Only now, because it imports TensorFlow, and `usable` may start this program again.
+    from benchmarks.faults.volume_jobs import building, make_inputs, segmentation
+
     started = time.monotonic()
     reports: list[Report] = []
+    decks = attacks.Decks(random.Random(arguments.seed))
+    cards = {kind: [a for a, count in left.items() if fits(a, kind) for _ in range(count)] for kind in JOBS}
+    kinds = [name for name in arguments.jobs for _ in range(JOBS[name])]
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         folder = Path(name)
+        inputs = folder / "inputs"
+        make_inputs(inputs)
         rounds_file = (RESULTS if arguments.save else folder) / "faults.rounds.jsonl"
         rounds_file.unlink(missing_ok=True)
         expected: dict[tuple[str, bool], tuple[Result, float]] = {}
-        for number in range(1, arguments.rounds + 1):
+        trainings = 0
+        while len(reports) < arguments.rounds:
             if arguments.minutes and time.monotonic() - started > 60 * arguments.minutes:
                 break
-            generator = random.Random(f"{arguments.seed} {number}")
-            whole_chain = bool(arguments.pipelines) and number % arguments.pipelines == 0
-            other = not whole_chain and number % 4 == 3
+            kind = decks.deal("jobs", kinds)
+            trainings += kind == "training"
+            other = kind == "training" and trainings % 4 == 3
             # Dropout draws different numbers on another mesh.
             dropout = ("--dropout", "0.0" if other else "0.3")
-            job = pipeline() if whole_chain else training(*dropout)
+            job = {
+                "training": lambda dropout=dropout: training(*dropout),
+                "segmentation": lambda: segmentation(inputs),
+                "building": lambda: building(inputs),
+                "pipeline": pipeline,
+            }[kind]()
             again = training(*dropout, *OTHER_MESH, processes=1) if other else job
-            if (job.name, other) not in expected:
-                expected[job.name, other] = undisturbed(job, folder / f"{job.name}-{other}")
-            result, seconds = expected[job.name, other]
-            chosen = generator.choices(list(ATTACKS), list(ATTACKS.values()))[0]
-            own = folder / str(number)
-            own.mkdir()
-            place = attacks.Round(job, own, uuid.uuid4().hex, seconds, generator)
-            report = attacked(place, chosen, again, result, number)
-            reports.append(report)
-            print(f"{number}/{arguments.rounds} {report}", flush=True)
+            if (kind, other) not in expected:
+                expected[kind, other] = undisturbed(job, folder / f"{kind}-{other}")
+                print(f"{kind} takes {expected[kind, other][1]:.0f} s", flush=True)
+            result, seconds = expected[kind, other]
+            chosen = [decks.deal(kind, cards[kind]) for _ in range(min(SERIES, arguments.rounds - len(reports)))]
+            place = folder / str(len(reports) + 1)
+            series = Series(job, again, result, seconds, place)
+            made = rounds_of(series, chosen, len(reports) + 1, decks, arguments.seed)
+            reports += made
             with rounds_file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(report)) + "\n")
-            shutil.rmtree(own, ignore_errors=True)
+                file.writelines(json.dumps(asdict(report)) + "\n" for report in made)
+            shutil.rmtree(place, ignore_errors=True)
     rows = rows_of(reports, {name: seconds for (name, _), (_, seconds) in expected.items()})
-    command = f"python -m benchmarks.faults --rounds {arguments.rounds}"
+    command = " ".join(["python -m benchmarks.faults", *sys.argv[1:]])
     finish("faults", rows, vars(arguments), command, save=arguments.save)
     raise SystemExit(1 if any(report.wrong for report in reports) else 0)
 
@@ -170,13 +279,20 @@ def rows_of(reports: list[Report], whole: dict[str, float]) -> list[dict]:
             smallest=True,
         )
     ]
-    for attack in ATTACKS:
-        mine = [report for report in reports if report.attack == attack.__name__]
-        if mine:
-            ok = sum(not report.wrong for report in mine)
-            rows.append(
-                row(f"of {len(mine)} with {attack.__name__.replace('_', ' ')}", ok, None, len(mine), smallest=True)
-            )
+    for names, text in (
+        ([attack.__name__ for attack in ATTACKS], "with {}"),
+        (list(JOBS), "of the {}"),
+    ):
+        for name in names:
+            mine = [report for report in reports if name in (report.attack, report.job)]
+            if mine:
+                ok = sum(not report.wrong for report in mine)
+                figure = f"of {len(mine)} {text.format(name.replace('_', ' '))}"
+                rows.append(row(figure, ok, None, len(mine), smallest=True))
+    sent = {signal for report in reports for signal in report.signals}
+    for receiver in sorted({signal.rpartition(": ")[0] for signal in sent}):
+        count = sum(signal.rpartition(": ")[0] == receiver for signal in sent)
+        rows.append(row(f"of {len(attacks.SIGNALS)} signals, those sent to {receiver.replace(': ', ': ')}", count))
     frozen = [r.seconds for r in reports if r.attack == "frozen_peers" and r.job == "training"]
     if frozen:
         figure = "seconds until a training with frozen processes has ended, longest"

@@ -1,28 +1,49 @@
 """Attacks on a command. Each attack returns what it did, and what was wrong with the way the command ended."""
 
 import contextlib
+import importlib.util
 import os
 import random
-import resource
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-from benchmarks.faults.jobs import Job, Running, start, state
+from benchmarks.faults.disks import Disk
+from benchmarks.faults.jobs import ROOT, Job, Running, start, state
 from keras_spatial import ownership
-from keras_spatial.backup import LOCK
 from keras_spatial.launch import FROZEN_SECONDS
 
 PYTHON = Path(__file__).with_name("python")
-# An attacked command must end within this time.
-LIMIT_SECONDS = 240.0
+# An attacked command must end within this time, or within a multiple of what it takes without disturbance.
+LIMIT_SECONDS, LIMIT_RATIO = 240.0, 4
 # A command with frozen processes: the launcher's limit, ten seconds for SIGTERM, and slack for a busy machine.
 FROZEN_LIMIT_SECONDS = FROZEN_SECONDS + 10 + 20
 STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
-SIGNALS = tuple(number for number in signal.Signals if number < 32 and number != signal.SIGCONT)
+SIGNALS = tuple(number for number in signal.Signals if number < 32)
+# The most signals that are sent in one round. Many signals end nothing, and then there is time for another one.
+_STRIKES = 4
+_T = TypeVar("_T")
+
+
+class Decks:
+    """Deals cards at random, but each card once before any of its deck comes again.
+
+    Args:
+        generator: the random number generator.
+    """
+
+    def __init__(self, generator: random.Random):
+        self._generator, self._left = generator, {}
+
+    def deal(self, name: str, cards: Sequence[_T]) -> _T:
+        """The next card of the deck of this name, which consists of these cards."""
+        left = self._left.setdefault(name, [])
+        if not left:
+            left += self._generator.sample(cards, len(cards))
+        return left.pop()
 
 
 @dataclass(frozen=True)
@@ -35,6 +56,7 @@ class Round:
         mark: a text that marks the processes of the round.
         seconds: how long an undisturbed run of the command takes.
         generator: the random number generator of the round.
+        decks: what is dealt evenly over all rounds of the study.
     """
 
     job: Job
@@ -42,6 +64,17 @@ class Round:
     mark: str
     seconds: float
     generator: random.Random
+    decks: Decks = field(default_factory=lambda: Decks(random.Random(0)))
+
+    @property
+    def limit(self) -> float:
+        """Within how many seconds the attacked command must end."""
+        return max(LIMIT_SECONDS, LIMIT_RATIO * self.seconds)
+
+    @property
+    def state(self) -> Path:
+        """The folder in which the job keeps its state."""
+        return self.folder / self.job.folder
 
 
 @dataclass(frozen=True)
@@ -52,34 +85,43 @@ class Outcome:
         what: what the attack did.
         seconds: the time from the attack to the end of the command.
         wrong: what was wrong; empty if nothing was.
+        status: the exit status of the command; None if it has not ended.
+        signals: the signals that were sent, each with the process that received it.
     """
 
     what: str
     seconds: float
     wrong: str = ""
+    status: int | None = None
+    signals: tuple[str, ...] = ()
 
 
 Attack = Callable[[Round], Outcome]
 
 
 def any_signal(round_: Round) -> Outcome:
-    """Send any signal to any process of the command at any moment."""
+    """Send any signal to any process of the command at any moment; if that ends nothing, send further ones."""
     running = start(round_.job, round_.folder, round_.mark)
-    _wait_for_moment(running, round_)
-    pids = running.pids()
-    if not pids:
-        return _ended(running, "after its end", time.monotonic())
-    pid, number = round_.generator.choice(pids), round_.generator.choice(SIGNALS)
-    role, at = running.role(pid), time.monotonic() - running.started
-    struck = time.monotonic()
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-    if number in STOPS and role != "a worker":
-        # Whoever stops the command itself also continues it; only frozen peers must be detected.
-        time.sleep(3)
+    told, sent, struck = [], [], running.started
+    for _ in range(_STRIKES):
+        _wait_for_moment(running, round_)
+        pids = running.pids()
+        if not pids:
+            break
+        pid = round_.generator.choice(pids)
+        role, at = running.role(pid), time.monotonic() - running.started
+        number = round_.decks.deal(f"signals to {role} of {round_.job.name}", SIGNALS)
+        struck = time.monotonic()
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-    return _ended(running, f"{number.name} to {role} after {at:.1f} s", struck)
+            os.kill(pid, number)
+        told.append(f"{number.name} to {role} after {at:.1f} s")
+        sent.append(f"{round_.job.name}: {role}: {number.name}")
+        if number in STOPS and role != "a worker":
+            # Whoever stops the command itself also continues it; only frozen peers must be detected.
+            time.sleep(3)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+    return _ended(running, round_, ", ".join(told) or "after its end", struck, signals=tuple(sent))
 
 
 def frozen_peers(round_: Round) -> Outcome:
@@ -87,82 +129,120 @@ def frozen_peers(round_: Round) -> Outcome:
     running = start(round_.job, round_.folder, round_.mark)
     while not (workers := running.workers()) and running.process.poll() is None:
         time.sleep(0.1)
-    time.sleep(round_.generator.uniform(0, round_.seconds / 2))
+    _wait_for_moment(running, round_)
     workers = running.workers()
-    stopped = workers if round_.generator.random() < 0.5 else workers[:1]
+    stopped = workers if round_.decks.deal("frozen", ("one", "all")) == "all" else workers[:1]
     struck = time.monotonic()
     for pid in stopped:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
-    limit = FROZEN_LIMIT_SECONDS if round_.job.name == "training" else LIMIT_SECONDS
-    return _ended(running, f"SIGSTOP to {len(stopped)} of {len(workers)} workers", struck, limit)
+    limit = FROZEN_LIMIT_SECONDS if stopped and round_.job.name == "training" else round_.limit
+    return _ended(running, round_, f"SIGSTOP to {len(stopped)} of {len(workers)} workers", struck, limit)
 
 
 def limited_files(round_: Round) -> Outcome:
-    """Limit the size of files at random: every write beyond it fails, as on a full disk."""
+    """Limit the size of files at random: every write beyond it fails, and the process gets SIGXFSZ."""
     size = round_.generator.randrange(0, 200_000)
-    running = start(
-        round_.job,
-        round_.folder,
-        round_.mark,
-        # Python takes a file of bytecode that was cut off for a whole one, in every later process.
-        {"PYTHONDONTWRITEBYTECODE": "1"},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
-    )
-    return _ended(running, f"no file larger than {size} bytes", time.monotonic())
+    # Python takes a file of bytecode that was cut off for a whole one, in every later process.
+    environment = {"PYTHONDONTWRITEBYTECODE": "1"}
+    running = start(round_.job, round_.folder, round_.mark, environment, file_bytes=size)
+    return _ended(running, round_, f"no file larger than {size} bytes", running.started)
 
 
 def full_disk(round_: Round) -> Outcome:
-    """Use a file system of random size, which the command fills; its content is then moved to one with more space."""
-    size = round_.generator.randrange(20_000, 400_000) // 4096 * 4096
-    with _file_system(round_, f"size={size}") as mounted:
+    """Let the disk be full at any moment, but for a few bytes; it has space again after the command has ended."""
+    spare = round_.generator.randrange(0, 40_000)
+    with Disk(round_.state).limited() as disk:
         running = start(round_.job, round_.folder, round_.mark)
-        outcome = _ended(running, f"a file system of {size} bytes" if mounted else "no right to mount", running.started)
+        _wait_for_moment(running, round_)
+        struck = time.monotonic()
+        disk.fill(spare)
+        at = struck - running.started
+        outcome = _ended(running, round_, f"a full disk after {at:.1f} s, with {spare} bytes to spare", struck)
+        disk.free()
     return outcome
 
 
 def read_only_disk(round_: Round) -> Outcome:
-    """Use a read-only file system."""
-    with _file_system(round_, "ro") as mounted:
-        running = start(round_.job, round_.folder, round_.mark)
-        return _ended(running, "a read-only file system" if mounted else "no right to mount", running.started)
+    """Let the disk become read-only at any moment."""
+    running = start(round_.job, round_.folder, round_.mark)
+    _wait_for_moment(running, round_)
+    struck = time.monotonic()
+    with Disk(round_.state).read_only():
+        return _ended(running, round_, f"a read-only disk after {struck - running.started:.1f} s", struck)
 
 
 def clock_jumps(round_: Round) -> Outcome:
-    """Let the time of day jump by up to a day, forwards or backwards, while the command runs."""
+    """Let the time of day jump by up to a day, forwards or backwards, for all libraries, while the command runs."""
     jump = round_.generator.uniform(-86_400, 86_400)
-    after = round_.generator.uniform(0, round_.seconds)
-    running = _with_python(round_, {"FAULT_CLOCK": f"{after:.1f},{jump:.0f}"})
-    return _ended(running, f"the clock jumps by {jump:.0f} s after {after:.1f} s", running.started)
+    clock = round_.folder / "clock"
+    clock.write_text("+0")
+    environment = {
+        "LD_PRELOAD": str(clock_library()),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        # As in reality: the clocks that measure intervals never jump, and what files say of their time stays.
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",
+    }
+    running = start(round_.job, round_.folder, round_.mark, environment)
+    _wait_for_moment(running, round_)
+    struck = time.monotonic()
+    # Renamed, so that nobody reads half of it.
+    (round_.folder / "clock.part").write_text(f"{jump:+.0f}")
+    (round_.folder / "clock.part").replace(clock)
+    return _ended(running, round_, f"the clock jumps by {jump:.0f} s after {struck - running.started:.1f} s", struck)
+
+
+def clock_library() -> Path | None:
+    """The library libfaketime, or None if the package of this name is not installed."""
+    found = importlib.util.find_spec("libfaketime")
+    if found is None or found.origin is None:
+        return None
+    return next(Path(found.origin).parent.rglob("libfaketime.so.1"), None)
 
 
 def slow_disk(round_: Round) -> Outcome:
-    """Use a disk that takes up to two seconds to write a file, and kill one worker meanwhile."""
+    """Use a disk that takes up to two seconds to write a file, and kill one process meanwhile."""
     delay = round_.generator.uniform(0.2, 2)
-    running = _with_python(round_, {"FAULT_SLOW": f"{delay:.2f}"})
+    path = os.pathsep.join([str(PYTHON), str(ROOT)])
+    environment = {"PYTHONPATH": path, "FAULT_SLOW": f"{delay:.2f}"}
+    running = start(round_.job, round_.folder, round_.mark, environment)
     _wait_for_moment(running, round_)
     struck = time.monotonic()
-    for pid in running.workers()[:1]:
+    for pid in running.workers()[:1] or running.pids()[:1]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    return _ended(running, f"a disk that takes {delay:.1f} s, and SIGKILL to a worker", struck)
-
-
-def _with_python(round_: Round, environment: dict[str, str]) -> Running:
-    from benchmarks.faults.jobs import ROOT
-
-    path = os.pathsep.join([str(PYTHON), str(ROOT)])
-    return start(round_.job, round_.folder, round_.mark, {"PYTHONPATH": path, **environment})
+    return _ended(running, round_, f"a disk that takes {delay:.1f} s, and SIGKILL", struck)
 
 
 def _wait_for_moment(running: Running, round_: Round) -> None:
-    moment = running.started + round_.generator.uniform(0, round_.seconds)
+    """Wait for any moment of the run or, every second time, of what follows the first state that the job has written.
+
+    Most of a short run is the start of its processes, where there is little to be lost.
+    """
+    began, share = time.monotonic(), round_.generator.uniform(0, 1)
+    writes = round_.generator.random() < 0.5
+    if writes:
+        while not any(round_.folder.glob(round_.job.sign)) and time.monotonic() < began + round_.seconds:
+            if running.process.poll() is not None:
+                return
+            time.sleep(0.02)
+    moment = time.monotonic() + share * round_.seconds * (0.3 if writes else 1.0)
     while time.monotonic() < moment and running.process.poll() is None:
         time.sleep(0.02)
 
 
-def _ended(running: Running, what: str, struck: float, limit: float = LIMIT_SECONDS) -> Outcome:
+def _ended(
+    running: Running,
+    round_: Round,
+    what: str,
+    struck: float,
+    limit: float | None = None,
+    signals: tuple[str, ...] = (),
+) -> Outcome:
     """Wait for the end of the command. None of its processes may be left then."""
+    limit = round_.limit if limit is None else limit
     status = running.wait(limit)
     seconds = time.monotonic() - struck
     wrong = ""
@@ -172,39 +252,22 @@ def _ended(running: Running, what: str, struck: float, limit: float = LIMIT_SECO
     elif left := running.left_over():
         wrong = f"left behind {', '.join(running.role(pid) for pid in left)}"
     running.end()
-    return Outcome(f"{what}: status {status}", seconds, wrong)
+    return Outcome(f"{what}: status {status}", seconds, wrong, status, signals)
 
 
-@contextlib.contextmanager
-def _file_system(round_: Round, options: str) -> Iterator[bool]:
-    """Mount a small file system at the folder that the job writes to.
+def is_free(round_: Round, seconds: float = 5.0) -> bool:
+    """Whether the folder of a job is not locked any more after some seconds.
 
-    Yields:
-        Whether this user may mount file systems.
+    Linux frees the memory of a process that was killed first, and then closes its files, of which the lock is one.
     """
-    folder = round_.folder / round_.job.folder
-    folder.mkdir(exist_ok=True)
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True)
-    try:
-        yield mounted.returncode == 0
-        if mounted.returncode == 0:
-            kept = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    finally:
-        if mounted.returncode == 0:
-            subprocess.run(["umount", str(folder)], check=True)
-    if mounted.returncode == 0:
-        for name, content in kept.items():
-            (folder / name).write_bytes(content)
-
-
-def is_free(round_: Round) -> bool:
-    """Whether the folder of a job is not locked any more."""
-    name = LOCK if round_.job.name == "training" else ".lock"
-    folder = round_.folder / round_.job.folder
-    if not folder.is_dir():
-        return True
-    try:
-        os.close(ownership.lock(folder / name))
-    except ownership.Busy:
-        return False
+    deadline = time.monotonic() + seconds
+    for path in round_.folder.glob(round_.job.lock) if round_.job.lock else ():
+        while True:
+            try:
+                os.close(ownership.lock(path))
+                break
+            except ownership.Busy:
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.1)
     return True

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,9 +18,12 @@ import h5py
 import numpy as np
 
 ROOT = Path(__file__).parents[2]
-TRAIN = ROOT / "tests" / "runtimes" / "train.py"
+HERE = Path(__file__).parent
 ROUND_VARIABLE = "KERAS_SPATIAL_FAULT_ROUND"
-SMALL = ("resolution=16", "filters=2", "levels=2", "epochs=4", "phantoms=3", "phantom_size=16", "processes=2")
+SMALL = (
+    *("resolution=16", "filters=2", "levels=2", "epochs=4", "phantoms=3", "phantom_size=16"),
+    *("processes=2", "mesh=rows:2", "layout=x:rows"),
+)
 
 Result = dict[str, np.ndarray]
 
@@ -32,18 +36,24 @@ class Job:
         name: the name of the job in the table.
         command: a function that returns the command's arguments for the folder of a round.
         result: a function that reads the result of the command from the folder of a round.
-        folder: the folder for backups or for the run, inside the folder of the round.
+        folder: the folder for the state that the job keeps, inside the folder of the round.
+        sign: a pattern of the files that the job writes first, relative to the folder of the round.
+        lock: a pattern of the files that the job locks while it runs, relative to the folder of the round.
+        whole: a function that reads the parts of the result that are there, which must be whole at any time.
     """
 
     name: str
     command: Callable[[Path], Sequence[str]]
     result: Callable[[Path], Result]
     folder: str
+    sign: str
+    lock: str = ""
+    whole: Callable[[Path], Result] = lambda folder: {}
 
 
 def _weights(path: Path) -> Result:
     with np.load(path) as file:
-        return {name: file[name] for name in file.files if name.startswith("weight")}
+        return {name: file[name] for name in file.files}
 
 
 def _model_weights(path: Path) -> Result:
@@ -57,10 +67,17 @@ def training(*arguments: str, processes: int = 2) -> Job:
     """The launcher with a small training that backs up each of its steps."""
 
     def command(folder: Path) -> list[str]:
-        start = [sys.executable, "-m", "keras_spatial.launch", "--processes", str(processes), str(TRAIN)]
-        return [*start, "--output", f"{folder}/result{{rank}}.npz", "--backup", str(folder / "backup"), *arguments]
+        start = [sys.executable, "-m", "keras_spatial.launch", "--processes", str(processes), str(HERE / "train.py")]
+        return [*start, "--folder", str(folder), *arguments]
 
-    return Job("training", command, lambda folder: _weights(folder / "result0.npz"), "backup")
+    return Job(
+        "training",
+        command,
+        lambda folder: _weights(folder / "result.npz"),
+        folder="backup",
+        sign="backup/backup.npz",
+        lock="backup/.backup.lock",
+    )
 
 
 def pipeline() -> Job:
@@ -68,23 +85,15 @@ def pipeline() -> Job:
 
     def command(folder: Path) -> list[str]:
         options = [part for setting in SMALL for part in ("--set", setting)]
-        return [
-            sys.executable,
-            "-m",
-            "pipelines",
-            "run",
-            "lits_segmentation",
-            "--run-dir",
-            str(folder / "run"),
-            *options,
-        ]
+        start = [sys.executable, "-m", "pipelines", "run", "lits_segmentation"]
+        return [*start, "--run-dir", str(folder / "run"), *options]
 
     def result(folder: Path) -> Result:
         metrics = json.loads((folder / "run" / "metrics.json").read_text(encoding="utf-8"))
         dice = {f"dice {name}": np.array(value) for name, value in metrics["dice"].items()}
         return dice | _model_weights(folder / "run" / "model.keras")
 
-    return Job("pipeline", command, result, "run")
+    return Job("pipeline", command, result, folder="run", sign="run/scratch/**/backup.npz", lock="run/.lock")
 
 
 @dataclass
@@ -98,16 +107,7 @@ class Running:
 
     def pids(self) -> list[int]:
         """All processes of the command that are alive, including the first one."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                try:
-                    marked = f"{ROUND_VARIABLE}={self.mark}".encode() in (entry / "environ").read_bytes()
-                    if marked and state(int(entry.name)) not in ("Z", "X", ""):
-                        found.append(int(entry.name))
-                except OSError:
-                    continue
-        return sorted(found)
+        return marked(self.mark)
 
     def workers(self) -> list[int]:
         """Those of `pids` that the launcher has started and that compute together."""
@@ -134,21 +134,59 @@ class Running:
         return found
 
     def end(self) -> None:
-        """End all processes that are left, so that a failed round does not disturb the next one.
-
-        A process does not end at once when a signal is sent, and processes that start meanwhile are not in the list, so
-        killing is repeated until none is left.
-        """
-        while found := self.pids():
-            for pid in found:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.01)
+        """End all processes that are left, so that a failed round does not disturb the next one."""
+        end_marked(self.mark)
         self.process.wait()
 
 
-def start(job: Job, folder: Path, mark: str, environment: Mapping[str, str] | None = None, **options) -> Running:
-    """Start a job's command in a folder; `options` are those of `subprocess.Popen`."""
+def marked(mark: str) -> list[int]:
+    """The processes with a mark in their environment that are alive."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            has_it = f"{ROUND_VARIABLE}={mark}".encode() in _read(int(entry.name), "environ").split(b"\0")
+            if has_it and state(int(entry.name)) not in ("Z", "X", ""):
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+def end_marked(mark: str) -> None:
+    """End the processes with a mark.
+
+    A process does not end at once when a signal is sent, and processes that start meanwhile are not in the list, so
+    killing is repeated until none is left.
+    """
+    while found := marked(mark):
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def start(
+    job: Job,
+    folder: Path,
+    mark: str,
+    environment: Mapping[str, str] | None = None,
+    file_bytes: int = resource.RLIM_INFINITY,
+) -> Running:
+    """Start a job's command in a folder, as a terminal would: with signals that have their usual effect.
+
+    Args:
+        job: the job.
+        folder: the folder of the round.
+        mark: the text that marks the processes of the round.
+        environment: further variables of its environment.
+        file_bytes: the largest size of a file that it can write.
+    """
+
+    def prepare() -> None:
+        # The study itself may run under nohup, which would let the command ignore SIGHUP too.
+        for number in range(1, 32):
+            if number not in (signal.SIGKILL, signal.SIGSTOP):
+                signal.signal(number, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+
     values = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -159,7 +197,7 @@ def start(job: Job, folder: Path, mark: str, environment: Mapping[str, str] | No
     log = folder / "log"
     with log.open("a", encoding="utf-8") as output:
         process = subprocess.Popen(
-            job.command(folder), cwd=ROOT, env=values, stdout=output, stderr=subprocess.STDOUT, **options
+            job.command(folder), cwd=ROOT, env=values, stdout=output, stderr=subprocess.STDOUT, preexec_fn=prepare
         )
     return Running(process, mark, log)
 
@@ -171,8 +209,8 @@ def state(pid: int) -> str:
 
 
 def difference(found: Result, expected: Result) -> float:
-    """The largest absolute difference; infinite if something is missing."""
-    if found.keys() != expected.keys():
+    """The largest absolute difference; infinite if something is missing or of another shape."""
+    if found.keys() != expected.keys() or any(found[name].shape != value.shape for name, value in expected.items()):
         return float("inf")
     return max(float(np.abs(found[name] - value).max()) for name, value in expected.items())
 

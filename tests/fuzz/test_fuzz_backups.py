@@ -97,7 +97,7 @@ def test_a_damaged_backup_is_set_aside_or_restores_what_it_was(tmp_path):
         assert left in ([], ["backup.npz.unreadable-1"])
         assert [str(w.message) for w in told if "renamed to backup.npz.unreadable-1" in str(w.message)] or not left
 
-    explore(check, examples=300, damage=damages())
+    explore(check, examples=120, damage=damages())
 
 
 class Artifact:
@@ -143,7 +143,7 @@ def test_a_step_whose_record_or_result_is_damaged_gives_what_it_gave(tmp_path, m
         # White space of JSON is all that may change and be taken; a result may not at all.
         assert calls or not changed or damaged == "record"
 
-    explore(check, examples=100, damage=damages())
+    explore(check, examples=40, damage=damages())
 
 
 def test_damaged_best_weights_are_set_aside_or_are_what_they_were(tmp_path):
