@@ -63,6 +63,7 @@ def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Map
     check_runner(given.beam_options)
     # TFDS takes seconds to import, and a wrong runner needs none of it.
     from datasets import decathlon, lits
+    from keras_spatial.data import write_classes
 
     folder, cube = open_folder(cases), given.resolution or None
     options: dict[str, Any] = {
@@ -76,6 +77,7 @@ def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Map
         builder = lits.prepare(cases, dataset, **options)
     else:
         builder = decathlon.prepare(cases, dataset, spacing=None if cube else "median", **options)
+    write_classes(builder)
     metadata = dict(builder.info.metadata or {})
     _check_sources(folder, metadata["sources"])
     # Scratch files of the conversion, needed only to resume after a failure.

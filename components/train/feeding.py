@@ -8,8 +8,10 @@ import keras_spatial as ks  # First: it turns oneDNN on before TensorFlow starts
 import tensorflow as tf
 
 from components.train.objective import for_outputs
+from components.train.settings import TrainingError, TrainingSettings
 from keras_spatial import data
-from keras_spatial.data import Part, Store, StoreError
+from keras_spatial.data import Oversampling, Part, Store, StoreError
+from keras_spatial.volumes import Task
 
 
 class Feed:
@@ -40,6 +42,31 @@ class Feed:
             options["distribution"] = self._network.distribution
         batches = data.load(self.store, self.store.split, self._batch_size, size=self._size, **options)
         return for_outputs(batches, len(self._network.outputs))
+
+
+def oversampling(builder: Any, settings: TrainingSettings, task: Task) -> Oversampling | None:
+    """Which training cases are drawn more often; None where the settings ask for none.
+
+    Raises:
+        TrainingError: if a rare class is none of the task, or no training case has it.
+    """
+    if not settings.oversample:
+        return None
+    found = data.read_classes(builder, "train")
+    unknown = [name for name in settings.rare_classes if name not in task.foreground]
+    if unknown:
+        raise TrainingError(f"rare_classes: expected some of {list(task.foreground)}. Received: {unknown}")
+    named = tuple(task.labels.index(name) for name in settings.rare_classes)
+    try:
+        return Oversampling(settings.oversample, found, named or data.rare_classes(found))
+    except ValueError as error:
+        raise TrainingError(f"oversample, rare_classes: the training cases have no such class. {error}") from error
+
+
+def describe(drawn: Oversampling, task: Task) -> str:
+    """What an oversampling does, in a line of the log."""
+    classes = ", ".join(f"{task.labels[n]} (in {len(drawn.cases_with(n))})" for n in drawn.classes)
+    return f"{drawn.share:.0%} of the examples are drawn from the {len(drawn.found)} cases for their {classes}"
 
 
 def _why_whole(store: Store, network: ks.Model, batch_size: int, size: tuple[int, int, int] | None) -> str:

@@ -19,7 +19,7 @@ from components.preprocess.preprocess import open_dataset
 from components.train import network as networks
 from components.train import objective, tracking
 from components.train.best import BestWeights, forget, plain_name
-from components.train.feeding import Feed
+from components.train.feeding import Feed, describe, oversampling
 from components.train.history import EpochLog, elapsed, history, read_epochs
 from components.train.memory import plan_training
 from components.train.schedule import Schedule
@@ -57,6 +57,7 @@ def fit(dataset: str, model: str, work: str, settings: TrainingSettings) -> None
     state.take_folder()
     epoch = _resume(backup, log, job)
     task, size = task_of(builder), image_size(builder, settings.levels)
+    rare = oversampling(builder, settings, task)
     shape = (*(size or store.static_shape), store.channels)
     classes = len(task.labels)
 
@@ -86,6 +87,8 @@ def fit(dataset: str, model: str, work: str, settings: TrainingSettings) -> None
         )
         reads = f"whole images, because {feed.why_whole}" if feed.why_whole else "its own blocks of the images"
         console.detail("train", f"every process reads {reads}")
+        if rare is not None:
+            console.detail("train", describe(rare, task))
         console.detail("train", f"plan: {plan}")
     every = max(1, settings.epochs // settings.validations)
     best = BestWeights(Path(work), settings.patience, every)
@@ -99,6 +102,7 @@ def fit(dataset: str, model: str, work: str, settings: TrainingSettings) -> None
                 epochs=None,
                 first_step=epoch * steps,
                 augmentation=objective.augmentation(settings, task),
+                oversampling=rare,
             ),
             steps_per_epoch=steps,
             validation_data=validation.load(),

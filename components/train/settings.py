@@ -138,6 +138,16 @@ class TrainingSettings(MeshSettings):
         "off",
         description="How cases are augmented: flips and half turns (paper), distortions too (strong), or like nnU-Net.",
     )
+    oversample: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="The share of the training's examples that are replaced by cases with a rare class, such as "
+        "nnU-Net's 0.33; 0 for none.",
+    )
+    rare_classes: tuple[str, ...] = Field(
+        (), description="The names of the rare classes; empty for those of the foreground without the largest one."
+    )
     recompute: Literal["off", "auto"] = Field(
         "off", description="Whether layers are computed again in the backward pass; auto does so if memory is short."
     )
@@ -189,6 +199,15 @@ class TrainingSettings(MeshSettings):
                     f"{name}: the network {self.network!r} does not read this setting. Received: {value!r}. "
                     + ("Use network_options." if self.network_source == "code" else "The file says it already.")
                 )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _rare_classes_are_drawn(self) -> Self:
+        if self.rare_classes and not self.oversample:
+            raise ValueError(
+                f"rare_classes: nothing draws them. Received: {list(self.rare_classes)} with oversample 0. Set "
+                "oversample, such as to 0.33."
+            )
         return self
 
     @pydantic.model_validator(mode="after")

@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from keras_spatial.data.hashing import hashed
 from keras_spatial.data.opening import StoreError
+from keras_spatial.data.oversampling import Example, Oversampling
 from keras_spatial.data.store import Box, Index, Part, Store
-from keras_spatial.data.transforms import Augmentation
+from keras_spatial.data.transforms import Augmentation, Transform
 from keras_spatial.distribution import SpatialParallel
 from keras_spatial.runtimes.blocks import LocalBlocks
 
@@ -74,6 +75,7 @@ def load(
     parallel: int = 2,
     distribution: SpatialParallel | None = None,
     size: Sequence[int] | None = None,
+    oversampling: Oversampling | None = None,
 ) -> tf.data.Dataset:
     """Load batches of (image, label) of one part of a data set.
 
@@ -102,6 +104,7 @@ def load(
             third element, the weights of the voxels: 1 inside the image and 0 beyond it, so that losses and metrics
             ignore the padding. Any partition of this size can be read; stored blocks that its box touches are read
             whole.
+        oversampling: which cases, and which boxes of them, take the place of some examples of a shuffled order.
 
     Returns:
         A data set of images, float32 `[batch, x, y, z, channels]`, and labels, uint8 `[batch, x, y, z]`; with `size`
@@ -130,6 +133,7 @@ def load(
         load_part = functools.partial(
             load_part, augmentation=augmentation, drop_remainder=drop_remainder, parallel=parallel, size=size
         )
+        load_part = functools.partial(load_part, oversampling=oversampling)
         return _blocks(distribution, load_part)
     if size is None:
         store.check(part)
@@ -141,6 +145,11 @@ def load(
         raise ValueError(
             "expected epochs to be at least 1 or None, and first_step at least 0. "
             f"Received: epochs={epochs}, first_step={first_step}"
+        )
+    if oversampling is not None and (not shuffle or len(oversampling.found) != store.cases):
+        raise ValueError(
+            f"oversampling: expected shuffle=True, and the classes of the {store.cases} cases of {split!r}. Received: "
+            f"shuffle={shuffle}, the classes of {len(oversampling.found)} cases"
         )
     static = store.static_shape if size is None else tuple(int(n) for n in size)
     if None in static and batch_size > 1:
@@ -158,7 +167,7 @@ def load(
     if steps == 0:
         raise ValueError(f"batch_size: expected at most the number of cases, {store.cases}. Received: {batch_size}")
 
-    def batch_cases(step: int) -> list[tuple[int, int]]:
+    def batch_examples(step: int) -> list[Example]:
         epoch, position = divmod(step, steps)
         cases = order(store.cases, epoch, seed if shuffle else None)[
             position * batch_size : (position + 1) * batch_size
@@ -166,24 +175,27 @@ def load(
         share = len(cases) // part.batch_of
         mine = range(part.batch_index * share, (part.batch_index + 1) * share)
         # The number of an example determines its transform, so that it is the same in every process.
-        return [(int(cases[i]), epoch * store.cases + position * batch_size + i) for i in mine]
+        numbered = [(int(cases[i]), epoch * store.cases + position * batch_size + i) for i in mine]
+        if oversampling is None:
+            return [Example(case, number) for case, number in numbered]
+        return [oversampling.draw(case, number, seed) for case, number in numbered]
 
     draw = seed if shuffle else None
 
-    def read(step: np.ndarray) -> tuple[np.ndarray, ...]:
-        cases = batch_cases(int(step))
+    def batch(step: np.ndarray) -> tuple[np.ndarray, ...]:
+        drawn = batch_examples(int(step))
         if size is None:
-            examples = [_example(store, case, part, augmentation, seed, number) for case, number in cases]
+            read = [_example(store, example, part, augmentation, seed) for example in drawn]
         else:
-            examples = [_sized(store, c, part, size, augmentation, seed, number, draw) for c, number in cases]
-        return tuple(np.stack(parts) for parts in zip(*examples, strict=True))
+            read = [_sized(store, example, part, size, augmentation, seed, draw) for example in drawn]
+        return tuple(np.stack(parts) for parts in zip(*read, strict=True))
 
     fixed = [n for n in static if n is not None]
     sizes = list(part.box(fixed).shape) if len(fixed) == 3 else [None] * 3
 
     def element(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
         kinds = (tf.float32, tf.uint8) if size is None else (tf.float32, tf.uint8, tf.float32)
-        image, *rest = tf.numpy_function(read, [step], kinds)
+        image, *rest = tf.numpy_function(batch, [step], kinds)
         image.set_shape([None, *sizes, store.channels])
         for tensor in rest:
             tensor.set_shape([None, *sizes])
@@ -223,13 +235,21 @@ class Placement:
     start: Index
 
     @classmethod
-    def of(cls, shape: Index, size: Sequence[int], seed: int | None, number: int) -> "Placement":
-        """Pad an image evenly, or crop it at a position drawn for example `number`; without a seed, in the middle."""
+    def of(
+        cls, shape: Index, size: Sequence[int], seed: int | None, number: int, holding: Index | None = None
+    ) -> "Placement":
+        """Pad an image evenly, or crop it at a position drawn for example `number`, of those where the crop holds the
+        voxel `holding` if there is one; without a seed, in the middle."""
         bits = hashed(np.arange(3, dtype=np.uint64) + np.uint64(3 * number), (seed or 0) + 2)
-        start = [
-            (m - n) // 2 if m >= n or seed is None else -int(draw % np.uint64(n - m + 1))
-            for n, m, draw in zip(shape, size, bits, strict=True)
-        ]
+        start = []
+        for axis, (n, m, draw) in enumerate(zip(shape, size, bits, strict=True)):
+            if m >= n or seed is None:
+                start.append((m - n) // 2)
+                continue
+            first, last = 0, n - m
+            if holding is not None:
+                first, last = max(first, holding[axis] - m + 1), min(last, holding[axis])
+            start.append(-(first + int(draw % np.uint64(last - first + 1))))
         return cls(shape, (start[0], start[1], start[2]))
 
     def inside(self, box: Box) -> Box | None:
@@ -246,17 +266,20 @@ class Placement:
 
 def _sized(
     store: Store,
-    case: int,
+    example: Example,
     part: Part,
     size: Sequence[int],
     augmentation: Augmentation | None,
     seed: int,
-    number: int,
     draw: int | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The image, the label and the weights of a part of an example, after it is padded or cropped to `size`."""
-    shape, box = store.shape(case), part.box(size)
-    placement = Placement.of(shape, size, draw, number)
+    shape, box = store.shape(example.case), part.box(size)
+    transform = _transform(augmentation, seed, example.number)
+    place = example.place
+    if place is not None and transform is not None:
+        place = transform.moved(place, shape)
+    placement = Placement.of(shape, size, draw, example.number, place)
     image = np.zeros((*box.shape, store.channels), np.float32)
     label, weight = np.zeros(box.shape, np.uint8), np.zeros(box.shape, np.float32)
     inside = placement.inside(box)
@@ -265,21 +288,25 @@ def _sized(
             slice(a + s - first, b + s - first)
             for a, b, s, first in zip(inside.start, inside.stop, placement.start, box.start, strict=True)
         )
-        image[into], label[into] = _box(store, case, inside, augmentation, seed, number)
+        image[into], label[into] = _box(store, example.case, inside, transform)
         weight[into] = 1
     return image, label, weight
 
 
 def _example(
-    store: Store, case: int, part: Part, augmentation: Augmentation | None, seed: int, number: int
+    store: Store, example: Example, part: Part, augmentation: Augmentation | None, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    return _box(store, case, part.box(store.shape(case)), augmentation, seed, number)
+    box = part.box(store.shape(example.case))
+    return _box(store, example.case, box, _transform(augmentation, seed, example.number))
 
 
-def _box(
-    store: Store, case: int, box: Box, augmentation: Augmentation | None, seed: int, number: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _transform(augmentation: Augmentation | None, seed: int, number: int) -> Transform | None:
     if augmentation is None:
+        return None
+    return augmentation.draw(int(hashed(np.array([number], np.uint64), seed + 1)[0]))
+
+
+def _box(store: Store, case: int, box: Box, transform: Transform | None) -> tuple[np.ndarray, np.ndarray]:
+    if transform is None:
         return store.read(case, box)
-    key = int(hashed(np.array([number], np.uint64), seed + 1)[0])
-    return augmentation.draw(key).apply(lambda wanted: store.read(case, wanted), box, store.shape(case))
+    return transform.apply(lambda wanted: store.read(case, wanted), box, store.shape(case))

@@ -161,14 +161,37 @@ class Transform:
         image, label = np.flip(image, axes), np.flip(label, axes)
         return self._intensity(image, label, box), np.ascontiguousarray(label)
 
-    def _warped(self, read: Read, box: Box, shape: Index) -> tuple[np.ndarray, np.ndarray]:
-        if not any(self.translation) and not any(self.shear) and not any(self.angles) and self.zoom == 1:
-            return read(box)
+    def moved(self, place: Index, shape: Index) -> Index:
+        """Where a voxel of the original volume is in the result; the nearest voxel if it has left the volume.
+
+        Args:
+            place: the voxel.
+            shape: the shape of the whole volume, in voxels.
+        """
+        landed = np.array(place, float)
+        if self._warps:
+            matrix, offset = self._map(shape)
+            landed = np.linalg.solve(matrix, landed - offset)
+        x, y, z = np.clip(np.rint(landed).astype(int), 0, np.array(shape) - 1).tolist()
+        return _mirror(Box((x, y, z), (x + 1, y + 1, z + 1)), shape, self.flips).start
+
+    @property
+    def _warps(self) -> bool:
+        return any(self.translation) or any(self.shear) or any(self.angles) or self.zoom != 1
+
+    def _map(self, shape: Index) -> tuple[np.ndarray, np.ndarray]:
+        """The matrix, float64 `[3, 3]`, and the offset, float64 `[3]`, from a voxel of the mirrored result to the place
+        in the original volume from which it comes."""
         matrix = np.eye(3)
         matrix[0, 1], matrix[1, 2] = self.shear
         matrix = matrix @ _turn(self.angles) / self.zoom
         centre = (np.array(shape) - 1) / 2
-        offset = centre - matrix @ centre + np.array(self.translation) * shape
+        return matrix, centre - matrix @ centre + np.array(self.translation) * shape
+
+    def _warped(self, read: Read, box: Box, shape: Index) -> tuple[np.ndarray, np.ndarray]:
+        if not self._warps:
+            return read(box)
+        matrix, offset = self._map(shape)
         # The original voxels that land in the box, with one more voxel on each side for the interpolation.
         corners = np.array(np.meshgrid(*zip(box.start, np.array(box.stop) - 1, strict=True))).reshape(3, -1)
         places = matrix @ corners + offset[:, None]
