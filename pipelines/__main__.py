@@ -261,11 +261,13 @@ def _check_model(path: Path, task: str) -> None:
 
 
 def _run(name: str, settings: "Settings", run_dir: str, verbose: bool) -> None:
+    from components.checking import check_apart
     from pipelines import catalogue, local
     from pipelines.settings import dump
 
     pipeline = catalogue.build(name, settings)
     _check_files(name, settings)
+    check_apart(name, settings)
     folder = local.check_folder(run_dir)
     click.echo(f"Pipeline {name} in {folder}")
     steps = local.run(pipeline, folder, dump(settings), verbose=verbose)

@@ -18,6 +18,7 @@ from kfp.dsl.base_component import BaseComponent
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipelines.bounded_yaml import YamlError, YamlLimits, read_yaml
+from pipelines.settings import Settings, SettingsError, check
 
 # KFP's own limit for a package is 32 MiB; ours have 100 kB.
 _PACKAGE = YamlLimits(size=1 << 22, values=500_000)
@@ -177,7 +178,7 @@ def read_arguments(spec: pipeline_spec_pb2.PipelineSpec, assignments: Iterable[s
     """Values of a pipeline's parameters of `name=value` texts: text as it is, everything else as JSON.
 
     Raises:
-        PackageError: no such parameter, or not a value of its type.
+        PackageError: no such parameter, not a value of its type, or no setting that the steps would take.
     """
     known = spec.root.input_definitions.parameters
     kinds = pipeline_spec_pb2.ParameterType.ParameterTypeEnum
@@ -200,7 +201,18 @@ def read_arguments(spec: pipeline_spec_pb2.PipelineSpec, assignments: Iterable[s
         right = isinstance(values[name], expected[kind])
         if not right or (kind.startswith("NUMBER") and isinstance(values[name], bool)):
             raise PackageError(f"--argument: {name}: expected {kind} as JSON. Received: {value!r}")
+    _check_settings(known, values)
     return values
+
+
+def _check_settings(parameters: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Check the settings that a run will have, as those of a pipeline are when it is compiled."""
+    defaults = {n: json_format.MessageToDict(p.default_value) for n, p in parameters.items()}
+    values = {name: value for name, value in {**defaults, **given}.items() if name in Settings.model_fields}
+    try:
+        check(values)
+    except SettingsError as error:
+        raise PackageError(f"--argument: {error}") from error
 
 
 def submit(

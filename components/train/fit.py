@@ -24,7 +24,7 @@ from components.train.history import EpochLog, elapsed, history, read_epochs
 from components.train.memory import plan_training
 from components.train.schedule import Schedule
 from components.train.settings import LOGS, MODEL, TRAINING, TrainingError, TrainingSettings
-from components.train.task import image_size, task_of
+from components.train.task import largest_image, task_of
 from keras_spatial import data, processes
 from keras_spatial.backup import read_position
 from keras_spatial.data.store import Store
@@ -56,10 +56,11 @@ def fit(dataset: str, model: str, work: str, settings: TrainingSettings) -> None
     state = ks.Backup(work, settings.backup_steps, keep=True)
     state.take_folder()
     epoch = _resume(backup, log, job)
-    task, size = task_of(builder), image_size(builder, settings.levels)
+    task, largest = task_of(builder), largest_image(builder)
     rare = oversampling(builder, settings, task)
-    shape = (*(size or store.static_shape), store.channels)
     classes = len(task.labels)
+    size = None if largest is None else networks.image_size(settings, largest, store.channels, classes)
+    shape = (*(size or store.static_shape), store.channels)
 
     def twin() -> keras.Model:
         model = networks.make(settings, shape, classes)

@@ -1,5 +1,6 @@
 """The memory plan of a training, before its first step: what a device must hold, and where it would fit."""
 
+import math
 from collections.abc import Callable
 
 import keras_spatial as ks  # First: it turns oneDNN on before TensorFlow starts.
@@ -43,12 +44,30 @@ def plan_training(network: ks.Model, settings: TrainingSettings, twin: Callable[
     if distribution.strategy is None:
         found = ks.plan(network, distribution, settings.batch_size)
     else:
-        cpus = ["cpu:0"] * distribution.device_mesh.devices.size
-        distribution = ks.SpatialParallel(ks.device_mesh(settings.mesh, devices=cpus), settings.layout)
-        found = ks.plan(twin(), distribution, settings.batch_size)
+        found = plan_of(twin(), settings)
     if memory is not None and not found.fits(memory):
         raise TrainingError(_advice(network, settings, memory, found.explain(memory)))
     return found
+
+
+def plan_of(model: keras.Model, settings: TrainingSettings) -> Plan:
+    """Plan a training step of a plain compiled model on the settings' mesh, whose devices need not be here."""
+    cpus = ["cpu:0"] * math.prod(settings.mesh_axes.values())
+    distribution = ks.SpatialParallel(ks.device_mesh(settings.mesh, devices=cpus), settings.layout)
+    return ks.plan(model, distribution, settings.batch_size)
+
+
+def check_memory(model: keras.Model, settings: TrainingSettings, plan: Plan) -> None:
+    """Check that a plan fits into the memory that the settings name; recomputation may make that of a training smaller.
+
+    Raises:
+        TrainingError: if it does not, with the smallest mesh on which it would.
+    """
+    if not settings.device_memory or settings.recompute == "auto":
+        return
+    memory = parse_size(settings.device_memory, "device_memory")
+    if not plan.fits(memory):
+        raise TrainingError(_advice(model, settings, memory, plan.explain(memory)))
 
 
 def device_memory(settings: TrainingSettings) -> int | None:
@@ -66,7 +85,7 @@ def device_memory(settings: TrainingSettings) -> int | None:
     return min(known, default=None)
 
 
-def _advice(network: ks.Model, settings: TrainingSettings, memory: int, why: str) -> str:
+def _advice(network: keras.Model, settings: TrainingSettings, memory: int, why: str) -> str:
     others = ["recompute=auto"] if settings.recompute == "off" else []
     others += ["precision=mixed_bfloat16"] if settings.precision == "float32" else []
     try:

@@ -14,6 +14,9 @@ from components import storage
 from components.train.settings import NETWORKS, TrainingError, TrainingSettings
 from keras_spatial._paths import regular
 
+# The images' sizes are multiples of one of these where a network does not say what it halves.
+_FACTORS = (8, 16, 32, 64, 128)
+
 
 def make(settings: TrainingSettings, input_shape: tuple[int | None, ...], classes: int) -> keras.Model:
     """The network that the settings name, with new weights or those of its file.
@@ -28,47 +31,84 @@ def make(settings: TrainingSettings, input_shape: tuple[int | None, ...], classe
         first is the segmentation, and the others are compared with the same labels.
 
     Raises:
-        TrainingError: if the code cannot be imported, makes no Keras model, or the model does not fit the data set.
+        TrainingError: if the file cannot be read or the code not imported, it makes no Keras model, or the model does
+            not fit the data set.
     """
     if settings.network_source == "file":
-        try:
-            file = regular(storage.local(settings.network))
-        except OSError as error:
-            raise TrainingError(f"network: expected a .keras file. Received: {error}") from error
-        model = keras.saving.load_model(file, compile=False)
-        return _checked(model, settings.network, input_shape, classes)
+        return _fixed(_checked(_loaded(settings.network), settings.network, input_shape, classes), input_shape)
+    function, options = _function(settings)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(settings.precision)
     try:
-        if settings.network_source == "name":
-            function = getattr(ks.models, NETWORKS[settings.network])
-            given = {"filters": settings.filters, "levels": settings.levels, "dropout": settings.dropout}
-        else:
-            function, given = code(settings.network, "network"), {}
-        options: Mapping[str, Any] = {**given, **settings.network_options}
-        try:
-            inspect.signature(function).bind(input_shape=input_shape, classes=classes, **options)
-        except TypeError as error:
-            raise TrainingError(
-                f"network: {settings.network} does not take input_shape, classes and {sorted(options)} as keyword "
-                f"arguments ({error}). Change network_options, or write a function that does."
-            ) from error
-        model = function(input_shape=input_shape, classes=classes, **options)
+        model = _called(function, settings.network, input_shape, classes, options)
     finally:
         keras.config.set_dtype_policy(before)
-    return _checked(model, settings.network, input_shape, classes)
+    return _fixed(_checked(model, settings.network, input_shape, classes), input_shape)
+
+
+def image_size(
+    settings: TrainingSettings, largest: tuple[int, int, int], channels: int, classes: int
+) -> tuple[int, int, int]:
+    """The common size that images of differing sizes get: that of a file's input, or else the smallest one that holds
+    the largest image and that the network can halve as often as it does.
+
+    Args:
+        settings: The settings of the training.
+        largest: The number of voxels along each axis of the smallest box that holds every image.
+        channels: The number of channels of an image.
+        classes: The number of classes of the labels.
+
+    Raises:
+        TrainingError: as `make`; or the input of a file is smaller than an image.
+    """
+    if settings.network_source == "name":
+        return _multiple(largest, 2 ** (settings.levels - 1))
+    if settings.network_source == "file":
+        x, y, z = _loaded(settings.network).input_shape[1:4]
+        if None not in (x, y, z):
+            if any(n > m for n, m in zip(largest, (x, y, z), strict=True)):
+                raise TrainingError(
+                    f"network: expected a file whose input holds the largest image, of up to {largest} voxels. "
+                    f"Received: {settings.network} with an input of {(x, y, z)}. Set a coarser grid, or make a network "
+                    "with a larger input and its weights: see docs/guides/fine_tune.md."
+                )
+            return x, y, z
+    # What it halves nobody says, so it is tried.
+    for factor in _FACTORS:
+        size = _multiple(largest, factor)
+        try:
+            make(settings, (*size, channels), classes)
+        except TrainingError:
+            if factor == _FACTORS[-1]:
+                raise
+        else:
+            return size
+    raise AssertionError("one of the factors is the last")
+
+
+def check_arguments(settings: TrainingSettings) -> None:
+    """Check what can be known of the network where the data set is not.
+
+    Raises:
+        TrainingError: if the file cannot be read, or there is no such function, or not with these options.
+    """
+    if settings.network_source == "file":
+        _loaded(settings.network)
+        return
+    function, options = _function(settings)
+    _check_signature(function, settings.network, options)
 
 
 def code(reference: str, setting: str) -> Any:
     """The function that `module:function` names.
 
     Raises:
-        TrainingError: if there is none.
+        TrainingError: if there is none, or its module cannot be imported.
     """
     module, _, name = reference.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # Whatever the module's own code raises.
         raise TrainingError(
             f"{setting}: {reference} cannot be imported ({type(error).__name__}: {error}). Expected module:function, "
             "where Python finds the module in PYTHONPATH and, on a cluster, in the image."
@@ -80,6 +120,51 @@ def inference_model(model: keras.Model) -> keras.Model:
     if len(model.outputs) == 1:
         return model
     return keras.Model(model.inputs, model.outputs[0], name=model.name)
+
+
+def _multiple(sizes: tuple[int, int, int], factor: int) -> tuple[int, int, int]:
+    x, y, z = (-(-n // factor) * factor for n in sizes)
+    return x, y, z
+
+
+def _function(settings: TrainingSettings) -> tuple[Any, Mapping[str, Any]]:
+    """What makes the network, and its arguments beside the shape and the classes."""
+    if settings.network_source == "code":
+        return code(settings.network, "network"), settings.network_options
+    given = {"filters": settings.filters, "levels": settings.levels, "dropout": settings.dropout}
+    return getattr(ks.models, NETWORKS[settings.network]), {**given, **settings.network_options}
+
+
+def _check_signature(function: Any, network: str, options: Mapping[str, Any]) -> None:
+    try:
+        inspect.signature(function).bind(input_shape=(), classes=0, **options)
+    except TypeError as error:
+        raise TrainingError(
+            f"network: {network} does not take input_shape, classes and {sorted(options)} as keyword "
+            f"arguments ({error}). Change network_options, or write a function that does."
+        ) from error
+
+
+def _called(
+    function: Any, network: str, input_shape: tuple[int | None, ...], classes: int, options: Mapping[str, Any]
+) -> Any:
+    _check_signature(function, network, options)
+    try:
+        return function(input_shape=input_shape, classes=classes, **options)
+    except Exception as error:  # Whatever the user's code raises, or a network by name that the options do not fit.
+        raise TrainingError(
+            f"network: expected {network} to make a model of input_shape={input_shape}, classes={classes} and "
+            f"network_options {dict(options)}. Received: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _loaded(file: str) -> Any:
+    try:
+        return keras.saving.load_model(regular(storage.local(file)), compile=False)
+    except Exception as error:  # Of a damaged file Keras passes on what zip, JSON and HDF5 raise.
+        raise TrainingError(
+            f"network: expected a .keras file that can be read. Received: {file!r} ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _checked(model: Any, network: str, input_shape: tuple[int | None, ...], classes: int) -> keras.Model:
@@ -96,3 +181,24 @@ def _checked(model: Any, network: str, input_shape: tuple[int | None, ...], clas
                 f"{expected[-1]}. Received: {tuple(found.shape)}"
             )
     return model
+
+
+def _fixed(model: keras.Model, input_shape: tuple[int | None, ...]) -> keras.Model:
+    """The same model for images of one size, where it leaves that open: what predicts with it has to know the size.
+
+    Raises:
+        TrainingError: if it cannot be made for this size.
+    """
+    if None not in model.input_shape[1:] or None in input_shape:
+        return model
+    try:
+        fixed = keras.models.clone_model(model, input_tensors=keras.Input(input_shape))
+        sizes = [tuple(output.shape[1:-1]) for output in fixed.outputs]
+    except ValueError as error:
+        raise TrainingError(f"network: {model.name} cannot take images of {input_shape} ({error})") from error
+    if any(size != tuple(input_shape[:-1]) for size in sizes):
+        raise TrainingError(
+            f"network: expected {model.name} to have outputs of the image's size, {input_shape[:-1]}. Received: {sizes}"
+        )
+    fixed.set_weights(model.get_weights())
+    return fixed

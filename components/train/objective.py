@@ -53,7 +53,7 @@ def for_outputs(dataset: tf.data.Dataset, outputs: int) -> tf.data.Dataset:
 def loss(settings: TrainingSettings, task: Task) -> keras.losses.Loss:
     """The loss by name or by the user's code, with its options."""
     if settings.loss not in LOSSES:
-        made = code(settings.loss, "loss")(**settings.loss_options)
+        made = _made(code(settings.loss, "loss"), dict(settings.loss_options), "loss_options")
         if not isinstance(made, keras.losses.Loss):
             raise TrainingError(f"loss: expected {settings.loss} to make a keras.losses.Loss. Received: {made!r}")
         return made
@@ -95,5 +95,5 @@ def augmentation(settings: TrainingSettings, task: Task) -> data.Augmentation | 
 def _made(kind: Any, options: dict[str, Any], setting: str) -> Any:
     try:
         return kind(**options)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # Whatever the user's code raises.
         raise TrainingError(f"{setting}: {kind.__name__} does not take {options} ({error})") from error

@@ -18,22 +18,10 @@ def task_of(builder: Any) -> Task:
     return Task.of(metadata.get("task"), f"{builder.data_path}: metadata.json")
 
 
-def image_size(builder: Any, levels: int) -> tuple[int, int, int] | None:
-    """The common size of images that differ in size: that of the largest one, rounded up so that a network of so many
-    levels can halve it; None where the data set's images have one size."""
+def largest_image(builder: Any) -> tuple[int, int, int] | None:
+    """The smallest box that holds every image of a data set whose images differ in size; None where they have one."""
     task = task_of(builder)
-    if None not in builder.info.features["label"].shape or task.largest is None:
-        return None
-    factor = 2 ** (levels - 1)
-    x, y, z = (-(-n // factor) * factor for n in task.largest)
-    return x, y, z
-
-
-def input_shape(builder: Any, levels: int) -> tuple[int, ...]:
-    """Image axes and channels of the network's input."""
-    size = image_size(builder, levels)
-    shape = builder.info.features["image"].shape
-    return tuple(shape) if size is None else (*size, shape[-1])
+    return task.largest if None in builder.info.features["label"].shape else None
 
 
 def dice_metrics(task: Task) -> list[keras.metrics.Metric]:

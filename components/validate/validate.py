@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from components import console, storage
+from components.checking import check_run
 from components.resume import check_code
 from components.validate.hardware import Hardware
 from components.validate.settings import Settings, SettingsError, check
@@ -62,7 +63,8 @@ class Graph(BaseModel):
 
 
 def validate_run(values: Mapping[str, Any], *, graph: str) -> None:
-    """Check the parameters of a run as the command line does when it compiles, and that what they name is there.
+    """Check the parameters of a run as the command line does when it compiles, that what they name is there, and that
+    the network, the loss and the optimizer can be made.
 
     Args:
         values: The settings by name, as KFP hands them over.
@@ -71,10 +73,11 @@ def validate_run(values: Mapping[str, Any], *, graph: str) -> None:
     Raises:
         SettingsError: naming each parameter at fault, its value and what was expected.
         OtherCodeError: if the image has other code than the package.
+        VolumeError: if there are no cases in the folder.
     """
     check_code()
-    settings = check(values)
-    Graph.model_validate_json(graph).check(settings)
+    settings, known = check(values), Graph.model_validate_json(graph)
+    known.check(settings)
     for name, place in places(settings).items():
         try:
             there = storage.exists(place)
@@ -85,6 +88,7 @@ def validate_run(values: Mapping[str, Any], *, graph: str) -> None:
                 f"{name}: expected a file or a folder, on a volume that this step mounts or at a URL. Received: "
                 f"{place!r}, where nothing is."
             )
+    check_run(known.pipeline, settings)
     console.result("validate", "the parameters of the run are valid")
 
 

@@ -177,8 +177,7 @@ def plan(
     images = tree.map_structure(lambda x: _spec(x, batch_size, input_shape), network.input_specs)
     if training:
         outputs = network.output_specs_for(images, True)
-        labels = tree.map_structure(lambda x: _label(x, spatial.loss, batch_size, images), outputs)
-        traced = _trace(spatial.train_step, (images, labels))
+        traced = _trace_training(spatial, images, outputs)
         optimizer = _bytes(spatial.optimizer.variables)
     else:
         traced = _trace(spatial.predict_step, (images,))
@@ -256,13 +255,33 @@ def _spec(x: keras.KerasTensor, batch_size: int, input_shape: Sequence[int] | No
     return tf.TensorSpec((batch_size, *shape), x.dtype)
 
 
-def _label(x: keras.KerasTensor, loss: Any, batch_size: int, images: Any) -> tf.TensorSpec:
-    """Labels as they are usually given: class numbers for the losses that take them, else the output's own shape."""
-    sizes = tree.flatten(images)[0].shape[1:]
-    known = [size if size is not None else sizes[i] for i, size in enumerate(x.shape[1:])]
+def _trace_training(model: Model, images: Any, outputs: Any):
+    """The graph of a training step, on labels of the kind that the loss takes.
+
+    Class numbers are tried first for losses that take them by their names, and labels in the outputs' own shape for
+    others. What the user's own loss takes only it can say, so the other kind is tried before its error is believed.
+    """
+    loss: Any = model.loss
     kind = loss if isinstance(loss, str) else type(tree.flatten(loss)[0]).__name__
-    sparse = "sparse" in kind.lower() or hasattr(losses, kind)
-    return tf.TensorSpec((batch_size, *(known[:-1] if sparse else known)), "int32" if sparse else x.dtype)
+    numbers = "sparse" in kind.lower() or hasattr(losses, kind)
+
+    def traced(numbers: bool):
+        return _trace(model.train_step, (images, tree.map_structure(lambda x: _label(x, numbers, images), outputs)))
+
+    try:
+        return traced(numbers)
+    except Exception as error:
+        try:
+            return traced(not numbers)
+        except Exception:
+            raise error from None
+
+
+def _label(x: keras.KerasTensor, numbers: bool, images: Any) -> tf.TensorSpec:
+    """Labels of an output: class numbers, or its own shape."""
+    batch, *sizes = tree.flatten(images)[0].shape
+    known = [size if size is not None else sizes[i] for i, size in enumerate(x.shape[1:])]
+    return tf.TensorSpec((batch, *(known[:-1] if numbers else known)), "int32" if numbers else x.dtype)
 
 
 def _with_dtype(model: keras.Model, dtype: str) -> keras.Model:

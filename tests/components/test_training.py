@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import own_networks
 import pytest
 
 import keras_spatial as ks
@@ -69,6 +70,8 @@ def test_the_whole_recipe_of_nnunet(dataset, tmp_path, capsys):
         schedule="poly",
         learning_rate=0.01,
         augmentation="nnunet",
+        oversample=0.33,
+        rare_classes=("liver",),
         accumulation=2,
         ema=0.9,
         global_clipnorm=12.0,
@@ -82,6 +85,7 @@ def test_the_whole_recipe_of_nnunet(dataset, tmp_path, capsys):
     assert "train:   memory in all" in out
     assert out.index("train:   memory in all") < out.index("train: epoch 1/3")
     assert "left: " in out
+    assert "33% of the examples are drawn from the 2 cases for their liver (in 2)" in out
 
 
 def test_a_network_in_bfloat16(dataset, tmp_path):
@@ -113,6 +117,33 @@ def test_a_file_is_fine_tuned(dataset, tmp_path):
     after = keras.saving.load_model(folder / "model.keras", compile=False)
     for a, b in zip(model.trainable_weights, after.trainable_weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_images_of_differing_sizes_get_one_that_the_network_takes(tmp_path):
+    def size(largest, **settings):
+        return network.image_size(TrainingSettings(**settings), largest, channels=1, classes=3)
+
+    assert size((20, 9, 33), levels=2) == (20, 10, 34)
+    assert size((20, 9, 33), network="own_networks:network") == (24, 16, 40)
+    assert size((20, 9, 33), network="own_networks:halved_four_times") == (32, 16, 48)
+    network.make(TrainingSettings(filters=2, levels=2), (24, 24, 24, 1), 3).save(tmp_path / "fixed.keras")
+    assert size((20, 9, 24), network=str(tmp_path / "fixed.keras")) == (24, 24, 24)
+    with pytest.raises(
+        TrainingError, match=r"holds the largest image, of up to \(20, 9, 33\).*input of \(24, 24, 24\)"
+    ):
+        size((20, 9, 33), network=str(tmp_path / "fixed.keras"))
+
+
+def test_a_network_of_open_size_is_made_for_that_of_the_images(tmp_path):
+    own = own_networks.halved_four_times((1,), 3)
+    own.save(tmp_path / "open.keras")
+    for named in ("own_networks:halved_four_times", str(tmp_path / "open.keras")):
+        model = network.make(TrainingSettings(network=named), (32, 16, 48, 1), 3)
+        assert model.output_shape == (None, 32, 16, 48, 3)
+        with pytest.raises(TrainingError, match="network: "):
+            network.make(TrainingSettings(network=named), (32, 16, 40, 1), 3)
+    image = np.random.default_rng(0).normal(size=(1, 32, 16, 48, 1)).astype("float32")
+    np.testing.assert_allclose(model(image), own(image), atol=1e-5)
 
 
 def test_the_model_is_that_of_the_best_validation_and_not_the_last(dataset, tmp_path, monkeypatch):
@@ -170,21 +201,10 @@ def test_layers_are_recomputed_where_memory_is_short():
     assert planned(recompute="auto", device_memory=f"{0.9e-6 * whole:.6f}MB") <= 0.9 * whole
 
 
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({"network": "own_networks:missing"}, "network: own_networks:missing cannot be imported"),
-        ({"network": "no_such_module_of_mine:unet"}, "cannot be imported"),
-        ({"network": "own_networks:no_model"}, "to make a keras.Model. Received: str"),
-        ({"network": "own_networks:too_few_classes"}, "does not fit the data set"),
-        ({"network_options": {"widht": 3}}, "does not take input_shape, classes and"),
-        ({"optimizer_options": {"momentun": 3}}, "optimizer_options: Adam does not take"),
-        ({"loss": "dice_crossentropy", "loss_options": {"dice": 3}}, "loss_options: DiceCrossentropy does not take"),
-    ],
-)
-def test_what_the_users_code_does_not_know_is_named_before_the_first_step(dataset, tmp_path, settings, expected):
-    with pytest.raises(TrainingError, match=expected):
-        trained(dataset, tmp_path, **{**OWN, **settings})
+def test_what_the_users_code_does_not_know_is_named_before_the_first_step(dataset, tmp_path):
+    """The step names what the check before the run does (test_checking), where it is run by itself."""
+    with pytest.raises(TrainingError, match="does not take input_shape, classes and"):
+        trained(dataset, tmp_path, **OWN, network_options={"widht": 3})
 
 
 @pytest.mark.parametrize(

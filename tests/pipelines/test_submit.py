@@ -214,10 +214,10 @@ def sent(server, part):
 
 
 def test_arguments_account_and_root_reach_the_run(server, package):
-    options = ["--argument", "mesh=rows:4", "--argument", "data=/data/other", "--service-account", "steps"]
+    options = ["--argument", "layout=y:rows", "--argument", "data=/data/other", "--service-account", "steps"]
     assert submit(server, package, *options, "--pipeline-root", "s3://bucket/root", "--no-cache") == 0
     body = sent(server, "/runs")
-    assert body["runtime_config"]["parameters"] == {"mesh": "rows:4", "data": "/data/other"}
+    assert body["runtime_config"]["parameters"] == {"layout": "y:rows", "data": "/data/other"}
     assert body["runtime_config"]["pipeline_root"] == "s3://bucket/root"
     assert body["service_account"] == "steps"
     tasks = yaml.safe_dump(body["pipeline_spec"])
@@ -247,6 +247,21 @@ def test_arguments_have_the_types_of_the_parameters(training_package, name, text
 @pytest.mark.parametrize("assignment", ["epochs=many", "epochs=1.5", "epochs=true", "thresholds=1", "thresholds=yes"])
 def test_an_argument_of_another_type_is_named(training_package, assignment):
     with pytest.raises(PackageError, match=f"{assignment.partition('=')[0]}: expected .* as JSON"):
+        read_arguments(check_package(training_package), [assignment])
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("epochs=0", "--argument: epochs: .*greater than or equal to 1. Received: 0"),
+        ("network=unett", "--argument: network: expected one of unet"),
+        ("class_weights=1, 2", "--argument: class_weights: expected JSON"),
+        ("resolution=36", "--argument: resolution: a network of 4 levels needs a multiple of 8. Received: 36"),
+        ("layout=x:lines", "--argument: layout: "),
+    ],
+)
+def test_an_argument_that_a_step_would_refuse_is_named(training_package, assignment, expected):
+    with pytest.raises(PackageError, match=expected):
         read_arguments(check_package(training_package), [assignment])
 
 

@@ -1,0 +1,203 @@
+"""Mistakes in the settings of a run, found before its first step and not by the step that reads them, hours later.
+
+`check_run` is for a process that may import TensorFlow; `check_apart` keeps it out of the caller's.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from components import storage
+from components.train.settings import LOSSES, TrainingSettings
+from components.validate.settings import Settings, SettingsError
+
+_MINUTES = 10
+# Of what a check that crashed has printed.
+_TAIL = 2000
+_PHANTOM_LABELS = ("background", "liver", "lesion")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the cases of a run before they are read.
+
+    Attributes:
+        labels: The names of the classes by number.
+        channels: The number of channels of an image.
+        cases: The number of cases.
+    """
+
+    labels: Sequence[str]
+    channels: int
+    cases: int
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A training that only the code it names can check: that of the user, or of options by name.
+
+    Attributes:
+        settings: The settings of the training.
+        resolutions: The numbers of voxels along each axis of its images; 0 where only the cases decide it.
+        facts: What is known of the cases; None for nothing.
+    """
+
+    settings: TrainingSettings
+    resolutions: Sequence[int]
+    facts: Facts | None
+
+
+def check_run(pipeline: str, settings: Settings) -> None:
+    """Check the settings of a run against its cases, and make what they name: network, loss and optimizer, of which a
+    step is planned on the mesh.
+
+    Args:
+        pipeline: The name of the pipeline, which decides what of the settings is read.
+        settings: The settings of the run. Where `data` is a URL the cases are not known yet, and what depends on the
+            classes is not checked.
+
+    Raises:
+        SettingsError: naming the setting, its value and what was expected.
+        VolumeError: if there are no cases in the folder.
+    """
+    needed = _needed(pipeline, settings)
+    if needed is not None:
+        _rehearse(needed)
+
+
+def check_apart(pipeline: str, settings: Settings) -> None:
+    """As `check_run`, but what has to be made is made in a process of its own: TensorFlow keeps a GPU's memory for as
+    long as its process lives, and the steps need it.
+
+    Raises:
+        SettingsError: as `check_run`; also if that process does not end, or crashes.
+    """
+    needed = _needed(pipeline, settings)
+    if needed is None:
+        return
+    given = {
+        "settings": needed.settings.model_dump(mode="json"),
+        "resolutions": list(needed.resolutions),
+        "facts": None if needed.facts is None else asdict(needed.facts),
+    }
+    found = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "PYTHONPATH": os.pathsep.join(filter(None, found)),
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "components.checking"],
+            input=json.dumps(given),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60 * _MINUTES,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise SettingsError(
+            f"network: expected {needed.settings.network} to be made and planned within {_MINUTES} minutes. Received: "
+            "no end"
+        ) from None
+    if done.returncode:
+        raise SettingsError(
+            f"network: expected {needed.settings.network} to be made without a crash. Received: status "
+            f"{done.returncode}, after\n{done.stderr[-_TAIL:]}"
+        )
+    fault = json.loads(done.stdout.splitlines()[-1])
+    if fault:
+        raise SettingsError(fault)
+
+
+def _needed(pipeline: str, settings: Settings) -> Rehearsal | None:
+    """Check what needs no TensorFlow; what is left, or None if nothing is."""
+    if pipeline == "batch_inference":
+        return None
+    facts = _facts(settings)
+    training = settings.for_a_process()
+    if facts is not None:
+        _check_folds(pipeline, settings, facts)
+        _check_class_weights(training, facts)
+        _check_rare_classes(training, facts)
+    by_name = training.network_options or training.loss_options or training.optimizer_options
+    own_code = training.network_source != "name" or training.loss not in LOSSES
+    if not (by_name or own_code or training.device_memory):
+        return None
+    resolutions = settings.resolutions if pipeline == "resolution_study" else (settings.resolution,)
+    return Rehearsal(training, resolutions, facts)
+
+
+def _facts(settings: Settings) -> Facts | None:
+    if not settings.data:
+        return Facts(_PHANTOM_LABELS, 1, settings.phantoms)
+    if storage.is_url(settings.data):
+        return None
+    from components.cases import open_folder
+    from keras_spatial.volumes import LITS
+
+    folder = open_folder(settings.data)
+    task = LITS if folder.reader is None else folder.reader.task
+    return Facts(task.labels, len(task.channels), len(folder.cases))
+
+
+def _check_folds(pipeline: str, settings: Settings, facts: Facts) -> None:
+    from datasets.splits import assign
+
+    crossed = pipeline == "cross_validation"
+    name, given = ("folds", settings.folds) if crossed else ("split", settings.split)
+    try:
+        assign(range(facts.cases), f"fold-0-of-{given}" if crossed else settings.split)
+    except ValueError:
+        raise SettingsError(
+            f"{name}: expected at most as many folds as there are cases, {facts.cases}. Received: {given!r}"
+        ) from None
+
+
+def _check_class_weights(settings: TrainingSettings, facts: Facts) -> None:
+    given = settings.class_weights
+    if given and len(given) != len(facts.labels):
+        raise SettingsError(
+            f"class_weights: expected {len(facts.labels)} numbers, one for each of {', '.join(facts.labels)}. "
+            f"Received: {list(given)}"
+        )
+
+
+def _check_rare_classes(settings: TrainingSettings, facts: Facts) -> None:
+    unknown = [name for name in settings.rare_classes if name not in facts.labels[1:]]
+    if unknown:
+        raise SettingsError(f"rare_classes: expected some of {list(facts.labels[1:])}. Received: {unknown}")
+
+
+def _rehearse(needed: Rehearsal) -> None:
+    from components.train.rehearsal import rehearse
+    from components.train.settings import TrainingError
+
+    facts = needed.facts
+    labels, channels = (None, None) if facts is None else (facts.labels, facts.channels)
+    for resolution in needed.resolutions:
+        try:
+            rehearse(needed.settings, resolution, labels, channels)
+        except TrainingError as error:
+            raise SettingsError(str(error)) from error
+
+
+def _main() -> None:
+    given = json.load(sys.stdin)
+    facts = None if given["facts"] is None else Facts(**given["facts"])
+    fault = ""
+    try:
+        _rehearse(Rehearsal(TrainingSettings(**given["settings"]), given["resolutions"], facts))
+    except SettingsError as error:
+        fault = str(error)
+    print(json.dumps(fault))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,94 @@
+"""Mistakes of a run's settings are found before its first step: nothing is computed, and no case is read."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from components.checking import check_apart, check_run
+from components.validate.settings import Settings, SettingsError
+from pipelines.__main__ import cli
+
+HERE = Path(__file__).parent
+RUN = {"phantoms": 4, "mesh": "rows:2", "layout": "x:rows", "resolution": 16, "filters": 2}
+OWN = {**{name: value for name, value in RUN.items() if name != "filters"}, "network": "own_networks:network"}
+TEXTURES = {"name": "toy", "modality": {"0": "T1", "1": "T2"}, "labels": {"0": "background", "1": "a"}, "training": []}
+
+
+@pytest.fixture(autouse=True)
+def own_code_is_importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=":")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"class_weights": [1, 2]}, r"class_weights: expected 3 numbers, one for each of background, liver, lesion"),
+        ({"rare_classes": '["tumour"]', "oversample": 0.3}, r"rare_classes: expected some of \['liver', 'lesion'\]"),
+        (
+            {"folds": 5, "pipeline": "cross_validation"},
+            r"folds: expected at most as many folds as there are cases, 4. Received: 5",
+        ),
+        ({"split": "fold-1-of-6"}, r"split: expected at most as many folds .* 4. Received: 'fold-1-of-6'"),
+        ({"network_options": {"widht": 3}}, r"network_options .*unexpected keyword argument 'widht'"),
+        ({"network_options": '{"kernel_size": "wide"}'}, r"network"),
+        ({"loss_options": {"dice": 3}}, r"loss_options: DiceCrossentropy does not take"),
+        ({"optimizer_options": {"momentun": 3}}, r"optimizer_options: Adam does not take"),
+    ],
+)
+def test_what_a_later_step_would_refuse_is_named(settings, expected):
+    with pytest.raises(SettingsError, match=expected):
+        check_run(settings.pop("pipeline", "lits_segmentation"), Settings(**{**RUN, **settings}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"network": "own_networks:missing"}, r"network: own_networks:missing cannot be imported"),
+        ({"network": "own_networks:no_model"}, r"to make a keras.Model. Received: str"),
+        ({"network": "own_networks:too_few_classes"}, r"does not fit the data set: .*\(None, 16, 16, 16, 3\)"),
+        ({"network": "own_networks:failing"}, r"Received: ZeroDivisionError"),
+        ({"network": "own_networks:unknown_layer"}, r"UnsupportedLayer"),
+        ({"network": "nowhere.keras"}, r"network: expected a .keras file that can be read. Received: 'nowhere.keras'"),
+        ({"loss": "own_networks:no_loss"}, r"loss: expected own_networks:no_loss to make a keras.losses.Loss"),
+        ({"loss": "own_networks:failing_loss"}, r"cannot be planned on the mesh 'rows:2' \(.*no such axis"),
+        ({"loss": "own_networks:loss", "loss_options": {"beta": 1}}, r"loss_options: loss does not take"),
+    ],
+)
+def test_a_mistake_of_the_users_own_code_is_named(settings, expected):
+    with pytest.raises(SettingsError, match=expected):
+        check_run("lits_segmentation", Settings(**{**OWN, **settings}))
+
+
+def test_a_run_without_mistakes_is_let_through():
+    check_run("sweep", Settings(**OWN, loss="own_networks:loss", network_options={"width": 3}))
+    check_run("sweep", Settings(**OWN, loss="own_networks:loss_of_numbers"))
+    check_run("batch_inference", Settings(data="scans", model="m.keras", class_weights=(1.0,)))
+
+
+def test_the_classes_and_channels_are_those_of_the_cases(tmp_path):
+    entry = {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps({**TEXTURES, "training": [entry]}))
+    with pytest.raises(SettingsError, match="class_weights: expected 2 numbers, one for each of background, a"):
+        check_run("lits_segmentation", Settings(**RUN, class_weights="[1, 2, 3]", data=str(tmp_path)))
+    check_run("lits_segmentation", Settings(**{**OWN, "resolution": 0}, data=str(tmp_path)))
+
+
+def test_what_depends_on_cases_at_a_url_is_left_to_later_steps():
+    given = {**OWN, "data": "memory://scans", "class_weights": [1]}
+    check_run("lits_segmentation", Settings(**{**given, "network": "own_networks:too_few_classes"}))
+    with pytest.raises(SettingsError, match="own_networks:missing cannot be imported"):
+        check_run("lits_segmentation", Settings(**{**given, "network": "own_networks:missing"}))
+
+
+def test_the_users_code_is_run_in_a_process_of_its_own():
+    with pytest.raises(SettingsError, match=r"without a crash. Received: status 7, after\nhere it ends"):
+        check_apart("lits_segmentation", Settings(**{**OWN, "network": "own_networks:crashing"}))
+
+
+def test_a_pipeline_does_not_begin_with_a_mistake(tmp_path, capsys):
+    command = ["run", "lits_segmentation", "--run-dir", str(tmp_path / "run"), "--set", "class_weights=1, 2"]
+    assert cli(command) == 2
+    assert "FAILED: SettingsError: class_weights: expected 3 numbers" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
