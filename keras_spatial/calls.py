@@ -78,7 +78,7 @@ def predicted_blocks(model: "Model", batches: Iterable) -> Iterator[Any]:
     """Yield, for each batch, the shards of the outputs on this process's devices: lists of `Block`s in their structure.
 
     Args:
-        model: a model with a mesh of CPUs or GPUs.
+        model: a model with a mesh.
         batches: batches in the form that Keras gives to a `predict_step`.
     """
     structures: dict[str, Any] = {}
@@ -89,18 +89,21 @@ def predicted_blocks(model: "Model", batches: Iterable) -> Iterator[Any]:
         forward.lower()
         found = [forward.local_blocks(output) for output in forward.flat_outputs]
         structures[signature_of(inputs)] = tree.map_structure(lambda _: 0, forward.outputs)
-        places[signature_of(inputs)] = [indices for indices, _ in found]
+        places[signature_of(inputs)] = [held for held, _ in found]
         return [values for _, values in found]
 
-    step = tf.function(step, autograph=False)
+    compiled = model._runtime.compiled_blocks(step)
     for batch in batches:
         model._partition.prepare(model, batch, "predict")
         inputs = as_inputs(model, unpack_x_y_sample_weight(batch)[0])
         with unoptimized(), model._runtime.raising():
-            outputs = step(inputs)
+            outputs = compiled(inputs)
             # Before another call follows.
             blocks = [
-                [Block(index, model._runtime.taken(value)) for index, value in zip(indices, values, strict=True)]
-                for indices, values in zip(places[signature_of(inputs)], outputs, strict=True)
+                [
+                    Block(index, read)
+                    for (_, index), read in zip(held, model._runtime.handed_out(values, held), strict=True)
+                ]
+                for held, values in zip(places[signature_of(inputs)], outputs, strict=True)
             ]
         yield tree.pack_sequence_as(structures[signature_of(inputs)], blocks)

@@ -147,7 +147,7 @@ class Model(keras.Model):
             exactly once.
 
         Raises:
-            ValueError: if the model has no mesh, or its mesh is made of TPU cores.
+            ValueError: if the model has no mesh.
 
         Example:
 
@@ -159,7 +159,6 @@ class Model(keras.Model):
         """
         if self.distribution is None:
             raise ValueError(f"Model '{self.name}' has no mesh, so there are no shards to return: use predict.")
-        self._runtime.check_local_blocks(self.name)
         return predicted_blocks(self, batches_of(x, batch_size))
 
     def takes_blocks(self, shape: Sequence[int]) -> bool:
@@ -223,7 +222,9 @@ class Model(keras.Model):
     def step(self, x: Any, *, training: bool, **options: Any) -> Step:
         """Run the forward pass of a step; see `keras_spatial.step.Step`."""
         options.setdefault("recompute", self._partition.recompute)
-        return Step(self._network, as_inputs(self, x), training=training, **options)
+        with self._runtime.on_host():
+            inputs = as_inputs(self, x)
+        return Step(self._network, inputs, training=training, **options)
 
     def _track(self, step: Step, objective: Objective, regularization: tf.Tensor) -> None:
         """Update the metrics, including those that track the losses."""

@@ -161,8 +161,9 @@ class Step:
         pairs = zip(self._input_gradients, tree.flatten(self.inputs), strict=True)
         return [None if g is None else self._export(g, x.shape) for g, x in pairs]
 
-    def local_blocks(self, x: SpatialTensor) -> tuple[list[tuple[slice, ...]], list[tf.Tensor]]:
-        """The shards of a tensor on the devices of this process: where each lies, and its value for `Runtime.taken`.
+    def local_blocks(self, x: SpatialTensor) -> tuple[list[tuple[int, tuple[slice, ...]]], list[tf.Tensor]]:
+        """The shards of a tensor on the devices of this process: which of these holds it and where it lies, and what
+        `Runtime.handed_out` reads their values from.
 
         Elements beyond the logical size are left out. A shard that several devices hold comes from the first of them.
         """
@@ -171,19 +172,17 @@ class Step:
         shape = x.value.shape
         lengths = impl.slice_shape(shape)
         begins = [tuple(impl.slice_begin(shape, pnum)) for pnum in range(impl.shape.size)]
-        numbers = impl.laid_out_pnum().tensor_list
-        shards = self._lowering.tensors[x.value].to_laid_out_tensor().tensor_list
         first: dict[tuple[int, ...], int] = {}
         for pnum, begin in enumerate(begins):
             first.setdefault(begin, pnum)
-        indices, values = [], []
-        for pnum, value in zip(numbers, shards, strict=True):
+        places = []
+        for position, pnum in enumerate(impl.own_numbers()):
             begin = begins[pnum]
             ends = [min(b + n, size) for b, n, size in zip(begin, lengths, x.shape, strict=True)]
             if first[begin] == pnum and all(b < end for b, end in zip(begin, ends, strict=True)):
-                indices.append(tuple(slice(b, end) for b, end in zip(begin, ends, strict=True)))
-                values.append(value)
-        return indices, impl.hand_out(values, [[i.stop - i.start for i in index] for index in indices])
+                places.append((position, tuple(slice(b, end) for b, end in zip(begin, ends, strict=True))))
+        shards = self._lowering.tensors[x.value].to_laid_out_tensor().tensor_list
+        return places, impl.hand_out(shards, places)
 
     def apply_assignments(self) -> None:
         """Assign the variables that must be assigned before the optimizer changes them."""

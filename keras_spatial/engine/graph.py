@@ -111,7 +111,8 @@ class Graph:
             lengths, counts = tuple(axis.length for axis in axes), tuple(axis.shards for axis in axes)
             value.check(lengths, counts, len(self.impl.devices))
         elif not isinstance(value, tf.TensorSpec) and any(after for _, after in padding):
-            value = tf.pad(value, padding)
+            with self.impl.on_host():
+                value = tf.pad(value, padding)
         source = Source(self.mesh, value, mesh_shape_of(axes), differentiable=differentiable, name="input")
         return SpatialTensor(source.outputs[0], axes)
 

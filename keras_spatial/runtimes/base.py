@@ -11,6 +11,14 @@ import tensorflow as tf
 
 from keras_spatial.mesh_tensorflow import mtf
 
+Place = tuple[int, tuple[slice, ...]]
+"""Which of this process's shards holds a block of a tensor, and where the block lies in it."""
+
+
+def sizes_of(index: Sequence[slice]) -> list[int]:
+    """The number of elements of a block along each axis."""
+    return [along.stop - along.start for along in index]
+
 
 class Runtime(abc.ABC):
     """Decides where shards live and how a step runs. Each `SpatialParallel` has one.
@@ -73,6 +81,11 @@ class Runtime(abc.ABC):
     def before_step(self, build: Callable[[], None]) -> None:  # noqa: B027  A step makes its variables itself.
         """Prepare a step; `build` is a function that makes the variables of the optimizer and the metrics."""
 
+    def on_host(self) -> contextlib.AbstractContextManager:
+        """Where whole images are prepared before they are cut. Beside GPUs that is host memory: TensorFlow would place
+        such operations on the first GPU, which has no room for a whole image."""
+        return contextlib.nullcontext()
+
     def compiled(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """A step as one TensorFlow function."""
         return tf.function(step, autograph=False)
@@ -84,17 +97,18 @@ class Runtime(abc.ABC):
         """
         return contextlib.nullcontext()
 
-    def taken(self, value: tf.Tensor) -> Callable[[], np.ndarray]:
-        """A function that reads, after the step, a shard that `ShardOperations.hand_out` returned."""
-        array = value.numpy()  # pyright: ignore[reportAttributeAccessIssue]
-        return lambda: array
+    def compiled_blocks(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """A step that returns what `ShardOperations.hand_out` does, as one TensorFlow function."""
+        return tf.function(step, autograph=False)
+
+    def handed_out(self, values: Sequence[Any], places: Sequence[Place]) -> list[Callable[[], np.ndarray]]:
+        """Functions that read, after the step, the shards that `ShardOperations.hand_out` returned."""
+        arrays = [value.numpy() for value in values]
+        return [lambda array=array: array for array in arrays]
 
     def shared_gradients(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
         """The gradients for the optimizer, made from gradients that are sums over the mesh already."""
         return list(gradients)
-
-    def check_local_blocks(self, name: str) -> None:  # noqa: B027  They can, by default.
-        """Raise a `ValueError` if outputs cannot be returned shard by shard; `name` is the model's."""
 
 
 class ShardOperations:
@@ -114,12 +128,25 @@ class ShardOperations:
         count = len(self.laid_out_pnum().tensor_list)
         return self.LaidOutTensor([key_of(tuple(column[i] for column in along)) for i in range(count)])
 
-    def hand_out(self, values: Sequence[Any], sizes: Sequence[Sequence[int]]) -> list[tf.Tensor]:
-        """Return the first elements of some shards to the caller of the step, who reads them by `Runtime.taken`."""
+    def on_host(self) -> contextlib.AbstractContextManager:
+        """As `Runtime.on_host`."""
+        return contextlib.nullcontext()
+
+    def own_numbers(self) -> list[int]:
+        """The numbers of the processors whose shards this process is handed out."""
+        return self.laid_out_pnum().tensor_list
+
+    def hand_out(self, shards: Sequence[Any], places: Sequence[Place]) -> list[tf.Tensor]:
+        """Return what some shards hold of a tensor to the caller of the step, who reads it by `Runtime.handed_out`.
+
+        Args:
+            shards: those of this process.
+            places: of the shards that are wanted: the position among `own_numbers`, and where it lies in the tensor.
+        """
         parts = []
-        for value, size in zip(values, sizes, strict=True):
-            with tf.device(value.device):
-                parts.append(tf.slice(value, [0] * len(size), size))
+        for position, index in places:
+            with tf.device(shards[position].device):
+                parts.append(tf.slice(shards[position], [0] * len(index), sizes_of(index)))
         return parts
 
     def reduce_together(self, tensors: Sequence) -> None:

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_spatial import processes
+from keras_spatial.runtimes import nccl
 from keras_spatial.runtimes.base import Runtime
 from keras_spatial.runtimes.collective import CollectiveRuntime
 from keras_spatial.runtimes.placement import PlacementRuntime
@@ -30,7 +31,7 @@ def choose_runtime(
 
     Raises:
         ValueError: if a mesh of TPU cores has no strategy, another mesh has one, or positions share devices where they
-            cannot.
+            cannot, or the environment names other sums than there are.
     """
     names = list(device_mesh.devices.flatten())
     shared = len(set(names)) < len(names)
@@ -51,4 +52,9 @@ def choose_runtime(
         return StreamingRuntime(device_mesh, layout, "host" if offload is None else offload)
     if job.count > 1:
         return CollectiveRuntime(device_mesh, layout, job)
+    sums = os.environ.get(nccl.VARIABLE, "copies")
+    if sums not in ("copies", "nccl"):
+        raise ValueError(f"{nccl.VARIABLE}: expected 'copies' or 'nccl'. Received: {sums!r}")
+    if sums == "nccl" and all("gpu" in str(device).lower() for device in names):
+        return nccl.NcclRuntime(device_mesh, layout)
     return PlacementRuntime(device_mesh, layout)

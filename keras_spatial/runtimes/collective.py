@@ -4,6 +4,7 @@ All processes build the same Mesh-TF graph, so they make the same messages in th
 numbered in that order and need no negotiation. Data that move between devices of the same process are plain copies.
 """
 
+import contextlib
 import itertools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from keras_spatial.processes import Processes
 from keras_spatial.runtimes.base import Runtime
 from keras_spatial.runtimes.buckets import reduce_together
 from keras_spatial.runtimes.functions import static_sizes
-from keras_spatial.runtimes.placement import Placement
+from keras_spatial.runtimes.placement import Placement, host_of
 from keras_spatial.runtimes.synchronize import callbacks_without_files, facts_of, state_of
 
 # Keys must be unique among all graphs of a process; all processes trace the same functions in the same order.
@@ -55,9 +56,12 @@ class CollectiveMesh(Placement):
         shape = self.slice_shape(x.shape)
         shards = []
         for pnum, device in zip(self.local, self.devices, strict=True):
+            part = tf_x
+            if list(shape) != tf_x.shape.as_list():
+                with self.on_host():
+                    part = tf.slice(tf_x, self.slice_begin(x.shape, pnum), shape)
             with tf.device(device):
-                whole = list(shape) == tf_x.shape.as_list()
-                shards.append(tf.identity(tf_x) if whole else tf.slice(tf_x, self.slice_begin(x.shape, pnum), shape))
+                shards.append(tf.identity(part))
         return self.LaidOutTensor(shards)
 
     def export_to_tf_tensor(self, x: mtf.Tensor, laid_out_x) -> tf.Tensor:
@@ -238,6 +242,9 @@ class CollectiveRuntime(Runtime):
 
     def mesh_impl(self) -> CollectiveMesh:
         return CollectiveMesh(self.shape, self.layout_rules, self.devices, self.processes)
+
+    def on_host(self) -> contextlib.AbstractContextManager:
+        return host_of([device for device in self.devices if self.processes.rank_of(device) == self.processes.rank])
 
     def fit_arguments(self, arguments: dict[str, Any]) -> dict[str, Any]:
         if self.writes:

@@ -1,5 +1,6 @@
 """Mesh-TensorFlow on the devices of one process: several GPUs, or logical CPU devices."""
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 
@@ -20,6 +21,9 @@ class Placement(ShardOperations, PlacementMeshImpl):
     a copy for each device instead of an unrolled ring (N instead of N² nodes), an imported tensor is cut into shards
     axis after axis, and processor coordinates are Python integers.
     """
+
+    def on_host(self) -> contextlib.AbstractContextManager:
+        return host_of(self.devices)
 
     def allreduce(self, x, mesh_axes: Sequence[int], reduction_fn_string: str):
         reduce = {"SUM": tf.add_n, "MAX": lambda xs: tf.reduce_max(tf.stack(xs), axis=0)}[reduction_fn_string]
@@ -50,13 +54,14 @@ class Placement(ShardOperations, PlacementMeshImpl):
     def import_tf_tensor(self, x: mtf.Tensor, tf_x: tf.Tensor):
         layout = self.tensor_layout(x.shape)
         pieces: dict[tuple[int, ...], tf.Tensor] = {(): tf_x}
-        for axis, mesh_axis in enumerate(layout.tensor_axis_to_mesh_axis):
-            count = 1 if mesh_axis is None else self.shape[mesh_axis].size
-            pieces = {
-                (*place, i): part
-                for place, piece in pieces.items()
-                for i, part in enumerate([piece] if count == 1 else _split(piece, count, axis))
-            }
+        with self.on_host():
+            for axis, mesh_axis in enumerate(layout.tensor_axis_to_mesh_axis):
+                count = 1 if mesh_axis is None else self.shape[mesh_axis].size
+                pieces = {
+                    (*place, i): part
+                    for place, piece in pieces.items()
+                    for i, part in enumerate([piece] if count == 1 else _split(piece, count, axis))
+                }
         slice_shape = self.slice_shape(x.shape)
 
         def piece_of(pnum: int) -> tf.Tensor:
@@ -71,6 +76,17 @@ class PlacementRuntime(Runtime):
 
     def mesh_impl(self) -> Placement:
         return Placement(self.shape, self.layout_rules, self.devices)
+
+    def on_host(self) -> contextlib.AbstractContextManager:
+        return host_of(self.devices)
+
+
+def host_of(devices: Sequence[str]) -> contextlib.AbstractContextManager:
+    """The host memory beside GPUs; for CPUs, whose memory it is anyway, the place that is in force."""
+    first = tf.DeviceSpec.from_string(devices[0])
+    if (first.device_type or "").upper() != "GPU":
+        return contextlib.nullcontext()
+    return tf.device(first.replace(device_type="CPU", device_index=0).to_string())
 
 
 def _split(x: tf.Tensor, count: int, axis: int) -> list[tf.Tensor]:

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_spatial.mesh_tensorflow import mtf
-from keras_spatial.runtimes.base import Runtime, ShardOperations
+from keras_spatial.runtimes.base import Place, Runtime, ShardOperations, sizes_of
 from keras_spatial.runtimes.captured import by_value, spec_of, value_of, variables_of
 from keras_spatial.runtimes.functions import SharedFunction, VariedFunction, trace
 from keras_spatial.runtimes.nodes import Call, Calls, Export, HandOut, Import, Reduce, Reduction, Value, Whole, Zeros
@@ -168,12 +168,13 @@ class StreamingMesh(ShardOperations, mtf.MeshImpl):
         (whole,) = self.program.add(node)
         return whole
 
-    def hand_out(self, values: Sequence[Any], sizes: Sequence[Sequence[int]]) -> list[tf.Tensor]:
-        """Return numbers that stand for the shards, which are read after the step: see `StreamingRuntime.taken`."""
-        values = self._values(LaidOutValues(values))
+    def hand_out(self, shards: Sequence[Any], places: Sequence[Place]) -> list[tf.Tensor]:
+        """Return numbers that stand for the shards; see `StreamingRuntime.handed_out`."""
+        values = self._values(LaidOutValues([shards[position] for position, _ in places]))
         self.program.add(HandOut(values))
         return [
-            tf.constant(self._register(v, self.program, size), tf.int64) for v, size in zip(values, sizes, strict=True)
+            tf.constant(self._register(value, self.program, sizes_of(index)), tf.int64)
+            for value, (_, index) in zip(values, places, strict=True)
         ]
 
     def _begins(self, shape: mtf.Shape) -> list[tuple[int, ...]]:
@@ -322,7 +323,10 @@ class StreamingRuntime(Runtime):
                     raise found from error
                 raise
 
-    def taken(self, value: tf.Tensor) -> Callable[[], np.ndarray]:
+    def handed_out(self, values: Sequence[Any], places: Sequence[Place]) -> list[Callable[[], np.ndarray]]:
+        return [self._taken(value) for value in values]
+
+    def _taken(self, value: tf.Tensor) -> Callable[[], np.ndarray]:
         program, kept, size = self._handed_out[int(value)]
         alive = program()
         assert alive is not None

@@ -20,7 +20,7 @@ from mesh_tensorflow.simd_mesh_impl import SimdMeshImpl
 
 from keras_spatial.layout import parse_mesh
 from keras_spatial.mesh_tensorflow import mtf
-from keras_spatial.runtimes.base import Runtime, ShardOperations, all_coordinates
+from keras_spatial.runtimes.base import Place, Runtime, ShardOperations, all_coordinates, sizes_of
 from keras_spatial.runtimes.blocks import LocalBlocks
 from keras_spatial.runtimes.buckets import reduce_together
 from keras_spatial.runtimes.functions import Choice
@@ -52,6 +52,13 @@ class TpuMesh(ShardOperations, SimdMeshImpl):
             return self.LaidOutTensor([keys[0]])
         number = tf.gather(tf.constant([keys.index(key) for key in of_cores]), self.pnum_tensor)
         return self.LaidOutTensor([Choice(number, keys)])
+
+    def own_numbers(self) -> list[int]:
+        return list(range(self.size))
+
+    def hand_out(self, shards: Sequence[Any], places: Sequence[Place]) -> list[tf.Tensor]:
+        """Return the shard of the core that runs the program, whole: its place is known after the step."""
+        return [tf.identity(shards[0])]
 
     def reduce_together(self, tensors: Sequence) -> None:
         reduce_together(self, tensors)
@@ -118,14 +125,19 @@ class TpuRuntime(Runtime):
             build()
 
     def compiled(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        return on_replicas(self.strategy, step)
+        return on_replicas(self.strategy, step, lambda results: results[0])
+
+    def compiled_blocks(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return on_replicas(self.strategy, step, tuple)
+
+    def handed_out(self, values: Sequence[Any], places: Sequence[Place]) -> list[Callable[[], np.ndarray]]:
+        [of_cores] = values  # By the number of the core.
+        blocks = [of_cores[core].numpy()[tuple(map(slice, sizes_of(index)))] for core, index in places]
+        return [lambda block=block: block for block in blocks]
 
     def shared_gradients(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
         # They are sums over the mesh already, and Keras sums them over the replicas again.
         return [None if g is None else g / self.strategy.num_replicas_in_sync for g in gradients]
-
-    def check_local_blocks(self, name: str) -> None:
-        raise ValueError(f"Model '{name}' runs on TPU cores, which cannot return outputs as blocks: use predict.")
 
 
 def tpu_strategy(shape: str, tpu: str | None = None) -> tf.distribute.TPUStrategy:
@@ -230,16 +242,22 @@ def check_strategy(strategy: Any, devices: int) -> None:
         )
 
 
-def on_replicas(strategy: tf.distribute.Strategy, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Compile a step into one TensorFlow function that runs in all replicas and returns the results of the first one.
+def on_replicas(
+    strategy: tf.distribute.Strategy, step: Callable[[Any], Any], chosen: Callable[[tuple], Any]
+) -> Callable[[Any], Any]:
+    """Compile a step into one TensorFlow function that runs in all replicas.
 
-    The results are the same in all replicas. From `LocalBlocks` each replica gets only its own block; whole tensors go
-    to all replicas.
+    From `LocalBlocks` each replica gets only its own block; whole tensors go to all replicas.
+
+    Args:
+        strategy: the strategy that runs it.
+        step: the step.
+        chosen: what is returned of a result, of which it is given the value of each replica.
     """
 
     def run(data: Any) -> Any:
         results = strategy.run(step, args=(data,))
-        return tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], results)
+        return tf.nest.map_structure(lambda value: chosen(strategy.experimental_local_results(value)), results)
 
     compiled = tf.function(run, autograph=False)
 

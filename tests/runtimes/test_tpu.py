@@ -8,6 +8,7 @@ import contextlib
 import types
 
 import keras
+import nibabel as nib
 import numpy as np
 import pytest
 import simulated_tpu
@@ -99,6 +100,24 @@ def test_a_core_that_is_handed_its_own_block_alone_trains_as_plain_keras(monkeyp
     found = trained(distribution("rows:2, columns:2", "x:columns, y:rows"), blocks=True)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_each_core_returns_its_own_block_of_a_prediction(monkeypatch, distribution, tmp_path):
+    """Of a size that the shards do not divide; where a mesh axis splits nothing, one of its cores stands for all."""
+    monkeypatch.setattr(simd_mesh_impl, "tpu_ops", simulated_tpu.MirroredCollectives)
+    spatial = distribution("rows:3, columns:2", "x:rows")
+    with spatial.scope():
+        model = ks.partition(network(), spatial)
+    images, _ = data(2)
+    expected = network().predict(images, verbose=0)
+    (blocks,) = model.predict_blocks(images)
+    assert sorted(block.index[1].start for block in blocks) == [0, 6, 12]
+    found = np.full(expected.shape, np.nan, "float32")
+    for block in blocks:
+        found[block.index] = block.values
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    ks.inference.predict_to_files(model, images[:1], tmp_path / "classes.nii")
+    np.testing.assert_array_equal(nib.load(tmp_path / "classes.nii").get_fdata(), np.argmax(expected[0], -1))
 
 
 def test_a_block_for_each_core_is_needed(distribution):
