@@ -248,6 +248,16 @@ def test_probabilities_become_the_most_probable_class_with_borders_between_voxel
     assert found[-1] == 1
 
 
+@pytest.mark.parametrize("target", [(20, 11, 5), (9, 7, 6), (4, 14, 6), (3, 7, 6), (10, 7, 6)], ids=str)
+def test_probabilities_become_classes_slab_by_slab_as_at_once(monkeypatch, target):
+    probabilities = np.random.default_rng(1).random((9, 7, 6, 3)).astype(np.float32)
+    at_once = vol.labels_from_probabilities(probabilities, target)
+    resampled = [vol.resample_image(probabilities[..., n], target) for n in range(3)]
+    np.testing.assert_array_equal(at_once, np.argmax(resampled, 0))
+    monkeypatch.setattr(vol.labels, "_SLAB", target[1] * target[2])
+    np.testing.assert_array_equal(vol.labels_from_probabilities(probabilities, target), at_once)
+
+
 @pytest.mark.parametrize("target", [(0, 4, 4), (4, 4), (4, 4, 4, 4)])
 def test_sizes_that_make_no_grid_are_refused(target):
     with pytest.raises(vol.DimensionError, match="three positive"):

@@ -1,40 +1,43 @@
-"""Segmenting and scoring held-out cases of any classes."""
+"""Scoring held-out cases of any classes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from components import console
+from components.evaluate.truth import confusion_of, read_truth, write_prediction
 from components.files import write_json
 from datasets.cases import Case
-from datasets.decathlon.reader import TaskReader
 from keras_spatial.evaluation import LabelledCase, evaluate_classes, summarise_classes, write_class_csv
-from keras_spatial.inference import segment
-from keras_spatial.volumes import Limits, Task, to_canonical
+from keras_spatial.volumes import Task, to_canonical
 
 SUMMARY = "summary.json"
 
 
-def score_case(network: keras.Model, case: Case, task: Task, folder: Path) -> tuple[LabelledCase, np.ndarray]:
-    """Segment a case, write `prediction-CASE.nii.gz`, and compare it with its labels on the grid of the scan.
+def score_case(probabilities: np.ndarray, case: Case, task: Task, folder: Path) -> tuple[LabelledCase, np.ndarray]:
+    """Write `prediction-CASE.nii.gz`, and compare it with the case's labels on the grid of the scan.
+
+    Args:
+        probabilities: `[x, y, z, classes]` over the field of view of the case, in canonical order.
+        case: The files of the case.
+        task: The task of the data set.
+        folder: The folder of the predictions.
 
     Returns:
         The metrics, and voxel counts int64 `[true class, predicted class]`.
     """
-    _, labels = TaskReader(task).read(case, Limits.current())
+    channels = len(task.channels) if len(case.images) == 1 else 1
+    truth = read_truth(case.images[0], case.label, task.labels, channels)
     path = folder / f"prediction-{case.name}.nii.gz"
-    found = segment(network, case.images, path, task=task)
-    # The labels were turned to canonical order.
-    predicted = to_canonical(replace(found.volume, array=found.labels)).array
-    classes = len(task.labels)
-    pairs = labels.array.astype(np.int64).ravel() * classes + predicted.ravel()
-    counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-    scored = evaluate_classes(predicted, labels.array, labels.spacing, task.labels, case=case.name)
-    return scored, counts
+    predicted = write_prediction(probabilities, truth, path, task.labels)
+    counts = confusion_of(truth.array, predicted, len(task.labels))
+    # Distances in canonical order, as those of other predictions of the case.
+    canonical = to_canonical(truth)
+    found = to_canonical(replace(truth, array=predicted)).array
+    return evaluate_classes(found, canonical.array, canonical.spacing, task.labels, case=case.name), counts
 
 
 def write_scores(folder: Path, metrics: Sequence[LabelledCase]) -> dict[str, float | None]:

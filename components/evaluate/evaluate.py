@@ -8,22 +8,22 @@ from typing import Any
 import keras_spatial as ks  # First: it turns oneDNN on before TensorFlow starts.
 
 # isort: split
-import keras
 import numpy as np
 from pydantic import TypeAdapter
 
 from components import console, devices
 from components.evaluate.classes import printable, score_case, write_scores
 from components.evaluate.settings import EvaluationSettings
+from components.evaluate.stored import StoredCases
+from components.evaluate.truth import confusion_of, read_truth, write_prediction
 from components.files import read_json, write_json
 from components.settings import MeshSettings
 from components.train.settings import MODEL
 from components.train.task import task_of
 from datasets.decathlon.layout import read_layout
-from datasets.lits.cases import Case, find_cases, read_case
+from datasets.lits.cases import Case, find_cases
 from datasets.phantom.thresholding import best_band, dice
 from keras_spatial.evaluation import CaseMetrics, LabelledCase, evaluate_case, summarise, write_csv
-from keras_spatial.inference import segment
 from keras_spatial.volumes import LITS, Task, TaskError, metric_name, read_volume
 from keras_spatial.volumes import task_of as model_task_of
 
@@ -41,6 +41,11 @@ def evaluate_model(
     **settings: Any,
 ) -> Mapping[str, Mapping[str, Any]]:
     """Segment the cases of the split test with a partitioned model, and score them on the grid of the scans.
+
+    The network is fed the stored blocks, as in training, and its class scores are put into a file block by block, so
+    that no image and no scores are whole in the memory. What is whole are the labels of one case at a time on the grid
+    of its scan, true and predicted, in a byte for each voxel, and what the surface distances need (see
+    `keras_spatial.evaluation`). `thresholds`, a comparison, reads the scans.
 
     Args:
         cases: folder with the checked cases.
@@ -70,19 +75,20 @@ def evaluate_model(
             f"{model}: expected a model of the data set's task, {task.as_dict()}. Received: one that was trained for "
             f"{trained.as_dict()}"
         )
+    Path(predictions).mkdir(parents=True, exist_ok=True)
+    stored = StoredCases(network, builder, "test", Path(predictions))
     if task.scores == "classes":
         return _evaluate_classes(
-            network, cases, members["test"], task, Path(evaluation), Path(predictions), given.placed
+            stored, cases, members["test"], task, Path(evaluation), Path(predictions), given.placed
         )
     found = {case.number: case for case in find_cases(cases)}
     held_out = [found[int(number)] for number in members["test"]]
     folder = Path(evaluation)
     folder.mkdir(parents=True, exist_ok=True)
-    Path(predictions).mkdir(parents=True, exist_ok=True)
     confusion = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
     metrics = []
-    for number, case in enumerate(held_out, start=1):
-        scored, counts = _score(network, case, task, Path(predictions))
+    for number, (case, probabilities) in enumerate(zip(held_out, stored, strict=True), start=1):
+        scored, counts = _score(probabilities, case, Path(predictions))
         confusion += counts
         metrics.append(scored)
         dice_of = console.figures({"liver": scored.liver.dice, "lesion": scored.lesion.dice})
@@ -109,7 +115,7 @@ def evaluate_model(
 
 
 def _evaluate_classes(
-    network: keras.Model,
+    stored: StoredCases,
     cases: str,
     names: Sequence[str],
     task: Task,
@@ -120,8 +126,8 @@ def _evaluate_classes(
     found = {case.name: case for case in read_layout(cases).cases}
     confusion = np.zeros((len(task.labels), len(task.labels)), np.int64)
     metrics: list[LabelledCase] = []
-    for number, name in enumerate(names, start=1):
-        scored, counts = score_case(network, found[name], task, predictions)
+    for number, (name, probabilities) in enumerate(zip(names, stored, strict=True), start=1):
+        scored, counts = score_case(probabilities, found[name], task, predictions)
         confusion += counts
         metrics.append(scored)
         console.progress("evaluate", number, len(names), f"cases, Dice of {name}: {printable(scored)}")
@@ -164,13 +170,11 @@ def load_scores(evaluation: str | Path) -> dict[str, Any]:
     return read_json(Path(evaluation) / METRICS)
 
 
-def _score(network: keras.Model, case: Case, task: Task, folder: Path) -> tuple[CaseMetrics, np.ndarray]:
-    volume, labels = read_case(case)
-    predicted = segment(network, volume, folder / f"prediction-{case.number}.nii.gz", task=task).labels
-    truth = labels.array
-    pairs = truth.astype(np.int64).ravel() * len(CLASSES) + predicted.ravel()
-    counts = np.bincount(pairs, minlength=len(CLASSES) ** 2).reshape(len(CLASSES), len(CLASSES))
-    return evaluate_case(predicted, truth, volume.spacing, case=case.name), counts
+def _score(probabilities: np.ndarray, case: Case, folder: Path) -> tuple[CaseMetrics, np.ndarray]:
+    truth = read_truth(case.volume, case.segmentation, CLASSES)
+    predicted = write_prediction(probabilities, truth, folder / f"prediction-{case.number}.nii.gz", CLASSES)
+    counts = confusion_of(truth.array, predicted, len(CLASSES))
+    return evaluate_case(predicted, truth.array, truth.spacing, case=case.name), counts
 
 
 def _thresholds(train: Sequence[Case], test: Sequence[Case]) -> dict[str, float]:

@@ -36,18 +36,33 @@ def probabilities_of(model: keras.Model, *, from_logits: bool = True) -> Predict
                 f"model {model.name}: expected class scores [batch, x, y, z, classes] for every voxel, two classes or "
                 f"more. Received: {outputs.shape} for images of shape {images.shape}"
             )
-        if not np.isfinite(outputs).all():
-            raise ValueError(f"model {model.name}: expected finite class scores. Received: NaN or infinite scores")
-        normalised = outputs.min() >= 0 and np.allclose(outputs.sum(axis=-1), 1, atol=1e-2)
-        if normalised == from_logits:
-            kind = "probabilities" if normalised else "logits"
-            raise ValueError(
-                f"model {model.name}: its outputs are {kind}; pass from_logits={not from_logits}. "
-                f"Received: from_logits={from_logits}"
-            )
-        return special.softmax(outputs, axis=-1) if from_logits else outputs
+        return as_probabilities(str(model.name), outputs, from_logits=from_logits)
 
     return predict
+
+
+def as_probabilities(model: str, scores: np.ndarray, *, from_logits: bool) -> np.ndarray:
+    """Turn the class scores of a model, or of a block of them, into probabilities.
+
+    Args:
+        model: the name of the model.
+        scores: float32 `[..., classes]`.
+        from_logits: whether they are logits.
+
+    Raises:
+        ValueError: if the scores are not finite, or are probabilities although `from_logits` is true, or the other way
+            round.
+    """
+    if not np.isfinite(scores).all():
+        raise ValueError(f"model {model}: expected finite class scores. Received: NaN or infinite scores")
+    normalised = scores.min() >= 0 and np.allclose(scores.sum(axis=-1), 1, atol=1e-2)
+    if normalised == from_logits:
+        kind = "probabilities" if normalised else "logits"
+        raise ValueError(
+            f"model {model}: its outputs are {kind}; pass from_logits={not from_logits}. "
+            f"Received: from_logits={from_logits}"
+        )
+    return special.softmax(scores, axis=-1) if from_logits else scores
 
 
 def ensemble_average(members: Sequence[Predict]) -> Predict:

@@ -6,8 +6,11 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from keras_spatial.volumes.resampling import Axis, axes, checked_target, resample_image, scale, sums
+from keras_spatial.volumes.resampling import Axis, axes, checked_target, scale, sums
 from keras_spatial.volumes.volume import DimensionError, LabelError
+
+# The number of voxels of a slab: 16 MB for each of the few arrays that are held at once.
+_SLAB = 1 << 22
 
 
 def resample_labels(labels: np.ndarray, target_shape: Sequence[int], keep: Sequence[int] = (2,)) -> np.ndarray:
@@ -68,7 +71,8 @@ def labels_from_probabilities(probabilities: np.ndarray, target_shape: Sequence[
     """The most probable class of each voxel of a finer or coarser grid over the same field of view.
 
     Probabilities are resampled and not labels, so that class borders are more precise than the network's own voxels.
-    Only one class at a time is held in memory at the target's size.
+    This is done slab by slab, so that besides the classes only a slab of probabilities is held at the target's size;
+    `probabilities` may be a file that is mapped into memory.
 
     Args:
         probabilities: class probabilities `[X, Y, Z, classes]` for at most 256 classes; other scores that grow with the
@@ -90,10 +94,17 @@ def labels_from_probabilities(probabilities: np.ndarray, target_shape: Sequence[
     if probabilities.ndim != 4 or not 1 <= probabilities.shape[3] <= 256:
         raise DimensionError(f"probabilities: expected [X, Y, Z, classes]. Received: shape {probabilities.shape}")
     target = checked_target(probabilities[..., 0], target_shape)
+    along_x, along_y, along_z = axes(probabilities.shape[:3], target)
     result = np.zeros(target, np.uint8)
-    best = resample_image(probabilities[..., 0], target)
-    for value in range(1, probabilities.shape[3]):
-        _vote(result, best, resample_image(probabilities[..., value], target), value)
+    planes = max(1, _SLAB // (target[1] * target[2]))
+    for first in range(0, target[0], planes):
+        last = min(first + planes, target[0])
+        near, read = along_x.cut(first, last)
+        along, slab = (near, along_y, along_z), probabilities[read]
+        # The scale is the same for all classes, so that sums do.
+        best = sums(slab[..., 0], along)
+        for value in range(1, probabilities.shape[3]):
+            _vote(result[first:last], best, sums(slab[..., value], along), value)
     return result
 
 

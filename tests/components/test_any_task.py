@@ -18,7 +18,9 @@ from components.ingest.ingest import ingest_volumes
 from components.preprocess.preprocess import build_dataset, open_dataset
 from components.report.report import report_run
 from components.segment.segment import segment_folder
-from components.train.task import image_size, task_of
+from components.train.network import image_size
+from components.train.settings import TrainingSettings
+from components.train.task import largest_image, task_of
 from components.train.train import train_model
 from datasets.cases import NoCasesError
 from datasets.phantom import write_lits_folder
@@ -222,10 +224,13 @@ def test_scans_of_lits_on_their_own_grids_are_predicted_as_they_were_trained(tmp
     ingest_volumes(str(tmp_path / "source"), paths["cases"], str(tmp_path / "quarantine.html"))
     build_dataset(paths["cases"], paths["dataset"], resolution=0)
     train_model(paths["dataset"], paths["model"], **{**TRAINING, "epochs": 1})
-    evaluate_model(*paths.values(), mesh="rows:2", layout="x:rows", thresholds=False)
     builder = open_dataset(paths["dataset"])
-    size = image_size(builder, TRAINING["levels"])
+    size = image_size(TrainingSettings(levels=TRAINING["levels"]), largest_image(builder), channels=1, classes=3)
     (number,) = builder.info.metadata["cases"]["test"]
+    # Of the scan the header alone is read: the network is fed what is stored.
+    scan = Path(paths["cases"]) / f"volume-{number}.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros(nib.load(scan).shape, np.int16), nib.load(scan).affine), scan)
+    evaluate_model(*paths.values(), mesh="rows:2", layout="x:rows", thresholds=False)
     image = next(iter(ks.data.load(builder, "test", size=size).as_numpy_iterator()))[0]
     scores = ks.load_model(Path(paths["model"]) / "model.keras").predict(image, verbose=0)[0]
     predicted = to_canonical(read_volume(tmp_path / f"predictions/prediction-{number}.nii.gz")).array
