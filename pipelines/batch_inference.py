@@ -1,7 +1,9 @@
 """CT volumes in, segmentations as NIfTI out, on each volume's own grid."""
 
+from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
+from components.gather.component import gather
 from components.segment.component import segment
 from pipelines.catalogue import PIPELINES
 from pipelines.cluster import Cluster
@@ -12,7 +14,7 @@ from pipelines.shared import validated
 
 
 def batch_inference(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
-    """The pipeline with these settings as defaults of its parameters.
+    """The pipeline with these settings as defaults of its parameters; the number of shares is fixed.
 
     Raises:
         SettingsError: without `data` or `model`.
@@ -22,13 +24,22 @@ def batch_inference(settings: Settings, cluster: Cluster | None = None) -> BaseC
             raise SettingsError(f"{name}: batch_inference needs it. Give --set {name}=PATH.")
     give = Resources(cluster)
 
-    @pipeline("batch-inference", PIPELINES["batch_inference"], settings, (segment,), also=("data",))
+    shares = [f"{number}-of-{settings.shares}" for number in range(settings.shares)]
+
+    @pipeline("batch-inference", PIPELINES["batch_inference"], settings, (segment,), also=("data",), fixed=("shares",))
     def build(p: Parameters) -> None:
         with guarded(cluster):
             validated("batch_inference", p, settings, give)
-            task = segment(volumes=p["data"], **p.of(segment))
             # KFP's cache knows the folders' names and not their files.
-            task.set_caching_options(False)
-            give.root(task, accelerated=True)
+            if len(shares) == 1:
+                task = segment(volumes=p["data"], **p.of(segment)).set_caching_options(False)
+                give.root(task, accelerated=True)
+                return
+            # Here one at a time: two networks on one machine would only slow each other down.
+            parallelism = 1 if cluster is None else 0
+            with dsl.ParallelFor(shares, name="shares", parallelism=parallelism) as share:
+                task = segment(volumes=p["data"], share=share, **p.of(segment)).set_caching_options(False)
+                part = give.root(task, accelerated=True).outputs["predictions"]
+            give(gather(parts=dsl.Collected(part))).set_caching_options(False)
 
     return build

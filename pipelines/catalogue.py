@@ -115,8 +115,9 @@ def _study(folder: Path, steps: "Mapping[str, Step]") -> list[str]:
 
 def _inference(folder: Path, steps: "Mapping[str, Step]") -> list[str]:
     target = folder / "segmentations"
-    _copy_folder(steps["segment"].path("predictions"), target)
-    facts = steps["segment"].outputs["predictions"]["metadata"]
+    last = steps.get("gather", steps["segment"])
+    _copy_folder(last.path("predictions"), target)
+    facts = last.outputs["predictions"]["metadata"]
     segmented, failed = (console.count(int(facts[name]), "volume") for name in ("segmented", "failed"))
     left_out = f"; {failed} could not be used, see failed.csv" if facts["failed"] else ""
     return [f"Segmented {segmented} into {target}{left_out}"]

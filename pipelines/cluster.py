@@ -46,7 +46,9 @@ _STEPS: dict[str, StepResources] = {
     "fingerprint": _SMALL,
     "cross_validation": _SMALL,
     "sweep": _SMALL,
-    "validate": _SMALL,
+    # It makes the network once, on the host.
+    "validate": StepResources(cpu="1", memory="8Gi"),
+    "gather": _SMALL,
 }
 _ACCELERATED = ("train", "evaluate", "segment")
 _OTHERS = (*_STEPS, "ingest", "phantom", "preprocess", "report", "export")

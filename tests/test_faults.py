@@ -224,16 +224,5 @@ def test_the_table_counts_what_went_wrong_and_which_signals_were_sent():
     assert (signals["figure"], signals["ours"]) == ("of 31 signals, those sent to training: a worker", 2)
 
 
-def test_the_records_of_an_interrupted_study_are_read_again(tmp_path):
-    reports = [
-        study.Report(
-            n, "training", "any_signal", "what", 1.5, "another", float("inf"), "wrong", ("training: a step: SIGHUP",)
-        )
-        for n in range(3)
-    ]
-    study.write_rounds(tmp_path / study.ROUNDS, reports)
-    assert study.read_rounds(tmp_path / study.ROUNDS) == reports
-
-
 def test_the_study_looks_for_the_lock_that_a_training_has():
     assert jobs.training().lock == f"backup/{LOCK}"

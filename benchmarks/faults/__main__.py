@@ -43,7 +43,6 @@ ATTACKS: dict[attacks.Attack, int] = {
 JOBS = {"training": 12, "segmentation": 7, "building": 5, "pipeline": 1}
 SERIES = 4
 TOLERANCE = 1e-4
-ROUNDS = "faults.rounds.jsonl"
 OTHER_MESH = ("--mesh", "rows:2, columns:2", "--layout", "x:columns, y:rows")
 
 
@@ -210,11 +209,6 @@ def main() -> None:
     parser.add_argument(
         "--jobs", nargs="+", choices=list(JOBS), default=list(JOBS), help="The commands that are attacked."
     )
-    parser.add_argument(
-        "--more",
-        action="store_true",
-        help="Keep the rounds that an earlier study has kept, and run those that are missing.",
-    )
     arguments = parser.parse_args()
     left = usable()
 
@@ -222,7 +216,7 @@ def main() -> None:
     from benchmarks.faults.volume_jobs import building, make_inputs, segmentation
 
     started = time.monotonic()
-    reports = read_rounds(RESULTS / ROUNDS) if arguments.more else []
+    reports: list[Report] = []
     decks = attacks.Decks(random.Random(arguments.seed))
     cards = {kind: [a for a, count in left.items() if fits(a, kind) for _ in range(count)] for kind in JOBS}
     kinds = [name for name in arguments.jobs for _ in range(JOBS[name])]
@@ -230,8 +224,8 @@ def main() -> None:
         folder = Path(name)
         inputs = folder / "inputs"
         make_inputs(inputs)
-        rounds_file = (RESULTS if arguments.save else folder) / ROUNDS
-        write_rounds(rounds_file, reports)
+        rounds_file = (RESULTS if arguments.save else folder) / "faults.rounds.jsonl"
+        rounds_file.unlink(missing_ok=True)
         expected: dict[tuple[str, bool], tuple[Result, float]] = {}
         trainings = 0
         while len(reports) < arguments.rounds:
@@ -258,23 +252,13 @@ def main() -> None:
             series = Series(job, again, result, seconds, place)
             made = rounds_of(series, chosen, len(reports) + 1, decks, arguments.seed)
             reports += made
-            write_rounds(rounds_file, reports)
+            with rounds_file.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(asdict(report)) + "\n" for report in made)
             shutil.rmtree(place, ignore_errors=True)
     rows = rows_of(reports, {name: seconds for (name, _), (_, seconds) in expected.items()})
     command = " ".join(["python -m benchmarks.faults", *sys.argv[1:]])
     finish("faults", rows, vars(arguments), command, save=arguments.save)
     raise SystemExit(1 if any(report.wrong for report in reports) else 0)
-
-
-def write_rounds(path: Path, reports: list[Report]) -> None:
-    """Write the records of the rounds, a line of JSON for each."""
-    path.write_text("".join(json.dumps(asdict(report)) + "\n" for report in reports), encoding="utf-8")
-
-
-def read_rounds(path: Path) -> list[Report]:
-    """The records of the rounds that `write_rounds` has written."""
-    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [Report(**{**report, "signals": tuple(report["signals"])}) for report in found]
 
 
 def rows_of(reports: list[Report], whole: dict[str, float]) -> list[dict]:

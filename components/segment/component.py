@@ -14,6 +14,7 @@ def segment(
     model: str,
     predictions: dsl.Output[dsl.Dataset],
     settings: Annotated[dict, SegmentationSettings],
+    share: str = "0-of-1",
 ):
     """Segment volumes by the task of a model; every label file has its volume's affine and spacing.
 
@@ -21,6 +22,7 @@ def segment(
         volumes: A volume, or a folder with volumes or DICOM series, which is mounted where the step runs.
         model: A .keras file, or a folder with model.keras.
         predictions: The label files, and a table of the volumes that could not be used.
+        share: Which of the volumes, K-of-N, where several steps share them.
     """
     from components.resume import step
 
@@ -29,7 +31,7 @@ def segment(
         "segment",
         "components.segment.segment:segment_folder",
         outputs={"predictions": predictions},
-        settings={**settings, "task": "lits" if task == "lits" else ""},
+        settings={**settings, "share": share, "task": "lits" if task == "lits" else ""},
         folders={"volumes": volumes, "model": model, "task_file": "" if task == "lits" else task},
         stored=("predictions",),
     )

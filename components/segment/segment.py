@@ -1,6 +1,7 @@
 """Segmenting volumes; results lie on each volume's own grid."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from components.train.settings import MODEL
 from keras_spatial._paths import printable
 from keras_spatial.inference import NothingToSegment, Source, find_sources, segment_all
 from keras_spatial.inference.tasks import chosen_task
+
+ALL = "0-of-1"
+"""The share that all volumes make up."""
 
 
 def volumes_in(volumes: str | Path) -> list[Source]:
@@ -30,8 +34,26 @@ def volumes_in(volumes: str | Path) -> list[Source]:
     return find_sources([volumes])
 
 
+def shared(sources: Sequence[Source], share: str) -> list[Source]:
+    """The volumes of one of several steps: every so-manieth in the order of their names, so that each is in one share,
+    whoever else is at work.
+
+    Args:
+        sources: all volumes, from `find_sources`.
+        share: "K-of-N", K from 0.
+
+    Raises:
+        ValueError: if there is no such share.
+    """
+    match = re.fullmatch(r"([0-9]{1,6})-of-([0-9]{1,6})", share)
+    if match is None or not int(match[1]) < int(match[2]):
+        raise ValueError(f"share: expected K-of-N with K from 0 to below N. Received: {share!r}")
+    ordered = sorted(sources, key=lambda source: source.stem)
+    return ordered[int(match[1]) :: int(match[2])]
+
+
 def segment_folder(
-    volumes: str, model: str, predictions: str, *, task_file: str = "", **settings: Any
+    volumes: str, model: str, predictions: str, *, task_file: str = "", share: str = ALL, **settings: Any
 ) -> Mapping[str, Mapping[str, Any]]:
     """Segment volumes with a partitioned model, by its task.
 
@@ -42,21 +64,26 @@ def segment_folder(
         model: a `.keras` file, or a folder with `model.keras`.
         predictions: folder to make: a NIfTI label file per volume with its orientation and affine, `failed.csv`.
         task_file: a task.json in place of the task in the model's file.
+        share: which of the volumes, see `shared`.
         settings: those of `SegmentationSettings`.
 
     Raises:
-        NothingToSegment: if no volume could be segmented.
+        NothingToSegment: if no volume could be segmented; of a share that is left to the step gather, which sees all.
         ResultsCollide: if two volumes would get the same result file; nothing has been segmented then.
         TaskError: if the model's file holds no task, and none is given.
     """
-    sources = volumes_in(volumes)
+    sources = shared(volumes_in(volumes), share)
+    if not sources:
+        Path(predictions).mkdir(parents=True, exist_ok=True)
+        console.result("segment", f"no volume is left for the share {share}")
+        return {"predictions": {"segmented": 0, "failed": 0}}
     given = SegmentationSettings.model_validate(settings)
     path = model_file(model)
     task = chosen_task(path, task_file or given.task, "--set task=")
     network = ks.load_model(path, distribution=devices.distribution(given), compile=False)
     outcomes = segment_all(network, sources, predictions, lambda line: print(f"segment: {line}", flush=True), task=task)
     failed = [outcome for outcome in outcomes if outcome.reason is not None]
-    if len(failed) == len(sources):
+    if len(failed) == len(sources) and share == ALL:
         raise NothingToSegment(f"{volumes}: none of {len(sources)} volumes can be used; the first: {failed[0].reason}")
     for outcome in failed:
         console.note("segment", f"{printable(outcome.source.name)} is left out: {printable(str(outcome.reason))}")

@@ -55,6 +55,9 @@ class Settings(LocalTrainingSettings, EvaluationSettings, PreprocessSettings, Se
     model: str = Field(
         "", description="The trained model of batch_inference: a folder, or a .keras file, by path or URL."
     )
+    shares: int = Field(
+        1, ge=1, le=1000, description="The number of steps, on a cluster of pods, that share the volumes to segment."
+    )
     title: str = Field(
         "Liver and lesion segmentation", min_length=1, max_length=200, description="The heading of the report."
     )

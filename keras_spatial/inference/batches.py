@@ -122,10 +122,15 @@ def write_failed(folder: str | Path, outcomes: Sequence[Outcome]) -> Path | None
     Returns:
         The file, or None if every volume has its result.
     """
-    path = Path(folder) / FAILED
     tried = {outcome.source.name for outcome in outcomes}
-    rows = [row for row in _earlier(path) if row[0] not in tried]
+    rows = [row for row in read_failed(folder) if row[0] not in tried]
     rows += [(outcome.source.name, outcome.reason) for outcome in outcomes if outcome.reason is not None]
+    return write_rows(folder, rows)
+
+
+def write_rows(folder: str | Path, rows: Sequence[tuple[str, str]]) -> Path | None:
+    """Write `failed.csv` with a volume and a reason in each row, or remove it where there are none."""
+    path = Path(folder) / FAILED
     if not rows:
         path.unlink(missing_ok=True)
         return None
@@ -134,9 +139,10 @@ def write_failed(folder: str | Path, outcomes: Sequence[Outcome]) -> Path | None
     return path
 
 
-def _earlier(path: Path) -> list[tuple[str, str]]:
+def read_failed(folder: str | Path) -> list[tuple[str, str]]:
+    """The volumes and the reasons in a `failed.csv`; none if there is no such table, or it is somebody else's."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with (Path(folder) / FAILED).open(newline="", encoding="utf-8") as file:
             head, *rows = csv.reader(file)
     except (OSError, ValueError, csv.Error):
         return []

@@ -61,9 +61,7 @@ MESHES = {
     "cpu": [],
 }
 ACCELERATED = {"exec-train", "exec-evaluate", "exec-segment"}
-SMALL = {
-    f"exec-{step}" for step in ("compare", "study", "sweep", "fingerprint", "cross-validation", "train-job", "validate")
-}
+SMALL = {f"exec-{step}" for step in ("compare", "study", "sweep", "fingerprint", "cross-validation", "train-job")}
 
 
 @functools.cache
@@ -166,6 +164,7 @@ def test_containers_of_every_step(name):
             continue
         resources = executor.container.resources
         expected = ("24", "32Gi") if label in ACCELERATED else ("500m", "2Gi") if label in SMALL else ("4", "16Gi")
+        expected = ("1", "8Gi") if label == "exec-validate" else expected
         assert (resources.resource_cpu_limit, resources.resource_memory_limit) == expected
         assert (resources.resource_cpu_request, resources.resource_memory_request) == expected
         count = resources.accelerator.resource_count if label in ACCELERATED else ""
@@ -262,6 +261,20 @@ def test_every_fold_is_a_turn_of_the_loop():
     tasks = [task for d in spec["components"].values() for task in d.get("dag", {}).get("tasks", {}).values()]
     [loop] = [task["parameterIterator"] for task in tasks if "parameterIterator" in task]
     assert json.loads(loop["items"]["raw"]) == [f"fold-{fold}-of-5" for fold in range(5)]
+
+
+def test_volumes_are_shared_among_pods_whose_results_are_gathered():
+    settings = load(None, ["data=/data/scans", "model=/data/model.keras", "shares=3", *MESHES["tpu"]])
+    spec = catalogue.build("batch_inference", settings, CLUSTERS["tpu"]).pipeline_spec
+    spec = json_format.MessageToDict(spec)
+    tasks = {n: task for d in spec["components"].values() for n, task in d.get("dag", {}).get("tasks", {}).items()}
+    [loop] = [task for task in tasks.values() if "parameterIterator" in task]
+    assert json.loads(loop["parameterIterator"]["items"]["raw"]) == ["0-of-3", "1-of-3", "2-of-3"]
+    assert "iteratorPolicy" not in loop, "all pods at once"
+    assert loop["dependentTasks"] == ["validate"]
+    assert "loop-item" in tasks["segment"]["inputs"]["parameters"]["share"]["componentInputParameter"]
+    [parts] = tasks["gather"]["inputs"]["artifacts"].values()
+    assert "taskOutputArtifact" in parts
 
 
 def test_an_accelerator_of_another_vendor_is_selected_by_its_own_label():

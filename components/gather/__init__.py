@@ -1,0 +1,1 @@
+"""The segmentations of several steps, put into one folder."""

@@ -1,0 +1,61 @@
+"""Volumes shared among several steps: each is in one share, and what one step cannot use is in the common table."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from components.gather.gather import gather_segmentations
+from components.segment.segment import shared
+from keras_spatial.inference import NothingToSegment, ResultsCollide, Source
+from keras_spatial.inference.batches import FAILED, read_failed, write_rows
+
+
+def share(folder, *results, failed=()):
+    """The results of a step `segment`."""
+    folder.mkdir()
+    for name in results:
+        (folder / name).write_text(f"labels of {name}")
+    write_rows(folder, [(name, "ScaleError: expected a scale") for name in failed])
+    return str(folder)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_each_volume_is_in_one_share_whatever_the_order_of_the_folder(count):
+    sources = [Source(Path(f"volume-{n}.nii")) for n in (4, 0, 10, 3, 2)]
+    shares = [shared(sources, f"{k}-of-{count}") for k in range(count)]
+    assert shares == [shared(sources[::-1], f"{k}-of-{count}") for k in range(count)]
+    assert sorted(s.name for part in shares for s in part) == sorted(s.name for s in sources)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("text", ["", "2-of-2", "0-of-0", "a-of-b", "-1-of-2"])
+def test_a_share_that_does_not_exist_is_named(text):
+    with pytest.raises(ValueError, match="share: expected K-of-N"):
+        shared([], text)
+
+
+def test_results_and_failures_of_all_shares_are_put_together(tmp_path):
+    parts = [
+        share(tmp_path / "a", "segmentation-0.nii.gz", "segmentation-2.nii.gz", failed=["volume-4.nii.gz"]),
+        share(tmp_path / "b", failed=["volume-1.nii.gz"]),
+        share(tmp_path / "c"),
+    ]
+    facts = gather_segmentations(parts, str(tmp_path / "all"))["predictions"]
+    assert facts == {"segmented": 2, "failed": 2}
+    assert (tmp_path / "all" / "segmentation-2.nii.gz").read_text() == "labels of segmentation-2.nii.gz"
+    with (tmp_path / "all" / FAILED).open() as file:
+        assert [row[0] for row in csv.reader(file)] == ["volume", "volume-4.nii.gz", "volume-1.nii.gz"]
+    assert read_failed(tmp_path / "c") == []
+
+
+def test_without_any_result_the_first_reason_is_named(tmp_path):
+    parts = [share(tmp_path / "a"), share(tmp_path / "b", failed=["volume-1.nii.gz"])]
+    with pytest.raises(NothingToSegment, match=r"none of 1 volumes.*volume-1.nii.gz: ScaleError: expected a scale"):
+        gather_segmentations(parts, str(tmp_path / "all"))
+
+
+def test_a_volume_of_two_shares_is_named(tmp_path):
+    parts = [share(tmp_path / name, "segmentation-0.nii.gz") for name in "ab"]
+    with pytest.raises(ResultsCollide, match=r"expected shares without common volumes.*segmentation-0"):
+        gather_segmentations(parts, str(tmp_path / "all"))
