@@ -69,5 +69,5 @@ def trained_model(p: Parameters, dataset: Any, give: Resources, **given: Any) ->
     if cluster is not None and cluster.nodes > 1:
         # The step that launches the job and waits for it needs no accelerator itself.
         launched = train_job(dataset=dataset, job=cluster.training_job().to_json(), **p.of(train_job), **given)
-        return give(launched).output
-    return give(train(dataset=dataset, **p.of(train), **given), accelerated=True).output
+        return give(launched).outputs["model"]
+    return give(train(dataset=dataset, **p.of(train), **given), accelerated=True).outputs["model"]

@@ -10,16 +10,21 @@ from components.train.settings import LocalTrainingSettings
 
 @component
 def train(
-    dataset: dsl.Input[dsl.Dataset], model: dsl.Output[dsl.Model], settings: Annotated[dict, LocalTrainingSettings]
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    settings: Annotated[dict, LocalTrainingSettings],
 ):
     """Train a network whose images are split over a mesh of devices.
 
     Args:
         dataset: The TFDS data set, from the step preprocess.
         model: The Keras file, the training history, and logs for TensorBoard.
+        metrics: The best validation Dice, its epoch, the last loss and the seconds of a step, for the user interface.
     """
     from components.resume import step
     from components.train.settings import files_of, imported_by
+    from components.train.train import METRICS
 
     step(
         "train",
@@ -32,3 +37,5 @@ def train(
         scratch=True,
         stored=("model",),
     )
+    for name in METRICS:
+        metrics.log_metric(name, model.metadata[name])

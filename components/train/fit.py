@@ -139,7 +139,7 @@ def fit(dataset: str, model: str, work: str, settings: TrainingSettings) -> None
     console.detail("train", f"process {job.rank} has read {read} bytes of the data set")
     if job.is_first:
         best.restore()
-        _write(folder, network, inference, log, settings, every, job.count, best)
+        _write(folder, network, inference, log, settings, every, steps, job.count, best)
         write_task(folder / MODEL, task)
         write_json(folder / TASK, task.as_dict())
         loss = console.figure(history(log)["loss"][-1])
@@ -213,6 +213,7 @@ def _write(
     log: Path,
     settings: TrainingSettings,
     every: int,
+    steps: int,
     count: int,
     best: BestWeights,
 ) -> None:
@@ -233,6 +234,7 @@ def _write(
             "learning_rate": settings.learning_rate,
             "seconds": elapsed(log),
             "epochs": len(values["loss"]),
+            "steps_per_epoch": steps,
             "best": {"epoch": best.epoch + 1, "dice": best.dice},
             "validation_every": every,
             "parameters": int(inference.count_params()),

@@ -12,6 +12,9 @@ from components.files import write_json
 from components.owner import locks
 from components.train.settings import TRAINING, LocalTrainingSettings, TrainingError, TrainingSettings
 
+METRICS = ("best_validation_dice", "best_epoch", "final_loss", "seconds_per_step")
+"""What of a model's metadata KFP shows, and compares between runs. The seconds include those of validations."""
+
 
 def train_model(
     dataset: str,
@@ -59,7 +62,14 @@ def metadata(model: str | Path) -> dict[str, Any]:
     """What KFP records of a trained model."""
     training = json.loads((Path(model) / TRAINING).read_text(encoding="utf-8"))
     names = ("framework", "mesh", "layout", "resolution", "epochs", "parameters", "processes")
-    return {**{name: training[name] for name in names}, "final_loss": training["history"]["loss"][-1]}
+    steps = training["epochs"] * training["steps_per_epoch"]
+    return {
+        **{name: training[name] for name in names},
+        "best_validation_dice": training["best"]["dice"],
+        "best_epoch": training["best"]["epoch"],
+        "final_loss": training["history"]["loss"][-1],
+        "seconds_per_step": round(training["seconds"] / steps, 4),
+    }
 
 
 def _launch(dataset: str, model: str, work: str, settings: TrainingSettings, processes: int) -> None:

@@ -10,17 +10,23 @@ from components.train.settings import TrainingSettings
 
 @component
 def train_job(
-    dataset: dsl.Input[dsl.Dataset], model: dsl.Output[dsl.Model], job: str, settings: Annotated[dict, TrainingSettings]
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    job: str,
+    settings: Annotated[dict, TrainingSettings],
 ):
     """Train a network in a job of several pods, whose devices are one mesh.
 
     Args:
         dataset: The TFDS data set, from the step preprocess.
         model: The Keras file, the training history, and logs for TensorBoard.
+        metrics: The best validation Dice, its epoch, the last loss and the seconds of a step, for the user interface.
         job: The JSON of the job (kind, pods, image, resources, volumes); the compiler writes it from the cluster file.
     """
     from components.resume import step
     from components.train.settings import files_of, imported_by
+    from components.train.train import METRICS
 
     step(
         "train_job",
@@ -35,3 +41,5 @@ def train_job(
         stored=("model",),
         remote=("dataset",),
     )
+    for name in METRICS:
+        metrics.log_metric(name, model.metadata[name])

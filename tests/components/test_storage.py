@@ -328,7 +328,8 @@ def test_a_job_may_share_a_url_in_place_of_a_volume(bucket, tmp_path):
             (Path(work) / "backup.npz").write_bytes(b"state")
             Path(model).mkdir()
             facts = dict.fromkeys(("framework", "mesh", "layout", "resolution", "epochs", "parameters", "processes"), 1)
-            (Path(model) / "training.json").write_text(json.dumps({**facts, "history": {"loss": [2.0, 1.0]}}))
+            course = {"history": {"loss": [2.0, 1.0]}, "best": {"epoch": 1, "dice": 0.5}, "seconds": 1.0}
+            (Path(model) / "training.json").write_text(json.dumps({**facts, **course, "steps_per_epoch": 1}))
 
     with fake.running() as server:
         server.created = made

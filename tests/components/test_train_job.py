@@ -15,6 +15,7 @@ import pytest
 from kubernetes_server import Frame, pod
 
 from components.train.settings import TRAINING, TrainingError
+from components.train.train import METRICS
 from components.train_job import follow, heartbeat, lifecycle, manifests
 from components.train_job.cluster_api import ClusterApiError
 from components.train_job.settings import JobSettings
@@ -77,7 +78,8 @@ def trained(shared):
     folder = shared / "volume" / "scratch" / RUN / "train_job-abc" / "model"
     folder.mkdir(exist_ok=True)
     facts = {"framework": "f", "mesh": "rows:2", "layout": "x:rows", "resolution": 16, "epochs": 2, "parameters": 1}
-    (folder / TRAINING).write_text(json.dumps({**facts, "processes": 2, "history": {"loss": [2.0, 1.0]}}))
+    course = {"history": {"loss": [2.0, 1.0]}, "best": {"epoch": 2, "dice": 0.7}, "seconds": 30.0, "steps_per_epoch": 5}
+    (folder / TRAINING).write_text(json.dumps({**facts, **course, "processes": 2}))
 
 
 def deleted(server):
@@ -96,7 +98,7 @@ def test_a_job_is_made_followed_and_deleted_and_its_model_taken_over(server, sha
     done = "Succeeded" if kind == "TFJob" else "Complete"
     server.frames = [Frame(), Frame(pods=[pod("a", "Pending")]), Frame("Running", "", pods), Frame(done, "", pods)]
     result = launch(server, shared, kind)
-    assert result["model"]["final_loss"] == 1.0
+    assert [result["model"][name] for name in METRICS] == [0.7, 2, 1.0, 3.0]
     assert (shared / "model" / TRAINING).is_file()
     assert server.objects == {}
     assert NAME in deleted(server)[0]

@@ -155,6 +155,18 @@ def test_a_run_leaves_its_results_in_its_folder(segmentation):
     assert list((folder / "scratch").iterdir()) == []
 
 
+def test_a_training_logs_metrics_for_the_user_interface(segmentation):
+    said = json.loads(max(segmentation[0].glob("artifacts/*/train/executor_output.json")).read_text())
+    [metrics] = said["artifacts"]["metrics"]["artifacts"]
+    training = json.loads(next(segmentation[0].glob("artifacts/*/train/model/training.json")).read_text())
+    assert metrics["metadata"] == {
+        "best_validation_dice": training["best"]["dice"],
+        "best_epoch": 1,
+        "final_loss": training["history"]["loss"][0],
+        "seconds_per_step": round(training["seconds"] / training["steps_per_epoch"], 4),
+    }
+
+
 def test_no_other_machine_reached_the_processes_of_the_training(segmentation):
     log = (segmentation[0] / "log.txt").read_text()
     assert "waits up to 300 s for all 2 processes" in log
