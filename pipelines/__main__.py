@@ -41,7 +41,11 @@ REFUSALS = (
     "keras_spatial.inference.sources.ResultsCollide",
     "keras_spatial.inference.sources.VolumesBelow",
 )
-FAILURES = ("pipelines.local.StepFailed", "pipelines.submission.SubmissionError")
+FAILURES = (
+    "pipelines.local.StepFailed",
+    "pipelines.submission.SubmissionError",
+    "pipelines.versions.VersionError",
+)
 
 _LIST = "\b\nPipelines (NAME):\n" + "\n".join(f"  {name:<18}{text}" for name, text in PIPELINES.items())
 
@@ -178,6 +182,11 @@ def compile_command(
     help="Repeat the run by this schedule: seconds, minutes, hours, day, month, weekday.  [default: run once]",
 )
 @click.option("--no-cache", is_flag=True, help="Run every step, even if KFP's cache holds its results.")
+@click.option("--any-version", is_flag=True, help="Submit also to a backend that is older than the package needs.")
+@click.option(
+    "--kube-context",
+    help="Check Kubernetes, Trainer, JobSet and Kueue in this context of the kubeconfig, too.",
+)
 @click.option("--wait", is_flag=True, help="Follow the run until it ends; the exit status is 1 if the run failed.")
 def submit(
     package: str,
@@ -187,6 +196,8 @@ def submit(
     allow_http: bool,
     name: str | None,
     wait: bool,
+    any_version: bool,
+    kube_context: str | None,
     **options: Any,
 ) -> None:
     """Start a run of the compiled pipeline PACKAGE on a cluster, once or repeatedly."""
@@ -195,7 +206,8 @@ def submit(
 
     server = Server(host, namespace, token, allow_http)
     arguments = read_arguments(check_package(package), options.pop("arguments"))
-    kind, identity = send(package, server, Request(name or Path(package).stem, arguments, **options), wait=wait)
+    request = Request(name or Path(package).stem, arguments, **options)
+    kind, identity = send(package, server, request, wait=wait, any_version=any_version, kube_context=kube_context)
     click.echo(f"Submitted: {kind} {identity}")
 
 

@@ -12,11 +12,13 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import kfp
+import kfp_server_api
 from google.protobuf import json_format
 from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from pipelines import versions
 from pipelines.bounded_yaml import YamlError, YamlLimits, read_yaml
 from pipelines.settings import Settings, SettingsError, check
 
@@ -216,7 +218,14 @@ def _check_settings(parameters: Mapping[str, Any], given: Mapping[str, Any]) -> 
 
 
 def submit(
-    path: str | Path, server: Server, request: Request, *, wait: bool = False, poll: float = 10.0
+    path: str | Path,
+    server: Server,
+    request: Request,
+    *,
+    wait: bool = False,
+    any_version: bool = False,
+    kube_context: str | None = None,
+    poll: float = 10.0,
 ) -> tuple[str, str]:
     """Start a run of a compiled pipeline, or a schedule of runs.
 
@@ -225,6 +234,9 @@ def submit(
         server: to send it to.
         request: what to run.
         wait: whether to follow the run to its end and print its state.
+        any_version: whether to submit to a backend that is older than the package needs.
+        kube_context: The context of the kubeconfig in which Kubernetes, and what a training job needs of it, are
+            checked; None for no such check.
         poll: seconds between two looks at its state.
 
     Returns:
@@ -232,13 +244,19 @@ def submit(
 
     Raises:
         PackageError: see `check_package`; or a schedule that is to be waited for.
+        VersionError: if something on the cluster is missing or too old, see `pipelines.versions`.
         SubmissionError: if the server cannot be reached or refuses, or the awaited run does not succeed.
     """
-    check_package(path)
+    spec = check_package(path)
     if wait and request.cron:
         raise PackageError(f"--wait: a schedule never ends. Received: --cron {request.cron!r}")
     try:
         client = kfp.Client(host=server.host, namespace=server.namespace or "kubeflow", existing_token=server.token)
+        if not any_version:
+            print(versions.check_backend(_health(client)), flush=True)
+        if kube_context is not None:
+            for note in versions.check_cluster(versions.kubernetes(kube_context), versions.training_job(spec)):
+                print(note, flush=True)
         source = _source(client, str(path), server, request)
         common = {
             "params": dict(request.arguments),
@@ -263,11 +281,33 @@ def submit(
         print(f"Run {run.run_id}: {server.host}/#/runs/details/{run.run_id}", flush=True)
         if wait:
             _follow(client, run.run_id, server, poll)
-    except (SubmissionError, PackageError):
+    except (SubmissionError, PackageError, versions.VersionError):
         raise
     except Exception as error:
         raise SubmissionError(_refusal(error, server)) from error
     return "run", run.run_id
+
+
+def _health(client: kfp.Client) -> dict[str, Any] | None:
+    """What KFP's API server says of itself; None if a gateway does not let this be asked.
+
+    The server tells more than its proto has, its tag among it (kubeflow/pipelines 2.17.0,
+    backend/src/apiserver/main.go, healthzResponse), and the generated client drops that.
+    """
+    api = client._healthz_api.api_client
+    try:
+        said = api.call_api(
+            "/apis/v2beta1/healthz",
+            "GET",
+            response_type="object",
+            auth_settings=["Bearer"],
+            _return_http_data_only=True,
+        )
+    except kfp_server_api.ApiException as error:
+        if error.status == 401:
+            raise
+        return None
+    return said if isinstance(said, dict) else None
 
 
 def _source(client: kfp.Client, path: str, server: Server, request: Request) -> dict[str, Any]:

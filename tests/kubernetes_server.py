@@ -108,6 +108,9 @@ class Server(ThreadingHTTPServer):
         owners: ownerReferences by pod; a pod that is not named must not be read.
         events: warnings, as pairs of an object's name and a message.
         slow: seconds before every answer.
+        version: what Kubernetes says of itself.
+        installed: the groups of APIs besides those of the kinds in `schemas`.
+        schemas: The published schemas of the kinds that the cluster knows.
     """
 
     daemon_threads = True
@@ -124,6 +127,9 @@ class Server(ThreadingHTTPServer):
         self.owners: dict[str, list[dict[str, Any]]] = {}
         self.events: list[tuple[str, str]] = []
         self.slow = 0.0
+        self.version = {"major": "1", "minor": "33+"}
+        self.installed = {"jobset.x-k8s.io"}
+        self.schemas = [path for path in SCHEMAS if not path.stem.endswith("v2.3.0")]
 
     @property
     def frame(self) -> Frame:
@@ -166,6 +172,25 @@ class _Handler(BaseHTTPRequestHandler):
             return self._fail(500, "etcdserver: request timed out")
         return self._answer(body, 201)
 
+    def _about_itself(self, path: str) -> dict[str, Any] | None:
+        """What the discovery of the API tells any client that is authenticated."""
+        if path == "/version":
+            return self.server.version
+        kinds = [schema(document) for document in self.server.schemas]
+        if path.startswith("/openapi/v3/apis/"):
+            found = {k["kind"]: k for k in kinds if path == f"/openapi/v3/apis/{k['group']}/{k['version']}"}
+            named = {
+                kind: {
+                    **facts["schema"],
+                    "x-kubernetes-group-version-kind": [{n: facts[n] for n in ("group", "version", "kind")}],
+                }
+                for kind, facts in found.items()
+            }
+            return {"components": {"schemas": named}} if named else None
+        group = path.removeprefix("/apis/")
+        known = group in self.server.installed or any(k["group"] == group for k in kinds)
+        return {"kind": "APIGroup", "name": group} if known else None
+
     def do_GET(self) -> None:
         url = urlparse(self.path)
         time.sleep(self.server.slow)
@@ -188,6 +213,9 @@ class _Handler(BaseHTTPRequestHandler):
                 for name, message in self.server.events
             ]
             return self._answer({"kind": "EventList", "apiVersion": "v1", "items": items})
+        if not _OBJECT.match(url.path):
+            known = self._about_itself(url.path)
+            return self._fail(404, "the server could not find it") if known is None else self._answer(known)
         _, _, _, plural, name = self._object()
         if self.server.broken:
             self.server.broken -= 1

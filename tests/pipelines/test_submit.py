@@ -38,7 +38,7 @@ class Api(BaseHTTPRequestHandler):
             else:
                 self._answer(run(state))
         elif self.path.startswith("/apis/v2beta1/healthz"):
-            self._answer({"multi_user": True})
+            self._answer({"commit_sha": "0", "tag_name": self.server.tag, "multi_user": True})
         else:
             self._answer({"message": f"no such thing: {self.path}"}, 404)
 
@@ -89,7 +89,7 @@ def server(monkeypatch):
         monkeypatch.delenv(variable, raising=False)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
     server.requests, server.states, server.refuse = [], ["RUNNING", "SUCCEEDED"], False
-    server.unauthorized = False
+    server.unauthorized, server.tag = False, "2.17.0"
     server.known, server.looked_up = False, []
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -131,6 +131,14 @@ def test_a_run_is_created_from_the_package(server, package, capsys):
     spec = spec.get("pipeline_spec", spec)
     assert spec["pipelineInfo"]["name"] == "batch-inference"
     assert capsys.readouterr().out.splitlines()[-1] == "Submitted: run r1"
+
+
+def test_a_backend_that_is_too_old_is_sent_nothing(server, package, capsys):
+    server.tag = "2.15.2"
+    assert submit(server, package) == 1
+    assert "expected a backend of version 2.16.0 or later" in capsys.readouterr().err
+    assert server.requests == []
+    assert submit(server, package, "--any-version") == 0
 
 
 def test_an_awaited_run_that_fails_fails_the_command_with_the_steps_error(server, package, capsys):
