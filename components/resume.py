@@ -61,6 +61,7 @@ def step(
     outputs: Mapping[str, Any],
     settings: Mapping[str, Any] | None = None,
     folders: Mapping[str, str] | None = None,
+    imported: Mapping[str, Any] | None = None,
     code: Collection[str] = (),
     scratch: bool = False,
     scratch_url: bool = False,
@@ -74,11 +75,14 @@ def step(
         function: takes the paths of `inputs` and `outputs`, the `settings` and the `folders` as keyword arguments, and
             returns metadata by name of output, or None. As text, such as "components.train.train:train_model", it is
             imported only if it is to run: taking earlier results needs no TensorFlow.
-        inputs: KFP artifacts, or lists of them, by argument.
+        inputs: KFP artifacts, or lists of them, by argument. Those that no step has made were imported, and the digests
+            of their files are part of the key.
         outputs: KFP artifacts by argument; they get the metadata, their step's key and its seconds.
         settings: plain values by argument, part of the key.
         folders: folders and files outside the pipeline by argument, by path or URL; their files' names and digests (at
             a URL, the store's versions) are part of the key. An empty one stands for none.
+        imported: by argument, the artifact that KFP has imported from the URL in `folders`, in whose place it counts;
+            None where there is none.
         code: further files, of the user's code, whose digests are part of the key; the function is not given them.
         scratch: whether the function takes one more argument `scratch`: a folder that outlives a failure, or None where
             there is none.
@@ -92,7 +96,10 @@ def step(
         Exception: what `function` raises; nothing is recorded then.
     """
     owner.follow()
-    inputs, settings, folders = inputs or {}, settings or {}, folders or {}
+    settings = settings or {}
+    given = {argument: artifact for argument, artifact in (imported or {}).items() if artifact is not None}
+    inputs = {**(inputs or {}), **given}
+    folders = {argument: place for argument, place in (folders or {}).items() if argument not in given}
     check_code()
     key = _key(name, inputs, settings, folders, code)
     shared = _results(name, key)
@@ -207,14 +214,16 @@ def _scratch(name: str, key: str, *, urls: bool) -> Iterator[str | None]:
 def _path(artifact: Any, remote: bool) -> Any:
     if isinstance(artifact, list):
         return [_path(one, remote) for one in artifact]
-    location = results.located(artifact.path)
+    # KFP's launcher has brought what was imported to this path; its local runner, which has none, leaves it at the URL.
+    here = "step_key" in artifact.metadata or Path(artifact.path).exists()
+    location = results.located(artifact.path) if here else artifact.uri
     return location if remote else str(storage.local(location))
 
 
 def _identity(artifact: Any) -> Any:
     if isinstance(artifact, list):
         return [_identity(one) for one in artifact]
-    return artifact.metadata.get("step_key", artifact.uri)
+    return artifact.metadata.get("step_key") or fingerprint(artifact.uri)
 
 
 def fingerprint(folder: str | Path) -> str:

@@ -10,7 +10,7 @@ from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
 from pipelines.resources import Resources, guarded
 from pipelines.settings import Settings, SettingsError
-from pipelines.shared import validated
+from pipelines.shared import begin
 
 
 def batch_inference(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
@@ -29,17 +29,18 @@ def batch_inference(settings: Settings, cluster: Cluster | None = None) -> BaseC
     @pipeline("batch-inference", PIPELINES["batch_inference"], settings, (segment,), also=("data",), fixed=("shares",))
     def build(p: Parameters) -> None:
         with guarded(cluster):
-            validated("batch_inference", p, settings, give)
+            start = begin("batch_inference", p, settings, give)
+            imported = start.given(imported_volumes="data", imported_model="model")
             # KFP's cache knows the folders' names and not their files.
             if len(shares) == 1:
-                task = segment(volumes=p["data"], **p.of(segment)).set_caching_options(False)
+                task = segment(volumes=p["data"], **imported, **p.of(segment)).set_caching_options(False)
                 give.root(task, accelerated=True)
                 return
             # Here one at a time: two networks on one machine would only slow each other down.
             parallelism = 1 if cluster is None else 0
             with dsl.ParallelFor(shares, name="shares", parallelism=parallelism) as share:
-                task = segment(volumes=p["data"], share=share, **p.of(segment)).set_caching_options(False)
-                part = give.root(task, accelerated=True).outputs["predictions"]
+                task = segment(volumes=p["data"], share=share, **imported, **p.of(segment))
+                part = give.root(task.set_caching_options(False), accelerated=True).outputs["predictions"]
             give(gather(parts=dsl.Collected(part))).set_caching_options(False)
 
     return build

@@ -15,7 +15,7 @@ from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
 from pipelines.resources import Resources, guarded
 from pipelines.settings import Settings
-from pipelines.shared import checked_cases, sources, trained_model, validated
+from pipelines.shared import begin, checked_cases, sources, trained_model
 
 
 def lits_segmentation(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
@@ -36,18 +36,18 @@ def lits_segmentation(settings: Settings, cluster: Cluster | None = None) -> Bas
     )
     def build(p: Parameters) -> None:
         with guarded(cluster):
-            validated("lits_segmentation", p, settings, give)
-            cases = checked_cases(p, settings, give)
+            start = begin("lits_segmentation", p, settings, give)
+            cases = checked_cases(p, settings, give, start)
             dataset = give(preprocess(cases=cases, **p.of(preprocess))).output
-            model = trained_model(p, dataset, give)
+            model = trained_model(p, dataset, give, start)
             scored = give(evaluate(cases=cases, dataset=dataset, model=model, **p.of(evaluate)), accelerated=True)
             evaluation, predictions = scored.outputs["evaluation"], scored.outputs["predictions"]
             made = {"cases": cases, "dataset": dataset, "model": model}
+            earlier = start.given(imported_baseline="baseline")
+            reported = report(**made, evaluation=evaluation, predictions=predictions, **earlier, **p.of(report))
             # KFP's cache knows the baseline's name and not what is in the file.
-            give(report(**made, evaluation=evaluation, predictions=predictions, **p.of(report))).set_caching_options(
-                False
-            )
-            compared = give(compare(evaluation=evaluation, **p.of(compare))).set_caching_options(False)
+            give(reported).set_caching_options(False)
+            compared = give(compare(evaluation=evaluation, **earlier, **p.of(compare))).set_caching_options(False)
             with dsl.If(compared.outputs["Output"] == True, name="accepted"):  # noqa: E712 - KFP overloads it.
                 give(export(model=model, evaluation=evaluation))
 

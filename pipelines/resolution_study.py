@@ -13,7 +13,7 @@ from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
 from pipelines.resources import Resources, guarded
 from pipelines.settings import Settings
-from pipelines.shared import checked_cases, sources, trained_model, validated
+from pipelines.shared import begin, checked_cases, sources, trained_model
 
 
 def resolution_study(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
@@ -33,14 +33,14 @@ def resolution_study(settings: Settings, cluster: Cluster | None = None) -> Base
     )
     def build(p: Parameters) -> None:
         with guarded(cluster):
-            validated("resolution_study", p, settings, give)
-            cases = checked_cases(p, settings, give)
+            start = begin("resolution_study", p, settings, give)
+            cases = checked_cases(p, settings, give, start)
             # Here one at a time: two trainings on one machine would only slow each other down.
             parallelism = 1 if cluster is None else 0
             with dsl.ParallelFor(p["resolutions"], name="resolutions", parallelism=parallelism) as resolution:
                 built = preprocess(cases=cases, resolution=resolution, **p.of(preprocess))
                 dataset = give(built).output
-                model = trained_model(p, dataset, give)
+                model = trained_model(p, dataset, give, start)
                 scored = evaluate(cases=cases, dataset=dataset, model=model, **p.of(evaluate))
                 evaluation = give(scored, accelerated=True).outputs["evaluation"]
             give(study(models=dsl.Collected(model), evaluations=dsl.Collected(evaluation), **p.of(study)))

@@ -31,7 +31,11 @@ class Resources:
 
     def root(self, task: Any, *, accelerated: bool = False) -> Any:
         """The same for a task that reads no other's output, and so would not wait for the first one."""
-        return self(task if self._first is None else task.after(self._first), accelerated=accelerated)
+        return self(self.after_first(task), accelerated=accelerated)
+
+    def after_first(self, task: Any) -> Any:
+        """Let a task that has no container, and so takes no resources, wait for the first one."""
+        return task if self._first is None else task.after(self._first)
 
 
 def guarded(cluster: Cluster | None) -> dsl.ExitHandler:

@@ -1,6 +1,10 @@
 """What several pipelines begin with: checked parameters, checked cases, and a trained model."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from kfp import dsl
 
 from components.fingerprint.component import fingerprint
 from components.ingest.component import ingest, ingest_folder
@@ -8,7 +12,7 @@ from components.phantom.component import phantom
 from components.train.component import train
 from components.train_job.component import train_job
 from components.validate.component import validate
-from components.validate.validate import Graph
+from components.validate.validate import IMPORTED, Graph
 from pipelines.catalogue import tasks_of
 from pipelines.parameters import Parameters
 from pipelines.resources import Resources
@@ -16,6 +20,7 @@ from pipelines.settings import Settings
 
 _PHANTOMS = ("phantoms", "phantom_size", "difficulty")
 _NEEDED = ("data", "model")
+_IMPORTS = {"data": dsl.Dataset, "baseline": dsl.Artifact, "network": dsl.Model, "model": dsl.Model}
 
 
 def sources(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -27,47 +32,89 @@ def sources(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return ((), _PHANTOMS) if settings.data else (_PHANTOMS, ("data",))
 
 
-def validated(name: str, p: Parameters, settings: Settings, give: Resources) -> None:
+@dataclass(frozen=True)
+class Start:
+    """What the steps of a pipeline begin with.
+
+    Attributes:
+        imported: By name of setting, the artifact of what a URL names: KFP records what was made of it.
+        network_version: A digest of the network to fine-tune; empty for one that is no file.
+    """
+
+    imported: Mapping[str, Any]
+    network_version: Any
+
+    def given(self, **inputs: str) -> dict[str, Any]:
+        """What was imported, as inputs of a component: by name of input, the setting that names it."""
+        return {i: self.imported[setting] for i, setting in inputs.items() if setting in self.imported}
+
+
+def begin(name: str, p: Parameters, settings: Settings, give: Resources) -> Start:
+    """What comes before the steps of a pipeline: its parameters are checked, and what URLs name is imported.
+
+    KFP imports URLs of `IMPORTED` alone, and downloads them for each step that reads them; a path on a volume it does
+    not know. So whether a setting is imported is decided when the pipeline is built.
+    """
+    urls = [n for n in _IMPORTS if n in p and getattr(settings, n).startswith(IMPORTED)]
+    if give.cluster is not None:
+        _validate(name, p, settings, give, urls)
+    # KFP finds what it has imported before by its URL: all runs that read it descend from one artifact.
+    tasks = {n: dsl.importer(artifact_uri=p[n], artifact_class=_IMPORTS[n], reimport=False) for n in urls}
+    imported = {n: give.after_first(task.set_display_name(f"import-{n}")).output for n, task in tasks.items()}
+    file = "network" in p and settings.network_source == "file"
+    return Start(imported, _version(p["network"], give) if file else "")
+
+
+def _validate(name: str, p: Parameters, settings: Settings, give: Resources, imported: Sequence[str]) -> None:
     """Let a pipeline's parameters be checked before every other step, for which `give` sees to that.
 
     Only on a cluster: a run on this machine starts right after its settings were checked.
     """
-    cluster = give.cluster
-    if cluster is None:
-        return
     trains, predicts = tasks_of(name)
+    assert give.cluster is not None
     graph = Graph(
         pipeline=name,
         needed=tuple(n for n in _NEEDED if getattr(settings, n)),
+        imported=tuple(imported),
         trains=trains,
         predicts=predicts,
-        hardware=cluster.hardware(),
+        hardware=give.cluster.hardware(),
     )
     # Settings that are no parameters are what they are.
-    fixed = {n: Settings.kfp_value(n, getattr(settings, n)) for n in Settings.model_fields if n not in p}
+    fixed = {
+        n: Settings.kfp_value(n, getattr(settings, n))
+        for n, field in Settings.model_fields.items()
+        if n not in p and getattr(settings, n) != field.default
+    }
     task = validate(graph=graph.model_dump_json(), **p.of(validate), **fixed)
     # What it checks includes files, of which KFP's cache knows nothing.
     give.begin(give(task).set_caching_options(False))
 
 
-def checked_cases(p: Parameters, settings: Settings, give: Resources) -> Any:
+def checked_cases(p: Parameters, settings: Settings, give: Resources, start: Start) -> Any:
     """The cases of the folder `data`, or phantoms where it is empty, checked: a channel of the pipeline."""
-    if settings.data:
-        # KFP's cache knows the folder's name and not its files: a digest of these says whether ingest is to run again.
-        seen = give.root(fingerprint(data=p["data"])).set_caching_options(False)
-        task = ingest_folder(version=seen.output, **p.of(ingest_folder))
-    else:
+    if not settings.data:
         made = phantom(cases=p["phantoms"], seed=p["seed"], size=p["phantom_size"], difficulty=p["difficulty"])
         task = ingest(volumes=give.root(made).outputs["volumes"], **p.of(ingest))
+    elif "data" in start.imported:
+        task = ingest(volumes=start.imported["data"], version=_version(p["data"], give), **p.of(ingest))
+    else:
+        task = ingest_folder(version=_version(p["data"], give), **p.of(ingest_folder))
     return give(task).outputs["cases"]
 
 
-def trained_model(p: Parameters, dataset: Any, give: Resources, **given: Any) -> Any:
+def trained_model(p: Parameters, dataset: Any, give: Resources, start: Start, **given: Any) -> Any:
     """A model trained on a data set: in this step, or by a job of several pods where the cluster asks for one; `given`
     are settings that are no parameters of the pipeline."""
     cluster = give.cluster
+    given |= {"network_version": start.network_version, **start.given(imported_network="network")}
     if cluster is not None and cluster.nodes > 1:
         # The step that launches the job and waits for it needs no accelerator itself.
         launched = train_job(dataset=dataset, job=cluster.training_job().to_json(), **p.of(train_job), **given)
         return give(launched).outputs["model"]
     return give(train(dataset=dataset, **p.of(train), **given), accelerated=True).outputs["model"]
+
+
+def _version(place: Any, give: Resources) -> Any:
+    """A digest of files: KFP's cache knows their folder's name only, and so takes them for the same for ever."""
+    return give.root(fingerprint(data=place)).set_caching_options(False).output

@@ -12,7 +12,7 @@ from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
 from pipelines.resources import Resources, guarded
 from pipelines.settings import Settings
-from pipelines.shared import checked_cases, sources, trained_model, validated
+from pipelines.shared import begin, checked_cases, sources, trained_model
 
 
 def sweep(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
@@ -31,12 +31,12 @@ def sweep(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
     )
     def build(p: Parameters) -> None:
         with guarded(cluster):
-            validated("sweep", p, settings, give)
-            cases = checked_cases(p, settings, give)
+            start = begin("sweep", p, settings, give)
+            cases = checked_cases(p, settings, give, start)
             dataset = give(preprocess(cases=cases, **p.of(preprocess))).output
             parallelism = 1 if cluster is None else 0
             with dsl.ParallelFor(p["learning_rates"], name="learning-rates", parallelism=parallelism) as rate:
-                model = trained_model(p, dataset, give, learning_rate=rate)
+                model = trained_model(p, dataset, give, start, learning_rate=rate)
             give(compared(models=dsl.Collected(model), **p.of(compared)))
 
     return build

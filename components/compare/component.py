@@ -11,6 +11,7 @@ def compare(
     decision: dsl.Output[dsl.Artifact],
     baseline: str = "",
     tolerance: float = 0.01,
+    imported_baseline: dsl.Input[dsl.Artifact] = None,
 ) -> bool:
     """Decide whether the model is good enough, compared with the best earlier one.
 
@@ -19,6 +20,7 @@ def compare(
         decision: A JSON file with the decision and the Dice of both models.
         baseline: The path of the earlier run's metrics.json; if it is empty, the model is accepted.
         tolerance: The Dice by which a class may be worse.
+        imported_baseline: The file that baseline names, where KFP has imported it.
 
     Returns:
         Whether the model is accepted.
@@ -34,5 +36,6 @@ def compare(
         outputs=outputs,
         settings=settings,
         folders={"baseline": baseline},
+        imported={"baseline": imported_baseline},
     )
     return bool(decision.metadata["accepted"])

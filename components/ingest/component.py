@@ -1,4 +1,4 @@
-"""The components `ingest`, for the output of a step, and `ingest_folder`, for a folder outside the pipeline."""
+"""The components `ingest`, for an artifact, and `ingest_folder`, for a folder on a volume."""
 
 from kfp import dsl
 
@@ -11,14 +11,16 @@ def ingest(
     cases: dsl.Output[dsl.Dataset],
     quarantine: dsl.Output[dsl.HTML],
     on_bad_case: str = "raise",
+    version: str = "",
 ):
     """Check and index LiTS volumes; put bad ones aside with their reasons.
 
     Args:
-        volumes: A folder with volume-N.nii[.gz] and segmentation-N.nii[.gz].
+        volumes: A folder with volume-N.nii[.gz] and segmentation-N.nii[.gz], made by a step or imported.
         cases: The usable cases and their index.
         quarantine: A table of the bad cases.
         on_bad_case: Whether a bad case ends the run (raise) or is left out (skip).
+        version: The digest of an imported folder from the step fingerprint, which only KFP's cache reads.
     """
     from components.resume import step
 

@@ -16,6 +16,7 @@ def report(
     summary: dsl.Output[dsl.Markdown],
     title: str = "Liver and lesion segmentation",
     baseline: str = "",
+    imported_baseline: dsl.Input[dsl.Artifact] = None,
 ):
     """Write the report: Dice per case and class, curves, slices with outlines, mesh and timing.
 
@@ -29,6 +30,7 @@ def report(
         summary: Its figures in Markdown.
         title: The heading of the page.
         baseline: The path of the metrics.json of an earlier run, with which this one is compared.
+        imported_baseline: The file that baseline names, where KFP has imported it.
     """
     from components.resume import step
 
@@ -44,4 +46,5 @@ def report(
         outputs=outputs,
         settings={"title": title, "seconds": seconds},
         folders={"baseline": baseline},
+        imported={"baseline": imported_baseline},
     )

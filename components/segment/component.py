@@ -15,6 +15,8 @@ def segment(
     predictions: dsl.Output[dsl.Dataset],
     settings: Annotated[dict, SegmentationSettings],
     share: str = "0-of-1",
+    imported_volumes: dsl.Input[dsl.Dataset] = None,
+    imported_model: dsl.Input[dsl.Model] = None,
 ):
     """Segment volumes by the task of a model; every label file has its volume's affine and spacing.
 
@@ -23,6 +25,8 @@ def segment(
         model: A .keras file, or a folder with model.keras.
         predictions: The label files, and a table of the volumes that could not be used.
         share: Which of the volumes, K-of-N, where several steps share them.
+        imported_volumes: What volumes names, where KFP has imported it.
+        imported_model: What model names, where KFP has imported it.
     """
     from components.resume import step
 
@@ -33,5 +37,6 @@ def segment(
         outputs={"predictions": predictions},
         settings={**settings, "share": share, "task": "lits" if task == "lits" else ""},
         folders={"volumes": volumes, "model": model, "task_file": "" if task == "lits" else task},
+        imported={"volumes": imported_volumes, "model": imported_model},
         stored=("predictions",),
     )

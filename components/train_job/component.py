@@ -15,6 +15,8 @@ def train_job(
     metrics: dsl.Output[dsl.Metrics],
     job: str,
     settings: Annotated[dict, TrainingSettings],
+    network_version: str = "",
+    imported_network: dsl.Input[dsl.Model] = None,
 ):
     """Train a network in a job of several pods, whose devices are one mesh.
 
@@ -23,6 +25,8 @@ def train_job(
         model: The Keras file, the training history, and logs for TensorBoard.
         metrics: The best validation Dice, its epoch, the last loss and the seconds of a step, for the user interface.
         job: The JSON of the job (kind, pods, image, resources, volumes); the compiler writes it from the cluster file.
+        network_version: The digest of a network in a file, from the step fingerprint, which only KFP's cache reads.
+        imported_network: The file that network names, where KFP has imported it.
     """
     from components.resume import step
     from components.train.settings import files_of, imported_by
@@ -35,6 +39,7 @@ def train_job(
         outputs={"model": model},
         settings={"job": job, **settings},
         folders={f"{name}_files": files_of(settings[name]) for name in ("network", "loss")},
+        imported={"network_files": imported_network},
         code=[path for name in ("network", "loss") for path in imported_by(settings[name])],
         scratch=True,
         scratch_url=True,

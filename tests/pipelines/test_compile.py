@@ -136,6 +136,40 @@ def test_every_step_waits_until_all_parameters_are_validated(name):
     assert given == {f"pipelinechannel--{name}" for name in spec["root"]["inputDefinitions"]["parameters"]}
 
 
+IMPORTED = {
+    "lits_segmentation": {"data": "ingest", "baseline": "compare", "network": "train"},
+    "batch_inference": {"data": "segment", "model": "segment"},
+}
+
+
+@pytest.mark.parametrize("name", IMPORTED)
+def test_what_urls_name_is_imported_and_descends_from_there(name):
+    urls = {setting: f"s3://bucket/{setting}.keras" for setting in IMPORTED[name]}
+    settings = load(None, [f"{setting}={url}" for setting, url in urls.items()])
+    with tempfile.TemporaryDirectory() as folder:
+        path = compile_pipeline(catalogue.build(name, settings, Cluster()), f"{folder}/p.yaml")
+        spec = next(iter(yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader)))
+    [tasks] = [d["dag"]["tasks"] for n, d in spec["components"].items() if n.startswith("comp-exit-handler")]
+    importers = {t["taskInfo"]["name"]: name for name, t in tasks.items() if name.startswith("importer")}
+    assert set(importers) == {f"import-{setting}" for setting in urls}
+    for setting, reader in IMPORTED[name].items():
+        task = tasks[importers[f"import-{setting}"]]
+        # KFP's importer takes no output of a task: a parameter of the pipeline (importer_launcher.go, v2.17.0).
+        assert task["inputs"]["parameters"]["uri"] == {"componentInputParameter": f"pipelinechannel--{setting}"}
+        assert task["dependentTasks"] == ["validate"]
+        read = [a["taskOutputArtifact"]["producerTask"] for a in tasks[reader]["inputs"]["artifacts"].values()]
+        assert importers[f"import-{setting}"] in read
+    # KFP's cache knows the URL of what it imports and not its files.
+    for name, version in (("ingest", "version"), ("train", "network_version")):
+        if name in tasks:
+            producer = tasks[name]["inputs"]["parameters"][version]["taskOutputParameter"]["producerTask"]
+            assert "enableCache" not in tasks[producer]["cachingOptions"]
+
+
+def test_paths_are_not_imported_for_kfp_does_not_know_them():
+    assert "importer" not in text_of("lits_segmentation", "tpu")
+
+
 def test_parameters_that_were_edited_end_the_run_before_its_first_step(tmp_path):
     pipeline = catalogue.build("sweep", load(), Cluster(retries=0))
     with pytest.raises(local.StepFailed) as failed:
