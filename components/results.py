@@ -6,7 +6,8 @@ that equal steps of two runs at once do not meet; the last one's record counts, 
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,23 @@ class Results:
         storage.writable(Path(self._location("")).parent)
         Path(self._location(output)).parent.mkdir(exist_ok=True)
         return self._location(output)
+
+    @contextmanager
+    def live(self, output: str, folder: str) -> Iterator[None]:
+        """Keep a folder inside an output where it will be while the step still writes it, such as logs.
+
+        TensorFlow opens `s3://` only with TensorFlow I/O, of which current versions have no build, and its writer of
+        logs appends, which no object store can. So the files are written here, and uploaded again whenever they have
+        grown; a reader of logs waits for the rest of a record that is cut off. What an earlier attempt has uploaded
+        comes first.
+        """
+        if self._work is None:
+            yield
+            return
+        place = storage.join(self._location(output), folder)
+        console.note(self._step, f"{folder} are kept at {place} while this step runs")
+        with storage.mirrored(place, self._work / output / folder):
+            yield
 
     def finish(self, metadata: Mapping[str, Mapping[str, Any]], outputs: list[str], seconds: float) -> dict[str, Any]:
         """Record what the step has written; the record, as `finished` gives it."""

@@ -67,6 +67,7 @@ def step(
     scratch_url: bool = False,
     stored: Collection[str] = (),
     remote: Collection[str] = (),
+    live: Mapping[str, str] | None = None,
 ) -> None:
     """Call `function` with paths and settings, and describe what it made.
 
@@ -90,6 +91,7 @@ def step(
         stored: outputs that are too large to be copied from step to step: where there is a store of results, their
             artifacts are references to it.
         remote: inputs of which the function takes the URL where they are in an object store; others are downloaded.
+        live: by output, the folder in it that is uploaded while the function writes, where there is an object store.
 
     Raises:
         OtherCodeError: if the package was compiled from other code than the image has.
@@ -126,7 +128,11 @@ def step(
         call = pkgutil.resolve_name(function) if isinstance(function, str) else function
         with _scratch(name, key, urls=scratch_url) if scratch else contextlib.nullcontext() as work:
             more = {"scratch": work} if scratch else {}
-            metadata = call(**paths, **targets, **near, **settings, **more) or {}
+            with contextlib.ExitStack() as shown:
+                if shared is not None:
+                    for output, folder in (live or {}).items():
+                        shown.enter_context(shared.live(output, folder))
+                metadata = call(**paths, **targets, **near, **settings, **more) or {}
             seconds = time.monotonic() - started
             # Before the scratch folder goes: a store that fails now must not cost a training.
             if shared is not None:

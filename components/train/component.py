@@ -27,7 +27,7 @@ def train(
         imported_network: The file that network names, where KFP has imported it.
     """
     from components.resume import step
-    from components.train.settings import files_of, imported_by
+    from components.train.settings import LOGS, files_of, imported_by
     from components.train.train import METRICS
 
     step(
@@ -41,6 +41,7 @@ def train(
         code=[path for name in ("network", "loss") for path in imported_by(settings[name])],
         scratch=True,
         stored=("model",),
+        live={"model": LOGS},
     )
     for name in METRICS:
         metrics.log_metric(name, model.metadata[name])

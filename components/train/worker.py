@@ -14,7 +14,7 @@ from typing import Any
 
 from components import storage
 from components.train.cluster import peer_timeout, rank_of, with_tf_config
-from components.train.settings import TrainingSettings
+from components.train.settings import LOGS, TrainingSettings
 from components.train_job.heartbeat import end_without
 
 
@@ -57,6 +57,11 @@ def _near(job: Mapping[str, Any], first: bool) -> Iterator[tuple[str, str, str]]
         if storage.is_url(work):
             work = str(stack.enter_context(storage.mirrored(work, folder / "work", uploads=first)))
         near = str(folder / "model") if storage.is_url(model) else model
+        if storage.is_url(model) and first:
+            # Whoever follows the training reads there.
+            logs = storage.join(model, LOGS)
+            print(f"train: TensorBoard's logs are kept at {logs}", flush=True)
+            stack.enter_context(storage.mirrored(logs, Path(near) / LOGS))
         yield str(storage.local(job["dataset"], folder / "data")), near, work
         if storage.is_url(model) and first:
             storage.upload(near, model)

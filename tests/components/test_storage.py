@@ -1,5 +1,6 @@
 """Folders and results in an object store: a real S3-compatible server on loopback, and a volume."""
 
+import functools
 import json
 import tempfile
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import kubernetes_server as fake
 import pytest
+import tensorflow as tf
 from kfp import dsl
 from moto.server import ThreadedMotoServer
 
@@ -278,6 +280,43 @@ def test_a_store_that_fails_after_a_training_does_not_cost_its_backup(place, tmp
     assert [p.name for p in (tmp_path / "scratch").rglob("*.npz")] == ["backup.npz"]
 
 
+def test_tensorboards_logs_are_in_the_store_while_a_training_writes_them(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv(resume.STORE_VARIABLE, bucket)
+    monkeypatch.setenv(resume.RUN_VARIABLE, "run-1")
+    monkeypatch.setattr(storage, "mirrored", functools.partial(storage.mirrored, seconds=0.05))
+    attempts = []
+
+    def records():
+        """What a TensorBoard elsewhere reads of each event file."""
+        files = [f"s3://{name}" for name in storage._system("s3://").find(f"{bucket}") if "tfevents" in name]
+        near = [str(storage.download(file, tmp_path / file.rsplit("/", 1)[-1])) for file in files]
+        return [sum(1 for _ in tf.data.TFRecordDataset(path)) for path in near]
+
+    def train(model):
+        writer = tf.summary.create_file_writer(f"{model}/logs/train", filename_suffix=f".{len(attempts)}")
+        for step in range(3):
+            with writer.as_default():
+                tf.summary.scalar("loss", 1.0 / (step + 1), step=step)
+            writer.flush()
+            # The first record of a file is its version.
+            wanted = [*attempts, step + 2]
+            deadline = time.monotonic() + 10
+            while records() != wanted:
+                assert time.monotonic() < deadline, (records(), wanted)
+                time.sleep(0.05)
+        attempts.append(4)
+        if len(attempts) == 1:
+            raise RuntimeError("killed")
+
+    def attempt():
+        resume.step("train", train, outputs={"model": Artifact(tmp_path / "model")}, live={"model": "logs"})
+
+    with pytest.raises(RuntimeError, match="killed"):
+        attempt()
+    attempt()
+    assert records() == [4, 4]
+
+
 def test_a_record_that_is_cut_off_is_none(steps, place):
     steps.run()
     if storage.is_url(place):
@@ -394,7 +433,8 @@ def test_a_job_may_share_a_url_in_place_of_a_volume(bucket, tmp_path):
         with _near(job, first) as (dataset, model, work):
             assert (Path(dataset) / "cases").read_text() == "cases"
             (Path(work) / "backup.npz").write_bytes(b"state")
-            Path(model).mkdir()
+            Path(model, "logs").mkdir(parents=True, exist_ok=True)
+            Path(model, "logs", "events").write_bytes(b"logs" if first else b"")
             facts = dict.fromkeys(("framework", "mesh", "layout", "resolution", "epochs", "parameters", "processes"), 1)
             course = {"history": {"loss": [2.0, 1.0]}, "best": {"epoch": 1, "dice": 0.5}, "seconds": 1.0}
             (Path(model) / "training.json").write_text(json.dumps({**facts, **course, "steps_per_epoch": 1}))
@@ -415,3 +455,4 @@ def test_a_job_may_share_a_url_in_place_of_a_volume(bucket, tmp_path):
     assert result["model"]["final_loss"] == 1.0
     assert isinstance(storage.read_json(storage.join(scratch, "heartbeat")), float)
     assert storage.download(storage.join(scratch, "work"), tmp_path / "work").joinpath("backup.npz").exists()
+    assert (tmp_path / "model" / "logs" / "events").read_bytes() == b"logs"
