@@ -21,6 +21,8 @@ BACKEND = "2.16.0"
 KUBERNETES = "1.26"
 TRAINER = "2.0.0 (2.1.0 for gang: volcano), with JobSet 0.8.2"
 TRAINING_OPERATOR = "1.9.2"
+KUEUE = "0.14.0 (0.17.0 from Trainer 2.2 on)"
+"""The first Kueue with `pkg/controller/jobs/trainjob`, and that whose `go.mod` has Trainer 2.2."""
 
 Read = Callable[[str], Any | None]
 """The JSON at a path of the Kubernetes API; None where there is none."""
@@ -111,7 +113,7 @@ def _groups(job: JobSettings) -> dict[str, str]:
     if job.gang:
         groups |= dict([gangs[job.gang]])
     if job.queue:
-        groups["kueue.x-k8s.io"] = "Kueue, for queue"
+        groups["kueue.x-k8s.io"] = f"Kueue {KUEUE}, for queue"
     return groups
 
 

@@ -16,6 +16,7 @@ from pipelines.__main__ import cli
 from pipelines.cluster import Cluster, StepResources, Toleration
 from pipelines.settings import SettingsError, load
 from pipelines.submission import PackageError, check_package, compile_pipeline
+from pipelines.versions import training_job
 
 TPU = Cluster(
     image="registry.example/keras-spatial-python@sha256:0",
@@ -217,6 +218,12 @@ def test_the_step_that_waits_for_a_job_asks_for_little_and_waits_as_long_as_the_
     assert int(executors["exec-evaluate"]["activeDeadlineSeconds"]) == 3600
     prepared = spec["deploymentSpec"]["executors"]["exec-preprocess"]["container"]["resources"]
     assert (prepared["resourceCpuLimit"], prepared["resourceMemoryLimit"]) == ("8", "64Gi")
+
+
+@pytest.mark.parametrize(("cluster", "job"), [("job", JOB.training_job()), ("tpu", None)])
+def test_submit_finds_the_job_that_a_package_launches(cluster, job):
+    spec, _ = compiled("lits_segmentation", cluster)
+    assert training_job(json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())) == job
 
 
 def test_kfps_cache_knows_when_the_files_of_the_data_change():

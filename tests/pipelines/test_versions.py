@@ -7,9 +7,7 @@ import kubernetes_server as fake
 import pytest
 
 from components.train_job.settings import JobSettings
-from pipelines import catalogue, versions
-from pipelines.cluster import Cluster
-from pipelines.settings import load
+from pipelines import versions
 from pipelines.versions import VersionError, check_backend, check_cluster
 
 JOB = JobSettings(kind="TrainJob", nodes=2, image="i", cpu="2", memory="4Gi")
@@ -92,10 +90,3 @@ def test_an_old_kubernetes_is_refused(cluster):
 def test_a_context_that_is_not_there_is_named(cluster):
     with pytest.raises(VersionError, match=r"--kube-context: cannot be used.*Received: 'elsewhere'"):
         versions.kubernetes("elsewhere")
-
-
-@pytest.mark.parametrize(("nodes", "expected"), [(1, None), (2, ("gpus", 2))])
-def test_the_job_of_a_package_is_what_the_cluster_file_says(nodes, expected):
-    cluster = Cluster.model_validate({"image": "i", "nodes": nodes, "scratch": "s3://b/s", "queue": "gpus"})
-    job = versions.training_job(catalogue.build("sweep", load(), cluster).pipeline_spec)
-    assert (job and (job.queue, job.nodes)) == expected
