@@ -1,5 +1,6 @@
 """`ks.layers` are Keras's own classes: Keras's expected values hold for them, with this package and oneDNN loaded."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import keras_spatial as ks
 
 CASES = Path(keras.__file__).parent / "src" / "layers"
+KINDS = ("convolutional", "merging", "normalization", "pooling", "reshaping")
 
 
 def test_every_spatial_layer_is_the_keras_class_of_that_name():
@@ -21,25 +23,16 @@ def test_every_spatial_layer_is_the_keras_class_of_that_name():
 @pytest.mark.skipif(
     not CASES.joinpath("pooling", "max_pooling_test.py").exists(), reason="Keras came without its tests"
 )
-@pytest.mark.parametrize("kind", ["convolutional", "merging", "normalization", "pooling", "reshaping"])
-def test_the_installed_keras_passes_its_own_cases(kind, tmp_path):
+def test_the_installed_keras_passes_its_own_cases(tmp_path):
     # They run in their own process without pytest settings: those of this project are not meant for them, but would be
-    # found if the virtual environment lies inside the checkout.
+    # found if the virtual environment lies inside the checkout. One process for all, for TensorFlow takes seconds to
+    # import.
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "keras_spatial",
-        "-p",
-        "no:cacheprovider",
-        "-c",
-        "pytest.ini",
-    ]
+    command = [sys.executable, "-m", "pytest", "-p", "keras_spatial", "-p", "no:cacheprovider", "-c", "pytest.ini"]
     # One file needs the conftest.py of Keras's repository, which is not installed.
-    command += [f"--ignore={CASES}/reshaping/flatten_test.py", str(CASES / kind)]
+    command += [f"--ignore={CASES}/reshaping/flatten_test.py", *[str(CASES / kind) for kind in KINDS]]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert " passed" in done.stdout
+    for kind in KINDS:
+        # A line of progress for each file, with a point for each case that passed.
+        assert re.search(rf"/{kind}/\w+_test\.py \.", done.stdout), done.stdout[-3000:]
