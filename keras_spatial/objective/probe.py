@@ -7,6 +7,7 @@ of very different sizes, lest what saturates looks like a mean. Metrics of one's
 anything for values that were not drawn.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+
+from keras_spatial.objective.overrides import known_class, overridden
 
 _BATCH, _SIZE = 4, 6
 _TOLERANCE = 2e-5
@@ -32,10 +35,16 @@ class NoMerge(Exception):
     """A metric's state has no known merge; the message says why."""
 
 
+# The answers of Keras's own metrics: a model is asked when it is compiled and again for each step that is traced.
+_answers: dict[tuple, Merge | str] = {}
+
+
 def merge_of(
     metric: keras.metrics.Metric, y_true: Any, y_pred: Any, weight: Any, *, uniform_state: bool = True
 ) -> Merge:
     """Find how a metric's state is merged from parts of the image and of the batch.
+
+    A metric of Keras is asked once in a process for models whose labels and predictions are alike.
 
     Args:
         metric: a metric.
@@ -45,11 +54,39 @@ def merge_of(
     Raises:
         NoMerge: if it has no known merge.
     """
+    like = _Like.of(y_true, y_pred, weight)
+    configuration = _configuration(metric)
+    if configuration is None:
+        return _asked(metric, like, uniform_state)
+    question = (type(metric), configuration, like, uniform_state, keras.config.floatx(), keras.config.epsilon())
+    if question not in _answers:
+        try:
+            _answers[question] = _asked(metric, like, uniform_state)
+        except NoMerge as error:
+            _answers[question] = str(error)
+    answer = _answers[question]
+    if isinstance(answer, str):
+        raise NoMerge(answer)
+    return answer
+
+
+def _configuration(metric: keras.metrics.Metric) -> str | None:
+    """What makes metrics of one of Keras's classes equal; None for other metrics, which may differ in anything."""
+    if type(metric) is not known_class(metric) or overridden(metric):
+        return None
+    state = [(tuple(v.shape), v.dtype) for v in metric.variables]
+    try:
+        return json.dumps([{**metric.get_config(), "name": ""}, state], sort_keys=True)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _asked(metric: keras.metrics.Metric, like: "_Like", uniform_state: bool) -> Merge:
     if not metric.variables:
         raise NoMerge("it has no state")
     with tf.init_scope():
         possible = [{"sum", "mean"} for _ in metric.variables]
-        draws = list(_draws(y_true, y_pred, weight))
+        draws = list(_draws(like))
         failures = []
         for draw in draws:
             try:
@@ -101,6 +138,38 @@ def _close(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 @dataclass(frozen=True)
+class _Like:
+    """What draws have in common with the labels, predictions and weights of a model.
+
+    Attributes:
+        rank: of the predictions.
+        channels: of the predictions.
+        labels_rank: of the labels.
+        dense: whether labels have the channels of the predictions.
+        labels, predictions: the names of their dtypes.
+        weights: for each axis of the weights, whether it is as long as that of the predictions; None without weights.
+    """
+
+    rank: int
+    channels: int
+    labels_rank: int
+    dense: bool
+    labels: str
+    predictions: str
+    weights: tuple[bool, ...] | None
+
+    @classmethod
+    def of(cls, y_true: Any, y_pred: Any, weight: Any) -> "_Like":
+        rank, channels = len(y_pred.shape), y_pred.shape[-1]
+        dense = len(y_true.shape) == rank and y_true.shape[-1] == channels
+        weights = None
+        if weight is not None:
+            weights = tuple(n == m for n, m in zip(weight.shape, y_pred.shape, strict=False))
+        labels, predictions = (tf.as_dtype(x.dtype).name for x in (y_true, y_pred))
+        return cls(rank, channels, len(y_true.shape), dense, labels, predictions, weights)
+
+
+@dataclass(frozen=True)
 class _Draw:
     y_true: np.ndarray
     y_pred: np.ndarray
@@ -127,18 +196,16 @@ class _Draw:
         return [part(0, place), part(place, size)]
 
 
-def _draws(y_true: Any, y_pred: Any, weight: Any) -> Iterator[_Draw]:
+def _draws(like: _Like) -> Iterator[_Draw]:
     generator = np.random.default_rng(0)
-    rank, channels = len(y_pred.shape), y_pred.shape[-1]
-    floating = tf.as_dtype(y_pred.dtype).is_floating
+    rank, channels, dense = like.rank, like.channels, like.dense
+    floating = tf.as_dtype(like.predictions).is_floating
     image = (_BATCH, *[_SIZE] * max(rank - 2, 0))
     p_shape = (*image, channels)[:rank] if rank > 1 else (_BATCH,)
-    dense = len(y_true.shape) == rank and y_true.shape[-1] == channels
     w_shape = None
-    if weight is not None:
-        sizes = zip(weight.shape, y_pred.shape, strict=False)
+    if like.weights is not None:
         small = (*p_shape, 1)
-        w_shape = tuple(small[i] if n == m else 1 for i, (n, m) in enumerate(sizes))
+        w_shape = tuple(small[i] if equal else 1 for i, equal in enumerate(like.weights))
     for draw in range(_DRAWS):
         scores = generator.normal(size=p_shape)
         if not floating:
@@ -153,8 +220,8 @@ def _draws(y_true: Any, y_pred: Any, weight: Any) -> Iterator[_Draw]:
             labels = generator.integers(0, 2, p_shape)
         else:
             labels = generator.integers(0, max(channels, 2), image[: max(rank - 1, 1)])
-            labels = labels[..., None] if len(y_true.shape) == rank else labels
-        if draw in (1, 2) and dense and tf.as_dtype(y_true.dtype).is_floating:
+            labels = labels[..., None] if like.labels_rank == rank else labels
+        if draw in (1, 2) and dense and tf.as_dtype(like.labels).is_floating:
             labels = generator.uniform(0, 1, p_shape) if draw == 1 else 2.0 * labels - 1.0
         if draw == _NEARLY_EMPTY:
             # Class 0 but for one voxel of the first case.
@@ -173,8 +240,4 @@ def _draws(y_true: Any, y_pred: Any, weight: Any) -> Iterator[_Draw]:
             for place in ends:
                 predicted[place] *= 1e3
         weights = None if w_shape is None else generator.uniform(0.5, 2, w_shape).astype("float32")
-        yield _Draw(labels.astype(_name(y_true.dtype)), predicted.astype(_name(y_pred.dtype)), weights)
-
-
-def _name(dtype: Any) -> str:
-    return tf.as_dtype(dtype).name
+        yield _Draw(labels.astype(like.labels), predicted.astype(like.predictions), weights)

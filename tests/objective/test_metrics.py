@@ -1,5 +1,7 @@
 """Metrics of a partitioned model have Keras's state, or are refused by name when the model is compiled."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from equality import split
 from keras import ops
 
 import keras_spatial as ks
-from keras_spatial.objective import UnsupportedObjective
+from keras_spatial.objective import UnsupportedObjective, probe
 from keras_spatial.objective.probe import NoMerge, merge_of
 
 GENERATOR = np.random.default_rng(0)
@@ -199,3 +201,26 @@ def test_how_states_are_merged():
     assert merge_of(keras.metrics.OneHotIoU(3, [0]), labels, predictions, None).kinds == ("sum",)
     with pytest.raises(NoMerge, match="'value'"):
         merge_of(Largest(), labels, predictions, None)
+
+
+def test_metrics_of_keras_are_asked_once_for_models_that_are_alike(monkeypatch):
+    asked = []
+    narrow = probe._narrow
+    monkeypatch.setattr(probe, "_answers", {})
+    monkeypatch.setattr(probe, "_narrow", lambda metric, *rest: (asked.append(metric), narrow(metric, *rest)))
+
+    def times(metric, *like, refused=False):
+        asked.clear()
+        with pytest.raises(NoMerge, match="state") if refused else contextlib.nullcontext():
+            merge_of(metric, *like, None)
+        return len(asked) > 0
+
+    small, large = tf.TensorSpec((2, 8, 8, 3)), tf.TensorSpec((2, 16, 16, 3))
+    doubles = tf.TensorSpec((2, 8, 8, 3), tf.float64)
+    assert times(keras.metrics.OneHotIoU(3, [0]), small, small)
+    assert not times(keras.metrics.OneHotIoU(3, [0], name="other"), large, large)
+    assert times(keras.metrics.OneHotIoU(3, [1]), small, small)
+    assert times(keras.metrics.OneHotIoU(3, [0]), doubles, small)
+    # Of one's own metrics nobody knows what makes two of them equal.
+    assert times(Largest(), small, small, refused=True)
+    assert times(Largest(), small, small, refused=True)
