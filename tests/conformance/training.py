@@ -69,14 +69,14 @@ def metric_values(
     """
     first = cases[0]
     with eagerly(), floats(setting.dtype):
-        plain, mesh = pair(
-            first,
-            setting,
-            loss=lambda: _no_loss,
-            metrics=lambda: [case.make() for case in cases],
-            weighted_metrics=lambda: [case.make() for case in cases],
+        model = first.model(setting.dtype)
+        if partitioned:
+            model = ks.partition(model, setting.distribution)
+        model.compile(
+            loss=_no_loss,
+            metrics=[case.make() for case in cases],
+            weighted_metrics=[case.make() for case in cases],
         )
-        model = mesh if partitioned else plain
         for batch in (BATCH, 2):
             x, y = first.data(batch, setting.dtype, seed=batch)
             weights = first.voxel_weights(batch).astype(setting.dtype) if first.weights else None
