@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.faults import __main__ as study
-from benchmarks.faults import attacks, disks, jobs
+from benchmarks.faults import attacks, disks, jobs, sweep
 from keras_spatial.backup import LOCK
 
 TESTS = Path(__file__).parent
@@ -71,6 +71,11 @@ def test_frozen_peers_are_ended_and_the_study_says_in_which_time(tmp_path):
     assert outcome.seconds < attacks.FROZEN_LIMIT_SECONDS
 
 
+def test_a_signal_to_any_process_of_a_job_leaves_none_behind(tmp_path):
+    pairs = sweep.sweep(tmp_path, random.Random(0), [signal.SIGKILL])
+    assert pairs == {f"SIGKILL to {receiver}": "" for receiver in sweep.RECEIVERS}
+
+
 def test_every_card_is_dealt_once_before_any_comes_again():
     decks = attacks.Decks(random.Random(0))
     dealt = [decks.deal("signals", attacks.SIGNALS) for _ in range(2 * len(attacks.SIGNALS))]
@@ -87,7 +92,7 @@ sys.path[:0] = [{str(TESTS.parent)!r}, {str(TESTS)!r}]
 import light
 light.without_tensorflow()
 from pathlib import Path
-from benchmarks.faults import attacks, disks, jobs
+from benchmarks.faults import attacks, disks, jobs, sweep
 
 refused = disks.own_mounts([sys.executable, *sys.argv])
 if refused:
@@ -130,7 +135,7 @@ def test_where_nothing_can_be_mounted_the_study_says_why(monkeypatch):
 def test_processes_that_are_left_behind_are_found_and_ended(tmp_path):
     round_ = place(tmp_path, ORPHAN, launched=False)
     running = jobs.start(round_.job, tmp_path, "test-orphan")
-    outcome = attacks._ended(running, round_, "nothing", running.started)
+    outcome = attacks.ended(running, round_, "nothing", running.started)
     assert outcome.wrong == "left behind a step"
     assert running.pids() == []
 
@@ -138,7 +143,7 @@ def test_processes_that_are_left_behind_are_found_and_ended(tmp_path):
 def test_a_command_that_hangs_is_found_and_ended(tmp_path):
     round_ = place(tmp_path, "import time; time.sleep(300)", launched=False)
     running = jobs.start(round_.job, tmp_path, "test-hangs")
-    outcome = attacks._ended(running, round_, "nothing", running.started, 1.0)
+    outcome = attacks.ended(running, round_, "nothing", running.started, 1.0)
     assert outcome.wrong == "has not ended within 1 s (the command S)"
     assert running.pids() == []
 
@@ -181,7 +186,7 @@ def test_results_that_differ_or_lack_something_are_found():
 def nothing(round_):
     """An "attack" that lets the command run to its end."""
     running = jobs.start(round_.job, round_.folder, round_.mark)
-    return attacks._ended(running, round_, "nothing", running.started)
+    return attacks.ended(running, round_, "nothing", running.started)
 
 
 @pytest.mark.parametrize(
@@ -222,6 +227,17 @@ def test_the_table_counts_what_went_wrong_and_which_signals_were_sent():
     assert (rows[0]["ours"], rows[0]["target"], rows[0]["ok"]) == (1, 2, False)
     [signals] = [row for row in rows if "signals" in row["figure"]]
     assert (signals["figure"], signals["ours"]) == ("of 31 signals, those sent to training: a worker", 2)
+
+
+def test_the_records_of_an_interrupted_study_are_read_again(tmp_path):
+    reports = [
+        study.Report(
+            n, "training", "any_signal", "what", 1.5, "another", float("inf"), "wrong", ("training: a step: SIGHUP",)
+        )
+        for n in range(3)
+    ]
+    study.write_rounds(tmp_path / study.ROUNDS, reports)
+    assert study.read_rounds(tmp_path / study.ROUNDS) == reports
 
 
 def test_the_study_looks_for_the_lock_that_a_training_has():

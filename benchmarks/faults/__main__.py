@@ -1,9 +1,11 @@
 """Attack commands in many rounds: `python -m benchmarks.faults --rounds 100 --save`.
 
-In each round one thing happens to a command: any signal to any of its processes at any moment, one or all peers frozen,
-files that cannot grow, a disk that becomes full or read-only, a clock that jumps, or a slow disk. The command is a
-training of two processes, the segmentation of several volumes, the building of a data set, or the whole pipeline. It
-must end in time, leave no process and no lock behind, and leave only files that are whole.
+First every signal is sent once to every process of a light job of the launcher, and no process may be left behind.
+
+Then, in each round, one thing happens to a command: any signal to any of its processes at any moment, one or all peers
+frozen, files that cannot grow, a disk that becomes full or read-only, a clock that jumps, or a slow disk. The command
+is a training of two processes, the segmentation of several volumes, the building of a data set, or the whole pipeline.
+It must end in time, leave no process and no lock behind, and leave only files that are whole.
 
 Rounds come in series: the same command runs again in the same folder, and the next thing happens to it. In the end of a
 series it runs without disturbance and must succeed with the result of an undisturbed run: bit for bit on the same mesh,
@@ -27,6 +29,7 @@ from pathlib import Path
 
 from benchmarks.faults import attacks, disks
 from benchmarks.faults.jobs import Job, Result, difference, end_marked, pipeline, start, training
+from benchmarks.faults.sweep import sweep
 from benchmarks.results import RESULTS, finish, parser_of, row
 
 # The number of times that each attack comes in a deck of attacks.
@@ -43,6 +46,7 @@ ATTACKS: dict[attacks.Attack, int] = {
 JOBS = {"training": 12, "segmentation": 7, "building": 5, "pipeline": 1}
 SERIES = 4
 TOLERANCE = 1e-4
+ROUNDS = "faults.rounds.jsonl"
 OTHER_MESH = ("--mesh", "rows:2, columns:2", "--layout", "x:columns, y:rows")
 
 
@@ -209,6 +213,11 @@ def main() -> None:
     parser.add_argument(
         "--jobs", nargs="+", choices=list(JOBS), default=list(JOBS), help="The commands that are attacked."
     )
+    parser.add_argument(
+        "--more",
+        action="store_true",
+        help="Keep the rounds that an earlier study has kept, and run those that are missing.",
+    )
     arguments = parser.parse_args()
     left = usable()
 
@@ -216,16 +225,20 @@ def main() -> None:
     from benchmarks.faults.volume_jobs import building, make_inputs, segmentation
 
     started = time.monotonic()
-    reports: list[Report] = []
+    reports = read_rounds(RESULTS / ROUNDS) if arguments.more else []
     decks = attacks.Decks(random.Random(arguments.seed))
     cards = {kind: [a for a, count in left.items() if fits(a, kind) for _ in range(count)] for kind in JOBS}
     kinds = [name for name in arguments.jobs for _ in range(JOBS[name])]
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         folder = Path(name)
+        pairs = sweep(folder, random.Random(arguments.seed))
+        for pair, wrong in pairs.items():
+            if wrong:
+                print(f"{pair}: {wrong}", flush=True)
         inputs = folder / "inputs"
         make_inputs(inputs)
-        rounds_file = (RESULTS if arguments.save else folder) / "faults.rounds.jsonl"
-        rounds_file.unlink(missing_ok=True)
+        rounds_file = (RESULTS if arguments.save else folder) / ROUNDS
+        write_rounds(rounds_file, reports)
         expected: dict[tuple[str, bool], tuple[Result, float]] = {}
         trainings = 0
         while len(reports) < arguments.rounds:
@@ -252,13 +265,30 @@ def main() -> None:
             series = Series(job, again, result, seconds, place)
             made = rounds_of(series, chosen, len(reports) + 1, decks, arguments.seed)
             reports += made
-            with rounds_file.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(asdict(report)) + "\n" for report in made)
+            write_rounds(rounds_file, reports)
             shutil.rmtree(place, ignore_errors=True)
-    rows = rows_of(reports, {name: seconds for (name, _), (_, seconds) in expected.items()})
+    rows = rows_of(reports, {name: seconds for (name, _), (_, seconds) in expected.items()}) + sweep_rows(pairs)
     command = " ".join(["python -m benchmarks.faults", *sys.argv[1:]])
     finish("faults", rows, vars(arguments), command, save=arguments.save)
-    raise SystemExit(1 if any(report.wrong for report in reports) else 0)
+    raise SystemExit(1 if any(report.wrong for report in reports) or any(pairs.values()) else 0)
+
+
+def write_rounds(path: Path, reports: list[Report]) -> None:
+    """Write the records of the rounds, a line of JSON for each."""
+    path.write_text("".join(json.dumps(asdict(report)) + "\n" for report in reports), encoding="utf-8")
+
+
+def read_rounds(path: Path) -> list[Report]:
+    """The records of the rounds that `write_rounds` has written."""
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [Report(**{**report, "signals": tuple(report["signals"])}) for report in found]
+
+
+def sweep_rows(pairs: dict[str, str]) -> list[dict]:
+    """The row of what `sweep` has found."""
+    good = sum(not wrong for wrong in pairs.values())
+    figure = f"of {len(pairs)} pairs of a signal and a process of the launcher's job, those that left nothing behind"
+    return [row(figure, good, None, len(pairs), smallest=True)]
 
 
 def rows_of(reports: list[Report], whole: dict[str, float]) -> list[dict]:

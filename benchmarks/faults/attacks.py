@@ -121,7 +121,7 @@ def any_signal(round_: Round) -> Outcome:
             time.sleep(3)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
-    return _ended(running, round_, ", ".join(told) or "after its end", struck, signals=tuple(sent))
+    return ended(running, round_, ", ".join(told) or "after its end", struck, signals=tuple(sent))
 
 
 def frozen_peers(round_: Round) -> Outcome:
@@ -129,7 +129,8 @@ def frozen_peers(round_: Round) -> Outcome:
     running = start(round_.job, round_.folder, round_.mark)
     while not (workers := running.workers()) and running.process.poll() is None:
         time.sleep(0.1)
-    _wait_for_moment(running, round_)
+    # Soon, because what resumes near its end is over before an undisturbed run would be.
+    time.sleep(round_.generator.uniform(0, round_.seconds / 3))
     workers = running.workers()
     stopped = workers if round_.decks.deal("frozen", ("one", "all")) == "all" else workers[:1]
     struck = time.monotonic()
@@ -137,7 +138,7 @@ def frozen_peers(round_: Round) -> Outcome:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
     limit = FROZEN_LIMIT_SECONDS if stopped and round_.job.name == "training" else round_.limit
-    return _ended(running, round_, f"SIGSTOP to {len(stopped)} of {len(workers)} workers", struck, limit)
+    return ended(running, round_, f"SIGSTOP to {len(stopped)} of {len(workers)} workers", struck, limit)
 
 
 def limited_files(round_: Round) -> Outcome:
@@ -146,7 +147,7 @@ def limited_files(round_: Round) -> Outcome:
     # Python takes a file of bytecode that was cut off for a whole one, in every later process.
     environment = {"PYTHONDONTWRITEBYTECODE": "1"}
     running = start(round_.job, round_.folder, round_.mark, environment, file_bytes=size)
-    return _ended(running, round_, f"no file larger than {size} bytes", running.started)
+    return ended(running, round_, f"no file larger than {size} bytes", running.started)
 
 
 def full_disk(round_: Round) -> Outcome:
@@ -158,7 +159,7 @@ def full_disk(round_: Round) -> Outcome:
         struck = time.monotonic()
         disk.fill(spare)
         at = struck - running.started
-        outcome = _ended(running, round_, f"a full disk after {at:.1f} s, with {spare} bytes to spare", struck)
+        outcome = ended(running, round_, f"a full disk after {at:.1f} s, with {spare} bytes to spare", struck)
         disk.free()
     return outcome
 
@@ -169,7 +170,7 @@ def read_only_disk(round_: Round) -> Outcome:
     _wait_for_moment(running, round_)
     struck = time.monotonic()
     with Disk(round_.state).read_only():
-        return _ended(running, round_, f"a read-only disk after {struck - running.started:.1f} s", struck)
+        return ended(running, round_, f"a read-only disk after {struck - running.started:.1f} s", struck)
 
 
 def clock_jumps(round_: Round) -> Outcome:
@@ -191,7 +192,7 @@ def clock_jumps(round_: Round) -> Outcome:
     # Renamed, so that nobody reads half of it.
     (round_.folder / "clock.part").write_text(f"{jump:+.0f}")
     (round_.folder / "clock.part").replace(clock)
-    return _ended(running, round_, f"the clock jumps by {jump:.0f} s after {struck - running.started:.1f} s", struck)
+    return ended(running, round_, f"the clock jumps by {jump:.0f} s after {struck - running.started:.1f} s", struck)
 
 
 def clock_library() -> Path | None:
@@ -213,7 +214,7 @@ def slow_disk(round_: Round) -> Outcome:
     for pid in running.workers()[:1] or running.pids()[:1]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    return _ended(running, round_, f"a disk that takes {delay:.1f} s, and SIGKILL", struck)
+    return ended(running, round_, f"a disk that takes {delay:.1f} s, and SIGKILL", struck)
 
 
 def _wait_for_moment(running: Running, round_: Round) -> None:
@@ -233,7 +234,7 @@ def _wait_for_moment(running: Running, round_: Round) -> None:
         time.sleep(0.02)
 
 
-def _ended(
+def ended(
     running: Running,
     round_: Round,
     what: str,

@@ -202,6 +202,11 @@ def start(
     return Running(process, mark, log)
 
 
+def program(pid: int) -> str:
+    """The program that a process runs, as it was called; empty if there is no such process."""
+    return _read(pid, "cmdline").split(b"\0")[0].decode(errors="replace")
+
+
 def state(pid: int) -> str:
     """The state of a process as in /proc; empty if there is no such process."""
     text = _read(pid, "stat").decode(errors="replace")
