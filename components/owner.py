@@ -42,14 +42,14 @@ def own(path: str | Path) -> Iterator[Callable[[], None]]:
         lock = ownership.lock(path)
     except ownership.Busy as busy:
         raise FolderInUse(str(busy)) from None
-    lifeline, owned = os.pipe()
+    lifeline, owned = ownership.lifeline()
     names = {LOCK_VARIABLE: str(Path(path).absolute()), LIFELINE_VARIABLE: _address(lifeline)}
     before = {name: os.environ.get(name) for name in names}
 
     def end() -> None:
         nonlocal owned
         if owned >= 0:
-            os.close(owned)
+            ownership.cut(owned)
             owned = -1
 
     try:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from keras_spatial import _environment, isolation
+from keras_spatial import _environment, isolation, ownership
 
 RESTARTS_VARIABLE = "KERAS_SPATIAL_RESTARTS"
 """The environment variable that tells a program how often its processes were started again: "0" the first time."""
@@ -211,17 +211,22 @@ def _run(job: _Job, restart: int) -> _Failure | None:
     """Start all processes once and wait for them. None is left when this returns or raises."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(job.processes)]
     children: list[Child] = []
-    lifeline, owned = os.pipe()
+    owned: list[int] = []
     try:
         for rank in range(job.processes):
-            children.append(_start(job, rank, _for_process(job, rank, addresses, restart), lifeline))
+            lifeline, held = ownership.lifeline()
+            owned.append(held)
+            try:
+                children.append(_start(job, rank, _for_process(job, rank, addresses, restart), lifeline))
+            finally:
+                os.close(lifeline)
         return _wait(children, job.frozen_seconds)
     finally:
         try:
             _end(children)
         finally:
-            os.close(owned)  # Whatever has happened, Linux now ends the rest of their sessions.
-            os.close(lifeline)
+            for held in owned:  # Whatever has happened, Linux now ends the rest of their sessions.
+                ownership.cut(held)
 
 
 def _for_process(job: _Job, rank: int, addresses: Sequence[str], restart: int) -> dict[str, str]:

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
+_PR_SET_DUMPABLE = 4
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _LOOPBACK = b"lo"
 
@@ -122,6 +122,40 @@ def sync_folder(folder: str | os.PathLike) -> None:
         os.close(descriptor)
 
 
+# The writing ends of this process's lifelines.
+_held: set[int] = set()
+
+
+def lifeline() -> tuple[int, int]:
+    """A pipe by which other processes end with this one; see `end_with`.
+
+    Linux ends one process group for each pipe, that of the last process that asked for it. So every process that is to
+    end needs a pipe of its own, or opens it anew.
+
+    Returns:
+        The reading end, and the writing end, which `cut` closes and which no other process gets.
+    """
+    reading, writing = os.pipe()
+    _held.add(writing)
+    return reading, writing
+
+
+def cut(writing: int) -> None:
+    """Close the writing end of a lifeline, so that Linux ends the processes that are tied to it."""
+    _held.discard(writing)
+    os.close(writing)
+
+
+def _cut_in_child() -> None:
+    for writing in _held:
+        os.close(writing)
+    _held.clear()
+
+
+# Programs that are started do not inherit it, but a process that Python forks would keep it open.
+os.register_at_fork(after_in_child=_cut_in_child)
+
+
 def end_with(lifeline: int) -> None:
     """Have this process's group ended by SIGKILL as soon as no process holds the writing end of a pipe any more.
 
@@ -168,8 +202,8 @@ def _run(lifeline: int, namespaces: Sequence[int], program: list[str]) -> None:
     for namespace in namespaces:
         _call("setns", namespace, 0)
         os.close(namespace)
-    # The lifeline ends the whole group; this ends the process even if another process still holds the lifeline open.
-    _call("prctl", _PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    # PR_SET_PDEATHSIG would end this process alone, as soon as the thread that started it has ended. Then nobody would
+    # hold the reading end any more when the writing end closes, and what this process had started would live on.
     end_with(lifeline)
     os.set_inheritable(lifeline, True)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, which the program would inherit.

@@ -196,12 +196,15 @@ def gone(pid: int, seconds: float = 5.0) -> bool:
 
 def test_no_process_outlives_the_launcher_however_it_ends(tmp_path):
     program = tmp_path / "program.py"
-    program.write_text("import os, time\nprint('pid', os.getpid(), flush=True)\ntime.sleep(300)")
+    program.write_text(
+        "import os, subprocess, time\nchild = subprocess.Popen(['sleep', '300'])\n"
+        "print('pids', os.getpid(), child.pid, flush=True)\ntime.sleep(300)"
+    )
     command = [sys.executable, str(Path(__file__).parents[1] / "light.py"), "--processes", "2", str(program)]
     signals = (signal.SIGKILL, signal.SIGHUP, signal.SIGTERM)
     launchers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in signals]
     for number, launcher in zip(signals, launchers, strict=True):
-        pids = [int(launcher.stdout.readline().split()[-1]) for _ in range(2)]
+        pids = [int(pid) for _ in range(2) for pid in launcher.stdout.readline().split()[-2:]]
         launcher.send_signal(number)
         assert all(gone(pid) for pid in pids), number
         status = launcher.wait(20)

@@ -1,10 +1,13 @@
 """Locks name their holder and are released with the last process that has them; processes end with their owner."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -110,6 +113,37 @@ def test_children_and_their_children_end_with_their_owner(number, stopped):
     owner.send_signal(number)
     assert gone(child) and gone(grandchild)
     owner.wait()
+
+
+def test_a_child_lives_as_long_as_its_owner_and_not_as_the_thread_that_started_it():
+    reading, writing = ownership.lifeline()
+    command = [sys.executable, "-I", "-S", SCRIPT, "run", str(reading), "", "sleep", "60"]
+    started = []
+    thread = threading.Thread(
+        target=lambda: started.append(subprocess.Popen(command, pass_fds=[reading], start_new_session=True))
+    )
+    thread.start()
+    thread.join()
+    os.close(reading)
+    with pytest.raises(subprocess.TimeoutExpired):
+        started[0].wait(1)
+    ownership.cut(writing)
+    assert started[0].wait(5) == -signal.SIGKILL
+
+
+def test_a_process_that_the_owner_forks_does_not_keep_its_children_alive():
+    reading, writing = ownership.lifeline()
+    fork = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python warns of forks beside threads.
+        fork.start()
+    try:
+        ownership.cut(writing)
+        assert os.read(reading, 1) == b""
+    finally:
+        fork.kill()
+        fork.join()
+        os.close(reading)
 
 
 def test_a_child_of_an_owner_that_has_ended_does_not_begin(tmp_path):
