@@ -1,12 +1,16 @@
 """DICOM series written slice by slice, with a patient's name wherever a header or a file name can have one."""
 
+from pathlib import Path
+
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, generate_uid
 
 SECRET = "ROENTGEN"
 """A name that stands in the headers, the files' names and the folder's: it may not come out anywhere."""
+SAMPLES = Path(pydicom.__file__).parent / "data" / "test_files"
+"""Real files that pydicom brings along."""
 SHAPE, SPACING = (12, 10, 6), (0.8, 0.7, 2.5)
 
 
@@ -57,4 +61,16 @@ def write_series(folder, array=None, change=lambda number: {}, order=None, **com
     for place, number in enumerate(order or range(array.shape[2])):
         header = slice_header(number, **{**common, **change(number)})
         save(folder / f"{SECRET}{place:03d}.dcm", header, array[:, :, number].T)
+    return folder
+
+
+def compressed_series(folder, slices):
+    """A series of 64 x 64 pixels, each slice of which is a real image in JPEG 2000."""
+    write_series(folder, hounsfield((64, 64, slices)), Rows=64, Columns=64)
+    frame = pydicom.dcmread(SAMPLES / "MR_small_jp2klossless.dcm").PixelData
+    for path in folder.iterdir():
+        header = pydicom.dcmread(path)
+        header.file_meta.TransferSyntaxUID, header.PixelData = JPEG2000Lossless, frame
+        header["PixelData"].VR, header["PixelData"].is_undefined_length = "OB", True
+        header.save_as(path)
     return folder

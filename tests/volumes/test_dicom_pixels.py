@@ -1,19 +1,18 @@
 """Slices are decoded as ITK decodes their files, but never to another size than their headers say."""
 
 import struct
-from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom.encaps import encapsulate, generate_frames
+from volumes.dicom_files import SAMPLES
 
 import keras_spatial.volumes as vol
 from keras_spatial.volumes.dicom_pixels import decoded
 from keras_spatial.volumes.series import Series, read_slice
 
-SAMPLES = Path(pydicom.__file__).parent / "data" / "test_files"
 HUGE = 60_000
 
 
