@@ -1,5 +1,6 @@
 """Turn a plain Keras model, or its file, into a partitioned one."""
 
+import contextlib
 import functools
 import warnings
 import weakref
@@ -161,7 +162,9 @@ def load_model(filepath: Any, distribution: SpatialParallel | None = None, **kwa
     ```
     """
     distribution = current_distribution() if distribution is None else distribution
-    model = keras.saving.load_model(filepath, **kwargs)
+    # On TPUs variables have to be made under the strategy of the slice.
+    with contextlib.nullcontext() if distribution is None else distribution.runtime.scope():
+        model = keras.saving.load_model(filepath, **kwargs)
     if isinstance(model, keras.Model):
         model_tasks.attach(model, model_tasks.read_text(filepath))
     return model if distribution is None else partition(model, distribution)

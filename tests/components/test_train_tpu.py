@@ -9,10 +9,12 @@ import simulated_tpu
 from mesh_tensorflow import simd_mesh_impl
 
 import keras_spatial as ks
-from components.preprocess.preprocess import build_dataset
+from components.evaluate.evaluate import evaluate_model
+from components.preprocess.preprocess import build_dataset, open_dataset
 from components.train.train import train_model
 from datasets.phantom import write_lits_folder
 from keras_spatial.runtimes import tpu
+from keras_spatial.volumes import read_volume, to_canonical
 
 SETTINGS = {
     "mesh": "rows:2",
@@ -59,3 +61,12 @@ def test_the_component_trains_on_a_slice_as_on_cpus(tmp_path, slice_):
     for a, b in zip(found_weights, weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
     assert (tmp_path / "tpu" / "work" / "backup.npz").is_file()
+    # The cores predict what the file does on one device, each its own block.
+    model, made = tmp_path / "tpu" / "model", (str(tmp_path / "evaluation"), str(tmp_path / "predictions"))
+    evaluate_model(str(cases), str(dataset), str(model), *made, accelerator="tpu", mesh="rows:2", layout="x:rows")
+    builder = open_dataset(str(dataset))
+    [(image, _)] = ks.data.load(builder, "test").as_numpy_iterator()
+    scores = keras.saving.load_model(model / "model.keras", compile=False).predict(image, verbose=0)[0]
+    [number] = builder.info.metadata["cases"]["test"]
+    predicted = to_canonical(read_volume(tmp_path / "predictions" / f"prediction-{number}.nii.gz")).array
+    assert np.mean(predicted == np.argmax(scores, -1)) > 0.999
