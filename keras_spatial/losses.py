@@ -96,7 +96,7 @@ class Crossentropy(SumsLoss):
         entropy = -ops.sum(labels * log_probabilities, axis=-1)
         if sample_weight is not None:
             entropy = entropy * sample_weight
-        return ops.sum(entropy, axis=image_axes(entropy))[:, None]
+        return summed(entropy, image_axes(entropy))[:, None]
 
     def from_sums(self, sums: Any, voxels: int) -> Any:
         return ops.mean(sums[:, 0]) / voxels
@@ -165,8 +165,8 @@ class SoftDice(SumsLoss):
             probabilities_counted = probabilities
         axes = image_axes(y_pred, channels=True)
         parts = [
-            ops.sum(labels * probabilities, axis=axes),
-            ops.sum(labels, axis=axes) + ops.sum(probabilities_counted, axis=axes),
+            summed(labels * probabilities, axes),
+            summed(labels, axes) + summed(probabilities_counted, axes),
         ]
         return ops.concatenate(parts, axis=-1)
 
@@ -292,6 +292,13 @@ def one_hot_labels(y_true: Any, y_pred: Any) -> Any:
             f"Received: labels of shape {shape} for predictions of shape {tuple(y_pred.shape)}"
         )
     return ops.one_hot(ops.cast(y_true, "int32"), classes, dtype=y_pred.dtype)
+
+
+def summed(x: Any, axes: Sequence[int]) -> Any:
+    """The sum over some axes, one after another: TensorFlow would lose 1e-4 of a sum over millions of voxels."""
+    for axis in sorted(axes, reverse=True):
+        x = ops.sum(x, axis=axis)
+    return x
 
 
 def image_axes(x: Any, channels: bool = False) -> list[int]:

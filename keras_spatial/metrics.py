@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_spatial.losses import image_axes, one_hot_labels, voxel_weights
+from keras_spatial.losses import image_axes, one_hot_labels, summed, voxel_weights
 
 
 class SumsMetric(keras.metrics.Metric):
@@ -86,8 +86,8 @@ class Dice(SumsMetric):
         else:
             predicted_counted, labels_counted = predicted, labels
         axes = image_axes(predicted)
-        both = ops.sum(predicted * labels_counted, axis=axes)
-        size = ops.sum(predicted_counted, axis=axes) + ops.sum(labels_counted, axis=axes)
+        both = summed(predicted * labels_counted, axes)
+        size = summed(predicted_counted, axes) + summed(labels_counted, axes)
         return ops.stack([both, size], axis=-1)
 
     def update_from_sums(self, sums: Any) -> None:

@@ -19,6 +19,7 @@ import tensorflow as tf
 from keras_spatial.engine.edges import Edge, Intervals, beyond, cropped
 from keras_spatial.engine.interning import InternedFunction
 from keras_spatial.engine.local import differentiable_inputs, intervals_of, leads_to_differentiable_source, split_axes
+from keras_spatial.engine.sums import summed
 from keras_spatial.mesh_tensorflow import mtf
 from keras_spatial.runtimes.functions import VariedFunction, derivative, static_sizes
 
@@ -202,7 +203,7 @@ def _varied(method: Callable[..., tuple[tf.Tensor, ...]]) -> VariedFunction:
 
 
 def _total(x: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(x, list(range(x.shape.rank - 1)))
+    return summed(x, range(x.shape.rank - 1))
 
 
 def _by_channel(fn: Callable[..., tf.Tensor], x: tf.Tensor, *vectors: tf.Tensor) -> tf.Tensor:

@@ -16,6 +16,7 @@ from keras import layers, tree
 
 from keras_spatial.engine.reshard import mirrored, whole
 from keras_spatial.engine.sampling import sampled, with_gradient
+from keras_spatial.engine.sums import summed
 from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.engine.trace import Trace
 from keras_spatial.keras_private import to_value_range
@@ -104,7 +105,7 @@ def _mean(trace: Trace, x: SpatialTensor, name: str) -> SpatialTensor:
     axes = tuple(axis.whole(1) if i in image_axes else axis for i, axis in enumerate(x.axes))
 
     def share(t: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(t, list(image_axes), keepdims=True) / voxels
+        return summed(t, image_axes, keepdims=True) / voxels
 
     return trace.reduced(share, [x], axes, name=f"{name}_mean")
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from keras_spatial.engine.halo import take
+from keras_spatial.engine.sums import add_bias
 from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.engine.trace import Trace
 from keras_spatial.layout import Axis, Padding, TransposedWindow, Window
@@ -272,7 +273,7 @@ def transposed_convolution(layer, trace: Trace, x: SpatialTensor) -> SpatialTens
 def _bias_and_activation(layer, trace: Trace, y: SpatialTensor) -> SpatialTensor:
     if layer.use_bias:
         y = trace.pointwise(
-            lambda t, bias: tf.nn.bias_add(t, _cast(bias, t)),
+            lambda t, bias: add_bias(t, _cast(bias, t)),
             [y],
             weights=[layer.bias],
             linear=True,

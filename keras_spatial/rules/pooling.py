@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from keras_spatial.engine.reshard import mapped, windows_along
+from keras_spatial.engine.sums import summed
 from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.engine.trace import Trace
 from keras_spatial.layout import Axis, Padding, Window
@@ -129,7 +130,7 @@ def global_average_pooling(layer, trace: Trace, x: SpatialTensor) -> SpatialTens
     axes = _pooled_axes(layer, x)
 
     def total(t: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(t, image, keepdims=layer.keepdims) / tf.cast(voxels, t.dtype)
+        return summed(t, image, keepdims=layer.keepdims) / tf.cast(voxels, t.dtype)
 
     return trace.reduced(total, [x], axes, name=layer.name)
 

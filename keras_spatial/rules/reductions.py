@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from keras_spatial.engine.sums import summed
 from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.engine.trace import Trace
 from keras_spatial.layout import Axis
@@ -42,7 +43,7 @@ def total(
     over = list(over)
 
     def part(t: tf.Tensor) -> tf.Tensor:
-        t = tf.reduce_sum(t, over, keepdims=keepdims)
+        t = summed(t, over, keepdims=keepdims)
         return t / scalar(divisor, t.dtype) if divisor != 1 else t
 
     return trace.reduced(part, [x], reduced_axes(x, over, keepdims), name=name)
@@ -67,7 +68,7 @@ def moments(
     def squares(t: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
         # The derivative of the variance with respect to the mean is zero.
         t = tf.math.squared_difference(t, tf.stop_gradient(mean))
-        return tf.reduce_sum(t, over, keepdims=keepdims) / scalar(count, t.dtype)
+        return summed(t, over, keepdims=keepdims) / scalar(count, t.dtype)
 
     axes = reduced_axes(x, over, keepdims)
     variance = trace.reduced(squares, [x, center], axes, name="variance")

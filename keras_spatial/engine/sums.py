@@ -1,0 +1,42 @@
+"""Sums over the voxels of a shard that are as exact as float32 allows.
+
+TensorFlow adds the voxels of a channel one after another on CPUs. Of the four million voxels of 160³ it loses 4e-4 of a
+sum that way, and 4e-3 of a batch's variance, as Keras's own layers do; a count in float32 stays at 2^24. Added up axis
+by axis, no sum has more terms than an axis is long: what is lost stays below 1e-6, and it takes no longer.
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from keras_spatial.runtimes.functions import static_sizes
+
+
+def summed(x: tf.Tensor, axes: Sequence[int], *, keepdims: bool = False) -> tf.Tensor:
+    """The sum over some axes, one after another.
+
+    Args:
+        x: A tensor of static shape.
+        axes: The axes' numbers, not negative.
+        keepdims: Whether these axes stay, with length 1.
+    """
+    if x.dtype.is_floating and x.dtype.size < 4:
+        # TensorFlow accumulates these in float32, and every sum of its own is rounded.
+        return tf.reduce_sum(x, list(axes), keepdims=keepdims)
+    for axis in sorted(axes, reverse=True):
+        x = tf.reduce_sum(x, axis, keepdims=keepdims)
+    return x
+
+
+def add_bias(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """`tf.nn.bias_add` with a gradient that is `summed`: the bias is repeated axis by axis.
+
+    Args:
+        x: A tensor of static shape, channels last.
+        bias: A number for each channel.
+    """
+    if x.dtype.size < 4:
+        return tf.nn.bias_add(x, bias)
+    for length in reversed(static_sizes(x.shape)[2:-1]):
+        bias = tf.broadcast_to(bias, [length, *bias.shape])
+    return x + bias
