@@ -206,6 +206,8 @@ def _environment(steps: Path) -> Iterator[None]:
         with warnings.catch_warnings():
             # KFP warns of each step's image, which local runs do not use, and of resource settings.
             warnings.filterwarnings("ignore", category=RuntimeWarning)
+            # And that it leaves what it imports at its URL, from where our steps bring it.
+            warnings.filterwarnings("ignore", message="It looks like you're using the remote file")
             yield
     finally:
         for name, value in before.items():

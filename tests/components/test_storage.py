@@ -401,7 +401,7 @@ def names_of(data: dsl.Input[dsl.Dataset], names: dsl.Output[dsl.Artifact]):
     step("names", write, inputs={"data": data}, outputs={"names": names})
 
 
-def test_a_local_run_imports_its_corpus(bucket, folder, tmp_path):
+def test_a_local_run_imports_its_corpus(bucket, folder, tmp_path, recwarn):
     storage.upload(folder, storage.join(bucket, "corpus"))
     settings = load(None, [f"data={bucket}/corpus"])
 
@@ -412,6 +412,7 @@ def test_a_local_run_imports_its_corpus(bucket, folder, tmp_path):
 
     [done] = local.run(first_steps, tmp_path / "run")
     assert done.path("names").read_text() == "deep empty volume-0.nii.gz"
+    assert not [warning for warning in recwarn if "remote file" in str(warning.message)]
 
 
 # A job of several pods whose folders lie in a store
