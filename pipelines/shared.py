@@ -76,6 +76,7 @@ def _validate(name: str, p: Parameters, settings: Settings, give: Resources, imp
         pipeline=name,
         needed=tuple(n for n in _NEEDED if getattr(settings, n)),
         imported=tuple(imported),
+        fingerprints_network=settings.network_source == "file",
         trains=trains,
         predicts=predicts,
         hardware=give.cluster.hardware(),

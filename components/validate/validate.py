@@ -23,6 +23,8 @@ class Graph(BaseModel):
         pipeline: The name of the pipeline.
         needed: Parameters without which it has nothing to do.
         imported: Parameters that were URLs when it was compiled, whose artifacts KFP imports.
+        fingerprints_network: Whether it looks at the file of a network before the training, of which KFP's cache would
+            otherwise know the name only.
         trains: Whether it trains, on all pods.
         predicts: Whether it evaluates or segments, in one pod.
         hardware: What a mesh can be made of.
@@ -33,6 +35,7 @@ class Graph(BaseModel):
     pipeline: str
     needed: tuple[str, ...] = ()
     imported: tuple[str, ...] = ()
+    fingerprints_network: bool = False
     trains: bool
     predicts: bool
     hardware: Hardware
@@ -57,6 +60,11 @@ class Graph(BaseModel):
                     f"{' or '.join(f'{scheme}...' for scheme in IMPORTED)}. Received: {place!r}. Compile it again for "
                     "a path."
                 )
+        if self.trains and settings.network_source == "file" and not self.fingerprints_network:
+            raise SettingsError(
+                "network: the pipeline was compiled for a network that is no file, and KFP's cache would not see when "
+                f"one changes. Received: {settings.network!r}. Compile it again with this file."
+            )
         if self.pipeline == "resolution_study":
             settings.check_resolutions()
         self.hardware.demand(settings, trains=self.trains, predicts=self.predicts)

@@ -35,7 +35,12 @@ def test_the_defaults_are_valid():
         ({"needed": ("data",)}, {"data": ""}, "data: .*compiled to read it: expected a path or a URL. Received: ''"),
         ({}, {"data": "/no/such/folder"}, "data: expected a file or a folder.*Received: '/no/such/folder'"),
         ({}, {"baseline": "ssss://x"}, "baseline: ssss://x: cannot be opened"),
-        ({}, {"network": "/no/net.keras", "slices": 0}, "network: expected a file or a folder.*'/no/net.keras'"),
+        (
+            {"fingerprints_network": True},
+            {"network": "/no/n.keras"},
+            "network: expected a file or a folder.*'/no/n.keras'",
+        ),
+        ({}, {"network": "/data/n.keras"}, "network: .*compiled for a network that is no file.*'/data/n.keras'"),
         ({"imported": ("data",)}, {"data": "/data"}, "data: .*compiled for a URL.*expected gs://.* Received: '/data'"),
         ({"pipeline": "resolution_study"}, {"resolutions": [32, 36]}, "resolutions: .*multiple of 8. Received: 36"),
         ({"hardware": FOUR_GPUS}, {"mesh": "rows:4, columns:2"}, "mesh: .*expected a mesh of 4 devices.*8 devices"),
