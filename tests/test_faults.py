@@ -208,6 +208,16 @@ def test_a_series_ends_with_the_result_of_an_undisturbed_run(tmp_path, written, 
     assert [report.wrong for report in reports] == wrong
 
 
+def test_a_round_whose_attack_came_too_late_does_not_count(tmp_path):
+    def late(round_):
+        return replace(nothing(round_), missed=True)
+
+    command = job("import pathlib, sys; pathlib.Path(sys.argv[1], 'result').write_text('3')", launched=False)
+    series = study.Series(command, command, {"weight": np.array(3.0)}, 1.0, tmp_path / "series")
+    reports = study.rounds_of(series, [late, nothing], 5, attacks.Decks(random.Random(0)), 0)
+    assert [(report.number, report.attack) for report in reports] == [(5, "nothing")]
+
+
 def test_a_part_of_a_result_that_is_not_whole_is_found(tmp_path):
     def whole(folder):
         return {"weight": np.array(4.0)}

@@ -14,9 +14,11 @@ succeeds in spite of an attack must have that result at once. Everything that is
 
 The seed makes the choice of attacks repeatable, but not the moments at which they strike. Disks are mounted in a
 namespace of the study's own, for which no privileges are needed. As soon as a series is over, its rounds are written as
-lines of `faults.rounds.jsonl`, in the same folder as the table that `--save` keeps.
+lines of `faults.rounds.jsonl`, in the same folder as the table that `--save` keeps; what the signals did to the light
+job, as lines of `faults.sweep.jsonl`.
 """
 
+import argparse
 import json
 import random
 import shutil
@@ -46,7 +48,7 @@ ATTACKS: dict[attacks.Attack, int] = {
 JOBS = {"training": 12, "segmentation": 7, "building": 5, "pipeline": 1}
 SERIES = 4
 TOLERANCE = 1e-4
-ROUNDS = "faults.rounds.jsonl"
+ROUNDS, SWEEP = "faults.rounds.jsonl", "faults.sweep.jsonl"
 OTHER_MESH = ("--mesh", "rows:2, columns:2", "--layout", "x:columns, y:rows")
 
 
@@ -101,11 +103,13 @@ def undisturbed(job: Job, folder: Path) -> tuple[Result, float]:
     return job.result(folder), seconds
 
 
-def attacked(round_: attacks.Round, attack: attacks.Attack, expected: Result, number: int) -> tuple[Report, bool]:
+def attacked(
+    round_: attacks.Round, attack: attacks.Attack, expected: Result, number: int
+) -> tuple[Report | None, bool]:
     """Run one round.
 
     Returns:
-        Its record, and whether the command has succeeded in spite of the attack.
+        Its record, or None if the command had ended before the attack; and whether the command has succeeded.
     """
     try:
         outcome = attack(round_)
@@ -124,7 +128,7 @@ def attacked(round_: attacks.Round, attack: attacks.Attack, expected: Result, nu
     report = Report(
         number, job, name, outcome.what, round(outcome.seconds, 1), "the same", found, wrong, outcome.signals
     )
-    return report, succeeded
+    return None if outcome.missed and not wrong else report, succeeded
 
 
 def damaged(round_: attacks.Round, expected: Result) -> str:
@@ -156,14 +160,16 @@ def rounds_of(series: Series, chosen: list[attacks.Attack], first: int, decks: a
     reports: list[Report] = []
     place, part, pending = series.folder / "0", 0, []
     place.mkdir(parents=True)
-    for number, attack in enumerate(chosen, first):
+    for attack in chosen:
+        number = first + len(reports)
         generator = random.Random(f"{seed} {number}")
         round_ = attacks.Round(series.job, place, uuid.uuid4().hex, series.seconds, generator, decks)
         report, succeeded = attacked(round_, attack, series.expected, number)
-        reports.append(report)
-        print(f"{number} {report}", flush=True)
-        pending.append(len(reports) - 1)
-        if report.wrong:
+        if report is not None:
+            reports.append(report)
+            print(f"{number} {report}", flush=True)
+            pending.append(len(reports) - 1)
+        if report is not None and report.wrong:
             print("\n".join((place / "log").read_text(encoding="utf-8", errors="replace").splitlines()[-40:]))
             # What comes after it would say nothing.
             return reports
@@ -178,7 +184,7 @@ def rounds_of(series: Series, chosen: list[attacks.Attack], first: int, decks: a
         for index in pending:
             mesh = "another" if other else "the same"
             reports[index] = replace(reports[index], difference=found, mesh=mesh, wrong=wrong)
-        print(f"series of rounds {first} to {first + len(chosen) - 1}: {wrong or f'differs by {found}'}", flush=True)
+        print(f"series of rounds {first} to {first + len(reports) - 1}: {wrong or f'differs by {found}'}", flush=True)
     return reports
 
 
@@ -231,10 +237,7 @@ def main() -> None:
     kinds = [name for name in arguments.jobs for _ in range(JOBS[name])]
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         folder = Path(name)
-        pairs = sweep(folder, random.Random(arguments.seed))
-        for pair, wrong in pairs.items():
-            if wrong:
-                print(f"{pair}: {wrong}", flush=True)
+        pairs = swept(arguments, folder)
         inputs = folder / "inputs"
         make_inputs(inputs)
         rounds_file = (RESULTS if arguments.save else folder) / ROUNDS
@@ -289,6 +292,21 @@ def sweep_rows(pairs: dict[str, str]) -> list[dict]:
     good = sum(not wrong for wrong in pairs.values())
     figure = f"of {len(pairs)} pairs of a signal and a process of the launcher's job, those that left nothing behind"
     return [row(figure, good, None, len(pairs), smallest=True)]
+
+
+def swept(arguments: argparse.Namespace, folder: Path) -> dict[str, str]:
+    """What `sweep` finds, or has found in the study that is continued."""
+    path = (RESULTS if arguments.save else folder) / SWEEP
+    if arguments.more:
+        lines = (RESULTS / SWEEP).read_text(encoding="utf-8").splitlines()
+        return {found["pair"]: found["wrong"] for found in map(json.loads, lines)}
+    pairs = sweep(folder, random.Random(arguments.seed))
+    for pair, wrong in pairs.items():
+        if wrong:
+            print(f"{pair}: {wrong}", flush=True)
+    lines = [json.dumps({"pair": pair, "wrong": wrong}) + "\n" for pair, wrong in pairs.items()]
+    path.write_text("".join(lines), encoding="utf-8")
+    return pairs
 
 
 def rows_of(reports: list[Report], whole: dict[str, float]) -> list[dict]:

@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -87,6 +87,7 @@ class Outcome:
         wrong: what was wrong; empty if nothing was.
         status: the exit status of the command; None if it has not ended.
         signals: the signals that were sent, each with the process that received it.
+        missed: whether the command had ended before the attack.
     """
 
     what: str
@@ -94,6 +95,7 @@ class Outcome:
     wrong: str = ""
     status: int | None = None
     signals: tuple[str, ...] = ()
+    missed: bool = False
 
 
 Attack = Callable[[Round], Outcome]
@@ -121,7 +123,8 @@ def any_signal(round_: Round) -> Outcome:
             time.sleep(3)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
-    return ended(running, round_, ", ".join(told) or "after its end", struck, signals=tuple(sent))
+    outcome = ended(running, round_, ", ".join(told) or "after its end", struck)
+    return replace(outcome, signals=tuple(sent), missed=not sent)
 
 
 def frozen_peers(round_: Round) -> Outcome:
@@ -138,7 +141,8 @@ def frozen_peers(round_: Round) -> Outcome:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
     limit = FROZEN_LIMIT_SECONDS if stopped and round_.job.name == "training" else round_.limit
-    return ended(running, round_, f"SIGSTOP to {len(stopped)} of {len(workers)} workers", struck, limit)
+    outcome = ended(running, round_, f"SIGSTOP to {len(stopped)} of {len(workers)} workers", struck, limit)
+    return replace(outcome, missed=not stopped)
 
 
 def limited_files(round_: Round) -> Outcome:
@@ -156,21 +160,22 @@ def full_disk(round_: Round) -> Outcome:
     with Disk(round_.state).limited() as disk:
         running = start(round_.job, round_.folder, round_.mark)
         _wait_for_moment(running, round_)
-        struck = time.monotonic()
+        struck, missed = time.monotonic(), running.process.poll() is not None
         disk.fill(spare)
         at = struck - running.started
         outcome = ended(running, round_, f"a full disk after {at:.1f} s, with {spare} bytes to spare", struck)
         disk.free()
-    return outcome
+    return replace(outcome, missed=missed)
 
 
 def read_only_disk(round_: Round) -> Outcome:
     """Let the disk become read-only at any moment."""
     running = start(round_.job, round_.folder, round_.mark)
     _wait_for_moment(running, round_)
-    struck = time.monotonic()
+    struck, missed = time.monotonic(), running.process.poll() is not None
     with Disk(round_.state).read_only():
-        return ended(running, round_, f"a read-only disk after {struck - running.started:.1f} s", struck)
+        outcome = ended(running, round_, f"a read-only disk after {struck - running.started:.1f} s", struck)
+    return replace(outcome, missed=missed)
 
 
 def clock_jumps(round_: Round) -> Outcome:
@@ -188,11 +193,12 @@ def clock_jumps(round_: Round) -> Outcome:
     }
     running = start(round_.job, round_.folder, round_.mark, environment)
     _wait_for_moment(running, round_)
-    struck = time.monotonic()
+    struck, missed = time.monotonic(), running.process.poll() is not None
     # Renamed, so that nobody reads half of it.
     (round_.folder / "clock.part").write_text(f"{jump:+.0f}")
     (round_.folder / "clock.part").replace(clock)
-    return ended(running, round_, f"the clock jumps by {jump:.0f} s after {struck - running.started:.1f} s", struck)
+    what = f"the clock jumps by {jump:.0f} s after {struck - running.started:.1f} s"
+    return replace(ended(running, round_, what, struck), missed=missed)
 
 
 def clock_library() -> Path | None:
@@ -211,10 +217,12 @@ def slow_disk(round_: Round) -> Outcome:
     running = start(round_.job, round_.folder, round_.mark, environment)
     _wait_for_moment(running, round_)
     struck = time.monotonic()
-    for pid in running.workers()[:1] or running.pids()[:1]:
+    killed = running.workers()[:1] or running.pids()[:1]
+    for pid in killed:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    return ended(running, round_, f"a disk that takes {delay:.1f} s, and SIGKILL", struck)
+    outcome = ended(running, round_, f"a disk that takes {delay:.1f} s, and SIGKILL", struck)
+    return replace(outcome, missed=not killed)
 
 
 def _wait_for_moment(running: Running, round_: Round) -> None:
@@ -234,14 +242,7 @@ def _wait_for_moment(running: Running, round_: Round) -> None:
         time.sleep(0.02)
 
 
-def ended(
-    running: Running,
-    round_: Round,
-    what: str,
-    struck: float,
-    limit: float | None = None,
-    signals: tuple[str, ...] = (),
-) -> Outcome:
+def ended(running: Running, round_: Round, what: str, struck: float, limit: float | None = None) -> Outcome:
     """Wait for the end of the command. None of its processes may be left then."""
     limit = round_.limit if limit is None else limit
     status = running.wait(limit)
@@ -253,7 +254,7 @@ def ended(
     elif left := running.left_over():
         wrong = f"left behind {', '.join(running.role(pid) for pid in left)}"
     running.end()
-    return Outcome(f"{what}: status {status}", seconds, wrong, status, signals)
+    return Outcome(f"{what}: status {status}", seconds, wrong, status)
 
 
 def is_free(round_: Round, seconds: float = 5.0) -> bool:
