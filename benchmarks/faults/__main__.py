@@ -271,8 +271,10 @@ def main() -> None:
             write_rounds(rounds_file, reports)
             shutil.rmtree(place, ignore_errors=True)
     rows = rows_of(reports, {name: seconds for (name, _), (_, seconds) in expected.items()}) + sweep_rows(pairs)
-    command = " ".join(["python -m benchmarks.faults", *sys.argv[1:]])
-    finish("faults", rows, vars(arguments), command, save=arguments.save)
+    # The command of a whole study, also if this one was continued.
+    command = " ".join(["python -m benchmarks.faults", *(a for a in sys.argv[1:] if a != "--more")])
+    settings = {name: value for name, value in vars(arguments).items() if name != "more"}
+    finish("faults", rows, settings, command, save=arguments.save)
     raise SystemExit(1 if any(report.wrong for report in reports) or any(pairs.values()) else 0)
 
 
