@@ -169,7 +169,7 @@ def blocks(folder: Path, resolution: int, repeats: int) -> list[Row]:
         store.read(0, Part(index, (4, 4, 1)).box(shape))
         read.append(store.bytes_read)
     stored = sum(read)
-    part, files = Part((1, 1, 0), (4, 4, 1)).box(shape), builder.info.splits["train_1_1_0"].filepaths
+    part, files = Part((1, 1, 0), (4, 4, 1)).box(shape), builder.info.splits["train"].filepaths
     path = folder / "raw"
     block = np.ascontiguousarray(image[: part.shape[0], : part.shape[1]])
     path.write_bytes(block.tobytes() + bytes(block.size))

@@ -9,6 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from datasets.blocks import BlockGrid
 from datasets.conversion import Target, convert
 from datasets.lits.cases import find_cases
@@ -31,8 +33,7 @@ def convert_first(folder: str | Path, resolution: int, store: str) -> None:
 def generate(size: int) -> None:
     """Render a phantom of `size` voxels along each axis block by block, without keeping any block."""
     blocks, shape = BlockGrid(16, 16, 1), (size, size, size)
-    for index in blocks.indices():
-        part = blocks.slices(index, shape)
+    for index, part in zip(np.ndindex(*blocks.counts), blocks.slices(shape), strict=True):
         # The blocks of the middle row and column represent all kinds of blocks; all blocks would take minutes.
         if 8 in index:
             render(patient(0), shape, [s.start for s in part], [s.stop for s in part])

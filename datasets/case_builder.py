@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from datasets import splits as case_splits
 from datasets.blocks import BlockBuilder, BlockGrid, Index, features
-from datasets.building import keep_local
+from datasets.building import on_local_runner, pipeline, writes_on_beam
 from datasets.cases import BadCase, ChangedCaseError, error_of
 from datasets.conversion import STORE, AnyCase, Converted, Reader, Target, changed, convert, find, present
 from datasets.progress import Tell, progress
@@ -144,9 +144,14 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
 
     HOMEPAGE = ""
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager, pipeline: Any) -> dict[str, Any]:
+    def _generate_splits(self, dl_manager: Any, download_config: tfds.download.DownloadConfig) -> Any:
+        # The conversion runs before it is known which cases TFDS's own pipeline has to write, so it needs its own, on
+        # the same runner.
+        self._beam = on_local_runner(download_config)
+        return super()._generate_splits(dl_manager, self._beam)
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         beam = tfds.core.lazy_imports.apache_beam
-        keep_local(pipeline)
         found = self.find_cases(str(dl_manager.manual_dir))
         target = self.target(self.accepted)
         usable, bad = _checked(found, functools.partial(self.reader.check_header, limits=target.limits))
@@ -158,7 +163,7 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
         done = functools.partial(_count, usable, target)
         with (
             progress(done, len(usable), self.tell),
-            beam.Pipeline(pipeline.runner, options=pipeline.options) as conversion,
+            pipeline(self._beam) as conversion,
         ):
             _ = (
                 conversion
@@ -172,7 +177,10 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
             raise error_of(bad)
         splits = self._split([case for case in usable if self.key(case) in converted])
         self._note(splits, bad, self._sources(found, target), converted)
-        return self._stored(splits, converted)
+        stored = [[converted[key] for key in keys] for _, keys in splits.items()]
+        size = sum(case.size for cases in stored for case in cases)
+        generate = self._generate_examples if writes_on_beam(self._beam, size) else _examples
+        return {name: generate(cases) for (name, _), cases in zip(splits.items(), stored, strict=True)}
 
     def _split(self, cases: Sequence[AnyCase]) -> case_splits.Splits:
         keys = sorted(self.key(case) for case in cases)  # pyright: ignore - All ints, or all strings.
@@ -232,18 +240,10 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
         for case in bad:
             logger.warning("%s: left out %s: %s: %s", self.name, case.case, case.error, case.reason)
 
-    def _stored(self, splits: case_splits.Splits, converted: dict[int | str, Converted]) -> dict[str, Any]:
-        # Beam's workers have packed the blocks; what is left is copying. A Beam pipeline with a writer for each of
-        # hundreds of block splits takes longer to plan than the copying takes.
-        return {
-            self.blocks.split(name, index): self._generate_examples([converted[key] for key in keys], index)
-            for name, keys in splits.items()
-            for index in self.blocks.indices()
-        }
-
-    def _generate_examples(self, cases: list[Converted], index: Index) -> Iterator[tuple[int, dict[str, Any]]]:
-        for key, case in enumerate(cases):
-            yield key, _example(case, index)
+    def _generate_examples(self, cases: list[Converted]) -> Any:
+        """The examples of a split as a Beam transform, which TFDS shards and writes on Beam, too."""
+        beam = tfds.core.lazy_imports.apache_beam
+        return beam.Create(list(enumerate(cases))) | beam.Reshuffle() | beam.MapTuple(_example)
 
 
 def sources(cases: Sequence[AnyCase], digests: Digests) -> dict[str, list[str]]:
@@ -272,10 +272,15 @@ def _count(cases: Sequence[AnyCase], target: Target) -> int:
     return sum(find(case, target) is not None for case in cases)
 
 
-def _example(converted: Converted, index: Index) -> dict[str, Any]:
-    image, label = converted.block(index)
+def _examples(cases: list[Converted]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for key, case in enumerate(cases):
+        yield _example(key, case)
+
+
+def _example(key: int, converted: Converted) -> tuple[int, dict[str, Any]]:
+    image, label = converted.packed()
     facts = converted.facts
-    return {
+    return key, {
         "image": image,
         "label": label,
         "case": facts["case"],
@@ -284,5 +289,4 @@ def _example(converted: Converted, index: Index) -> dict[str, Any]:
         "original_shape": np.array(facts["original_shape"]),
         "checksum": facts["checksum"],
         "shape": np.array(facts["shape"]),
-        "block": np.array(index),
     }

@@ -17,10 +17,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from datasets.blocks import BlockGrid, Index
+from datasets.blocks import BlockGrid
 from datasets.cases import CaseTooLargeError, ChangedCaseError, UnusableCaseError
 from datasets.sources import digest, identity
-from keras_spatial.data.packing import Packed, pack
+from keras_spatial.data.packing import Packed, compress, table
 from keras_spatial.volumes import Grid, LimitError, Limits, Shape, Volume, VolumeError, resampled_affine
 from keras_spatial.volumes.headers import raise_it
 
@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 # Folder of the converted cases, beside the configurations of the data set.
 STORE = "converted"
+BLOCKS = "blocks.bin"
+# A protobuf message has less than 2 GiB.
+_LARGEST = (1 << 31) - (1 << 20)
 
 
 class AnyCase(Protocol):
@@ -90,7 +93,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Converted:
-    """A converted case on disk: `blocks.bin`, packed blocks one after the other, and `facts.json` about them."""
+    """A converted case on disk: `facts.json`, and in `blocks.bin` the compressed blocks of the image and the label."""
 
     folder: Path
     facts: dict[str, Any]
@@ -101,13 +104,16 @@ class Converted:
         error = self.facts.get("error")
         return (error[0], error[1]) if error else None
 
-    def block(self, index: Index) -> tuple[Packed, Packed]:
-        """Image, float16 `[x, y, z, channels]`, and label, uint8 `[x, y, z]`, of one block."""
-        facts = self.facts["blocks"]["_".join(map(str, index))]
-        shape = tuple(facts["shape"])
-        with (self.folder / "blocks.bin").open("rb") as file:
-            file.seek(facts["offset"])
-            image, label = (file.read(facts[name]) for name in ("image", "label"))
+    @property
+    def size(self) -> int:
+        """Bytes of the blocks."""
+        return sum(map(sum, (self.facts["image"], self.facts["label"])))
+
+    def packed(self) -> tuple[Packed, Packed]:
+        """Image, float16 `[X, Y, Z, channels]`, and label, uint8 `[X, Y, Z]`."""
+        shape = tuple(self.facts["shape"])
+        with (self.folder / BLOCKS).open("rb") as file:
+            image, label = (table(self.facts[name]) + file.read(sum(self.facts[name])) for name in ("image", "label"))
         return Packed(image, (*shape, self.facts["channels"])), Packed(label, shape)
 
 
@@ -204,13 +210,12 @@ def find(case: AnyCase, target: Target) -> Converted | None:
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         if facts["identity"] != _identity(case) or facts["limits"] != target.limits.as_dict():
             return None
-        if "error" not in facts:
-            ends = [b["offset"] + b["image"] + b["label"] for b in facts["blocks"].values()]
-            if (folder / "blocks.bin").stat().st_size != max(ends):
-                return None
+        found = Converted(folder, facts)
+        if "error" not in facts and (folder / BLOCKS).stat().st_size != found.size:
+            return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return Converted(folder, facts)
+    return found
 
 
 def present(case: AnyCase, target: Target) -> bool:
@@ -266,15 +271,18 @@ def _blocks(case: AnyCase, target: Target, folder: Path) -> dict[str, Any]:
         "original_shape": list(original),
     }
     arrays = target.reader.resample(volumes, labels, shape)
-    blocks = {}
-    with (folder / "blocks.bin").open("wb") as file:
-        for index in target.blocks.indices():
-            part = target.blocks.slices(index, shape)
-            packed = pack(arrays.network_input(arrays.image[part])), pack(arrays.label[part])
-            sizes = {"image": len(packed[0].data), "label": len(packed[1].data)}
-            blocks["_".join(map(str, index))] = {"offset": file.tell(), **sizes, "shape": list(packed[1].shape)}
-            file.writelines(p.data for p in packed)
-    return {**facts, "blocks": blocks}
+    parts = list(target.blocks.slices(shape))
+    with (folder / BLOCKS).open("wb") as file:
+        # One block at a time: a worker holds no network input of a whole volume.
+        image = [file.write(compress(arrays.network_input(arrays.image[part]))) for part in parts]
+        label = [file.write(compress(arrays.label[part])) for part in parts]
+    size = sum(image) + sum(label)
+    if size > _LARGEST:
+        raise CaseTooLargeError(
+            f"{first.path}: expected at most {_LARGEST} compressed bytes, more than which no record holds. Received: "
+            f"{size} of {shape} voxels. Choose a coarser grid"
+        )
+    return {**facts, "image": image, "label": label}
 
 
 def _shape(array: np.ndarray) -> Shape:

@@ -16,9 +16,13 @@ from keras_spatial._paths import fault_of_name, printable
 from keras_spatial.data.opening import StoreError, named, open_builder
 from keras_spatial.volumes import FileNameError, Limits
 
+TFRECORD, ARRAY_RECORD = "tfrecord", "array_record"
 
-def check_arguments(data_dir: str | Path, on_other_sources: str) -> None:
+
+def check_arguments(data_dir: str | Path, on_other_sources: str, file_format: str = TFRECORD) -> None:
     """Raise ValueError or FileNameError for arguments of `prepare` that no data set can have."""
+    if file_format not in (TFRECORD, ARRAY_RECORD):
+        raise ValueError(f"file_format: expected {TFRECORD!r} or {ARRAY_RECORD!r}. Received: {file_format!r}")
     if on_other_sources not in ("raise", "rebuild"):
         raise ValueError(f'on_other_sources: expected "raise" or "rebuild". Received: {on_other_sources!r}')
     fault = fault_of_name(data_dir)
@@ -36,13 +40,14 @@ def prepare(
     limits: Limits | None,
     on_other_sources: str,
     tell: Tell | None = None,
+    file_format: str = TFRECORD,
 ) -> CaseBuilder:
     """Build a data set of cases unless it is there, and return its builder.
 
     Args:
         kind: class of the builder.
         config: The config of the data set.
-        manual_dir, data_dir, beam_options, limits, on_other_sources, tell: as `datasets.lits.prepare`.
+        manual_dir, data_dir, beam_options, limits, on_other_sources, tell, file_format: as `datasets.lits.prepare`.
 
     Raises:
         VolumeError, OtherSourcesError, BuildInProgressError, StoreError: as `datasets.lits.prepare`.
@@ -50,7 +55,7 @@ def prepare(
     builder = _open(kind, config, data_dir)
     builder.limits, builder.tell = limits, tell
     if builder.data_path.exists():
-        different = _differences(builder, manual_dir)
+        different = _differences(builder, manual_dir, file_format)
         if not different:
             return builder
         if on_other_sources == "raise":
@@ -59,22 +64,27 @@ def prepare(
                 f'another data_dir, or pass on_other_sources="rebuild" to build it again. Received: '
                 f"{'; '.join(different)}"
             )
-        return _rebuild(builder, manual_dir, data_dir, beam_options)
+        return _rebuild(builder, manual_dir, data_dir, beam_options, file_format)
     with builder.ownership():
-        build(builder, manual_dir, beam_options)
+        build(builder, manual_dir, beam_options, file_format)
         built = bool(cast(dict, builder.info.metadata)["sources"])
         if built:
             _remove_converted(builder)
     if not built:
         # Another process has built it since it was looked for.
         return prepare(
-            kind, config, manual_dir, data_dir, beam_options=beam_options, limits=limits, on_other_sources="raise"
-        )
+            kind, config, manual_dir, data_dir, beam_options=beam_options, limits=limits, on_other_sources="raise",
+            file_format=file_format,
+        )  # fmt: skip
     return builder
 
 
 def _rebuild(
-    builder: CaseBuilder, manual_dir: str | Path, data_dir: str | Path, beam_options: list[str] | None
+    builder: CaseBuilder,
+    manual_dir: str | Path,
+    data_dir: str | Path,
+    beam_options: list[str] | None,
+    file_format: str,
 ) -> CaseBuilder:
     """Build a data set again beside the one that is there, which stays if that fails, and exchange the two."""
     kind, config, path = type(builder), builder.config, Path(builder.data_path)
@@ -86,7 +96,7 @@ def _rebuild(
         new.limits, new.tell = builder.limits, builder.tell
         new.home, new.owned = builder.shared, True
         try:
-            build(new, manual_dir, beam_options)
+            build(new, manual_dir, beam_options, file_format)
             _exchange(path, Path(new.data_path))
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -122,7 +132,7 @@ def _open(kind: type[CaseBuilder], config: CaseConfig, data_dir: str | Path) -> 
         return kind(config=config, data_dir=str(data_dir))
 
 
-def _differences(builder: CaseBuilder, manual_dir: str | Path) -> list[str]:
+def _differences(builder: CaseBuilder, manual_dir: str | Path, file_format: str) -> list[str]:
     """By what a data set that is there differs from the one that is asked for; nothing if it does not."""
     metadata = cast(dict, builder.info.metadata or {})
     # Every data set was built of something, so without sources there are only the defaults of the code.
@@ -135,6 +145,9 @@ def _differences(builder: CaseBuilder, manual_dir: str | Path) -> list[str]:
     changed = _changed(builder, metadata["sources"], builder.find_cases(str(manual_dir)))
     if changed:
         found.append(f"new, changed or missing cases {changed}")
+    stored_format = cast(Any, builder.info.file_format).value
+    if stored_format != file_format:
+        found.append(f"file_format: {stored_format!r} in the data set, {file_format!r} now")
     stored, wanted = metadata["task"], builder.task.as_dict()
     found += [
         f"{name}: {stored.get(name)!r:.300} in the data set, {value!r:.300} now"

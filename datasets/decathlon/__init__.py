@@ -84,6 +84,7 @@ def prepare(
     limits: Limits | None = None,
     on_other_sources: str = "raise",
     tell: Tell | None = None,
+    file_format: str = preparing.TFRECORD,
 ) -> CaseBuilder:
     """Build a data set of a folder unless it is there, and return its builder.
 
@@ -104,7 +105,7 @@ def prepare(
         split: "published", "fold-K-of-N" or "fold-K-of-N-brief", over the names of the cases in alphabetical order; see
             `datasets.splits.assign`.
         on_bad_case: "raise", or "skip" to leave bad cases out and list them in `info.metadata["bad_cases"]`.
-        beam_options, limits, on_other_sources, tell: as `datasets.lits.prepare`.
+        beam_options, limits, on_other_sources, tell, file_format: as `datasets.lits.prepare`.
 
     Returns:
         The builder: `as_dataset("train")` gives whole volumes; `info.metadata` lists the cases of each split and the
@@ -124,7 +125,7 @@ def prepare(
                                 labels=["background", "peripheral", "transition"])
     ```
     """
-    preparing.check_arguments(data_dir, on_other_sources)
+    preparing.check_arguments(data_dir, on_other_sources, file_format)
     config = configure(
         folder,
         data_dir,
@@ -147,6 +148,7 @@ def prepare(
         limits=limits,
         on_other_sources=on_other_sources,
         tell=tell,
+        file_format=file_format,
     )
 
 

@@ -45,8 +45,11 @@ class DecathlonConfig(CaseConfig):
 class Builder(CaseBuilder):
     """`decathlon/<config>`, built from a folder of the user's."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES: ClassVar = {
+        "2.0.0": "A split for each subset, whose examples are whole volumes, also where they are stored in blocks.",
+        "1.0.0": "First release.",
+    }
     HOMEPAGE = "http://medicaldecathlon.com"
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     A folder with dataset.json, imagesTr and labelsTr, as the tasks of http://medicaldecathlon.com and nnU-Net v2 have

@@ -36,6 +36,7 @@ def prepare(
     limits: Limits | None = None,
     on_other_sources: str = "raise",
     tell: Tell | None = None,
+    file_format: str = preparing.TFRECORD,
 ) -> CaseBuilder:
     """Build the data set from a folder of LiTS files unless it is there, and return its builder.
 
@@ -55,6 +56,8 @@ def prepare(
             was built of, known by their digests, or the limits others: "raise", or "rebuild" to build it again, and to
             exchange the two when that has succeeded.
         tell: is told how many cases are converted, and how many there are; by default a bar of `tqdm` shows it.
+        file_format: "tfrecord", of which a process reads the stored blocks that it needs, or "array_record", of which
+            `tfds.data_source` reads any case in any order, but whole.
 
     Returns:
         The builder: `as_dataset("train")` gives whole volumes; `info.metadata` lists the cases of each split, the bad
@@ -67,7 +70,7 @@ def prepare(
         BuildInProgressError: another process is building it in the same `data_dir`.
         StoreError: the data set is there, but its files are damaged.
     """
-    preparing.check_arguments(data_dir, on_other_sources)
+    preparing.check_arguments(data_dir, on_other_sources, file_format)
     config = LitsConfig(resolution=resolution, spacing=spacing, blocks=blocks, split=split, on_bad_case=on_bad_case)
     # TFDS wants its own object for the configs that the builder lists.
     config = Builder.builder_configs.get(config.name, config)
@@ -80,4 +83,5 @@ def prepare(
         limits=limits,
         on_other_sources=on_other_sources,
         tell=tell,
+        file_format=file_format,
     )

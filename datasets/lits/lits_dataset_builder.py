@@ -37,8 +37,9 @@ class LitsConfig(CaseConfig):
 class Builder(CaseBuilder):
     """`lits/<config>`, built from a folder of the official files, or of the Medical Segmentation Decathlon's Task03."""
 
-    VERSION = tfds.core.Version("1.2.0")
+    VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES: ClassVar = {
+        "2.0.0": "A split for each subset, whose examples are whole volumes, also where they are stored in blocks.",
         "1.2.0": "The label's feature names the classes; the metadata hold the task.",
         "1.1.0": "Images are stored as float16.",
         "1.0.0": "First release.",

@@ -13,6 +13,7 @@ from datasets.blocks import SPLITS, BlockBuilder, BlockGrid, Index, features
 from datasets.phantom.anatomy import LEVELS, patient
 from datasets.phantom.folder import affine
 from datasets.phantom.render import render, spacing
+from keras_spatial.data.packing import Packed, compress
 from keras_spatial.volumes import LITS, Grid, hu_window
 
 
@@ -63,8 +64,9 @@ class PhantomConfig(tfds.core.BuilderConfig):
 class Builder(BlockBuilder):
     """`phantom/<config>`: the features, splits and blocks of `lits`."""
 
-    VERSION = tfds.core.Version("1.2.0")
+    VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES: ClassVar = {
+        "2.0.0": "A split for each subset, whose examples are whole volumes, also where they are stored in blocks.",
         "1.2.0": "The label's feature names the classes; the metadata hold the task.",
         "1.1.0": "Images are stored as float16.",
         "1.0.0": "First release.",
@@ -91,16 +93,15 @@ class Builder(BlockBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         config = cast(PhantomConfig, self.builder_config)
-        stored, first = {}, 0
-        for name, count in zip(SPLITS, config.cases, strict=True):
-            for index in self.blocks.indices():
-                stored[self.blocks.split(name, index)] = self._generate_examples(range(first, first + count), index)
-            first += count
-        return stored
+        ends = list(itertools.accumulate(config.cases))
+        return {
+            name: self._generate_examples(range(end - count, end))
+            for name, count, end in zip(SPLITS, config.cases, ends, strict=True)
+        }
 
-    def _generate_examples(self, numbers: range, index: Index) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(self, numbers: range) -> Iterator[tuple[int, dict[str, Any]]]:
         for key, number in enumerate(numbers):
-            yield key, _example(number, cast(PhantomConfig, self.builder_config), index)
+            yield key, _example(number, cast(PhantomConfig, self.builder_config))
 
 
 def _order(config: PhantomConfig) -> dict[str, list[str]]:
@@ -116,19 +117,22 @@ def _name(config: PhantomConfig, number: int) -> str:
     return f"phantom-{config.seed}-{number}"
 
 
-def _example(number: int, config: PhantomConfig, index: Index) -> dict[str, Any]:
+def _example(number: int, config: PhantomConfig) -> dict[str, Any]:
     size = config.resolution, config.resolution, config.resolution
     person = patient(number, config.seed, config.difficulty)
-    part = BlockGrid(*config.blocks).slices(index, size)
-    hu, labels = render(person, size, [s.start for s in part], [s.stop for s in part])
+    images, labels = [], []
+    # One block at a time: the whole volume is never in memory.
+    for part in BlockGrid(*config.blocks).slices(size):
+        hu, label = render(person, size, [s.start for s in part], [s.stop for s in part])
+        images.append(compress(hu_window(hu)[..., None].astype(np.float16)))
+        labels.append(compress(label))
     return {
-        "image": hu_window(hu)[..., None],
-        "label": labels,
+        "image": Packed.of(images, (*size, 1)),
+        "label": Packed.of(labels, size),
         "case": _name(config, number),
         "affine": affine(person, size),
         "spacing": np.array(spacing(person, size), np.float32),
         "original_shape": np.array(size),
         "checksum": f"phantom {Builder.VERSION}, {config.difficulty}, seed {config.seed}, case {number}",
         "shape": np.array(size),
-        "block": np.array(index),
     }

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_spatial.data.boxes import Index, Part, as_index
 from keras_spatial.data.opening import StoreError
-from keras_spatial.data.store import Index, Part, Store
+from keras_spatial.data.store import Store
 
 CLASSES = "classes.json"
 """Name of the file in the folder of a data set."""
@@ -113,7 +114,7 @@ def read_classes(builder: Any, split: str) -> list[CaseClasses]:
             CaseClasses(
                 str(entry["case"]),
                 {
-                    int(number): ClassPlaces(int(facts["voxels"]), tuple(_index(place) for place in facts["places"]))
+                    int(number): ClassPlaces(int(facts["voxels"]), tuple(as_index(place) for place in facts["places"]))
                     for number, facts in entry["classes"].items()
                 },
             )
@@ -135,7 +136,7 @@ def _joined(parts: Sequence[tuple[int, np.ndarray]]) -> ClassPlaces:
     voxels = sum(count for count, _ in parts)
     share = [_evenly(places, max(1, _PLACES * count // voxels)) for count, places in parts]
     places = _evenly(np.concatenate(share), _PLACES)
-    return ClassPlaces(voxels, tuple(_index(place) for place in places.tolist()))
+    return ClassPlaces(voxels, tuple(as_index(place) for place in places.tolist()))
 
 
 def _evenly(values: np.ndarray, most: int) -> np.ndarray:
@@ -143,8 +144,3 @@ def _evenly(values: np.ndarray, most: int) -> np.ndarray:
     if len(values) <= most:
         return values
     return values[np.linspace(0, len(values) - 1, most).astype(int)]
-
-
-def _index(values: Any) -> Index:
-    x, y, z = values
-    return int(x), int(y), int(z)

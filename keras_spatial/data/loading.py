@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_spatial.data.boxes import Box, Index, Part
 from keras_spatial.data.hashing import hashed
 from keras_spatial.data.opening import StoreError
 from keras_spatial.data.oversampling import Example, Oversampling
-from keras_spatial.data.store import Box, Index, Part, Store
+from keras_spatial.data.store import Store
 from keras_spatial.data.transforms import Augmentation, Transform
 from keras_spatial.distribution import SpatialParallel
 from keras_spatial.runtimes.blocks import LocalBlocks
@@ -119,7 +120,7 @@ def load(
     Example:
 
     ```python
-    dataset = ks.data.load("data/lits/64/1.1.0", "train", batch_size=2, shuffle=True, distribution=distribution)
+    dataset = ks.data.load("data/lits/64/2.0.0", "train", batch_size=2, shuffle=True, distribution=distribution)
     model.fit(dataset)
     ```
     """

@@ -18,7 +18,7 @@ def open_builder(folder: str | os.PathLike) -> Any:
     you would trust a program.
 
     Args:
-        folder: a folder with `dataset_info.json` and `features.json`, such as `data/lits/64/1.1.0`.
+        folder: a folder with `dataset_info.json` and `features.json`, such as `data/lits/64/2.0.0`.
 
     Returns:
         A `tfds.core.DatasetBuilder`.
@@ -29,7 +29,7 @@ def open_builder(folder: str | os.PathLike) -> Any:
     Example:
 
     ```python
-    builder = ks.data.open_builder("data/lits/64/1.1.0")
+    builder = ks.data.open_builder("data/lits/64/2.0.0")
     ```
     """
     # Imported here because only this function needs TFDS.
@@ -51,8 +51,12 @@ def named(folder: str | os.PathLike) -> Iterator[None]:
         raise
     # For damaged files, TFDS passes on whatever JSON, protobuf and its own asserts raise.
     except Exception as error:
+        # Of an object store the error tells more: TensorFlow may not have its file system.
+        local = "://" not in os.fspath(folder)
         missing = [
-            name for name in ("dataset_info.json", "features.json") if not (Path(os.fspath(folder)) / name).is_file()
+            name
+            for name in ("dataset_info.json", "features.json")
+            if local and not (Path(os.fspath(folder)) / name).is_file()
         ]
         what = f"{' and '.join(missing)} missing" if missing else f"{type(error).__name__}: {error}"
         raise StoreError(

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_spatial.data.boxes import Index
 from keras_spatial.data.classes import CaseClasses
 from keras_spatial.data.hashing import hashed
-from keras_spatial.data.store import Index
 
 # Of the numbers that an example's own draws; the others hash with seed, seed + 1 and seed + 2.
 _SEED = 3

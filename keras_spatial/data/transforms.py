@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from keras_spatial.data.boxes import Box, Index
 from keras_spatial.data.hashing import hashed, normal
-from keras_spatial.data.store import Box, Index
 
 Read = Callable[[Box], tuple[np.ndarray, np.ndarray]]
 

@@ -7,12 +7,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
 import keras_spatial as ks
 from datasets import lits
 from datasets.phantom import patient, render, write_lits_folder
 from datasets.phantom.phantom_dataset_builder import Builder, PhantomConfig
 from keras_spatial.data import STRONG, Augmentation, Box, Part, Store, StoreError, load, order, part_of
+from keras_spatial.data.packing import PackedTensor
 from keras_spatial.volumes import hu_window
 
 SIZE = (16, 16, 16)
@@ -91,12 +93,36 @@ def test_the_order_is_a_new_permutation_each_epoch_and_the_same_everywhere():
     assert list(order(6, 1, 2)) == [5, 2, 3, 4, 1, 0]
 
 
-def test_one_block_reads_the_bytes_of_one_block(builder):
+def test_one_block_reads_no_more_than_a_record_of_its_own_would_hold(builder, truth):
+    """Each block is compared with a TFRecord of this block alone, with all facts of its case."""
+    (example, *_) = builder.as_dataset("train").take(1).as_numpy_iterator()
+    for index in np.ndindex(4, 2, 1):
+        part = Part(index, (4, 2, 1))
+        store = Store(builder, "train")
+        store.read(0, part.box(SIZE))
+        box = part.box(SIZE)
+        inside = tuple(slice(a, b) for a, b in zip(box.start, box.stop, strict=True))
+        alone = {**example, "image": truth[0][0][inside], "label": truth[1][0][inside], "block": np.array(index)}
+        assert 0 < store.bytes_read <= len(record(builder, alone))
+
+
+def record(builder, example):
+    features = dict(builder.info.features)
+    for name in ("image", "label"):
+        stored = features[name].stored
+        features[name] = PackedTensor(shape=example[name].shape, dtype=features[name].np_dtype, stored=stored)
+    kinds = tfds.features.FeaturesDict({**features, "block": tfds.features.Tensor(shape=(3,), dtype=np.int64)})
+    serializer = tfds.core.example_serializer.ExampleSerializer(kinds.get_serialized_info())
+    return serializer.serialize_example(kinds.encode_example(example))
+
+
+def test_a_process_reads_the_facts_of_a_case_once(builder):
     store = Store(builder, "train")
-    store.read(0, Box((0, 0, 0), SIZE))
-    everything, store.bytes_read = store.bytes_read, 0
-    store.read(0, Part((1, 0, 0), (4, 2, 1)).box(SIZE))
-    assert 0 < store.bytes_read < everything / 4
+    box = Part((1, 0, 0), (4, 2, 1)).box(SIZE)
+    store.read(0, box)
+    first = store.bytes_read
+    store.read(0, box)
+    assert store.bytes_read - first < first
 
 
 def test_any_box_can_be_read(builder, truth):
@@ -141,7 +167,7 @@ def test_a_split_that_is_not_there_is_named(builder):
 
 def test_a_truncated_file_is_named(builder, tmp_path):
     shutil.copytree(builder.data_dir, tmp_path / "copy")
-    path = next((tmp_path / "copy").glob("*train_0_0_0*"))
+    path = next((tmp_path / "copy").glob("*-train.tfrecord*"))
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(StoreError, match=path.name):
         Store(tmp_path / "copy", "train").read(5, Box((0, 0, 0), (1, 1, 1)))
@@ -151,13 +177,14 @@ def test_a_truncated_file_is_named(builder, tmp_path):
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
 def test_a_flipped_bit_is_an_error_with_the_file_and_the_case(builder, tmp_path, feature, place):
     shutil.copytree(builder.data_dir, tmp_path / "copy")
-    path = next((tmp_path / "copy").glob("*train_0_0_0*"))
+    path = next((tmp_path / "copy").glob("*-train.tfrecord*"))
     content = bytearray(path.read_bytes())
     record = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())[2]
     value = tf.train.Example.FromString(record).features.feature[feature].bytes_list.value[0]
-    content[content.find(record) + record.find(value) + int(place * len(value))] ^= 4
+    first, behind = np.frombuffer(value[:16], "<u8").tolist()
+    content[content.find(record) + record.find(value) + first + int(place * (behind - first))] ^= 4
     path.write_bytes(content)
-    with pytest.raises(StoreError, match=rf"(?s){path.name}.*case 2 of block \(0, 0, 0\)"):
+    with pytest.raises(StoreError, match=rf"(?s){path.name}.*case 2, block \(0, 0, 0\)"):
         Store(tmp_path / "copy", "train").read(2, Box((0, 0, 0), SIZE))
 
 

@@ -6,11 +6,12 @@ import struct
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from isal import isal_zlib
 
 from datasets.phantom.phantom_dataset_builder import Builder, PhantomConfig
 from keras_spatial.data import Box, Store, StoreError, open_builder
-from keras_spatial.data.packing import PackedTensor, pack
+from keras_spatial.data.packing import Packed, PackedTensor, pack
 
 SIZE = (16, 16, 16)
 ALL = Box((0, 0, 0), SIZE)
@@ -65,53 +66,33 @@ def read_all(folder, box=ALL, split="train"):
 
 
 @pytest.mark.parametrize(
-    ("damage", "box"),
+    "damage",
     [
-        (lambda f: swap(shard(f, "train_0_0_0"), shard(f, "train_1_0_0")), ALL),
-        (lambda f: swap(shard(f, "train_0_0_0"), shard(f, "train_1_0_0")), BLOCK),
-        (lambda f: reverse(shard(f, "train_1_0_0")), ALL),
-        (lambda f: reverse(shard(f, "train_0_0_0")), BLOCK),
-        (lambda f: [reverse(path) for path in f.glob("*train*tfrecord*")], ALL),
+        lambda f: reverse(shard(f, "train")),
+        lambda f: swap(shard(f, "validation"), shard(f, "test")),
+        lambda f: shutil.copy(shard(f, "test"), shard(f, "validation")),
     ],
-    ids=["two blocks", "two blocks, one read", "one reordered", "one reordered, alone", "all reordered"],
+    ids=["reordered", "swapped", "copied"],
 )
+@pytest.mark.parametrize("box", [ALL, BLOCK], ids=["whole", "a block"])
 def test_records_in_the_place_of_others_are_an_error(folder, damage, box):
     read_all(folder, box)
     damage(folder)
-    with pytest.raises(StoreError, match=r"(?s)tfrecord.*(expected|split).*Received"):
-        read_all(folder, box)
+    with pytest.raises(StoreError, match=r"(?s)tfrecord.*expected 'phantom.*Received: 'phantom"):
+        for split in ("train", "validation"):
+            read_all(folder, box, split)
 
 
 def test_the_validation_cases_do_not_pass_for_the_test(folder):
-    for block in ("0_0_0", "0_1_0", "1_0_0", "1_1_0"):
-        swap(shard(folder, f"validation_{block}"), shard(folder, f"test_{block}"))
+    swap(shard(folder, "validation"), shard(folder, "test"))
     with pytest.raises(StoreError, match=r"expected 'phantom-0-5'.*Received: 'phantom-0-4'"):
         read_all(folder, split="test")
 
 
-def test_the_whole_volumes_of_tfds_refuse_swapped_blocks_too(folder, built):
-    swap(shard(folder, "train_0_0_0"), shard(folder, "train_1_0_0"))
-    target = folder.parents[1] / "root" / "phantom" / built.builder_config.name / str(built.version)
-    shutil.copytree(folder, target)
-    copy = Builder(config=built.builder_config, data_dir=str(folder.parents[1] / "root"))
-    with pytest.raises(Exception, match="swapped"):
-        list(copy.as_dataset("train"))
-
-
-def test_a_block_of_a_case_from_another_data_set_is_an_error(folder, tmp_path):
+def test_a_file_of_another_data_set_is_an_error(folder, tmp_path):
     other = build(tmp_path / "other", seed=1)
-    shutil.copy(shard(other.data_path, "train_1_1_0"), shard(folder, "train_1_1_0"))
+    shutil.copy(shard(other.data_path, "train"), shard(folder, "train"))
     with pytest.raises(StoreError, match="mixed with those of another data set"):
-        read_all(folder)
-
-
-def test_without_an_order_in_the_metadata_the_blocks_are_compared_with_each_other(folder):
-    metadata = json.loads((folder / "metadata.json").read_text())
-    metadata.pop("order")
-    (folder / "metadata.json").write_text(json.dumps(metadata))
-    read_all(folder)
-    reverse(shard(folder, "train_1_0_0"))
-    with pytest.raises(StoreError, match=r"train_1_0_0"):
         read_all(folder)
 
 
@@ -122,13 +103,23 @@ def edit(folder, name, change):
     path.write_text(json.dumps(value))
 
 
+def edit_label(folder, values):
+    """Change the label's feature, whose description is JSON inside of JSON."""
+
+    def change(content):
+        feature = content["featuresDict"]["features"]["label"]["jsonFeature"]
+        feature["json"] = json.dumps({**json.loads(feature["json"]), **values})
+
+    edit(folder, "features.json", change)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
-        pytest.param(lambda f: shard(f, "train_1_1_0").unlink(), id="a shard deleted"),
-        pytest.param(lambda f: shard(f, "train_1_1_0").write_bytes(b""), id="a shard empty"),
-        pytest.param(lambda f: shard(f, "train_1_1_0").write_bytes(b"x" * 1000), id="a shard of text"),
-        pytest.param(lambda f: shard(f, "train_1_1_0").write_bytes(bytes(1 << 20)), id="a shard of zeros"),
+        pytest.param(lambda f: shard(f, "train").unlink(), id="a shard deleted"),
+        pytest.param(lambda f: shard(f, "train").write_bytes(b""), id="a shard empty"),
+        pytest.param(lambda f: shard(f, "train").write_bytes(b"x" * 1000), id="a shard of text"),
+        pytest.param(lambda f: shard(f, "train").write_bytes(bytes(1 << 20)), id="a shard of zeros"),
         *(
             pytest.param(lambda f, n=n, c=c: (f / n).write_bytes(c), id=f"{n} {what}")
             for n in ("metadata.json", "dataset_info.json", "features.json")
@@ -142,8 +133,15 @@ def edit(folder, name, change):
             pytest.param(lambda f, v=v: edit(f, "metadata.json", lambda m: m.update(v)), id=str(v))
             for v in (
                 {"blocks": [2, 2]}, {"blocks": [0, 2, 1]}, {"blocks": "221"}, {"blocks": [2.5, 2, 1]},
-                {"blocks": [4, 1, 1]}, {"order": {"train": ["a"]}}, {"order": 3},
+                {"blocks": [4, 1, 1]}, {"order": {"train": ["a"]}}, {"order": 3}, {"order": {}},
                 {"order": {"train": [1, 2, 3, 4]}}, {"order": {"train": ["a", "b", "c", "d"]}},
+            )
+        ),
+        *(
+            pytest.param(lambda f, v=v: edit_label(f, v), id=str(v))
+            for v in (
+                {"blocks": [1, 2, 1]}, {"blocks": [2, 2]}, {"blocks": [0, 2, 1]}, {"blocks": "22"}, {"blocks": None},
+                {"shape": [16, 16]}, {"shape": [16, 16, 18]}, {"shape": [None, None, None]}, {"stored": "uint16"},
             )
         ),
         pytest.param(
@@ -163,6 +161,7 @@ def test_a_folder_that_is_no_data_set_is_named(tmp_path):
 
 
 TENSOR = PackedTensor(shape=(4, 4, 4), dtype=np.uint8, stored=np.uint8)
+HALVES = PackedTensor(shape=(4, 4, 4), dtype=np.uint8, stored=np.uint8, blocks=(2,))
 
 
 @pytest.mark.parametrize(
@@ -181,12 +180,46 @@ TENSOR = PackedTensor(shape=(4, 4, 4), dtype=np.uint8, stored=np.uint8)
 )
 def test_a_stream_of_another_length_than_its_shape_is_an_error(stream):
     with pytest.raises((ValueError, isal_zlib.error)):
-        TENSOR.decode_stored(stream)
+        TENSOR.decode_stored(Packed.of([stream], (4, 4, 4)).data)
 
 
-def test_packed_arrays_come_back():
-    array = np.random.default_rng(0).integers(0, 3, (4, 4, 4)).astype(np.uint8)
-    assert np.array_equal(TENSOR.decode_stored(pack(array).data), array)
+@pytest.mark.parametrize("blocks", [(), (1, 1, 1), (2, 1, 1), (3, 2, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(4, 4, 4), (None, None, 4), (None, 4, 4)], ids=str)
+def test_packed_arrays_come_back_by_numpy_and_by_tensorflow(blocks, shape):
+    tensor = PackedTensor(shape=shape, dtype=np.float32, stored=np.float16, blocks=blocks)
+    array = np.random.default_rng(0).integers(0, 3, (4, 4, 4)).astype(np.float32)
+    stored = tensor.encode_example(array)
+    assert np.array_equal(tensor.decode_example_np(stored), array)
+    if isinstance(stored, dict):
+        stored = {"value": stored["value"], "shape": tf.constant(stored["shape"])}
+    decoded = tf.function(tensor.decode_example)(stored)
+    assert np.array_equal(decoded, array) and decoded.dtype == tf.float32
+    assert PackedTensor.from_json_content(tensor.to_json_content()).to_json_content() == tensor.to_json_content()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda offsets: [*offsets[:-1], offsets[-1] + 1],
+        lambda offsets: [offsets[0] + 1, *offsets[1:]],
+        lambda offsets: [offsets[0], offsets[2], offsets[2]],
+        lambda offsets: [offsets[0], (1 << 63) + 1, offsets[2]],
+        lambda offsets: [offsets[0], 0, offsets[2]],
+    ],
+    ids=["longer", "begins later", "none left", "far beyond", "before"],
+)
+def test_a_table_of_blocks_that_is_damaged_is_an_error(damage):
+    value = pack(np.ones((4, 4, 4), np.uint8), (2,)).data
+    broken = np.array(damage(np.frombuffer(value[:24], "<u8").tolist()), "<u8").tobytes() + value[24:]
+    with pytest.raises((ValueError, isal_zlib.error)):
+        HALVES.decode_stored(broken)
+    with pytest.raises((ValueError, isal_zlib.error)):
+        for index in (0, 1):
+            HALVES.read_block(lambda at, count: broken[at : at + count], len(broken), (index,), (2, 4, 4))
+
+
+def test_packed_arrays_may_be_empty():
+    array = np.ones((4, 4, 4), np.uint8)
     empty = PackedTensor(shape=(0, 4, 4), dtype=np.uint8, stored=np.uint8)
     assert empty.decode_stored(pack(array[:0]).data).shape == (0, 4, 4)
 

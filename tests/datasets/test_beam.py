@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from apache_beam.options.pipeline_options import DebugOptions, SetupOptions
+from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, SetupOptions
 from apache_beam.runners.portability import prism_runner
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from datasets import lits, phantom
-from datasets.building import build, worker_package
+from datasets import building, lits, phantom
+from datasets.building import build, on_local_runner, worker_package, writes_on_beam
 from datasets.lits import conversion
 from datasets.lits.lits_dataset_builder import Builder, LitsConfig
 
@@ -54,6 +55,41 @@ def test_a_plain_tfds_build_looks_for_no_other_runner(local, folder, tmp_path, m
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=str(folder)))
     assert not tried
     same(builder, local)
+
+
+@pytest.mark.parametrize(
+    "options, size, expected",
+    [
+        ([], 1 << 20, False),
+        (["--runner=DirectRunner"], 1 << 20, False),
+        (["--direct_num_workers=2", "--direct_running_mode=multi_processing"], 1 << 20, True),
+        (["--direct_num_workers=2", "--direct_running_mode=multi_processing"], 1 << 32, False),
+        (["--runner=DataflowRunner"], 1 << 32, True),
+        (PORTABLE, 1 << 20, True),
+    ],
+)
+def test_examples_are_written_by_beam_where_it_has_workers_and_does_not_keep_all_in_memory(options, size, expected):
+    config = tfds.download.DownloadConfig(beam_options=PipelineOptions(options))
+    assert writes_on_beam(on_local_runner(config), size) == expected
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [([], [["cases", "one case per task", "convert"]]), (["--direct_num_workers=2"], [["cases"], ["train", "test"]])],
+    ids=["in this process", "with workers"],
+)
+def test_the_runner_gets_no_empty_pipeline(local, folder, tmp_path, monkeypatch, options, expected):
+    seen = []
+
+    class Recording(FnApiRunner):
+        def run_pipeline(self, pipeline, options):
+            seen.append([part.full_label for part in pipeline.transforms_stack[0].parts])
+            return super().run_pipeline(pipeline, options)
+
+    monkeypatch.setattr(building, "local_runner", Recording)
+    same(lits.prepare(folder, tmp_path, 16, (2, 1, 1), beam_options=options), local)
+    assert len(seen) == len(expected)
+    assert all(set(some) <= set(found) for some, found in zip(expected, seen, strict=True))
 
 
 def test_a_portable_runner_gives_the_same(local, folder, tmp_path):
@@ -114,7 +150,7 @@ def test_what_workers_are_sent(options, sent):
     found = {}
 
     class Recorder:
-        def download_and_prepare(self, download_config):
+        def download_and_prepare(self, download_config, file_format):
             setup = download_config.beam_options.view_as(SetupOptions)
             found["sent"] = [Path(p).name for p in setup.extra_packages or []]
             found["threads"] = download_config.beam_options.view_as(DebugOptions).number_of_worker_harness_threads
@@ -142,7 +178,7 @@ def test_a_killed_build_leaves_nothing_to_load_and_does_no_case_twice(local, fol
     done = subprocess.run([sys.executable, "-c", KILLED, folder, tmp_path], env=environment, check=False)
     assert done.returncode == 9
     with pytest.raises(tfds.core.dataset_info.DatasetInfoFileError, match=r"dataset_info\.json"):
-        tfds.builder_from_directory(str(tmp_path / "lits/16-blocks-2x1x1/1.2.0"))
+        tfds.builder_from_directory(str(tmp_path / "lits/16-blocks-2x1x1/2.0.0"))
     read = []
     real = conversion.read_case
     monkeypatch.setattr(conversion, "read_case", lambda case, limits: read.append(case.number) or real(case, limits))

@@ -21,7 +21,7 @@ from datasets.decathlon.layout import LayoutError, read_layout
 from datasets.decathlon.reader import TaskReader
 from datasets.locking import BuildInProgressError, exclusive
 from keras_spatial import volumes
-from keras_spatial.data import Part, Store, load
+from keras_spatial.data import Part, Store, StoreError, load
 from keras_spatial.volumes import Channel, Grid, Limits, Percentiles, Task, Window, ZScore
 
 HIPPOCAMPUS = Path(os.environ.get("KERAS_SPATIAL_HIPPOCAMPUS", Path(__file__).parents[3] / "shared/data/hippocampus"))
@@ -378,13 +378,47 @@ def test_ct_gets_percentiles_or_the_window_asked_for(tmp_path):
     assert config.task.labels == ("background", "label 1", "label 2", "label 3")
 
 
-def test_tfds_load_finds_a_data_set_that_was_built_by_its_name(folder, tmp_path):
-    built = decathlon.prepare(folder, tmp_path, split="fold-0-of-4-brief")
-    dataset, info = tfds.load(
-        f"decathlon/{built.builder_config.name}:1.0.0", split="train[:50%]+test", data_dir=tmp_path, with_info=True
-    )
-    assert [e["case"].decode() for e in dataset.as_numpy_iterator()] == ["case_2", "case_0"]
+@pytest.mark.parametrize("blocks", [(1, 1, 1), (2, 1, 1)], ids=str)
+def test_tfds_reads_what_was_built_by_its_name_however_it_is_stored(folder, tmp_path, blocks):
+    """The configuration is none that the builder lists; the examples are volumes, whatever the blocks."""
+    built = decathlon.prepare(folder, tmp_path, split="fold-0-of-4-brief", blocks=blocks)
+    name = f"decathlon/{built.builder_config.name}:{built.version}"
+
+    def cases(split):
+        return [e["case"].decode() for e in tfds.load(name, split=split, data_dir=tmp_path).as_numpy_iterator()]
+
+    assert cases("train[:50%]+test") == ["case_2", "case_0"]
+    assert cases(tfds.core.ReadInstruction("train", from_=1, unit="abs")) == ["case_3"]
+    assert cases("all") == ["case_2", "case_3", "case_1", "case_0"]
+    dataset, info = tfds.load(name, split="train", data_dir=tmp_path, with_info=True)
+    assert list(info.splits) == ["train", "validation", "test"]
     assert (info.splits["train"].num_examples, info.features["label"].names) == (2, list(LABELS))
+    assert dataset.element_spec["image"].shape.as_list() == [None, None, None, 2]
+    batch = next(iter(tfds.load(name, split="test", data_dir=tmp_path, as_supervised=True, batch_size=1)))
+    image, label = (part.numpy()[0] for part in batch)
+    (truth,) = (e for e in built.as_dataset("test").as_numpy_iterator())
+    np.testing.assert_array_equal(image, truth["image"])
+    np.testing.assert_array_equal(label, truth["label"])
+
+
+def test_a_data_source_reads_any_case_of_array_records_in_any_order(folder, built, tmp_path):
+    options = {"split": "fold-0-of-4-brief", "blocks": (2, 3, 1)}
+    made = decathlon.prepare(folder, tmp_path, file_format="array_record", **options)
+    source = tfds.data_source(f"decathlon/{made.builder_config.name}", split="train[1:]+test", data_dir=tmp_path)
+    assert [case["case"].decode() for case in (source[1], source[0])] == ["case_0", "case_3"]
+    for found, truth in zip(source, built.as_dataset("train[1:]+test").as_numpy_iterator(), strict=True):
+        np.testing.assert_array_equal(found["image"], truth["image"])
+        np.testing.assert_array_equal(found["label"], truth["label"])
+    # A block of an array record cannot be read by itself.
+    with pytest.raises(StoreError, match=r"expected TFRecord files.*Received: array_record"):
+        Store(made, "train")
+    with pytest.raises(faults.OtherSourcesError, match="file_format: 'array_record' in the data set, 'tfrecord' now"):
+        decathlon.prepare(folder, tmp_path, **options)
+
+
+def test_tfrecords_have_no_data_source_and_tfds_says_what_has(built):
+    with pytest.raises(NotImplementedError, match=r"file_format=.*array_record"):
+        built.as_data_source("train")
 
 
 # ---- what is wrong with a folder

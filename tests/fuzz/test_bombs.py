@@ -17,7 +17,7 @@ import resource, sys, time
 from pathlib import Path
 import numpy as np
 from datasets.sources import Digests
-from keras_spatial.data.packing import PackedTensor
+from keras_spatial.data.packing import Packed, PackedTensor
 from keras_spatial.volumes import read_volume
 from pipelines.bounded_yaml import read_yaml
 
@@ -30,7 +30,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
         if path.suffix == ".yaml":
             read_yaml(path)
         elif path.suffix == ".zlib":
-            packed.decode_stored(path.read_bytes())
+            packed.decode_stored(Packed.of([path.read_bytes()], (16,)).data)
         elif path.suffix == ".json":
             Digests(path)
         else:
