@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from datasets import splits as case_splits
 from datasets.blocks import BlockBuilder, BlockGrid, Index, features
 from datasets.building import on_local_runner, pipeline, writes_on_beam
-from datasets.cases import BadCase, ChangedCaseError, error_of
+from datasets.cases import BadCase, ChangedCaseError, check_local, error_of
 from datasets.conversion import STORE, AnyCase, Converted, Reader, Target, changed, convert, find, present
 from datasets.progress import Tell, progress
 from datasets.sources import Digests
@@ -147,6 +147,8 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
     def _generate_splits(self, dl_manager: Any, download_config: tfds.download.DownloadConfig) -> Any:
         # The conversion runs before it is known which cases TFDS's own pipeline has to write, so it needs its own, on
         # the same runner.
+        for folder in (self.shared, download_config.manual_dir or ""):
+            check_local(folder)
         self._beam = on_local_runner(download_config)
         return super()._generate_splits(dl_manager, self._beam)
 
@@ -257,7 +259,7 @@ def _checked(found: Sequence[AnyCase], check: Any) -> tuple[list[AnyCase], list[
         try:
             check(case)
         except VolumeError as error:
-            bad.append(BadCase.of(case.name, error))
+            bad.append(BadCase.of(case, error))
         else:
             usable.append(case)
     return usable, bad

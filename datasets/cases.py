@@ -1,13 +1,17 @@
 """A case of any data set, and the faults of one. A case that cannot be used is named, listed and left out."""
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from keras_spatial._paths import VOLUMES, ending_of
 from keras_spatial.volumes import LabelError, Volume, VolumeError, as_labels
+from keras_spatial.volumes.identity import identifiers_kept, pseudonym
 from keras_spatial.volumes.place import misplaced
 
 
@@ -61,7 +65,7 @@ class Case:
 
     Attributes:
         name: unique in the data set, and the name of a folder.
-        images: a file a channel, or one file that holds all of them.
+        images: a file or the folder of a DICOM series a channel, or one file that holds all of them.
         label: file with the class numbers.
     """
 
@@ -71,7 +75,7 @@ class Case:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files, images first."""
+        """All files and folders of series, images first."""
         return *self.images, self.label
 
 
@@ -84,9 +88,9 @@ class BadCase:
     reason: str
 
     @classmethod
-    def of(cls, case: str, error: VolumeError) -> "BadCase":
-        """The case of an error."""
-        return cls(case, type(error).__name__, str(error))
+    def of(cls, case: Any, error: VolumeError) -> "BadCase":
+        """A case and its error."""
+        return cls(case.name, type(error).__name__, without_names(case, str(error)))
 
 
 def error_of(bad: list[BadCase]) -> VolumeError:
@@ -104,6 +108,33 @@ def _kinds(kind: type[VolumeError]) -> Iterator[type[VolumeError]]:
     for below in kind.__subclasses__():
         yield below
         yield from _kinds(below)
+
+
+def shown(path: Path) -> str:
+    """A file or folder of a case in messages: DICOM's are called by pseudonyms: names may be the patient's."""
+    if ending_of(path, VOLUMES) or identifiers_kept():
+        return str(path)
+    return str(path.with_name(f"DICOM {pseudonym(path.name)}"))
+
+
+def without_names(case: Any, text: str) -> str:
+    """A message about a case with what DICOM files, and what belongs to them, are called replaced by pseudonyms."""
+    if identifiers_kept() or all(ending_of(path, VOLUMES) for path in case.files):
+        return text
+    for path in case.files:
+        ending = ending_of(path, VOLUMES)
+        instead = path.with_name(f"{case.name}{ending}" if ending else Path(shown(path)).name)
+        text = text.replace(str(path), str(instead)).replace(path.name, instead.name)
+    return text
+
+
+def check_local(folder: str | os.PathLike) -> None:
+    """Raise ValueError for the URL of an object store: readers map files, and folders are renamed when complete."""
+    if "://" in str(folder):
+        raise ValueError(
+            f"{folder}: expected a folder of the file system. Received: a URL. Copy the files, or mount the bucket, "
+            "such as by gcsfuse or mount-s3. A data set that is built can be copied to gs:// and read from there"
+        )
 
 
 def check_same_shape(path: Path, shape: tuple[int, ...], of: Path, expected: tuple[int, ...]) -> None:
@@ -140,6 +171,6 @@ def checked_labels(labels: Volume, names: tuple[str, ...]) -> np.ndarray:
     values = np.unique(labels.array)
     wanted = [f"{number} ({name})" for number, name in enumerate(names)]
     raise LabelValueError(
-        f"{labels.path}: expected the labels {', '.join(wanted[:-1])} and {wanted[-1]}. "
+        f"{shown(labels.path)}: expected the labels {', '.join(wanted[:-1])} and {wanted[-1]}. "
         f"Received: {values[:10].tolist()}{' and more' if values.size > 10 else ''}"
     )

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import shutil
+import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from datasets.blocks import BlockGrid
-from datasets.cases import CaseTooLargeError, ChangedCaseError, UnusableCaseError
+from datasets.cases import CaseTooLargeError, ChangedCaseError, UnusableCaseError, shown, without_names
 from datasets.sources import digest, identity
 from keras_spatial.data.packing import Packed, compress, table
 from keras_spatial.volumes import Grid, LimitError, Limits, Shape, Volume, VolumeError, resampled_affine
@@ -171,7 +172,7 @@ def convert(case: AnyCase, target: Target) -> Converted:
                 raise changed(case)
         except Exception as error:
             fault = _named(case, error)
-            facts["error"] = [type(fault).__name__, str(fault)]
+            facts["error"] = [type(fault).__name__, without_names(case, str(fault))]
         (part / "facts.json").write_text(json.dumps(facts, indent=1))
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
@@ -185,21 +186,22 @@ def _named(case: AnyCase, error: Exception) -> VolumeError:
         return error
     if isinstance(error, MemoryError):
         return CaseTooLargeError(
-            f"{case.files[0]}: does not fit into this machine's memory on this grid. Choose a coarser one, or a "
+            f"{shown(case.files[0])}: does not fit into this machine's memory on this grid. Choose a coarser one, or a "
             f"machine with more memory. Received: {error}"
         )
     if isinstance(error, OSError):
         # The readers name their own: what is left comes from writing, and holds for every case.
         raise error
-    logger.exception("%s failed in an unexpected way", case.name)
-    return UnusableCaseError(f"{case.files[0]}: cannot be converted. Received: {type(error).__name__}: {error}")
+    trace = without_names(case, "".join(traceback.format_exception(error)))
+    logger.error("%s failed in an unexpected way\n%s", case.name, trace)
+    return UnusableCaseError(f"{shown(case.files[0])}: cannot be converted. Received: {type(error).__name__}: {error}")
 
 
 def changed(case: AnyCase) -> ChangedCaseError:
     """The error of a case whose files did not stay what they were during the build."""
     return ChangedCaseError(
-        f"{case.files[0]}: this file or another one of its case was written while it was read; build again when it is "
-        "complete."
+        f"{shown(case.files[0])}: this file or another one of its case was written while it was read; build again when "
+        "it is complete."
     )
 
 
@@ -258,7 +260,7 @@ def _blocks(case: AnyCase, target: Target, folder: Path) -> dict[str, Any]:
     shape = target.grid.target(original, first.spacing)
     if target.grid.spacing is not None and math.prod(shape) > target.limits.grid_voxels:
         raise LimitError(
-            f"{first.path}: expected a grid of at most {target.limits.grid_voxels} voxels. Received: {shape} of "
+            f"{first.name}: expected a grid of at most {target.limits.grid_voxels} voxels. Received: {shape} of "
             f"{target.grid}, for voxels of {[round(s, 4) for s in first.spacing]} mm there. "
             f"{raise_it('grid_voxels')}"
         )
@@ -279,7 +281,7 @@ def _blocks(case: AnyCase, target: Target, folder: Path) -> dict[str, Any]:
     size = sum(image) + sum(label)
     if size > _LARGEST:
         raise CaseTooLargeError(
-            f"{first.path}: expected at most {_LARGEST} compressed bytes, more than which no record holds. Received: "
+            f"{first.name}: expected at most {_LARGEST} compressed bytes, more than which no record holds. Received: "
             f"{size} of {shape} voxels. Choose a coarser grid"
         )
     return {**facts, "image": image, "label": label}

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from datasets.building import build
 from datasets.case_builder import CaseBuilder, CaseConfig, sources
-from datasets.cases import OtherSourcesError
+from datasets.cases import OtherSourcesError, check_local
 from datasets.conversion import AnyCase
 from datasets.progress import Tell
 from keras_spatial._paths import fault_of_name, printable
@@ -19,8 +19,12 @@ from keras_spatial.volumes import FileNameError, Limits
 TFRECORD, ARRAY_RECORD = "tfrecord", "array_record"
 
 
-def check_arguments(data_dir: str | Path, on_other_sources: str, file_format: str = TFRECORD) -> None:
+def check_arguments(
+    source: str | Path, data_dir: str | Path, on_other_sources: str, file_format: str = TFRECORD
+) -> None:
     """Raise ValueError or FileNameError for arguments of `prepare` that no data set can have."""
+    for folder in (source, data_dir):
+        check_local(folder)
     if file_format not in (TFRECORD, ARRAY_RECORD):
         raise ValueError(f"file_format: expected {TFRECORD!r} or {ARRAY_RECORD!r}. Received: {file_format!r}")
     if on_other_sources not in ("raise", "rebuild"):

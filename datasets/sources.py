@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+import os
+import stat
 import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from keras_spatial._paths import regular
+from keras_spatial._paths import regular, walk
 
 # A file may change again within the clock's resolution of its last change, and its times would not show it.
 _SETTLED = 2e9
@@ -17,23 +19,42 @@ _SETTLED = 2e9
 def identity(path: Path) -> list[int]:
     """What changes when a file does: size, times of its last change (mtime and ctime, ns) and inode; -1 if missing.
 
-    Nobody can set a file's ctime: an edit whose mtime is set back shows in it.
+    Nobody can set a file's ctime: an edit whose mtime is set back shows in it. Of a folder, such as that of a DICOM
+    series, it is the size of all files, their latest times, and a digest of what each of them is.
     """
     try:
         status = path.stat()
+        files = _files(path) if stat.S_ISDIR(status.st_mode) else None
     except OSError:
         return [-1]
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    if files is None:
+        return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    known = [identity(file) for file in files]
+    named = repr([(os.fsencode(file.relative_to(path)), values) for file, values in zip(files, known, strict=True)])
+    mark = int.from_bytes(hashlib.sha256(named.encode()).digest()[:6])
+    whole = [values[:3] for values in known if values[0] >= 0]
+    return [
+        sum(k[0] for k in whole),
+        max((k[1] for k in whole), default=0),
+        max((k[2] for k in whole), default=0),
+        mark,
+    ]
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal text.
+    """SHA-256 of a file, as hexadecimal text; of a folder, that of the digests of its files, whatever they are called.
 
     Raises:
         OSError: if it cannot be read.
     """
+    if path.is_dir():
+        return hashlib.sha256("".join(sorted(map(digest, _files(path)))).encode()).hexdigest()
     with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in walk(folder, hidden=False) if path.is_file())
 
 
 class Digests:
@@ -52,7 +73,7 @@ class Digests:
     def __getitem__(self, path: Path) -> str:
         """The digest of a file; the empty text for one that cannot be read."""
         now = identity(path)
-        known = self._known.get(str(path.absolute()))
+        known = self._known.get(_key(path))
         if known is not None and known[0] == now:
             return known[1]
         try:
@@ -73,7 +94,7 @@ class Digests:
         """
         settled = before[0] >= 0 and time.time_ns() - max(before[1:3]) > _SETTLED
         if settled and identity(path) == before:
-            self._known[str(path.absolute())] = [before, found]
+            self._known[_key(path)] = [before, found]
 
     def save(self) -> None:
         """Write the cache if it has changed; it appears only when it is complete.
@@ -94,6 +115,11 @@ class Digests:
         finally:
             part.unlink(missing_ok=True)
         self._saved = dict(self._known)
+
+
+def _key(path: Path) -> str:
+    """What a file goes by in the cache: the name of a folder of DICOM files may be the patient's."""
+    return hashlib.sha256(os.fsencode(path.absolute())).hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any]:

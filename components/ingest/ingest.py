@@ -85,8 +85,8 @@ def _collect(folder: Folder, target: Path) -> tuple[dict[int | str, dict[str, st
             folder.check(case)
             files = _copies(folder, case, target, before)
         except VolumeError as error:
-            bad.append(BadCase.of(case.name, error))
-            console.note("ingest", f"{case.name} cannot be used: {error}")
+            bad.append(BadCase.of(case, error))
+            console.note("ingest", f"{case.name} cannot be used: {bad[-1].reason}")
         else:
             good[getattr(case, "number", case.name)] = files
         console.progress("ingest", number, len(found), f"cases checked, {case.name} the last")

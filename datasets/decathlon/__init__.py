@@ -125,7 +125,7 @@ def prepare(
                                 labels=["background", "peripheral", "transition"])
     ```
     """
-    preparing.check_arguments(data_dir, on_other_sources, file_format)
+    preparing.check_arguments(folder, data_dir, on_other_sources, file_format)
     config = configure(
         folder,
         data_dir,

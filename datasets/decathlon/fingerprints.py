@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.cases import BadCase, Case, error_of
+from datasets.cases import BadCase, Case, error_of, shown
 from datasets.decathlon.reader import TaskReader
 from datasets.sources import identity
-from keras_spatial.volumes import Limits, Task, VolumeError, as_labels, read_volume, to_canonical
+from keras_spatial.volumes import Limits, Task, VolumeError, as_labels, to_canonical
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def fingerprint(cases: Sequence[Case], task: Task, store: str | Path, limits: Li
         try:
             return _kept(case, task, folder, limits)
         except VolumeError as error:
-            return BadCase.of(case.name, error)
+            return BadCase.of(case, error)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         results = list(pool.map(look, cases))
@@ -132,7 +132,7 @@ def _look(case: Case, task: Task, limits: Limits) -> dict[str, np.ndarray]:
     reader = TaskReader(task)
     reader.check_header(case, limits)
     volumes = reader.read_images(case.images, limits)
-    labels = as_labels(read_volume(case.label, limits).array, str(case.label))
+    labels = as_labels(reader.read_labels(case, volumes[0], limits).array, shown(case.label))
     places = np.flatnonzero(labels)
     places = places[:: max(1, -(-places.size // _SAMPLES))]
     canonical = to_canonical(volumes[0])

@@ -4,7 +4,7 @@
 | --- | --- | --- | --- |
 | Medical Segmentation Decathlon | the list `training` of `dataset.json`; several channels in one 4D file | there too | `modality`, `labels` of `dataset.json` |
 | nnU-Net v2 | `imagesTr/CASE_0000.nii.gz`, `CASE_0001`, ..., a file a channel | `labelsTr/CASE.nii.gz` | `channel_names`, `labels` of `dataset.json` |
-| plain folder | `images/CASE.nii.gz`, or a file a channel as nnU-Net's | `labels/CASE.nii.gz` | given by the user |
+| plain folder | `images/CASE.nii.gz`, or a file a channel as nnU-Net's, or folders `images/CASE` of DICOM series | `labels/CASE.nii.gz` or `.dcm` | given by the user |
 """  # noqa: E501 - a table.
 
 import json
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets.cases import Case, DuplicateCaseError, NoCasesError
-from keras_spatial._paths import VOLUMES, ending_of, fault_of_name, printable, regular, stem_of
+from datasets.cases import Case, DuplicateCaseError, NoCasesError, shown
+from keras_spatial._paths import LABELS, NIFTI, VOLUMES, ending_of, fault_of_name, printable, regular, stem_of
 from keras_spatial.volumes import FileNameError, VolumeError
+from keras_spatial.volumes.identity import identifiers_kept, pseudonym
 
 DESCRIPTION = "dataset.json"
 PLAIN_IMAGES, _PLAIN_LABELS = "images", "labels"
@@ -161,32 +162,35 @@ def _plain(folder: Path, channels: tuple[str, ...], labels: tuple[str, ...]) -> 
             '["CT"], or ["T1", "T2"] for two MR sequences.'
         )
     truths: dict[str, Path] = {}
-    for path in _files(folder / _PLAIN_LABELS):
-        other = truths.setdefault(_stem(folder, path), path)
+    for path in _files(folder / _PLAIN_LABELS, LABELS):
+        other = truths.setdefault(stem_of(path.name, LABELS), path)
         if other != path:
-            raise DuplicateCaseError(f"{path}: the labels of the case {path.stem} are also {other}. Remove one.")
+            raise DuplicateCaseError(f"{shown(path)}: the labels of this case are also {shown(other)}. Remove one.")
     images: dict[str, dict[int, Path]] = {}
-    for path in _files(folder / PLAIN_IMAGES):
-        stem = _stem(folder, path)
+    for path in _files(folder / PLAIN_IMAGES, folders=True):
+        stem = path.name if path.is_dir() else _stem(folder, path)
         # Where there are labels of its whole name, a number at the end is the case's own.
         match = None if stem in truths else _CHANNEL.fullmatch(stem)
         name, index = (match[1], int(match[2])) if match else (stem, -1)
         other = images.setdefault(name, {}).setdefault(index, path)
         if other != path:
-            raise DuplicateCaseError(f"{path}: this image of the case {name} is also {other}. Remove one of them.")
-    cases = {
-        name: _plain_case(folder, name, images.get(name, {}), truths.get(name), len(channels))
-        for name in {*images, *truths}
-    }
+            raise DuplicateCaseError(f"{shown(path)}: this image of a case is also {shown(other)}. Remove one of them.")
+    found = [
+        _plain_case(folder, name, images.get(name, {}), truths.get(name), len(channels)) for name in {*images, *truths}
+    ]
+    cases = {case.name: case for case in found}
     return _layout(folder / PLAIN_IMAGES, {"name": folder.name}, channels, labels, cases)
 
 
 def _plain_case(folder: Path, name: str, found: Mapping[int, Path], truth: Path | None, channels: int) -> Case:
     """A case by its image files, that of all channels numbered -1; what is missing gets the name it should have."""
-    ending = _ending(truth or next(iter(found.values())))
+    if not identifiers_kept() and any(not _ending(path) for path in [*found.values(), *([truth] if truth else [])]):
+        # Folders of DICOM series are called by the patient, or by what leads to him.
+        name = pseudonym(name)
+    ending = _ending(truth or next(iter(found.values()))) or NIFTI[0]
     if -1 in found and len(found) > 1:
         raise DuplicateCaseError(
-            f"{found[-1]}: the case {name} has a file for all channels, and files for each. Remove one kind."
+            f"{shown(found[-1])}: the case {name} has a file for all channels, and files for each. Remove one kind."
         )
     if -1 in found:
         images = [found[-1]]
@@ -227,11 +231,15 @@ def _inside(path: Path, name: str) -> Path:
     return path.parent / relative
 
 
-def _files(folder: Path) -> list[Path]:
-    """The volumes in a folder, hidden files left out."""
+def _files(folder: Path, endings: Sequence[str] = VOLUMES, *, folders: bool = False) -> list[Path]:
+    """The volumes in a folder, with `folders` also those of DICOM series; hidden ones are left out."""
     if not folder.is_dir():
         raise NoCasesError(f"{folder}: no such folder.")
-    return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and ending_of(p, VOLUMES))
+    return sorted(
+        p
+        for p in folder.iterdir()
+        if not p.name.startswith(".") and ((folders and p.is_dir()) or ending_of(p, endings))
+    )
 
 
 def _ending(path: Path) -> str:

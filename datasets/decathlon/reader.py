@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.cases import Case, MissingPairError, check_same_place, check_same_shape, checked_labels
+from datasets.cases import Case, MissingPairError, check_same_place, check_same_shape, checked_labels, shown
 from datasets.conversion import Arrays
 from datasets.decathlon.layout import PLAIN_IMAGES
+from keras_spatial._paths import VOLUMES, ending_of
 from keras_spatial.volumes import (
     ChannelError,
     Limits,
@@ -23,6 +24,7 @@ from keras_spatial.volumes import (
     resample_labels,
     to_canonical,
 )
+from keras_spatial.volumes.place import placed_on
 from keras_spatial.volumes.reading import read_grid
 
 
@@ -53,7 +55,8 @@ class TaskReader:
         count = self._channels_of_a_file(case)
         shapes = [read_grid(path, count, limits)[0] for path in case.images]
         _check_shapes(case.images, shapes)
-        check_same_shape(case.label, read_grid(case.label, 1, limits)[0], case.images[0], shapes[0])
+        if not case.images[0].is_dir() and ending_of(case.label, VOLUMES):
+            check_same_shape(case.label, read_grid(case.label, 1, limits)[0], case.images[0], shapes[0])
 
     def read(self, case: Case, limits: Limits) -> tuple[list[Volume], Volume]:
         """See `datasets.conversion.Reader`.
@@ -64,9 +67,7 @@ class TaskReader:
         """
         self.check_header(case, limits)
         volumes = self.read_images(case.images, limits)
-        labels = read_volume(case.label, limits)
-        check_same_shape(case.label, labels.array.shape, case.images[0], volumes[0].array.shape)
-        check_same_place(labels, volumes[0])
+        labels = self.read_labels(case, volumes[0], limits)
         array = checked_labels(labels, self.task.labels)
         labels = Volume(array, volumes[0].affine, labels.header, labels.path)
         return [to_canonical(v) for v in volumes], to_canonical(labels)
@@ -81,6 +82,19 @@ class TaskReader:
                 check_hounsfield(volume)
         return volumes
 
+    def read_labels(self, case: Case, volume: Volume, limits: Limits) -> Volume:
+        """The labels of a case on the grid of its image, whatever their values.
+
+        Those of a DICOM series, and those in a DICOM segmentation, may be turned another way: programs that convert
+        series turn them, and a segmentation leaves out slices without labels.
+        """
+        labels = read_volume(case.label, limits)
+        if volume.series is not None or not ending_of(case.label, VOLUMES):
+            return Volume(placed_on(labels, volume), volume.affine, labels.header, labels.path)
+        check_same_shape(case.label, labels.array.shape, case.images[0], volume.array.shape)
+        check_same_place(labels, volume)
+        return labels
+
     def resample(self, volumes: list[Volume], labels: Volume, shape: Shape) -> Arrays:
         """See `datasets.conversion.Reader`; the intensities are normalised before they are resampled."""
         return Arrays(self.task.image(volumes), resample_labels(labels.array, shape, keep=()), _network_input)
@@ -88,15 +102,16 @@ class TaskReader:
     def _check_files(self, case: Case) -> None:
         expected = len(self.task.channels)
         if len(case.images) > expected:
+            names = ", ".join(c.name for c in self.task.channels)
             raise ChannelError(
-                f"{case.images[-1]}: expected {expected} channels ({', '.join(c.name for c in self.task.channels)}). "
-                f"Received: {len(case.images)} files of case {case.name}.{_numbered(case)}"
+                f"{shown(case.images[-1])}: expected {expected} channels ({names}). Received: "
+                f"{len(case.images)} files of case {case.name}.{_numbered(case)}"
             )
         for path in case.files:
             if not path.exists():
                 part = "labels" if path == case.label else f"channel {case.images.index(path)}"
                 raise MissingPairError(
-                    f"{path}: case {case.name} has no {part}. Add the file, or remove the case.{_numbered(case)}"
+                    f"{shown(path)}: case {case.name} has no {part}. Add the file, or remove the case.{_numbered(case)}"
                 )
 
     def _channels_of_a_file(self, case: Case) -> int:
@@ -107,14 +122,16 @@ def _numbered(case: Case) -> str:
     """What to do if a number at the end of a name is the case's own, and not that of a channel."""
     if not any(path.parent.name == PLAIN_IMAGES and path.name.startswith(f"{case.name}_") for path in case.images):
         return ""
-    last = case.images[-1].name
+    last = Path(shown(case.images[-1])).name
     return f" Is {last} a case of its own, and no channel? Then its labels need that name."
 
 
 def _check_shapes(paths: tuple[Path, ...], shapes: list[tuple[int, ...]]) -> None:
     for path, shape in zip(paths[1:], shapes[1:], strict=False):
         if shape != shapes[0]:
-            raise ChannelError(f"{path}: expected the shape of {paths[0].name}, {shapes[0]}. Received: {shape}")
+            raise ChannelError(
+                f"{shown(path)}: expected the shape of {Path(shown(paths[0])).name}, {shapes[0]}. Received: {shape}"
+            )
 
 
 def _network_input(image: np.ndarray) -> np.ndarray:

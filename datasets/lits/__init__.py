@@ -70,7 +70,7 @@ def prepare(
         BuildInProgressError: another process is building it in the same `data_dir`.
         StoreError: the data set is there, but its files are damaged.
     """
-    preparing.check_arguments(data_dir, on_other_sources, file_format)
+    preparing.check_arguments(manual_dir, data_dir, on_other_sources, file_format)
     config = LitsConfig(resolution=resolution, spacing=spacing, blocks=blocks, split=split, on_bad_case=on_bad_case)
     # TFDS wants its own object for the configs that the builder lists.
     config = Builder.builder_configs.get(config.name, config)

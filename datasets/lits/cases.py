@@ -19,8 +19,9 @@ from keras_spatial._paths import NIFTI, ending_of, fault_of_name, printable, wal
 from keras_spatial.volumes import LITS, FileNameError, Limits, Volume, VolumeError, check_hounsfield, read_volume
 from keras_spatial.volumes.headers import read_header
 
-# Cases whose segmentation has no affine in the official files, but one that stands for none: voxels of 1 mm along the
-# axes from (1, 1, 1) on (MIC-DKFZ/nnUNet#2751 shows 53; other reports name 48 to 52). The volume's is right.
+# Cases whose segmentation has no affine in the official files, but one that stands for none: MIC-DKFZ/nnUNet#2751 shows
+# 53, with voxels of 1 mm along the axes from (1, 1, 1) on; other reports name 48 to 52 and do not show theirs, so the
+# other affines by which programs say that they know none count as well. The volume's is right.
 KNOWN_AFFINE_MISMATCH = frozenset(range(48, 54))
 
 _LITS = re.compile(r"(volume|segmentation)-([0-9]{1,18})(?i:\.nii(\.gz)?)")
@@ -174,9 +175,15 @@ def read_case(case: Case, limits: Limits | None = None) -> tuple[Volume, Volume]
 
 
 def _says_nothing(labels: Volume) -> bool:
-    """Whether an affine is what a program writes that knows none. A turned or shifted one is wrong in any case."""
-    origin = labels.affine[:3, 3]
-    return np.allclose(labels.affine[:3, :3], np.eye(3)) and bool(np.all(np.isin(origin, (0, 1))))
+    """Whether an affine is what a program writes that knows none. Any other that differs is wrong in these cases, too.
+
+    The header says that there is none, or it has voxels of 1 mm along the axes from a corner on, in NIfTI's axes, or in
+    ITK's, which run to the left and to the back.
+    """
+    if not (int(labels.header["sform_code"]) or int(labels.header["qform_code"])):
+        return True
+    steps, origin = labels.affine[:3, :3], np.abs(labels.affine[:3, 3])
+    return np.allclose(np.abs(steps), np.eye(3)) and bool(np.all(np.isin(origin, (0, 1))))
 
 
 def check_case(volume: str | Path, segmentation: str | Path, limits: Limits | None = None) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_spatial._paths import ITK, ending_of
-from keras_spatial.volumes.dicom import read_series
+from keras_spatial.volumes.dicom import read_series, stacked
 from keras_spatial.volumes.dicom_segmentation import read_dicom_segmentation
 from keras_spatial.volumes.files import read_nifti
 from keras_spatial.volumes.headers import read_header
@@ -104,10 +104,10 @@ def read_channels(path: str | Path | Series, channels: int, limits: Limits | Non
 
 
 def read_grid(path: str | Path, channels: int = 1, limits: Limits | None = None) -> tuple[Shape, np.ndarray]:
-    """Read only the header of a NIfTI, NRRD or MetaImage file, and return its shape and affine.
+    """Read only the header of a NIfTI, NRRD or MetaImage file or those of a series, and return shape and affine.
 
     Args:
-        path: the path of the file.
+        path: the path of the file, or the folder of a DICOM series.
         channels: the number of channels that the file must have.
         limits: the limits that the volume must keep; `Limits.current()` by default.
 
@@ -119,14 +119,23 @@ def read_grid(path: str | Path, channels: int = 1, limits: Limits | None = None)
     """
     path = Path(path)
     limits = limits or Limits.current()
+    if path.is_dir():
+        series = only_series(path)
+        _one_channel(str(series), channels)
+        stack = stacked(series, limits)
+        return stack.shape, stack.affine
     header = (read_itk_header if ending_of(path, ITK) else read_header)(path, limits, channels)
     return header.shape, header.affine
 
 
 def _only(volume: Volume, channels: int) -> list[Volume]:
+    _one_channel(volume.name, channels)
+    return [volume]
+
+
+def _one_channel(name: str, channels: int) -> None:
     if channels != 1:
         raise DimensionError(
-            f"{volume.name}: expected {channels} channels. Received: one DICOM object, which has one channel. Give the "
-            "series of each channel"
+            f"{name}: expected {channels} channels. Received: one DICOM object, which has one channel. Give the series "
+            "of each channel"
         )
-    return [volume]

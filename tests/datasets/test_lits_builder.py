@@ -14,7 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from datasets import cases as faults
-from datasets import lits, phantom
+from datasets import decathlon, lits, phantom
 from datasets.blocks import BlockGrid
 from datasets.conversion import Target, convert, find
 from datasets.lits import cases, conversion
@@ -342,6 +342,15 @@ def test_names_that_are_not_utf8_are_refused(folder, tmp_path):
     for name in ("source", "source/a\udcff"):
         with pytest.raises(volumes.FileNameError, match=r"\\xff"):
             lits.prepare(tmp_path / name, tmp_path / "data", 16)
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/data", "gs://bucket/data"])
+def test_the_url_of_an_object_store_is_refused_with_what_to_do(folder, tmp_path, place):
+    for source, data in ((folder, place), (place, tmp_path)):
+        with pytest.raises(ValueError, match=f"{place}: expected a folder of the file system.*mount"):
+            lits.prepare(source, data, 16)
+        with pytest.raises(ValueError, match=f"{place}: expected a folder of the file system.*mount"):
+            decathlon.prepare(source, data)
 
 
 @pytest.mark.parametrize(

@@ -196,14 +196,27 @@ def test_a_trailing_axis_of_one_is_dropped(folder):
     assert volume.array.shape == labels.array.shape
 
 
-def says_nothing(array, affine):
+def says_nothing(path):
     """As in MIC-DKFZ/nnUNet#2751."""
-    return array, np.array([[1.0, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1], [0, 0, 0, 1]])
+    rewrite(path, lambda array, _: (array, np.array([[1.0, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1], [0, 0, 0, 1]])))
 
 
-def test_in_the_known_cases_the_affine_of_the_volume_counts(folder):
-    rewrite(folder / "segmentation-0.nii.gz", says_nothing)
-    volume, labels = read_case(Case(53, folder / "volume-0.nii.gz", folder / "segmentation-0.nii.gz"))
+def says_nothing_in_itk(path):
+    rewrite(path, lambda array, _: (array, np.diag([-1.0, -1.0, 1.0, 1.0])))
+
+
+def has_no_code(path):
+    image = nib.load(path)
+    image.set_sform(None, 0)
+    image.set_qform(None, 0)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), None, image.header), path)
+
+
+@pytest.mark.parametrize("change", [says_nothing, says_nothing_in_itk, has_no_code])
+@pytest.mark.parametrize("number", [48, 53])
+def test_in_the_known_cases_the_affine_of_the_volume_counts(folder, number, change):
+    change(folder / "segmentation-0.nii.gz")
+    volume, labels = read_case(Case(number, folder / "volume-0.nii.gz", folder / "segmentation-0.nii.gz"))
     np.testing.assert_array_equal(labels.affine, volume.affine)
     with pytest.raises(faults.AffineMismatchError):
         read_case(Case(54, folder / "volume-0.nii.gz", folder / "segmentation-0.nii.gz"))
