@@ -10,7 +10,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # takes longer than the rest of its import.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo lint test test-all fuzz docs bench package constraints clean
+.PHONY: help install demo lint test test-all all-tests fuzz docs bench package constraints clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -36,10 +36,14 @@ test: install ## The quick tests: the core on meshes, without processes, pipelin
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile tests/engine tests/rules tests/model/test_fit.py tests/model/test_never_whole.py tests/model/test_bad_input.py tests/planning --ignore tests/rules/test_keras_own_cases.py --ignore tests/rules/test_random_configurations.py
 
 # A process keeps something of every network that it has traced, plain Keras's too, which in the end fills a machine of
-# 24 GB: each part of the suite has processes of its own. All parts run though one fails.
-PARTS = 'tests/conformance' 'tests/ecosystem --dist worksteal' 'tests --ignore=tests/conformance --ignore=tests/ecosystem'
+# 24 GB: each part of the suite has processes of its own. All parts run though one fails. Where a few files have nearly
+# all tests of a part, its tests are dealt out one by one.
+PARTS = 'tests/conformance --dist worksteal' 'tests/ecosystem --dist worksteal' 'tests --ignore=tests/conformance --ignore=tests/ecosystem'
 
-test-all: install lint ## Lint, types and the whole test suite: what CI runs
+test-all: lint ## Lint, types and the whole test suite: what CI runs
+	@$(MAKE) --no-print-directory all-tests
+
+all-tests: install ## The whole test suite
 	@failed=0; for part in $(PARTS); do $(VENV)/bin/python -m pytest -n 2 --dist loadfile $$part || failed=1; done; exit $$failed
 
 fuzz: install ## Damage volumes, data sets, backups, settings and names at random: MINUTES=60 for an hour a property
