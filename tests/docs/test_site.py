@@ -19,24 +19,31 @@ from docs_pages import snippets  # noqa: E402
 _COLUMNS = 92
 
 
-def test_it_builds_without_warnings(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the built site, and how building it ended."""
+    folder = tmp_path_factory.mktemp("site")
     # Not with --quiet, which would keep warnings from being counted.
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    return folder, subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_it_builds_without_warnings(site):
+    folder, done = site
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "api" / "core" / "index.html").is_file()
-    assert not list(tmp_path.rglob("*.part*"))
-    home = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert (tmp_path / "stylesheets" / "extra.css").is_file()
+    assert (folder / "api" / "core" / "index.html").is_file()
+    assert not list(folder.rglob("*.part*"))
+    home = (folder / "index.html").read_text(encoding="utf-8")
+    assert (folder / "stylesheets" / "extra.css").is_file()
     assert "stylesheets/extra.css" in home
 
 
-def test_no_page_asks_another_server_for_anything(tmp_path):
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+def test_no_page_asks_another_server_for_anything(site):
+    folder, _ = site
+    assert (folder / "index.html").is_file()
     source, style = r'<(?:script|img|iframe)[^>]+src="(https?:[^"]+)', r'rel="stylesheet"[^>]+href="(https?:[^"]+)'
     loaded = re.compile(f"{source}|{style}")
-    for page in tmp_path.rglob("*.html"):
+    for page in folder.rglob("*.html"):
         assert not loaded.findall(page.read_text(encoding="utf-8")), page
 
 
