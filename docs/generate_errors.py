@@ -113,11 +113,12 @@ def section(module: str) -> str:
 def messages(tree: ast.AST) -> Iterator[tuple[str, str]]:
     """The class and the message of every error that is made, and of warnings and refused command lines."""
     returned = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    raised = _raised(tree)
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or not node.args:
             continue
         kind = ast.unparse(node.func)
-        if kind not in _OTHERS and not kind.rpartition(".")[2].startswith(_raised(tree)):
+        if kind not in _OTHERS and not kind.rpartition(".")[2].startswith(raised):
             continue
         argument = node.args[1] if kind == "Unsupported" and len(node.args) > 1 else node.args[0]
         for text in _texts(argument, returned):
