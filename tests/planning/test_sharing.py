@@ -99,15 +99,16 @@ def test_what_is_no_size_is_named(text):
         parse_size(text)
 
 
-def test_the_command_says_how_many_shards_what_is_moved_and_how_long_that_takes(tmp_path, capsys):
-    network = ["plan", "--image", "32,32,32,1", "--filters", "4", "--levels", "2", "--devices", "1"]
-    assert main([*network, "--memory", "6MB", "--offload", str(tmp_path), "--host-memory", "1kB"]) == 0
+def test_the_command_says_how_many_shards_what_is_moved_and_how_long_that_takes(model, whole, tmp_path, capsys):
+    model.save(tmp_path / "model.keras")
+    network = ["plan", "--model", str(tmp_path / "model.keras"), "--memory", str(whole[0].memory // 2)]
+    assert main([*network, "--devices", "1", "--offload", str(tmp_path), "--host-memory", "1kB"]) == 0
     said = capsys.readouterr().out
     assert f"in {tmp_path}" in said
     assert "ks.SpatialParallel(ks.device_mesh(" in said
     assert "A step takes at least" in said
     assert "at 2 GB a second" in said
-    assert main([*network, "--memory", "6MB", "--host-memory", "1kB"]) == 1
+    assert main([*network, "--devices", "1", "--host-memory", "1kB"]) == 1
     assert "shards wait meanwhile" in capsys.readouterr().out
-    assert main([*network[:-2], "--memory", "6MB", "--disk", "1GB"]) == 2
+    assert main([*network, "--disk", "1GB"]) == 2
     assert "Give --devices" in capsys.readouterr().err
