@@ -1,13 +1,14 @@
 """A differentiable local operation: any TensorFlow function, run on every shard."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from keras_spatial.engine.edges import Edge, Intervals, beyond, cropped, is_empty
 from keras_spatial.engine.halo import Halo, exchange, exchange_adjoint, neighbourhood
+from keras_spatial.engine.identity import identity_of
 from keras_spatial.engine.interning import InternedDerivative, InternedFunction
 from keras_spatial.mesh_tensorflow import mtf
 from keras_spatial.runtimes.blocks import LocalBlocks
@@ -89,7 +90,9 @@ class LocalOperation(mtf.Operation):
         self.intervals: Any = None
         self.slice_shapes: list[list[int]] = []
         self._on_slices = VariedFunction(
-            lambda intervals: InternedFunction(functools.partial(self.on_slice, intervals))
+            lambda intervals: InternedFunction(
+                functools.partial(self.on_slice, intervals), self.identity(intervals, self.tail)
+            )
         )
         for output in self._outputs:
             leads_to_differentiable_source(output)  # Asked in forward order, so that it never recurses deeply.
@@ -132,6 +135,15 @@ class LocalOperation(mtf.Operation):
             if edge.fill is None:
                 inputs[edge.input] = cropped(inputs[edge.input], edge.axis, interval)
         return self.fn(list(places), *inputs) if places else self.fn(*inputs)
+
+    def identity(self, intervals: Intervals, *more: Any) -> Hashable | None:
+        """What the operation computes on a shard, and more that a function of it depends on; None if it is not known.
+
+        It is asked when the operation is lowered: until then others may become part of it.
+        """
+        outputs = tuple((tuple(shape), o.dtype) for shape, o in zip(self.slice_shapes, self.outputs, strict=True))
+        around = (self.halos, self.paddings, self.fill, self.on_halos, self.edges, intervals, len(self.coordinates))
+        return identity_of((self.fn, *around, self.reduction, outputs, more))
 
     def of_nothing(self) -> tuple[tf.Tensor, ...]:
         """What a shard that lies beyond the image adds to a reduction."""
@@ -196,7 +208,12 @@ class _LocalGradient(mtf.Operation):
         sources = [*received, *(before_inputs + i for i in self.wanted)]
         backward = VariedFunction(
             lambda intervals: InternedDerivative(
-                functools.partial(forward.before_tail, intervals), len(arguments), sources, self.known, tail
+                functools.partial(forward.before_tail, intervals),
+                len(arguments),
+                sources,
+                self.known,
+                tail,
+                identity=forward.identity(intervals, len(arguments), sources, self.known, tail),
             )
         )
         results = list(mesh_impl.slicewise(backward, forward.intervals, *arguments, *at, *dys))

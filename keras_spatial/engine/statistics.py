@@ -11,12 +11,13 @@ once more to write the gradient:
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from keras_spatial.engine.edges import Edge, Intervals, beyond, cropped
+from keras_spatial.engine.identity import identity_of
 from keras_spatial.engine.interning import InternedFunction
 from keras_spatial.engine.local import differentiable_inputs, intervals_of, leads_to_differentiable_source, split_axes
 from keras_spatial.engine.sums import summed
@@ -147,18 +148,30 @@ class Normalization(mtf.Operation):
             dx = beyond(dx, edge.axis, interval, 0.0)
         return (tf.cast(dx, x.dtype),)
 
+    def varied(self, method: Callable[..., tuple[tf.Tensor, ...]]) -> VariedFunction:
+        """One of the operation's functions, whose first argument is the part of the shard inside the image."""
+        return VariedFunction(
+            lambda intervals: InternedFunction(functools.partial(method, intervals), self.identity(method, intervals))
+        )
+
+    def identity(self, method: Callable[..., tuple[tf.Tensor, ...]], intervals: Intervals = ()) -> Hashable | None:
+        """What one of the operation's functions computes; None if it is not known."""
+        numbers = (self.count, self.epsilon, self.dtype, self.moment_dtype)
+        return identity_of((method.__name__, type(self), numbers, self._present, self.tails, self.edges, intervals))
+
     # On the mesh.
 
     def lower(self, lowering: mtf.Lowering) -> None:
         mesh_impl = lowering.mesh_impl(self)
         inputs = [lowering.tensors[t].to_laid_out_tensor() for t in self.inputs]
         self.intervals = intervals_of(mesh_impl, self.edges)
-        (mean,) = mesh_impl.slicewise(_varied(self._sum), self.intervals, *inputs)
+        (mean,) = mesh_impl.slicewise(self.varied(self._sum), self.intervals, *inputs)
         mean = self.reduce(mesh_impl, mean)
-        (variance,) = mesh_impl.slicewise(_varied(self._squares), self.intervals, mean, *inputs)
+        (variance,) = mesh_impl.slicewise(self.varied(self._squares), self.intervals, mean, *inputs)
         variance = self.reduce(mesh_impl, variance)
         self.moments = [mean, variance]
-        (y,) = mesh_impl.slicewise(InternedFunction(self._normalize), mean, variance, *inputs)
+        normalize = InternedFunction(self._normalize, self.identity(self._normalize))
+        (y,) = mesh_impl.slicewise(normalize, mean, variance, *inputs)
         for output, value in zip(self.outputs, (y, mean, variance), strict=True):
             lowering.set_tensor_lowering(output, value)
 
@@ -185,21 +198,17 @@ class _NormalizationGradient(mtf.Operation):
         mesh_impl, forward = lowering.mesh_impl(self), self.forward
         dy = lowering.tensors[self.inputs[0]].to_laid_out_tensor()
         inputs = [lowering.tensors[t].to_laid_out_tensor() for t in forward.inputs]
-        sums_of = _varied(forward.derivative_sums)
+        sums_of = forward.varied(forward.derivative_sums)
         sums, dn = mesh_impl.slicewise(sums_of, forward.intervals, *forward.moments, dy, *inputs)
         sums = forward.reduce(mesh_impl, sums)
         for i, output in zip(self.wanted, self.outputs, strict=True):
             if i == 0:
-                derivative = _varied(forward.derivative)
+                derivative = forward.varied(forward.derivative)
                 (value,) = mesh_impl.slicewise(derivative, forward.intervals, *forward.moments, dn, sums, *inputs)
             else:
                 number = 0 if i == forward.place_of_beta else 1
                 value = mesh_impl.slicewise(lambda s, n=number, d=output.dtype: tf.cast(s[n], d), sums)
             lowering.set_tensor_lowering(output, value)
-
-
-def _varied(method: Callable[..., tuple[tf.Tensor, ...]]) -> VariedFunction:
-    return VariedFunction(lambda intervals: InternedFunction(functools.partial(method, intervals)))
 
 
 def _total(x: tf.Tensor) -> tf.Tensor:

@@ -97,7 +97,7 @@ class SharedFunction:
         Args:
             arguments: anything with a static `shape` and a `dtype`.
         """
-        signature = tuple((a.dtype, *static_sizes(a.shape)) for a in arguments)
+        signature = signature_of(arguments)
         if signature not in self._traced:
             self._traced[signature] = _prepared(self._function, arguments)
         return self._traced[signature]
@@ -244,6 +244,11 @@ def scalar(value: float, dtype: tf.DType | str) -> tf.Tensor:
 def static_sizes(shape: tf.TensorShape) -> list[int]:
     """The sizes of a shape as integers; while a step is traced, all of them are known."""
     return shape.as_list()  # pyright: ignore[reportReturnType]
+
+
+def signature_of(arguments: Sequence[Any]) -> tuple:
+    """The dtypes and static shapes of some arguments."""
+    return tuple((a.dtype, *static_sizes(a.shape)) for a in arguments)
 
 
 def _ancestors(tensors: Sequence[tf.Tensor]) -> set[tf.Operation]:

@@ -67,6 +67,28 @@ def test_functions_that_capture_tensors_stay_apart():
     np.testing.assert_array_equal(step(tf.constant(3.0)), [12.0, 15.0])
 
 
+def test_functions_of_one_identity_are_traced_once():
+    traces = []
+
+    def counted(x):
+        traces.append(x)
+        return (x * 2.0,)
+
+    functions = [InternedFunction(counted, "double"), InternedFunction(counted, "double")]
+    names, results = called(*functions, arguments=[tf.constant([1.0, 3.0])])
+    assert len(traces) == 1 and len(set(names)) == 1
+    np.testing.assert_array_equal(results, [[[2.0, 6.0]]] * 2)
+
+
+def test_functions_of_one_identity_that_capture_tensors_stay_apart():
+    @tf.function(autograph=False)
+    def step(x):
+        captured = [x + 1.0, x + 2.0]
+        return [InternedFunction(lambda y, c=c: (y * c,), "captures")(x)[0] for c in captured]
+
+    np.testing.assert_array_equal(step(tf.constant(3.0)), [12.0, 15.0])
+
+
 @pytest.mark.parametrize("power", [2, 3])
 def test_derivatives_of_one_definition_are_one(power):
     def derivative():
@@ -77,12 +99,17 @@ def test_derivatives_of_one_definition_are_one(power):
     np.testing.assert_allclose(results, [[power * 3.0 ** (power - 1)]] * 2)
 
 
-def test_layers_that_repeat_add_no_functions():
+def test_layers_that_repeat_add_no_functions_and_are_not_traced_again(monkeypatch):
     import keras
 
     import keras_spatial as ks
+    from keras_spatial.runtimes import functions as module
+
+    traced, trace = [], module.trace
+    monkeypatch.setattr(module, "trace", lambda *arguments: traced.append(arguments) or trace(*arguments))
 
     def functions(blocks):
+        traced.clear()
         inputs = x = keras.Input((12, 12, 4))
         for _ in range(blocks):
             x = keras.layers.Conv2D(4, 3, padding="same", use_bias=False)(x)
@@ -93,7 +120,8 @@ def test_layers_that_repeat_add_no_functions():
         model.compile("sgd", "mse")
         batch = tf.zeros([1, 12, 12, 4]), tf.zeros([1, 4])
         graph = tf.function(model.train_step, autograph=False).get_concrete_function(batch).graph
-        return len(graph.as_graph_def().library.function)
+        return len(graph.as_graph_def().library.function), len(traced)
 
+    functions(2)  # What cuts and adds halos is traced once in a process.
     # The last block's gradient comes from the pooling, the first one's leads to no input: others are like the second.
     assert functions(4) == functions(3)
