@@ -10,7 +10,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # takes longer than the rest of its import.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo lint test test-all all-tests fuzz docs bench package constraints clean
+.PHONY: help install demo lint test test-all fuzz docs bench package constraints clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -40,10 +40,7 @@ test: install ## The quick tests: the core on meshes, without processes, pipelin
 # all tests of a part, its tests are dealt out one by one.
 PARTS = 'tests/conformance --dist worksteal' 'tests/ecosystem --dist worksteal' 'tests --ignore=tests/conformance --ignore=tests/ecosystem'
 
-test-all: lint ## Lint, types and the whole test suite: what CI runs
-	@$(MAKE) --no-print-directory all-tests
-
-all-tests: install ## The whole test suite
+test-all: install lint ## Lint, types and the whole test suite: what CI runs
 	@failed=0; for part in $(PARTS); do $(VENV)/bin/python -m pytest -n 2 --dist loadfile $$part || failed=1; done; exit $$failed
 
 fuzz: install ## Damage volumes, data sets, backups, settings and names at random: MINUTES=60 for an hour a property
