@@ -185,7 +185,8 @@ def options(words: list[str]) -> set[str] | None:
         source = source.with_name("__main__.py")
     calls = [n for n in ast.walk(ast.parse(source.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
     added = [c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr == "add_argument"]
-    return {a.value for c in added for a in c.args if isinstance(a, ast.Constant)} | {"--help"}
+    shared = {"--save"} if any(isinstance(c.func, ast.Name) and c.func.id == "parser_of" for c in calls) else set()
+    return {a.value for c in added for a in c.args if isinstance(a, ast.Constant)} | shared | {"--help"}
 
 
 def strings(parser: argparse.ArgumentParser, command: str) -> set[str]:
