@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import tree
 
 _PACKAGE = __name__.split(".")[0]
 _LIBRARIES = ("keras", "tensorflow")
@@ -103,9 +104,16 @@ def _identity_of_function(function: types.FunctionType, inner: Any) -> Hashable:
     return _Same(function.__code__), inner(cells, function.__defaults__, function.__kwdefaults__)
 
 
+def _is_of_libraries(value: Any) -> bool:
+    named = value if isinstance(value, (types.FunctionType, type)) else type(value)
+    return (named.__module__ or "").split(".")[0] in (*_LIBRARIES, "builtins")
+
+
 def _identity_of_layer(layer: keras.Layer) -> Hashable:
     """A layer of Keras by its settings. Its variables are not among them: what reads them captures tensors."""
-    if not type(layer).__module__.startswith("keras.src."):
+    # A function or object of the user's that it calls is in its settings by name alone.
+    called = [value for value in tree.flatten(list(vars(layer).values())) if callable(value)]
+    if not all(_is_of_libraries(value) for value in (layer, *called)):
         raise _Unknown
     settings = {name: value for name, value in layer.get_config().items() if name != "name"}
     try:

@@ -64,7 +64,18 @@ class Own(keras.layers.ReLU):
     pass
 
 
+def scaled(by):
+    """Functions of one name, by which Keras's settings tell them apart."""
+
+    def activation(x):
+        return by * x
+
+    return activation
+
+
 UNKNOWN = {
+    "layer with a function of a user": keras.layers.Activation(scaled(2.0)),
+    "layer around a layer of a user": keras.layers.TimeDistributed(Own()),
     "tensor": tf.constant(1.0),
     "variable": tf.Variable(1.0),
     "object": object(),
