@@ -65,7 +65,7 @@ class Own(keras.layers.ReLU):
 
 
 def scaled(by):
-    """Functions of one name, by which Keras's settings tell them apart."""
+    """Functions of one name, which is all that Keras's settings say of them."""
 
     def activation(x):
         return by * x
