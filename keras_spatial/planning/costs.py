@@ -19,6 +19,9 @@ _IN_PLACE = {
     *("Rsqrt", "RsqrtGrad", "Select", "SelectV2", "Selu", "Sigmoid", "SigmoidGrad", "Softmax", "Softplus"),
     *("Sqrt", "Square", "SquaredDifference", "Sub", "Tanh", "TanhGrad", "TensorScatterAdd", "TensorScatterUpdate"),
 }
+# What an optimizer does with a gradient, and what ends in it.
+_CHEAP = _IN_PLACE | _ALIASES | {"Cast", "IdentityN"}
+_UPDATES = ("Assign", "ResourceApply")
 _CONVOLUTIONS = {
     # Type: the inputs that are the image side and the kernel; None stands for the output.
     **dict.fromkeys(("Conv2D", "Conv3D"), (None, 1)),
@@ -78,7 +81,7 @@ class _Functions:
 
 
 def costs(graph: tf.Graph, outputs: Sequence[tf.Tensor], functions: _Functions | None = None) -> Costs:
-    """What running a graph costs, its operations taking place in the order in which they were made.
+    """What running a graph costs, its operations taking place in the order in which they were made, updates at once.
 
     Args:
         graph: of static shapes.
@@ -113,7 +116,7 @@ def costs(graph: tf.Graph, outputs: Sequence[tf.Tensor], functions: _Functions |
 def _needed(graph: tf.Graph, outputs: Iterable[tf.Tensor]) -> list[tf.Operation]:
     """Operations that the outputs or side effects depend on, in the order in which they were made."""
     pending = [t.op for t in outputs]
-    pending += [o for o in graph.get_operations() if o.type.startswith(("Assign", "ResourceApply"))]
+    pending += [o for o in graph.get_operations() if o.type.startswith(_UPDATES)]
     pending += list(getattr(graph, "control_outputs", ()))
     found: set[tf.Operation] = set()
     while pending:
@@ -121,7 +124,27 @@ def _needed(graph: tf.Graph, outputs: Iterable[tf.Tensor]) -> list[tf.Operation]
         if operation not in found:
             found.add(operation)
             pending += [t.op for t in operation.inputs] + list(operation.control_inputs)
-    return [o for o in graph.get_operations() if o in found]
+    return _as_ready([o for o in graph.get_operations() if o in found])
+
+
+def _as_ready(operations: Sequence[tf.Operation]) -> list[tf.Operation]:
+    """Operations in their order, but those that update a variable as soon as they can: TensorFlow does not wait.
+
+    The gradient of a weight is not kept until the gradients of all others are there.
+    """
+    updating: set[tf.Operation] = set()
+    for operation in reversed(operations):
+        if operation.type.startswith(_UPDATES):
+            updating.add(operation)
+        elif operation.type in _CHEAP:
+            followers = [c for t in operation.outputs for c in t.consumers()]
+            if followers and all(c in updating for c in followers):
+                updating.add(operation)
+    place: dict[tf.Operation, int] = {}
+    for number, operation in enumerate(operations):
+        before = [place[o] for o in (*(t.op for t in operation.inputs), *operation.control_inputs) if o in place]
+        place[operation] = max(before, default=number) if operation in updating else number
+    return sorted(operations, key=place.__getitem__)
 
 
 def _buffers(operations: Sequence[tf.Operation], outputs: Iterable[tf.Tensor]) -> Mapping:
@@ -150,6 +173,8 @@ def _shared(operation: tf.Operation, output: tf.Tensor, number: int, buffers, re
     """The buffer of an input that an output is written over or stands for, if any."""
     if operation.type in _ALIASES and not operation.name.split("/")[-1].startswith(RECEIVED) and operation.inputs:
         return buffers[operation.inputs[0].ref()]
+    if operation.type == "IdentityN":
+        return buffers[operation.inputs[output.value_index].ref()]
     if operation.type in _IN_PLACE and output.shape.is_fully_defined():
         for t in operation.inputs:
             buffer = buffers[t.ref()]

@@ -153,3 +153,16 @@ def test_command_line(capsys, tmp_path):
     assert main(["plan", "--model", str(tmp_path / "model.keras"), "--memory", "16GiB"]) == 0
     assert main(["plan", "--model", str(tmp_path / "none.keras"), "--memory", "16GiB"]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_gradients_of_weights_are_held_once():
+    inputs = keras.Input((8, 8, 64))
+    x = inputs
+    for _ in range(12):
+        x = keras.layers.Conv2D(64, 3, padding="same", use_bias=False)(x)
+    model = keras.Model(inputs, x)
+    model.compile("adam", "mse")
+    planned = ks.plan(model, mesh("rows:2, columns:2"))
+    gradients = sum(v.numpy().nbytes for v in model.trainable_variables)
+    # Adam squares all of them before it updates the first variable.
+    assert gradients <= planned.activations <= 2.1 * gradients
