@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     running.add_argument("folder", type=Path, help="The folder of the data set.")
     running.add_argument("--folds", type=int, nargs="*", help="The folds to run; all of them by default.")
     running.add_argument("--steps", type=int, default=Settings.steps, help="The number of training steps of a fold.")
+    running.add_argument("--policy", default=Settings.policy, help="Keras's dtype policy of the network.")
     segmenting = commands.add_parser("segment", help="Segment new cases with the ensemble.")
     segmenting.add_argument("images", type=Path, nargs="+", help="The volumes to segment.")
     segmenting.add_argument("-o", "--output", type=Path, required=True, help="The folder of the results.")
@@ -31,7 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--out", type=Path, required=True, help="The folder of the benchmark.")
     chosen = parser.parse_args(arguments)
     if chosen.command == "run":
-        return run(chosen.folder, chosen.out, dataclasses.replace(Settings(), steps=chosen.steps), chosen.folds)
+        settings = dataclasses.replace(Settings(), steps=chosen.steps, policy=chosen.policy)
+        return run(chosen.folder, chosen.out, settings, chosen.folds)
     return segment_cases(chosen.out, chosen.images, chosen.output)
 
 
@@ -68,7 +70,7 @@ def segment_cases(out: Path, images: list[Path], output: Path) -> int:
     distribution = ks.SpatialParallel(ks.device_mesh(settings.mesh), settings.layout)
     models = [ks.load_model(f / MODEL, distribution=distribution, compile=False) for f in folders]
     for image in images:
-        found = segment(models, image, output / image.name, task=read_task(folders[0]))
+        found = segment(models, image, output / image.name, flips=settings.flips, task=read_task(folders[0]))
         print(f"{image} -> {found.path}, {len(models)} networks, {sum(found.seconds.values()):.1f} s", flush=True)
     return 0
 

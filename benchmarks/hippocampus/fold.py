@@ -56,7 +56,8 @@ def run_fold(source: str | Path, out: Path, fold: int, settings: Settings) -> li
     scored, timings = [], []
     for name in metadata["cases"]["test"]:
         started = time.perf_counter()
-        found = segment(model, cases[name].images, folder / f"predictions/{name}.nii.gz", task=task)
+        output = folder / f"predictions/{name}.nii.gz"
+        found = segment(model, cases[name].images, output, flips=settings.flips, task=task)
         timings.append([int(found.labels.size), time.perf_counter() - started])
         truth = read_volume(cases[name].label).array
         scored.append(evaluate_classes(found.labels, truth, found.volume.spacing, task.labels, case=name))
@@ -70,6 +71,7 @@ def run_fold(source: str | Path, out: Path, fold: int, settings: Settings) -> li
 def train(builder: Any, task: Task, folder: Path, settings: Settings) -> None:
     """Train on a data set, from the last backup if there is one, and write model, task and log."""
     keras.utils.set_random_seed(settings.seed)
+    keras.config.set_dtype_policy(settings.policy)
     distribution = ks.SpatialParallel(ks.device_mesh(settings.mesh), settings.layout)
     with distribution.scope():
         model = unet(settings.size, len(task.labels), settings.filters, settings.levels)
@@ -83,7 +85,16 @@ def train(builder: Any, task: Task, folder: Path, settings: Settings) -> None:
     # The data have left and right hippocampi, so a mirror image along x is a valid case; front and back distinguish the
     # classes.
     augmentation = data.Augmentation(
-        flips="x", rotation=False, translation=0.08, shear=0.15, noise=0.1, classes=len(task.labels), bounds=None
+        flips="x",
+        rotation=False,
+        translation=0.08,
+        angle=0.26,
+        zoom=0.2,
+        occasional=0.4,
+        shear=0.1,
+        noise=0.1,
+        classes=len(task.labels),
+        bounds=None,
     )
     history = model.fit(
         data.load(

@@ -32,4 +32,5 @@ def unet(size: tuple[int, int, int], classes: int, filters: int, levels: int) ->
     for width, skip in zip(widths[-2::-1], skips[-2::-1], strict=True):
         x = layers.Conv3DTranspose(width, 2, strides=2)(x)
         x = block(layers.Concatenate()([skip, x]), width)
-    return ks.Model(inputs, layers.Conv3D(classes, 1, name="classes")(x), name="hippocampus")
+    # Logits in float32 under every policy: the loss needs their last digits.
+    return ks.Model(inputs, layers.Conv3D(classes, 1, dtype="float32", name="classes")(x), name="hippocampus")
