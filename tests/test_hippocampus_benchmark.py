@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.hippocampus.__main__ import main, run
-from benchmarks.hippocampus.report import write_report
+from benchmarks.hippocampus.report import rows_of, write_report
 from benchmarks.hippocampus.settings import Settings
 from keras_spatial.evaluation import evaluate_classes
 
@@ -35,6 +35,15 @@ def test_the_report_has_every_class_with_its_interval_and_every_fold(tmp_path):
     # Moved by 0, 1 and 2 of six voxels: Dice 1, 5/6 and 4/6.
     assert "| Anterior | 0.833 (" in text and "| 2 | 0.8333 | 7 | 2.0 | 3.0 |" in text
     assert json.loads((tmp_path / "report.json").read_text())["summary"]["classes"]["mean"]["dice"]["count"] == 6
+
+
+def test_kept_results_judge_the_mean_over_the_classes(tmp_path):
+    folds = {k: fold(tmp_path, k, [case(f"{k}-{n}", n) for n in range(3)]) for k in range(2)}
+    rows = {row["figure"]: row for row in rows_of(tmp_path, folds)}
+    mean = rows["mean: Dice"]
+    assert mean["ours"] == 0.8333 and mean["target"] == 0.885 and mean["ok"] is False
+    assert rows["Anterior: Dice"]["ok"] is None
+    assert rows["minutes of processor time, 2 folds"]["ours"] == 6.0
 
 
 def test_other_settings_need_another_folder(tmp_path):

@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     running.add_argument("--folds", type=int, nargs="*", help="The folds to run; all of them by default.")
     running.add_argument("--steps", type=int, default=Settings.steps, help="The number of training steps of a fold.")
     running.add_argument("--policy", default=Settings.policy, help="Keras's dtype policy of the network.")
+    running.add_argument("--save", action="store_true", help="Keep the results of all folds in benchmarks/results.")
     segmenting = commands.add_parser("segment", help="Segment new cases with the ensemble.")
     segmenting.add_argument("images", type=Path, nargs="+", help="The volumes to segment.")
     segmenting.add_argument("-o", "--output", type=Path, required=True, help="The folder of the results.")
@@ -33,12 +34,12 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.command == "run":
         settings = dataclasses.replace(Settings(), steps=chosen.steps, policy=chosen.policy)
-        return run(chosen.folder, chosen.out, settings, chosen.folds)
+        return run(chosen.folder, chosen.out, settings, chosen.folds, save=chosen.save)
     return segment_cases(chosen.out, chosen.images, chosen.output)
 
 
-def run(source: Path, out: Path, settings: Settings, folds: list[int] | None = None) -> int:
-    """Run the given folds, and report all folds that are finished."""
+def run(source: Path, out: Path, settings: Settings, folds: list[int] | None = None, *, save: bool = False) -> int:
+    """Run the given folds, and report all folds that are finished. `save` keeps the results if all folds are."""
     path = out / "settings.json"
     wanted = json.loads(json.dumps(dataclasses.asdict(settings)))
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != wanted:
@@ -46,13 +47,17 @@ def run(source: Path, out: Path, settings: Settings, folds: list[int] | None = N
     write_json(path, wanted)
     # Imported here, so that `--help` and a wrong folder do not load TensorFlow.
     from benchmarks.hippocampus.fold import CASES, run_fold
-    from benchmarks.hippocampus.report import write_report
+    from benchmarks.hippocampus.report import rows_of, write_report
+    from benchmarks.results import finish
 
+    finished: dict = {}
     for fold in range(settings.folds) if folds is None else folds:
         run_fold(source, out, fold, settings)
         there = [k for k in range(settings.folds) if (out / f"fold-{k}" / CASES).is_file()]
-        text = write_report(out, {k: run_fold(source, out, k, settings) for k in there}, settings.folds)
-        print(f"\n{text}", flush=True)
+        finished = {k: run_fold(source, out, k, settings) for k in there}
+        print(f"\n{write_report(out, finished, settings.folds)}", flush=True)
+    if save and len(finished) == settings.folds:
+        finish("hippocampus", rows_of(out, finished), wanted, "python -m benchmarks.hippocampus run FOLDER", save=True)
     return 0
 
 

@@ -4,10 +4,12 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks.hippocampus.fold import read_training
+from benchmarks.results import row
 from components.files import write_json, write_text
 from keras_spatial.evaluation import LabelledCase, LabelledSummary, summarise_classes
 
@@ -59,6 +61,29 @@ def write_report(out: Path, folds: Mapping[int, Sequence[LabelledCase]], of: int
     write_text(out / "report.md", text)
     write_json(out / "report.json", {"summary": summary.as_dict(), "training": training})
     return text
+
+
+def rows_of(out: Path, folds: Mapping[int, Sequence[LabelledCase]]) -> list[dict[str, Any]]:
+    """The rows that `benchmarks.results.finish` keeps, of all folds.
+
+    Args:
+        out: the folder of the benchmark.
+        folds: the held-out cases of each fold.
+    """
+    summary = summarise_classes([case for fold in folds.values() for case in fold])
+    rows = []
+    for name, metrics in summary.classes.items():
+        for metric, text in _NAMES.items():
+            found = metrics[metric]
+            if found.value is None:
+                continue
+            target = _TARGET if (name, metric) == ("mean", "dice") else None
+            note = f"{found.low:.3f} to {found.high:.3f} ({summary.confidence:.0%}, over {summary.cases} cases)"
+            rows.append(row(f"{name}: {text}", found.value, target=target, smallest=target is not None, note=note))
+    training = [read_training(out, fold) for fold in folds]
+    for key, text in {"seconds": "minutes of training", "processor_seconds": "minutes of processor time"}.items():
+        rows.append(row(f"{text}, {len(folds)} folds", sum(one[key] for one in training) / 60))
+    return rows
 
 
 def _scores(summary: LabelledSummary) -> list[str]:
