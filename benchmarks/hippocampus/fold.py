@@ -74,7 +74,7 @@ def train(builder: Any, task: Task, folder: Path, settings: Settings) -> None:
     keras.config.set_dtype_policy(settings.policy)
     distribution = ks.SpatialParallel(ks.device_mesh(settings.mesh), settings.layout)
     with distribution.scope():
-        model = unet(settings.size, len(task.labels), settings.filters, settings.levels)
+        model = unet(settings.size, len(task.labels), settings.filters)
     model.compile(
         optimizer=keras.optimizers.Adam(settings.learning_rate, use_ema=True, ema_momentum=settings.ema),
         loss=ks.losses.DiceCrossentropy(crossentropy_weight=1.0, dice_weight=1.0, over="batch"),
@@ -90,9 +90,9 @@ def train(builder: Any, task: Task, folder: Path, settings: Settings) -> None:
         translation=0.08,
         angle=0.26,
         zoom=0.2,
-        occasional=0.4,
+        occasional=0.2,
         shear=0.1,
-        noise=0.1,
+        noise=0.05,
         classes=len(task.labels),
         bounds=None,
     )

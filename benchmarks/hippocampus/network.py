@@ -1,19 +1,20 @@
 """The network: a plain U-Net with instance normalisation, like nnU-Net's."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
 import keras_spatial as ks
 
 
-def unet(size: tuple[int, int, int], classes: int, filters: int, levels: int) -> ks.Model:
+def unet(size: tuple[int, int, int], classes: int, filters: Sequence[int]) -> ks.Model:
     """A 3D U-Net with instance normalisation and strided convolutions downwards, partitioned if a distribution is set.
 
     Args:
         size: the number of voxels along x, y and z.
         classes: the number of channels of the output, which are logits.
-        filters: the number of filters of the first level. It doubles from level to level, up to 320 as in nnU-Net.
-        levels: the number of levels.
+        filters: the number of filters of each level, from the finest one on.
     """
 
     def block(x, width: int, stride: int = 1):
@@ -23,13 +24,12 @@ def unet(size: tuple[int, int, int], classes: int, filters: int, levels: int) ->
             x = layers.LeakyReLU(0.01)(x)
         return x
 
-    widths = [min(filters * 2**level, 320) for level in range(levels)]
     inputs = keras.Input((*size, 1), name="image")
     x, skips = inputs, []
-    for level, width in enumerate(widths):
+    for level, width in enumerate(filters):
         x = block(x, width, 1 if level == 0 else 2)
         skips.append(x)
-    for width, skip in zip(widths[-2::-1], skips[-2::-1], strict=True):
+    for width, skip in zip(filters[-2::-1], skips[-2::-1], strict=True):
         x = layers.Conv3DTranspose(width, 2, strides=2)(x)
         x = block(layers.Concatenate()([skip, x]), width)
     # Logits in float32 under every policy: the loss needs their last digits.

@@ -12,7 +12,8 @@ class Settings:
         steps: the number of training steps of a fold.
         batch_size: the number of volumes per step.
         size: the size of the network's input in voxels; larger volumes are cropped, smaller ones padded.
-        filters, levels: the number of filters of the network's first level, and the number of its levels.
+        filters: the number of filters of each level of the network. Those below the first one are cheap, because they
+            have an eighth of its voxels.
         learning_rate: the highest learning rate; it rises over the first steps and then falls along half a cosine.
         ema: the momentum of the moving average of the weights, which becomes the model.
         mesh, layout: the mesh and layout of training and inference.
@@ -23,11 +24,10 @@ class Settings:
     """
 
     folds: int = 5
-    steps: int = 2400
+    steps: int = 2000
     batch_size: int = 2
     size: tuple[int, int, int] = (40, 56, 40)
-    filters: int = 16
-    levels: int = 3
+    filters: tuple[int, ...] = (16, 48, 128)
     learning_rate: float = 3e-3
     ema: float = 0.99
     mesh: str = "rows:2, columns:2"
