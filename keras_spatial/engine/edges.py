@@ -64,7 +64,10 @@ def cropped(x: tf.Tensor, axis: int, interval: Interval) -> tf.Tensor:
     low, high = interval
     if (low, high) == (0, x.shape[axis]):
         return x
-    return x[(slice(None),) * axis + (slice(low, high),)]
+    # Not `x[...]`: the gradient of a strided slice takes ten times as long on CPUs as that of a plain one.
+    sizes = static_sizes(x.shape)
+    begin = [low if i == axis else 0 for i in range(len(sizes))]
+    return tf.slice(x, begin, [high - low if i == axis else size for i, size in enumerate(sizes)])
 
 
 def beyond(x: tf.Tensor, axis: int, interval: Interval, fill: float) -> tf.Tensor:
