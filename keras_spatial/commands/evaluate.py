@@ -22,8 +22,8 @@ from keras_spatial.evaluation import (
 )
 from keras_spatial.evaluation.classes import ABSENT
 from keras_spatial.volumes import VolumeError, as_labels, placed_on, read_volume
+from keras_spatial.volumes.dicom_files import is_dicom
 from keras_spatial.volumes.place import enlarged
-from keras_spatial.volumes.series import is_dicom
 
 _PREFIXES = ("segmentation-", "prediction-", "labels-", "label-", "volume-")
 # The metrics of the table on the screen.

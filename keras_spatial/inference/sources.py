@@ -7,6 +7,7 @@ from pathlib import Path
 
 from keras_spatial._paths import NAME_BYTES, RESULTS, VOLUMES, ending_of, printable, regular, stem_of
 from keras_spatial.volumes import Series, find_series
+from keras_spatial.volumes.dicom_files import is_dicom
 
 # How much longer the name of a file is while it is being written.
 _PART_BYTES = len(".part-")
@@ -67,10 +68,10 @@ def find_sources(paths: Iterable[str | Path], ending: str = ".nii.gz") -> list[S
     """Find the volumes of files and folders.
 
     Args:
-        paths: volume files; folders with volume files, of which segmentations and hidden files are left out; folders
-            with DICOM series, one or many, in any folders below. Volume files in folders below are refused: labels and
-            results may lie there as well, and two may have one name. A path that is not there is a source that cannot
-            be used.
+        paths: volume files, and DICOM files with all frames of a series; folders with volume files, of which
+            segmentations and hidden files are left out; folders with DICOM series, one or many, in any folders below.
+            Volume files in folders below are refused: labels and results may lie there as well, and two may have one
+            name. A path that is not there is a source that cannot be used.
         ending: of the results, one of `RESULTS`.
 
     Raises:
@@ -121,7 +122,9 @@ def check_results(sources: Sequence[Source], folder: str | Path, ending: str, *,
 
 def _sources(path: Path) -> Iterator[Source]:
     if not path.is_dir():
-        yield Source(path)
+        # The name of a DICOM file may be the patient's.
+        enhanced = find_series(path) if path.is_file() and not ending_of(path, VOLUMES) and is_dicom(path) else []
+        yield from [Source(series) for series in enhanced] or [Source(path)]
         return
     below = {folder: count for folder in _folders(path) if (count := len(_files(folder)))}
     if below:

@@ -4,14 +4,16 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from keras_spatial.volumes.dicom_images import TIMES, Slice
 from keras_spatial.volumes.dicom_pixels import PLAIN, decoded
 from keras_spatial.volumes.headers import check_affine, nifti_header, raise_it
 from keras_spatial.volumes.limits import Limits
-from keras_spatial.volumes.series import TIMES, Series, Slice
+from keras_spatial.volumes.series import Series
 from keras_spatial.volumes.volume import (
     AffineError,
     DimensionError,
@@ -59,8 +61,10 @@ def read_series(series: Series, limits: Limits) -> Volume:
         voxels = np.empty((count, rows, columns), stack.dtype)
     except MemoryError as error:
         raise UnreadableVolumeError(f"{series}: the voxels do not fit into this machine's memory: {error}") from error
-    for plane, image in zip(voxels, stack.slices, strict=True):
-        plane[:] = _pixels(series, image, stack.dtype)
+    for places in _by_file(stack.slices):
+        images = [stack.slices[place] for place in places]
+        for place, pixels in zip(places, decoded(series, images), strict=True):
+            voxels[place] = _values(series, stack.slices[place], pixels, stack.dtype)
     array = voxels.transpose(2, 1, 0)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise NonFiniteError(f"{series}: expected finite voxels. Received: NaN or infinite voxels")
@@ -147,7 +151,7 @@ def _check_images(series: Series) -> None:
 def _check_lengths(series: Series) -> None:
     """Check that files without compression can hold the pixels that their headers promise."""
     for image in series.slices:
-        wanted, most = image.rows * image.columns * math.ceil(image.bits / 8), image.path.stat().st_size
+        wanted, most = image.frames * image.rows * image.columns * math.ceil(image.bits / 8), image.path.stat().st_size
         if image.syntax in PLAIN and wanted > most:
             raise UnreadableVolumeError(
                 f"{series}: {image.called}: the file is truncated or its header is damaged; copy or download it again. "
@@ -163,8 +167,15 @@ def _alike(series: Series, what: str, values: Sequence[Any], shown: Callable[[An
         raise SeriesError(
             f"{series}: its images are mixed: expected one {what} in all {len(values)}. Received: {others} with "
             f"{shown(counts[1][0])} instead of {counts[0][0] if shown is str else 'that of the others'}; one of them "
-            f"is {odd.called}. Move the images of each kind to their own folder"
+            f"is {odd.called}. {_apart(series, 'images of each kind')}"
         )
+
+
+def _apart(series: Series, which: str) -> str:
+    """How a user separates images that do not belong together."""
+    if series.enhanced:
+        return f"Divide it into the {which}, for instance with dcm2niix, and use the NIfTI files"
+    return f"Move the {which} to their own folder"
 
 
 def _check_repeated(series: Series, slices: Sequence[Slice], steps: np.ndarray) -> None:
@@ -172,7 +183,7 @@ def _check_repeated(series: Series, slices: Sequence[Slice], steps: np.ndarray) 
     if not repeated:
         return
     pairs = [(slices[i], slices[i + 1]) for i in repeated]
-    if all(a.uid and a.uid == b.uid for a, b in pairs):
+    if all(a.uid and (a.uid, a.index) == (b.uid, b.index) for a, b in pairs):
         a, b = pairs[0]
         raise SliceError(
             f"{series}: {len(pairs)} images are duplicated: {_place(a)} is {a.called} and {b.called}. Remove one"
@@ -187,8 +198,9 @@ def _check_repeated(series: Series, slices: Sequence[Slice], steps: np.ndarray) 
     )
     raise DimensionError(
         f"{series}: expected a three-dimensional series, one image at each position. Received: {len(slices)} images at "
-        f"{len(slices) - len(pairs)} positions, as in a series over time (4D) or with several echoes. Move the images "
-        f"of each volume to their own folder. They differ in {by or 'none of the fields that distinguish volumes'}"
+        f"{len(slices) - len(pairs)} positions, as in a series over time (4D) or with several echoes. "
+        f"{_apart(series, 'images of each volume')}. They differ in "
+        f"{by or 'none of the fields that distinguish volumes'}"
     )
 
 
@@ -241,6 +253,8 @@ def _check_tilt(
 
 def _place(image: Slice) -> str:
     at = f"at {image.position[2]:g} mm"
+    if image.index is not None:
+        return f"frame {image.index + 1} {at}"
     return f"the slice {at}" if image.number is None else f"slice {image.number} (InstanceNumber) {at}"
 
 
@@ -266,9 +280,23 @@ def _dtype(series: Series) -> np.dtype:
     return np.dtype(np.float32)
 
 
-def _pixels(series: Series, image: Slice, dtype: np.dtype) -> np.ndarray:
-    """The values of one slice in a dtype, an array `[rows, columns]`."""
-    array = decoded(series, image)
+def _by_file(slices: Sequence[Slice]) -> list[list[int]]:
+    """The places of the slices in the stack, file by file, in the order in which the file has them."""
+    files: dict[Path, list[int]] = {}
+    for place, image in enumerate(slices):
+        files.setdefault(image.path, []).append(place)
+    return [sorted(places, key=lambda place: slices[place].index or 0) for places in files.values()]
+
+
+def _values(series: Series, image: Slice, pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The values of one slice in a dtype, an array `[rows, columns]`; those of classic files are scaled already."""
+    array = pixels
+    if image.index is not None and dtype.kind == "i":
+        array = pixels.astype(np.int64) * int(image.slope) + int(image.intercept)
+    elif image.index is not None:
+        # What is beyond float32 is infinite, and named as such.
+        with np.errstate(over="ignore"):
+            return (pixels * np.float64(image.slope) + image.intercept).astype(dtype)
     if dtype.kind == "i":
         info = np.iinfo(dtype)
         if array.min() < info.min or array.max() > info.max:

@@ -1,36 +1,47 @@
-"""Decode the pixels of one DICOM slice within the size that its header says.
+"""Decode the pixels of DICOM images within the size that their header says.
 
 GDCM allocates what a file asks for: each length in a header, and the size in the header of a compressed image, which
-may be another one than `Rows` and `Columns`. So it never sees the file itself. pydicom reads it, and no more than there
-is; the compressed image must have the size of the slice; and GDCM decodes a copy in memory that has the few fields that
-determine the pixels, and nothing else.
+may be another one than `Rows` and `Columns`. So it never sees the file itself. The pixels of one image at a time are
+read, and no more than there are; the compressed image must have the size of the slice; and GDCM decodes a copy in
+memory that has the few fields that determine the pixels, and nothing else.
 """
 
 import io
 import math
 import os
 import struct
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
+from keras_spatial.volumes.dicom_files import BoundedFile, opened, pydicom
+from keras_spatial.volumes.dicom_images import Slice
 from keras_spatial.volumes.identity import quiet
-from keras_spatial.volumes.series import Series, Slice, pydicom, read_dataset
+from keras_spatial.volumes.series import Series
 from keras_spatial.volumes.volume import UnreadableVolumeError, VolumeError
 
-# What decides how pixels are decoded and scaled. GDCM scales by the slope of some classes of images only.
+# What decides how pixels are decoded.
 _KEPT = [
     "SOPClassUID", "Modality", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated",
-    "BitsStored", "HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "RescaleType", "PixelData",
-    "DoseGridScaling",
+    "BitsStored", "HighBit", "PixelRepresentation",
 ]  # fmt: skip
+# What decides how GDCM scales them. It does so for some classes of images only.
+_SCALE = ["RescaleIntercept", "RescaleSlope", "RescaleType"]
 _DOSE = "DoseGridScaling"
+# Where frames begin in compressed pixels, and how long they are, if the header says so.
+_TABLE = ["ExtendedOffsetTable", "ExtendedOffsetTableLengths"]
 _META = ("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID")
 # Transfer syntaxes without compression.
-PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+_IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
+PLAIN = (_IMPLICIT, "1.2.840.10008.1.2.1", _BIG_ENDIAN)
 _RLE = "1.2.840.10008.1.2.5"
 _JPEG = "1.2.840.10008.1.2.4."
+# A class of images whose values GDCM takes as they are stored where there is no slope: frames are scaled later, each
+# by its own.
+_UNSCALED = "1.2.840.10008.5.1.4.1.1.2"
+_PIXELS = 0x7FE00010
 # Start of a JPEG 2000 image, and of its header.
 _JPEG_2000 = b"\xff\x4f\xff\x51"
 # A decoder keeps several kilobytes for each tile. Scanners' images are one tile each.
@@ -40,25 +51,35 @@ _FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _LONE = {0x01, *range(0xD0, 0xD9)}
 
 
-def decoded(series: Series, image: Slice) -> np.ndarray:
-    """The values of one slice, scaled as its header says, as an array `[rows, columns]`.
+def decoded(series: Series, images: Sequence[Slice]) -> Iterator[np.ndarray]:
+    """The pixels of all images of one file, each as an array `[rows, columns]`, in their order.
+
+    Args:
+        series: the series, for messages.
+        images: all images of the file, in the order of the file.
+
+    Returns:
+        The image of a classic file as values, scaled as its header says; frames of an enhanced one as they are stored.
 
     Raises:
-        UnreadableVolumeError: if they cannot be decoded, or the image has another size than its header says.
+        UnreadableVolumeError: if they cannot be decoded, or an image has another size than its header says.
     """
-    try:
-        with quiet():
-            content = _alone(series, image)
-    except VolumeError:
-        raise
-    # pydicom raises errors of many kinds. Their messages quote the header, so neither message nor cause is kept.
-    except Exception:
-        raise _undecodable(series, image) from None
-    try:
-        return _by_gdcm(series, image, content)
-    # The cause is dropped, because GDCM's messages name the file.
-    except (RuntimeError, MemoryError):
-        raise _undecodable(series, image) from None
+    contents = _alone(series, images)
+    for image in images:
+        try:
+            with quiet():
+                content = next(contents)
+        except VolumeError:
+            raise
+        # pydicom raises errors of many kinds. Their messages quote the header, so neither message nor cause is kept.
+        except Exception:
+            raise _undecodable(series, image) from None
+        try:
+            array = _by_gdcm(series, image, content)
+        # The cause is dropped, because GDCM's messages name the file.
+        except (RuntimeError, MemoryError):
+            raise _undecodable(series, image) from None
+        yield array
 
 
 def _undecodable(series: Series, image: Slice) -> UnreadableVolumeError:
@@ -68,37 +89,100 @@ def _undecodable(series: Series, image: Slice) -> UnreadableVolumeError:
     )
 
 
-def _alone(series: Series, image: Slice) -> memoryview:
-    """A DICOM file with the pixels of a slice and what is needed to decode them, after their size was checked."""
-    reader = pydicom("Reading DICOM")
-    found = read_dataset(image.path, image.called, specific_tags=_KEPT)
-    if _DOSE in found:
-        raise UnreadableVolumeError(
-            f"{series}: {image.called}: expected an image. Received: a dose, of which only DoseGridScaling gives values"
-        )
-    syntax = str(found.file_meta.TransferSyntaxUID)
-    stored = image.rows * image.columns * int(found.BitsAllocated) // 8
-    if syntax in PLAIN:
-        if len(found.PixelData) < stored:
+def _alone(series: Series, images: Sequence[Slice]) -> Iterator[memoryview]:
+    """For each image of a file, a DICOM file of its pixels and what is needed to decode them; its size is checked."""
+    first = images[0]
+    options = {"stop_before_pixels": True, "specific_tags": [*_KEPT, *_SCALE, *_TABLE, _DOSE]}
+    with opened(first.path, first.called, **options) as (header, file):
+        if _DOSE in header:
             raise UnreadableVolumeError(
-                f"{series}: {image.called}: its pixels cannot be decoded: the file is truncated or its header is "
-                f"damaged; copy or download it again. Received: {len(found.PixelData)} bytes for {image.rows} x "
-                f"{image.columns} pixels of {stored} bytes"
+                f"{series}: {first.called}: expected an image. Received: a dose, of which only DoseGridScaling gives "
+                "values"
             )
-    else:
-        # One image may lie in several fragments.
-        whole = b"".join(reader.encaps.generate_frames(found.PixelData, number_of_frames=1))
-        _check_size(series, image, syntax, whole)
-        found.PixelData = reader.encaps.encapsulate([whole])
-        found["PixelData"].VR, found["PixelData"].is_undefined_length = "OB", True
-    meta = reader.dataset.FileMetaDataset()
+        syntax = str(header.file_meta.TransferSyntaxUID)
+        table = [header.get(name) for name in _TABLE]
+        alone = _without_pixels(header, first)
+        kind, length = _pixels_at(series, first, file, syntax)
+        contents = (
+            _plain(series, images, file, length, first.rows * first.columns * int(header.BitsAllocated))
+            if syntax in PLAIN
+            else _compressed(series, images, file, syntax, (table[0], table[1]) if all(table) else None)
+        )
+        for content in contents:
+            if syntax not in PLAIN:
+                content = pydicom("Reading DICOM").encaps.encapsulate([content])
+            alone.add_new(_PIXELS, kind, content)
+            alone["PixelData"].is_undefined_length = syntax not in PLAIN
+            target = io.BytesIO()
+            pydicom("Reading DICOM").dcmwrite(target, alone)
+            yield target.getbuffer()
+
+
+def _without_pixels(header: Any, image: Slice) -> Any:
+    """The fields of a header that decide how pixels are decoded, and unless they are a frame's, how they are scaled."""
+    reader = pydicom("Reading DICOM")
+    alone, meta = reader.Dataset(), reader.dataset.FileMetaDataset()
+    for keyword in (*_KEPT, *(_SCALE if image.index is None else ())):
+        if keyword in header:
+            alone[keyword] = header[keyword]
     for keyword in _META:
-        if keyword in found.file_meta:
-            meta[keyword] = found.file_meta[keyword]
-    found.file_meta = meta
-    target = io.BytesIO()
-    reader.dcmwrite(target, found)
-    return target.getbuffer()
+        if keyword in header.file_meta:
+            meta[keyword] = header.file_meta[keyword]
+    alone.file_meta = meta
+    if image.index is not None:
+        alone.SOPClassUID = meta.MediaStorageSOPClassUID = _UNSCALED
+    return alone
+
+
+def _pixels_at(series: Series, image: Slice, file: BoundedFile, syntax: str) -> tuple[str, int]:
+    """Read the head of the element at which the file stands: its kind and length. The file stands at its value then."""
+    order = ">" if syntax == _BIG_ENDIAN else "<"
+    if struct.unpack(f"{order}HH", file.read(4)) != (_PIXELS >> 16, _PIXELS & 0xFFFF):
+        raise _undecodable(series, image)
+    if syntax == _IMPLICIT:
+        return "OW", struct.unpack("<I", file.read(4))[0]
+    kind, length = struct.unpack(f"{order}2s2xI", file.read(8))
+    return kind.decode("ascii"), length
+
+
+def _plain(series: Series, images: Sequence[Slice], file: BoundedFile, length: int, bits: int) -> Iterator[bytes]:
+    """The pixels of each image of a file without compression; an image has so many bits."""
+    stored, there = bits // 8, min(length, file.left)
+    if stored * len(images) > there or (bits % 8 and len(images) > 1):
+        first = images[0]
+        raise UnreadableVolumeError(
+            f"{series}: {first.called}: its pixels cannot be decoded: the file is truncated or its header is damaged; "
+            f"copy or download it again. Received: {there} bytes for "
+            f"{f'{len(images)} frames of ' if first.index is not None else ''}{first.rows} x {first.columns} pixels of "
+            f"{stored} bytes"
+        )
+    for number in range(len(images)):
+        # With what fills the last image up to an even number of bytes.
+        yield file.read(stored if number < len(images) - 1 else there - stored * number)
+
+
+def _compressed(
+    series: Series,
+    images: Sequence[Slice],
+    file: BoundedFile,
+    syntax: str,
+    table: tuple[bytes, bytes] | None,
+) -> Iterator[bytes]:
+    """The compressed image of each image of a file, after its size was checked; one may lie in several fragments."""
+    generate = pydicom("Reading DICOM").encaps.generate_frames
+    found = generate(file, number_of_frames=len(images), extended_offsets=table)
+    if len(images) == 1:
+        # All fragments belong to it.
+        found = iter([b"".join(found)])
+    for image in images:
+        content = next(found, None)
+        if content is None:
+            raise UnreadableVolumeError(
+                f"{series}: {image.called}: the file is truncated or its header is damaged; copy or download it again. "
+                f"Received: pixels of {image.index} frames"
+            )
+        _check_size(series, image, syntax, content)
+        yield content
 
 
 def _check_size(series: Series, image: Slice, syntax: str, content: bytes) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from keras_spatial._paths import partial
+from keras_spatial.volumes.dicom_files import BoundedFile, pydicom, read_dataset
+from keras_spatial.volumes.dicom_images import Slice
 from keras_spatial.volumes.headers import check_affine, nifti_header, raise_it
 from keras_spatial.volumes.identity import identifiers_kept, pseudonym, quiet
 from keras_spatial.volumes.labels import as_labels
 from keras_spatial.volumes.limits import Limits
-from keras_spatial.volumes.series import BoundedFile, Slice, pydicom, read_dataset
 from keras_spatial.volumes.volume import (
     DimensionError,
     LabelError,
@@ -29,8 +30,11 @@ _KEPT = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
     "Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
     "SpacingBetweenSlices", "ImageType", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated",
-    "BitsStored", "HighBit", "PixelRepresentation", "PositionReferenceIndicator", "InstanceNumber",
+    "BitsStored", "HighBit", "PixelRepresentation", "PositionReferenceIndicator", "InstanceNumber", "NumberOfFrames",
 ]  # fmt: skip
+# Of the functional groups of an enhanced source, those that say where its frames lie.
+_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+_PLACES = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
 # The fields about patient and study that a segmentation must have, even if they are empty.
 _REQUIRED = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
@@ -65,7 +69,7 @@ def write_dicom_segmentation(
         The path.
 
     Raises:
-        SeriesError: if `like` was not read from a DICOM series.
+        SeriesError: if `like` was not read from a DICOM series, or its frames are in several enhanced files.
         DimensionError: if the shapes differ.
         LabelError: if there are values other than 0 to 255, or names are given and a class has none.
         ImportError: if highdicom is not installed.
@@ -87,13 +91,20 @@ def write_dicom_segmentation(
     if classes and highest >= len(classes):
         raise LabelError(f"{path}: expected labels below {len(classes)}, the number of classes. Received: {highest}")
     names = [str(name) for name in classes[1:]] or [f"class {n}" for n in range(1, max(highest, 1) + 1)]
+    if like.series.enhanced and len({image.path for image in like.series.slices}) > 1:
+        raise SeriesError(
+            f"{path}: expected the labels of classic images or of one enhanced file, to which a DICOM segmentation can "
+            f"refer. Received: those of {like.name}, whose frames are in several files. Write them as .nii.gz"
+        )
     highdicom = _highdicom("Writing a DICOM segmentation")
+    # highdicom wants the frames of an enhanced file in its order.
+    order = np.argsort([image.index or 0 for image in like.series.slices], kind="stable")
     with quiet():
         sources = _sources(like, identifiers_kept())
         uid = pydicom("Writing a DICOM segmentation").uid.generate_uid
         found = highdicom.seg.Segmentation(
             source_images=sources,
-            pixel_array=np.ascontiguousarray(labels.transpose(2, 1, 0)),
+            pixel_array=np.ascontiguousarray(labels.transpose(2, 1, 0)[order]),
             segmentation_type="BINARY",
             segment_descriptions=[_segment(highdicom, number, name) for number, name in enumerate(names, start=1)],
             series_instance_uid=uid(),
@@ -171,18 +182,21 @@ def _version() -> str:
 
 
 def _sources(like: Volume, keep: bool) -> list[Any]:
-    """The headers of the slices, with the fields that a segmentation needs."""
+    """The headers of the source's files, with the fields that a segmentation needs."""
     assert like.series is not None
     patient = pseudonym(like.series.slices[0].patient or like.series.name)
-    return [_source(image, like, patient, keep) for image in like.series.slices]
+    slices = like.series.slices[:1] if like.series.enhanced else like.series.slices
+    return [_source(image, like, patient, keep) for image in slices]
 
 
 def _source(image: Slice, like: Volume, patient: str, keep: bool) -> Any:
     reader = pydicom("Writing a DICOM segmentation")
     try:
-        header = read_dataset(image.path, image.called, stop_before_pixels=True, specific_tags=None if keep else _KEPT)
+        kept = None if keep else [*_KEPT, *(_GROUPS if image.index is not None else ())]
+        header = read_dataset(image.path, image.called, stop_before_pixels=True, specific_tags=kept)
         if not keep:
             header.PatientID = header.PatientName = patient
+            _keep_places(header)
         for keyword in _REQUIRED:
             if header.get(keyword) is None:
                 setattr(header, keyword, "")
@@ -203,6 +217,13 @@ def _source(image: Slice, like: Volume, patient: str, keep: bool) -> Any:
             f"{like.name}: {image.called}: its header cannot be read again. Received: {type(error).__name__}"
         ) from None
     return header
+
+
+def _keep_places(header: Any) -> None:
+    """Remove from functional groups, if there are any, all but where the frames lie."""
+    for groups in (item for name in _GROUPS for item in header.get(name) or ()):
+        for tag in [element.tag for element in groups if element.keyword not in _PLACES]:
+            del groups[tag]
 
 
 def _segment(highdicom: Any, number: int, name: str) -> Any:

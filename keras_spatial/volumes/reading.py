@@ -4,15 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_spatial._paths import ITK, ending_of
+from keras_spatial._paths import ITK, VOLUMES, ending_of
 from keras_spatial.volumes.dicom import read_series, stacked
+from keras_spatial.volumes.dicom_files import is_dicom, is_segmentation
 from keras_spatial.volumes.dicom_segmentation import read_dicom_segmentation
 from keras_spatial.volumes.files import read_nifti
 from keras_spatial.volumes.headers import read_header
 from keras_spatial.volumes.itk_files import read_itk, read_itk_header
 from keras_spatial.volumes.limits import Limits
-from keras_spatial.volumes.series import Series, is_dicom, is_segmentation, only_series
-from keras_spatial.volumes.volume import DimensionError, SeriesError, Shape, Volume
+from keras_spatial.volumes.series import Series, only_series
+from keras_spatial.volumes.volume import DimensionError, Shape, Volume
 
 
 def read_volume(path: str | Path | Series, limits: Limits | None = None) -> Volume:
@@ -22,13 +23,14 @@ def read_volume(path: str | Path | Series, limits: Limits | None = None) -> Volu
     which some LiTS files have, are dropped. A compressed file is read to its checksum, so that a flipped bit is an
     error and never a wrong voxel.
 
-    The slices of a DICOM series are ordered by their positions; orientation, spacing and values (Hounsfield units of a
-    CT) are those of the headers. Series that are not a volume on a rectangular grid are refused, each with its own
-    error. Messages call the series by a pseudonym; see `Series`. DICOM needs the `dicom` extra.
+    The slices of a DICOM series, files or frames of an enhanced file, are ordered by their positions; orientation,
+    spacing and values (Hounsfield units of a CT) are those of the headers. Series that are not a volume on a
+    rectangular grid are refused, each with its own error. Messages call the series by a pseudonym; see `Series`. DICOM
+    needs the `dicom` extra.
 
     Args:
-        path: a `.nii`, `.nii.gz`, `.nrrd` or `.mha` file, a folder with the files of one DICOM series, one of the
-            series that `find_series` returns, or a DICOM segmentation.
+        path: a `.nii`, `.nii.gz`, `.nrrd` or `.mha` file, a folder with the files of one DICOM series, an enhanced
+            DICOM file with all frames of one, a series that `find_series` returns, or a DICOM segmentation.
         limits: the limits that the volume must keep; `Limits.current()` by default.
 
     Returns:
@@ -39,7 +41,7 @@ def read_volume(path: str | Path | Series, limits: Limits | None = None) -> Volu
         FileNameError: if the name is too long or not UTF-8.
         LimitError: if there are more voxels, extensions or trailing bytes than the limits allow.
         DimensionError: if the image is not three-dimensional; for DICOM also if there are several images at the same
-            position (4D) or several frames in a file.
+            position (4D), or several frames in a file that does not say where they lie.
         AffineError: if the affine is singular or not finite, or its unit is not millimetres.
         SpacingError: an AffineError, if the size of the voxels is 0 or one that no scanner has.
         ScaleError: if the scale of the values is NaN or infinite.
@@ -97,9 +99,7 @@ def read_channels(path: str | Path | Series, channels: int, limits: Limits | Non
     if file and is_dicom(path):
         if is_segmentation(path):
             return _only(read_dicom_segmentation(path, limits), channels)
-        raise SeriesError(
-            "DICOM file: expected a volume. Received: one file of a series. Give the folder of the series instead"
-        )
+        return _only(read_series(only_series(path), limits), channels)
     return read_nifti(path, limits, channels)
 
 
@@ -119,7 +119,7 @@ def read_grid(path: str | Path, channels: int = 1, limits: Limits | None = None)
     """
     path = Path(path)
     limits = limits or Limits.current()
-    if path.is_dir():
+    if path.is_dir() or (not ending_of(path, VOLUMES) and path.is_file() and is_dicom(path)):
         series = only_series(path)
         _one_channel(str(series), channels)
         stack = stacked(series, limits)

@@ -7,7 +7,7 @@ import keras
 import nibabel as nib
 import numpy as np
 import pytest
-from volumes.dicom_files import SECRET, write_series
+from volumes.dicom_files import SECRET, write_enhanced, write_series
 
 from keras_spatial.inference import (
     NothingToSegment,
@@ -20,6 +20,7 @@ from keras_spatial.inference import (
     write_failed,
 )
 from keras_spatial.runtimes.storage import OffloadError
+from keras_spatial.volumes import read_volume
 
 SIZE = (8, 6, 4)
 
@@ -97,6 +98,19 @@ def test_the_path_of_a_series_is_in_no_message(tmp_path):
     (found,) = segment_all(fragile(failure), find_sources([tmp_path / SECRET]), tmp_path / "out", lines.append)
     assert found.reason == "PermissionError: Permission denied"
     assert SECRET not in (tmp_path / "out" / "failed.csv").read_text() + "".join(lines)
+
+
+def test_an_enhanced_file_is_a_series_and_its_name_comes_out_nowhere(tmp_path):
+    path = write_enhanced(tmp_path / f"{SECRET}.dcm")
+    (source,) = find_sources([path])
+    (same,) = find_sources([tmp_path])
+    assert source.name == same.name and SECRET not in source.name + source.stem
+    assert read_volume(source.volume).array.shape == (12, 10, 6)
+    single = next(write_series(tmp_path / "s", series="1.9").iterdir())
+    lines: list[str] = []
+    (found,) = segment_all(fragile(), find_sources([single]), tmp_path / "out", lines.append)
+    assert "Give the folder of the series instead" in str(found.reason)
+    assert SECRET not in "".join(lines)
 
 
 def test_a_model_that_fits_no_volume_is_refused_before_the_first(scans, tmp_path):

@@ -10,16 +10,17 @@ from pydicom.encaps import encapsulate, generate_frames
 from volumes.dicom_files import SAMPLES
 
 import keras_spatial.volumes as vol
+from keras_spatial.volumes.dicom_images import read_slices
 from keras_spatial.volumes.dicom_pixels import decoded
-from keras_spatial.volumes.series import Series, read_slice
+from keras_spatial.volumes.series import Series
 
 HUGE = 60_000
 
 
 def slice_of(path):
-    found = read_slice(path, "file 1 of 1")
+    found = read_slices(path, "file 1 of 1")
     assert found is not None
-    return Series(path.parent, "1", (found[1],)), found[1]
+    return Series(path.parent, "1", tuple(found[1])), found[1]
 
 
 def sample(name, tmp_path, change):
@@ -40,7 +41,7 @@ def sample(name, tmp_path, change):
     ],
 )  # fmt: skip
 def test_a_real_slice_has_the_values_that_itk_reads_from_its_file(name):
-    values = decoded(*slice_of(SAMPLES / name))
+    values = next(decoded(*slice_of(SAMPLES / name)))
     expected = sitk.GetArrayFromImage(sitk.ReadImage(str(SAMPLES / name), imageIO="GDCMImageIO"))
     assert values.dtype == expected.dtype
     assert np.array_equal(values, expected.reshape(values.shape))
@@ -80,18 +81,18 @@ def with_frame_size(frame):
     ],
 )
 def test_a_compressed_image_of_another_size_is_refused_before_it_is_unfolded(tmp_path, name, change, received):
-    series, image = slice_of(sample(name, tmp_path, change))
+    series, images = slice_of(sample(name, tmp_path, change))
     with pytest.raises(vol.UnreadableVolumeError) as refusal:
-        decoded(series, image)
-    assert f"expected a compressed image of {image.rows} x {image.columns} pixels" in str(refusal.value)
+        next(decoded(series, images))
+    assert f"expected a compressed image of {images[0].rows} x {images[0].columns} pixels" in str(refusal.value)
     assert received in str(refusal.value)
 
 
 def test_pixels_without_compression_must_be_in_the_file():
     with pytest.raises(vol.UnreadableVolumeError, match="8130 bytes for 64 x 64 pixels of 8192 bytes"):
-        decoded(*slice_of(SAMPLES / "MR_truncated.dcm"))
+        next(decoded(*slice_of(SAMPLES / "MR_truncated.dcm")))
 
 
 def test_a_dose_is_no_image():
     with pytest.raises(vol.UnreadableVolumeError, match="DoseGridScaling"):
-        decoded(*slice_of(SAMPLES / "rtdose_1frame.dcm"))
+        next(decoded(*slice_of(SAMPLES / "rtdose_1frame.dcm")))
