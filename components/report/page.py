@@ -5,6 +5,7 @@ slices of every case for its viewer, compressed; a case with more voxels along a
 resampled, and says so. The metrics are always those of the volume's own grid.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +31,9 @@ class CaseVolumes:
 
     Attributes:
         case: name; the same as that of its `CaseMetrics`.
-        image: HU `[X, Y, Z]`, in RAS order, or the network's input (values 0 to 1).
-        truth: labels `[X, Y, Z]`: 0 background, 1 liver, 2 lesion.
+        image: the channels `[X, Y, Z, channels]`, or one `[X, Y, Z]`, in RAS order: HU of a CT, or the network's input
+            (values 0 to 1).
+        truth: class numbers `[X, Y, Z]`; of LiTS 0 background, 1 liver, 2 lesion.
         prediction: the same.
         spacing: voxel size along x, y, z, mm.
     """
@@ -51,6 +53,7 @@ class RunReport:
         title: heading; the name of the run where several are compared.
         metrics: held-out cases, at least one: of LiTS, or of any classes.
         volumes: cases to look at, any number; the worst ones are the most instructive.
+        channels: the names of their channels.
         history: `History.history` of Keras: one list of values per epoch and name.
         validation_every: epochs between two values of the `val_` names, `validation_freq` of `fit`.
         mesh: mesh and layout, for instance "rows:2, columns:2; x:rows, y:columns".
@@ -64,6 +67,7 @@ class RunReport:
     title: str
     metrics: Sequence[CaseMetrics] | Sequence[LabelledCase]
     volumes: Sequence[CaseVolumes] = ()
+    channels: Sequence[str] = ("CT",)
     history: Mapping[str, Sequence[float]] = field(default_factory=dict)
     validation_every: int = 1
     mesh: str = ""
@@ -111,11 +115,16 @@ def _check(run: RunReport) -> None:
         raise ReportError(f"report {run.title!r}: expected validation_every >= 1. Received: {run.validation_every}")
     known = {metrics.case for metrics in run.metrics}
     for case in run.volumes:
-        shapes = {case.image.shape, case.truth.shape, case.prediction.shape}
-        if len(shapes) != 1 or case.image.ndim != 3 or case.image.size == 0:
+        shapes = {case.image.shape[:3], case.truth.shape, case.prediction.shape}
+        if len(shapes) != 1 or case.truth.ndim != 3 or case.image.size == 0:
             raise ReportError(
                 f"report {run.title!r}, case {case.case}: expected image, truth and prediction of one shape "
                 f"[X, Y, Z]. Received: {case.image.shape}, {case.truth.shape}, {case.prediction.shape}"
+            )
+        if _channels(case).shape[3] != len(run.channels):
+            raise ReportError(
+                f"report {run.title!r}, case {case.case}: expected the channels {list(run.channels)}. Received: an "
+                f"image of shape {case.image.shape}"
             )
         if case.case not in known:
             raise ReportError(
@@ -148,14 +157,32 @@ def _context(run: RunReport, compared: Sequence[RunReport]) -> dict[str, object]
         "run": run,
         "summary": summary,
         "rows": [case_row(case) for case in ordered],
-        "shown": [case.case for case in run.volumes],
         "metric_rows": _metric_rows(summary),
         "comparison": list(zip(runs, summaries, strict=True)) if compared else [],
         "plots": _plots(run, ordered, summary, runs, summaries),
-        "volumes": [viewer.encode(v.case, v.image, v.truth, v.prediction, v.spacing) for v in volumes],
+        **_viewed(run, volumes, [viewer.LITS_LOOK]),
+        "outlines": viewer.lits_outlines(),
+        "classes": (),
+        "lines": "Thin line: liver. Thick line: lesion.",
         "style": (_HERE / "page.css").read_text(encoding="utf-8"),
+    }
+
+
+def _viewed(run: RunReport, volumes: Sequence[CaseVolumes], looks: Sequence[viewer.Look]) -> dict[str, object]:
+    """What the templates of the viewer want of any task."""
+    encoded = []
+    for v in volumes:
+        channels = list(zip(run.channels, np.moveaxis(_channels(v), 3, 0), looks, strict=True))
+        encoded.append(viewer.encode(v.case, channels, v.truth, v.prediction, v.spacing))
+    return {
+        "volumes": encoded,
+        "shown": [case.case for case in volumes],
         "script": (_HERE / "viewer.js").read_text(encoding="utf-8"),
     }
+
+
+def _channels(case: CaseVolumes) -> np.ndarray:
+    return case.image if case.image.ndim == 4 else case.image[..., None]
 
 
 def _lits(run: RunReport) -> Sequence[CaseMetrics]:
@@ -163,11 +190,19 @@ def _lits(run: RunReport) -> Sequence[CaseMetrics]:
 
 
 def _classes_context(run: RunReport) -> dict[str, object]:
-    pictures = [(v.case, classes.slices(v.image, v.truth, v.prediction, v.spacing)) for v in run.volumes]
+    metrics = cast(Sequence[LabelledCase], run.metrics)
+    found = classes.context(metrics)
+    place = {case.case: index for index, case in enumerate(cast(Sequence[LabelledCase], found["rows"]))}
+    volumes = sorted(run.volumes, key=lambda v: place[v.case])
+    colours = itertools.cycle(viewer.COLOURS)
+    coloured = [(number, name, next(colours)) for number, name in enumerate(metrics[0].classes, start=1)]
     return {
         "run": run,
-        **classes.context(cast(Sequence[LabelledCase], run.metrics)),
-        "pictures": pictures,
+        **found,
+        **_viewed(run, volumes, [viewer.look_of(name) for name in run.channels]),
+        "outlines": viewer.class_outlines(coloured),
+        "classes": coloured,
+        "lines": "Full line: truth. Dashed line: prediction.",
         "curves": plots.curves(run.history, run.validation_every),
         "style": (_HERE / "page.css").read_text(encoding="utf-8"),
     }

@@ -17,7 +17,7 @@ from datasets.decathlon.layout import read_layout
 from datasets.decathlon.reader import TaskReader
 from datasets.lits.cases import find_cases, read_case
 from keras_spatial.evaluation import CaseMetrics, LabelledCase
-from keras_spatial.volumes import Limits, read_volume, to_canonical
+from keras_spatial.volumes import Limits, Task, read_volume, to_canonical
 
 SHOWN = 4
 """Cases in the viewer: the ones with the lowest lesion Dice."""
@@ -71,16 +71,19 @@ def collect(
 
     training = read_json(Path(model) / TRAINING)
     metrics = load_metrics(evaluation)
+    builder = open_dataset(dataset)
+    task = task_of(builder)
     volumes = (
-        _labelled_volumes(cases, dataset, predictions, cast(Sequence[LabelledCase], metrics))
+        _labelled_volumes(cases, task, predictions, cast(Sequence[LabelledCase], metrics))
         if isinstance(metrics[0], LabelledCase)
         else _volumes(cases, predictions, cast(Sequence[CaseMetrics], metrics))
     )
-    warnings = list((open_dataset(dataset).info.metadata or {}).get("warnings", []))
+    warnings = list((builder.info.metadata or {}).get("warnings", []))
     return RunReport(
         title=title,
         metrics=metrics,
         volumes=volumes,
+        channels=[channel.name for channel in task.channels],
         history=training["history"],
         validation_every=training["validation_every"],
         mesh=f"{training['mesh']}; {training['layout']}",
@@ -132,18 +135,17 @@ def _threshold_note(scores: Mapping[str, Any]) -> list[str]:
     return [f"The best intensity thresholds, chosen on the training cases, reach a mean Dice per case of: {values}."]
 
 
-def _labelled_volumes(cases: str, dataset: str, predictions: str, metrics: Sequence[LabelledCase]) -> list[CaseVolumes]:
-    """The cases with the lowest Dice; the first channel stands for the image."""
-    from components.preprocess.preprocess import open_dataset
-
-    reader = TaskReader(task_of(open_dataset(dataset)))
+def _labelled_volumes(cases: str, task: Task, predictions: str, metrics: Sequence[LabelledCase]) -> list[CaseVolumes]:
+    """The cases with the lowest Dice."""
+    reader = TaskReader(task)
     found = {case.name: case for case in read_layout(cases).cases}
     result = []
     for scored in sorted(metrics, key=lambda m: (m.mean_dice, m.case))[:SHOWN]:
         images, truth = reader.read(found[scored.case], Limits.current())
         predicted = to_canonical(read_volume(Path(predictions) / f"prediction-{scored.case}.nii.gz"))
         prediction = predicted.array.astype(np.uint8)
-        result.append(CaseVolumes(scored.case, images[0].array, truth.array, prediction, images[0].spacing))
+        image = np.stack([volume.array for volume in images], axis=3)
+        result.append(CaseVolumes(scored.case, image, truth.array, prediction, images[0].spacing))
     return result
 
 

@@ -4,15 +4,14 @@
 // that every array axis runs backwards in them.
 (() => {
   const byId = (id) => document.getElementById(id);
-  const encoded = JSON.parse(byId("volumes").textContent);
-  const COLOURS = { truth: "#38bdf8", prediction: "#fb923c" };
+  const { cases: encoded, outlines } = JSON.parse(byId("shown").textContent);
   // Which array axis runs across, down and through each picture.
   const planes = {
     axial: { across: 0, down: 1, through: 2 },
     coronal: { across: 0, down: 2, through: 1 },
     sagittal: { across: 1, down: 2, through: 0 },
   };
-  const state = { volume: null, position: [0, 0, 0] };
+  const state = { volume: null, channel: 0, position: [0, 0, 0] };
   const decoded = new Map();
 
   async function unpack(text) {
@@ -24,22 +23,26 @@
   async function decode(index) {
     if (!decoded.has(index)) {
       const v = encoded[index];
-      decoded.set(index, { ...v, image: await unpack(v.image), labels: await unpack(v.labels) });
+      const channels = await Promise.all(v.channels.map(async (c) => ({ ...c, image: await unpack(c.image) })));
+      decoded.set(index, { ...v, channels, truth: await unpack(v.truth), prediction: await unpack(v.prediction) });
     }
     return decoded.get(index);
   }
 
-  // The slice with the most true lesion voxels along each axis, else the most foreground, else the middle.
+  // The slice with the largest shares of the true classes along each axis, else of the predicted ones, else the middle.
   function interesting(v) {
     const [nx, ny, nz] = v.shape;
-    const lesion = v.shape.map((n) => new Float64Array(n));
+    const labels = v.truth.some((label) => label) ? v.truth : v.prediction;
+    const counts = new Float64Array(256);
+    for (const label of labels) counts[label]++;
+    const found = v.shape.map((n) => new Float64Array(n));
     for (let z = 0, i = 0; z < nz; z++) for (let y = 0; y < ny; y++) for (let x = 0; x < nx; x++, i++) {
-      const label = v.labels[i];
+      const label = labels[i];
       if (!label) continue;
-      const weight = (label & 3) === 2 ? 1e6 : 1;
-      lesion[0][x] += weight; lesion[1][y] += weight; lesion[2][z] += weight;
+      const weight = 1 / counts[label];
+      found[0][x] += weight; found[1][y] += weight; found[2][z] += weight;
     }
-    return lesion.map((sums, axis) => {
+    return found.map((sums, axis) => {
       const best = sums.reduce((a, s, i) => (s > sums[a] ? i : a), 0);
       return sums[best] ? best : v.shape[axis] >> 1;
     });
@@ -65,14 +68,16 @@
     const pixels = Math.max(1, Math.round(canvas.clientWidth * Math.min(window.devicePixelRatio || 1, 2)));
     canvas.width = canvas.height = pixels;
     const context = canvas.getContext("2d");
-    const picture = new ImageData(columns, rows), labels = new Uint8Array(columns * rows);
-    const [level, wide] = byId("window").value.split(",").map(Number);
+    const picture = new ImageData(columns, rows), channel = v.channels[state.channel];
+    const labels = { truth: new Uint8Array(columns * rows), prediction: new Uint8Array(columns * rows) };
+    const [, level, wide] = channel.windows[byId("window").selectedIndex];
     for (let row = 0, i = 0; row < rows; row++) for (let column = 0; column < columns; column++, i++) {
       const at = voxel(p, column, row, columns, rows);
-      const hu = (v.image[at] / 255 - 0.5) * 1024;
-      const grey = Math.max(0, Math.min(255, ((hu - level) / wide + 0.5) * 255));
+      const value = channel.low + (channel.image[at] / 255) * (channel.high - channel.low);
+      const grey = Math.max(0, Math.min(255, ((value - level) / wide + 0.5) * 255));
       picture.data.set([grey, grey, grey, 255], 4 * i);
-      labels[i] = v.labels[at];
+      labels.truth[i] = v.truth[at];
+      labels.prediction[i] = v.prediction[at];
     }
     const small = document.createElement("canvas");
     small.width = columns; small.height = rows;
@@ -82,16 +87,14 @@
     context.imageSmoothingQuality = "high";
     context.drawImage(small, x0, y0, w, h);
     const unit = pixels / canvas.clientWidth;
-    for (const which of ["truth", "prediction"]) {
-      if (!byId(which).checked) continue;
-      const shift = which === "truth" ? 0 : 2;
-      for (const [least, line] of [[1, 1.25], [2, 2.5]]) {
-        outline(context, labels, columns, rows, (l) => ((l >> shift) & 3) >= least, w / columns, h / rows, x0, y0);
-        context.strokeStyle = COLOURS[which];
-        context.lineWidth = line * unit;
-        context.setLineDash(which === "prediction" ? [5 * unit, 2.5 * unit] : []);
-        context.stroke();
-      }
+    for (const line of outlines) {
+      const box = line.group === null ? null : document.querySelector(`input[data-class="${line.group}"]`);
+      if (!byId(line.labels).checked || (box && !box.checked)) continue;
+      outline(context, labels[line.labels], columns, rows, (l) => line.values.includes(l), w / columns, h / rows, x0, y0);
+      context.strokeStyle = line.colour;
+      context.lineWidth = line.width * unit;
+      context.setLineDash(line.dashed ? [5 * unit, 2.5 * unit] : []);
+      context.stroke();
     }
     const slice = state.position[p.through], count = v.shape[p.through];
     canvas.setAttribute("aria-valuemin", 1);
@@ -135,12 +138,21 @@
     draw(name);
   }
 
+  // The windows of the channel; the one that was chosen stays if the channel has it.
+  function offerWindows() {
+    const select = byId("window"), before = select.value;
+    const names = state.volume.channels[state.channel].windows.map(([name]) => name);
+    select.replaceChildren(...names.map((name) => new Option(name)));
+    select.selectedIndex = Math.max(0, names.indexOf(before));
+  }
+
   async function show(index) {
     byId("case").selectedIndex = index;
     const volume = await decode(index);
     if (byId("case").selectedIndex !== index) return; // another case was chosen meanwhile
     state.volume = volume;
     state.position = interesting(volume);
+    offerWindows();
     const same = volume.shape.every((n, i) => n === volume.original[i]);
     const size = (shape) => shape.join(" × ");
     byId("grid").textContent = same ? `${size(volume.shape)} voxels.`
@@ -192,7 +204,13 @@
       .addEventListener("input", (event) => move(name, Number(event.target.value) - 1));
   }
   byId("case").addEventListener("change", (event) => show(event.target.selectedIndex));
-  for (const id of ["window", "truth", "prediction"]) byId(id).addEventListener("change", drawAll);
+  byId("channel").addEventListener("change", (event) => {
+    state.channel = event.target.selectedIndex;
+    offerWindows();
+    drawAll();
+  });
+  const boxes = document.querySelectorAll("#window, #truth, #prediction, input[data-class]");
+  for (const box of boxes) box.addEventListener("change", drawAll);
   for (const button of document.querySelectorAll("[data-show]")) {
     button.addEventListener("click", () => {
       show(encoded.findIndex((v) => v.case === button.dataset.show));

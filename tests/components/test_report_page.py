@@ -160,12 +160,61 @@ def test_values_that_do_not_fit_together_write_nothing(tmp_path, changes, messag
 def test_a_large_case_is_carried_smaller_with_its_lesion_and_its_size_in_mm():
     truth = np.zeros((400, 20, 20), np.uint8)
     truth[201, 10, 10] = 2
-    found = viewer.encode("big", np.zeros(truth.shape, np.int16), truth, truth, (0.5, 1.0, 1.0))
+    image = np.zeros(truth.shape, np.int16)
+    found = viewer.encode("big", [("CT", image, viewer.LITS_LOOK)], truth, truth, (0.5, 1.0, 1.0))
     assert found["shape"] == [viewer.VIEWER_SIZE, 20, 20]
     assert found["original"] == [400, 20, 20]
     assert found["spacing"][0] * viewer.VIEWER_SIZE == 200
-    labels = np.frombuffer(gzip.decompress(base64.b64decode(found["labels"])), np.uint8)
-    assert np.count_nonzero(labels == 2 + 4 * 2) == 1
+    for labels in (found["truth"], found["prediction"]):
+        assert np.count_nonzero(voxels(labels) == 2) == 1
+
+
+def voxels(text):
+    return np.frombuffer(gzip.decompress(base64.b64decode(text)), np.uint8)
+
+
+def test_a_channel_is_shown_between_its_ends_by_modality():
+    truth = np.zeros((4, 4, 4), np.uint8)
+    values = np.linspace(-1024, 1024, 64).reshape(4, 4, 4, order="F")
+    channels = [("CT", values, viewer.look_of("CT")), ("T2", values * 7 + 3, viewer.look_of("T2"))]
+    ct, mr = viewer.encode("a", channels, truth, truth, (1, 1, 1))["channels"]
+    assert (ct["low"], ct["high"], mr["low"], mr["high"]) == (-1024, 1024, 0, 1)
+    assert [window[0] for window in ct["windows"]] == ["soft tissue", "lung", "bone", "all"]
+    assert np.array_equal(voxels(ct["image"]), np.rint(np.linspace(0, 255, 64)))
+    # The ends of an MR are its percentiles, so it hardly differs.
+    assert np.abs(voxels(mr["image"]).astype(int) - voxels(ct["image"])).max() <= 2
+
+
+CLASSES = ("background", "kidney", "<b>cyst</b>")
+
+
+def organs(cases=("a", "b"), channels=2):
+    shown = [volumes(name, 2 * shift) for shift, name in enumerate(cases)]
+    metrics = [ev.evaluate_classes(v.prediction, v.truth, v.spacing, CLASSES, case=v.case) for v in shown]
+    shown = [
+        page.CaseVolumes(v.case, np.stack([v.image, v.image[::-1]][:channels], 3), v.truth, v.prediction, v.spacing)
+        for v in shown
+    ]
+    return page.RunReport("organs", metrics, shown, ["T1", "T2"][:channels], {"loss": [1.0, 0.5]})
+
+
+def test_the_page_of_any_task_has_a_viewer_with_its_classes_and_channels(tmp_path):
+    text = text_of(page.write_report(tmp_path / "report.html", organs()))
+    parser = _Ids()
+    parser.feed(text)
+    assert len(parser.ids) == len(set(parser.ids))
+    assert re.findall(r'data-show="([^"]+)"', text) == ["b", "a"]
+    assert re.findall(r'data-class="([0-9]+)"', text) == ["1", "2"]
+    assert "kidney" in text and "<b>cyst" not in text
+    assert re.search(r"<label>Channel <select[^>]*><option>T1</option><option>T2</option>", text)
+    one = text_of(page.write_report(tmp_path / "one.html", organs(channels=1)))
+    assert "<label hidden>Channel" in one
+
+
+def test_an_image_of_other_channels_than_the_report_names_is_refused(tmp_path):
+    run = organs()
+    with pytest.raises(page.ReportError, match=r"expected the channels \['T1'\]. Received: an image of shape"):
+        page.write_report(tmp_path / "report.html", page.RunReport("a", run.metrics, run.volumes, ["T1"]))
 
 
 # --- in the browser ------------------------------------------------------------------------------------------------
@@ -317,3 +366,34 @@ def test_a_phone_shows_the_page_without_sideways_scrolling(browser, tmp_path):
         assert browser.execute_script("return document.getElementById('axial').clientWidth") > 280
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def colours(browser):
+    data = pixels(browser)
+    return [near([int(c[i : i + 2], 16) for i in (1, 3, 5)], data) for c in viewer.COLOURS[:2]]
+
+
+def test_classes_are_outlined_in_their_colours_and_can_be_hidden(browser, tmp_path):
+    browser.get(page.write_report(tmp_path / "report.html", organs()).as_uri())
+    until(browser, "return document.getElementById('viewer').dataset.ready", "b")
+    both = colours(browser)
+    assert min(both) > 20
+    for place, box in enumerate(browser.find_elements("css selector", "input[data-class]")):
+        box.click()
+        left = colours(browser)
+        assert left[place] == 0 and left[1 - place] > 20
+        box.click()
+    browser.find_element("id", "prediction").click()
+    assert 0 < sum(colours(browser)) < sum(both)
+
+
+def test_another_channel_is_another_picture_of_the_same_case(browser, tmp_path):
+    browser.get(page.write_report(tmp_path / "report.html", organs()).as_uri())
+    until(browser, "return document.getElementById('viewer').dataset.ready", "b")
+    before = pixels(browser)
+    browser.execute_script(
+        "const s=document.getElementById('channel'); s.selectedIndex=1; s.dispatchEvent(new Event('change'))"
+    )
+    assert pixels(browser) != before
+    names = "return Array.from(document.getElementById('window').options).map((o) => o.text)"
+    assert browser.execute_script(names) == ["all", "dark parts", "bright parts"]
