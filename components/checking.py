@@ -137,12 +137,12 @@ def _needed(pipeline: str, settings: Settings) -> Rehearsal | None:
 def _facts(settings: Settings) -> Facts | None:
     if not settings.data:
         return Facts(_PHANTOM_LABELS, 1, settings.phantoms)
-    if storage.is_url(settings.data):
+    if storage.is_url(settings.data) or storage.is_url(settings.task):
         return None
     from components.cases import open_folder
     from keras_spatial.volumes import LITS
 
-    folder = open_folder(settings.data)
+    folder = open_folder(settings.data, settings.task)
     task = LITS if folder.reader is None else folder.reader.task
     return Facts(task.labels, len(task.channels), len(folder.cases))
 

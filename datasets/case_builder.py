@@ -158,7 +158,7 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
         target = self.target(self.accepted)
         usable, bad = _checked(found, functools.partial(self.reader.check_header, limits=target.limits))
         if bad and (self.config.on_bad_case == "raise" or not usable):
-            raise error_of(bad)
+            raise error_of(bad, others=bool(usable))
         # Too few cases for the split: known before the hours of conversion.
         self._split(usable)
         logger.info("%s: converting %d cases, kept in %s", self.name, len(usable), target.folder)
@@ -176,7 +176,7 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
         converted, failed = self._converted(usable, target)
         bad += failed
         if bad and (self.config.on_bad_case == "raise" or not converted):
-            raise error_of(bad)
+            raise error_of(bad, others=bool(converted))
         splits = self._split([case for case in usable if self.key(case) in converted])
         self._note(splits, bad, self._sources(found, target), converted)
         stored = [[converted[key] for key in keys] for _, keys in splits.items()]

@@ -1,6 +1,7 @@
 """A case of any data set, and the faults of one. A case that cannot be used is named, listed and left out."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -93,15 +94,19 @@ class BadCase:
         return cls(case.name, type(error).__name__, without_names(case, str(error)))
 
 
-def error_of(bad: list[BadCase]) -> VolumeError:
-    """The error of a build that bad cases end: one bad case raises its own, several raise one that lists them."""
+def error_of(bad: list[BadCase], *, others: bool) -> VolumeError:
+    """The error of a build that bad cases end: one bad case raises its own, several raise one that lists them.
+
+    Args:
+        bad: The cases that cannot be used.
+        others: Whether there are others, which a build may do with.
+    """
     if len(bad) == 1:
         kind = next((k for k in _kinds(VolumeError) if k.__name__ == bad[0].error), VolumeError)
         return kind(bad[0].reason)
     lines = "\n".join(f"  {b.case}: {b.error}: {b.reason}" for b in bad)
-    return BadCasesError(
-        f'{len(bad)} cases cannot be used. Repair or remove them, or build with on_bad_case="skip":\n{lines}'
-    )
+    remedy = 'Repair or remove them, or build with on_bad_case="skip"' if others else "There is no other. Repair them"
+    return BadCasesError(f"{len(bad)} cases cannot be used. {remedy}:\n{lines}")
 
 
 def _kinds(kind: type[VolumeError]) -> Iterator[type[VolumeError]]:
@@ -124,7 +129,10 @@ def without_names(case: Any, text: str) -> str:
     for path in case.files:
         ending = ending_of(path, VOLUMES)
         instead = path.with_name(f"{case.name}{ending}" if ending else Path(shown(path)).name)
-        text = text.replace(str(path), str(instead)).replace(path.name, instead.name)
+        text = text.replace(str(path), str(instead))
+        # A letter names nobody, and stands in every message.
+        if len(path.name) > 1:
+            text = re.sub(rf"(?<!\w){re.escape(path.name)}(?!\w)", instead.name, text)
     return text
 
 

@@ -220,10 +220,10 @@ def show_settings(config: str | None, assignments: tuple[str, ...]) -> None:
     click.echo(dump(load(config, assignments)), nl=False)
 
 
-def _cases(data: str) -> int:
+def _cases(data: str, task: str = "") -> int:
     from components.cases import open_folder
 
-    return len(open_folder(data).cases)
+    return len(open_folder(data, task).cases)
 
 
 def _check_files(name: str, settings: "Settings") -> None:
@@ -251,7 +251,7 @@ def _check_files(name: str, settings: "Settings") -> None:
         if not storage.is_url(settings.data):
             volumes_in(settings.data)
     elif settings.data:
-        _cases(settings.data)
+        _cases(settings.data, settings.task)
 
 
 def _check_model(path: Path, task: str) -> None:

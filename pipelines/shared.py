@@ -77,6 +77,7 @@ def _validate(name: str, p: Parameters, settings: Settings, give: Resources, imp
         needed=tuple(n for n in _NEEDED if getattr(settings, n)),
         imported=tuple(imported),
         fingerprints_network=settings.network_source == "file",
+        fingerprints_task=trains and settings.task not in ("", "lits"),
         trains=trains,
         predicts=predicts,
         hardware=give.cluster.hardware(),
@@ -97,10 +98,14 @@ def checked_cases(p: Parameters, settings: Settings, give: Resources, start: Sta
     if not settings.data:
         made = phantom(cases=p["phantoms"], seed=p["seed"], size=p["phantom_size"], difficulty=p["difficulty"])
         task = ingest(volumes=give.root(made).outputs["volumes"], **p.of(ingest))
-    elif "data" in start.imported:
-        task = ingest(volumes=start.imported["data"], version=_version(p["data"], give), **p.of(ingest))
+        return give(task).outputs["cases"]
+    versions = {"version": _version(p["data"], give)}
+    if settings.task not in ("", "lits"):
+        versions["task_version"] = _version(p["task"], give)
+    if "data" in start.imported:
+        task = ingest(volumes=start.imported["data"], **versions, **p.of(ingest))
     else:
-        task = ingest_folder(version=_version(p["data"], give), **p.of(ingest_folder))
+        task = ingest_folder(**versions, **p.of(ingest_folder))
     return give(task).outputs["cases"]
 
 

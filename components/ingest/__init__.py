@@ -1,1 +1,1 @@
-"""Check and index LiTS volumes; put bad ones aside with their reasons."""
+"""Check and index volumes with labels; put bad ones aside with their reasons."""

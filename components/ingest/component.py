@@ -11,16 +11,21 @@ def ingest(
     cases: dsl.Output[dsl.Dataset],
     quarantine: dsl.Output[dsl.HTML],
     on_bad_case: str = "raise",
+    task: str = "",
     version: str = "",
+    task_version: str = "",
 ):
-    """Check and index LiTS volumes; put bad ones aside with their reasons.
+    """Check and index volumes with labels; put bad ones aside with their reasons.
 
     Args:
-        volumes: A folder with volume-N.nii[.gz] and segmentation-N.nii[.gz], made by a step or imported.
+        volumes: A folder of cases, made by a step or imported: volume-N.nii[.gz] and segmentation-N.nii[.gz], or
+            dataset.json, or images and labels.
         cases: The usable cases and their index.
         quarantine: A table of the bad cases.
         on_bad_case: Whether a bad case ends the run (raise) or is left out (skip).
+        task: What names channels and labels of a folder without dataset.json: a file of that form, or lits.
         version: The digest of an imported folder from the step fingerprint, which only KFP's cache reads.
+        task_version: The same of the file that task names.
     """
     from components.resume import step
 
@@ -29,8 +34,9 @@ def ingest(
         "ingest",
         "components.ingest.ingest:ingest_volumes",
         inputs={"data": volumes},
+        folders={"task_file": "" if task == "lits" else task},
         outputs=outputs,
-        settings={"on_bad_case": on_bad_case},
+        settings={"on_bad_case": on_bad_case, "task": "lits" if task == "lits" else ""},
         stored=("cases",),
     )
 
@@ -41,16 +47,21 @@ def ingest_folder(
     cases: dsl.Output[dsl.Dataset],
     quarantine: dsl.Output[dsl.HTML],
     on_bad_case: str = "raise",
+    task: str = "",
     version: str = "",
+    task_version: str = "",
 ):
-    """Check and index the LiTS volumes of a folder; put bad ones aside with their reasons.
+    """Check and index the volumes and labels of a folder; put bad ones aside with their reasons.
 
     Args:
-        data: A folder with volume-N.nii[.gz] and segmentation-N.nii[.gz], which is mounted where the step runs.
+        data: A folder of cases, which is mounted where the step runs: volume-N.nii[.gz] and segmentation-N.nii[.gz], or
+            dataset.json, or images and labels.
         cases: The usable cases and their index.
         quarantine: A table of the bad cases.
         on_bad_case: Whether a bad case ends the run (raise) or is left out (skip).
+        task: What names channels and labels of a folder without dataset.json: a file of that form, or lits.
         version: The digest from the step fingerprint, which only KFP's cache reads.
+        task_version: The same of the file that task names.
     """
     from components.resume import step
 
@@ -58,8 +69,8 @@ def ingest_folder(
     step(
         "ingest",
         "components.ingest.ingest:ingest_volumes",
-        folders={"data": data},
+        folders={"data": data, "task_file": "" if task == "lits" else task},
         outputs=outputs,
-        settings={"on_bad_case": on_bad_case},
+        settings={"on_bad_case": on_bad_case, "task": "lits" if task == "lits" else ""},
         stored=("cases",),
     )

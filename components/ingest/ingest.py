@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+
 from components import console
 from components.cases import Folder, open_folder
 from components.files import read_json, write_json
@@ -17,22 +19,24 @@ from datasets.conversion import AnyCase, changed
 from datasets.decathlon.layout import DESCRIPTION
 from datasets.sources import digest, identity
 from keras_spatial._paths import regular
-from keras_spatial.volumes import VolumeError
+from keras_spatial.volumes import Task, VolumeError
 
 
 def ingest_volumes(
-    data: str, cases: str, quarantine: str, *, on_bad_case: str = "skip"
+    data: str, cases: str, quarantine: str, *, on_bad_case: str = "skip", task_file: str = "", task: str = ""
 ) -> Mapping[str, Mapping[str, Any]]:
     """Check the cases of a folder, and collect the usable ones.
 
     Args:
         data: folder with volume-N.nii[.gz] and segmentation-N.nii[.gz], or with `dataset.json` as the Decathlon and
-            nnU-Net have it.
+            nnU-Net have it, or with `images` and `labels`.
         cases: folder to make, with copies of the usable cases' files, which share the disk with the originals where
             the file system can clone, and `index.json` with their digests. No link: an original that is edited later
-            must not change what was checked.
+            must not change what was checked. Cases with files of DICOM, whose headers name the patient, are written as
+            NIfTI files.
         quarantine: HTML file to write, a table of the bad cases; the same as CSV lies beside the index.
         on_bad_case: "skip" leaves bad cases out, "raise" ends the step after every case was checked.
+        task_file, task: what names channels and labels of a plain folder: a file, or "lits"; see `open_folder`.
 
     Returns:
         Metadata of both outputs: the numbers of usable and bad cases.
@@ -44,7 +48,7 @@ def ingest_volumes(
         raise ValueError(f'on_bad_case: expected "skip" or "raise". Received: {on_bad_case!r}')
     target = Path(cases)
     target.mkdir(parents=True, exist_ok=True)
-    folder = open_folder(data)
+    folder = open_folder(data, task_file or task)
     digests, bad = _collect(folder, target)
     _write_table(Path(quarantine), target / "quarantine.csv", len(digests), bad)
     if bad and (on_bad_case == "raise" or not digests):
@@ -54,8 +58,8 @@ def ingest_volumes(
     index = {"cases": list(digests), "bad": [vars(b) for b in bad], "sha256": {}}
     for files in digests.values():
         index["sha256"].update(files)
-    if folder.reader is not None:
-        _write_description(folder, target, list(digests))
+    if folder.reader is not None and not folder.numbers:
+        _write_description(folder, folder.reader.task, target, list(digests))
     write_json(target / "index.json", index)
     counts = {"usable": len(digests), "bad": len(bad)}
     left_out = f"; {console.count(len(bad), 'bad case')} left out" if bad else ""
@@ -63,14 +67,19 @@ def ingest_volumes(
     return {"cases": {**counts, "source": str(data)}, "quarantine": counts}
 
 
-def _write_description(folder: Folder, target: Path, usable: list[int | str]) -> None:
+def _write_description(folder: Folder, task: Task, target: Path, usable: list[int | str]) -> None:
     """`dataset.json` of the usable cases: where it lists cases, the others are left out."""
-    description = read_json(folder.path / DESCRIPTION)
+    given = folder.path / DESCRIPTION
+    description = read_json(given) if given.is_file() else {}
     if isinstance(description.get("training"), list):
-        labels = {case.files[-1]: case.name for case in folder.cases}
-        description["training"] = [
-            entry for entry in description["training"] if labels.get(folder.path / entry["label"]) in usable
-        ]
+        names = [folder.names(case) for case in folder.cases if case.name in usable]
+        description["training"] = [{"image": f"./{image}", "label": f"./{label}"} for image, label in names]
+    elif not given.is_file():
+        description = {
+            "name": task.name,
+            "channel_names": {str(number): channel.name for number, channel in enumerate(task.channels)},
+            "labels": {name: number for number, name in enumerate(task.labels)},
+        }
     write_json(target / DESCRIPTION, description)
 
 
@@ -82,32 +91,38 @@ def _collect(folder: Folder, target: Path) -> tuple[dict[int | str, dict[str, st
     for number, case in enumerate(found, start=1):
         before = [identity(path) for path in case.files]
         try:
-            folder.check(case)
-            files = _copies(folder, case, target, before)
+            files = _kept(folder, case, target, before)
         except VolumeError as error:
             bad.append(BadCase.of(case, error))
             console.note("ingest", f"{case.name} cannot be used: {bad[-1].reason}")
         else:
-            good[getattr(case, "number", case.name)] = files
+            good[folder.numbers.get(case.name, getattr(case, "number", case.name))] = files
         console.progress("ingest", number, len(found), f"cases checked, {case.name} the last")
     return good, bad
 
 
-def _copies(folder: Folder, case: AnyCase, target: Path, before: list[list[int]]) -> dict[str, str]:
-    """Copy the files of a case; their names and digests.
+def _kept(folder: Folder, case: AnyCase, target: Path, before: list[list[int]]) -> dict[str, str]:
+    """Check a case and keep its files, as they are or converted; their names and digests.
 
     Raises:
-        ChangedCaseError: if one of them is no longer what was checked; none is left in the target then.
+        VolumeError: what is wrong with it; ChangedCaseError if a file is no longer what was checked. None is left in
+            the target then.
     """
-    made = {folder.name_of(case, path): path for path in case.files}
-    for name, path in made.items():
+    volumes, labels = folder.check(case)
+    names = folder.names(case)
+    for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        clone_or_copy(path, target / name)
+    if folder.converted(case):
+        for name, volume in zip(names, [*volumes, labels], strict=True):
+            nib.save(nib.Nifti1Image(volume.array, volume.affine), target / name)
+    else:
+        for name, path in zip(names, case.files, strict=True):
+            clone_or_copy(path, target / name)
     if [identity(path) for path in case.files] != before:
-        for name in made:
+        for name in names:
             (target / name).unlink(missing_ok=True)
         raise changed(case)
-    return {name: digest(target / name) for name in made}
+    return {name: digest(target / name) for name in names}
 
 
 def clone_or_copy(source: Path, target: Path) -> None:

@@ -105,9 +105,9 @@ def _check_sources(folder: Folder, sources: Mapping[str, list[str]]) -> None:
     index = folder.path / "index.json"
     checked = read_json(index).get("sha256", {}) if index.is_file() else {}
     built = {
-        folder.name_of(case, path): value
+        name: value
         for case in folder.cases
-        for path, value in zip(case.files, sources.get(case.name, ()), strict=False)
+        for name, value in zip(folder.names(case), sources.get(case.name, ()), strict=False)
     }
     changed = sorted(name for name, value in checked.items() if built.get(name) != value)
     if changed:

@@ -10,6 +10,7 @@ class SegmentationSettings(MeshSettings):
 
     task: str = Field(
         "",
-        description="Instead of the task in the model's file: the path of a task.json, or lits for CT in LiTS's window "
-        "over the whole field of view.",
+        description="The path of a task.json, or lits: for batch_inference in place of the task in the model's file "
+        "(lits: CT in LiTS's window over the whole field of view); for trainings what names channels and labels of a "
+        "folder data without dataset.json, which may be a file of that form, too.",
     )

@@ -27,7 +27,9 @@ class Settings(LocalTrainingSettings, EvaluationSettings, PreprocessSettings, Se
     looped: ClassVar[tuple[str, ...]] = ("resolutions", "learning_rates")
 
     data: str = Field(
-        "", description="The folder with volume-N.nii[.gz] and segmentation-N.nii[.gz]; empty for phantoms."
+        "",
+        description="The folder of cases: volume-N.nii[.gz] and segmentation-N.nii[.gz], or with dataset.json, or with "
+        "images and labels, also of DICOM; empty for phantoms.",
     )
     phantoms: int = Field(
         16, ge=1, le=10_000, description="The number of phantom cases that are made if data is empty."

@@ -25,6 +25,7 @@ class Graph(BaseModel):
         imported: Parameters that were URLs when it was compiled, whose artifacts KFP imports.
         fingerprints_network: Whether it looks at the file of a network before the training, of which KFP's cache would
             otherwise know the name only.
+        fingerprints_task: Whether it looks at the file that names channels and labels of a folder, for the same reason.
         trains: Whether it trains, on all pods.
         predicts: Whether it evaluates or segments, in one pod.
         hardware: What a mesh can be made of.
@@ -36,6 +37,7 @@ class Graph(BaseModel):
     needed: tuple[str, ...] = ()
     imported: tuple[str, ...] = ()
     fingerprints_network: bool = False
+    fingerprints_task: bool = False
     trains: bool
     predicts: bool
     hardware: Hardware
@@ -64,6 +66,12 @@ class Graph(BaseModel):
             raise SettingsError(
                 "network: the pipeline was compiled for a network that is no file, and KFP's cache would not see when "
                 f"one changes. Received: {settings.network!r}. Compile it again with this file."
+            )
+        if self.trains and _names_file(settings.task) != self.fingerprints_task:
+            compiled = "with" if self.fingerprints_task else "without"
+            raise SettingsError(
+                f"task: the pipeline was compiled {compiled} a file that names channels and labels, and KFP's cache "
+                f"would not see when one changes. Received: {settings.task!r}. Compile it again with this value."
             )
         if self.pipeline == "resolution_study":
             settings.check_resolutions()
@@ -100,9 +108,14 @@ def validate_run(values: Mapping[str, Any], *, graph: str) -> None:
     console.result("validate", "the parameters of the run are valid")
 
 
+def _names_file(task: str) -> bool:
+    """Whether a setting `task` is the path or URL of a file."""
+    return task not in ("", "lits")
+
+
 def places(settings: Settings) -> dict[str, str]:
     """By name of setting: the paths and URLs that a run reads."""
     given = {name: getattr(settings, name) for name in ("data", "model", "baseline")}
-    given["task"] = "" if settings.task == "lits" else settings.task
+    given["task"] = settings.task if _names_file(settings.task) else ""
     given["network"] = settings.network if settings.network_source == "file" else ""
     return {name: place for name, place in given.items() if place}

@@ -76,7 +76,7 @@ def fingerprint(cases: Sequence[Case], task: Task, store: str | Path, limits: Li
         results = list(pool.map(look, cases))
     found = [r for r in results if not isinstance(r, BadCase)]
     if not found:
-        raise error_of([r for r in results if isinstance(r, BadCase)])
+        raise error_of([r for r in results if isinstance(r, BadCase)], others=False)
     spacings, shapes = (np.stack([r[name] for r in found]) for name in ("spacing", "shape"))
     x, y, z = np.median(shapes, 0).round().astype(int).tolist()
     samples = [np.concatenate([r["samples"][c] for r in found]) for c in range(len(task.channels))]

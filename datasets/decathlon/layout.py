@@ -4,7 +4,7 @@
 | --- | --- | --- | --- |
 | Medical Segmentation Decathlon | the list `training` of `dataset.json`; several channels in one 4D file | there too | `modality`, `labels` of `dataset.json` |
 | nnU-Net v2 | `imagesTr/CASE_0000.nii.gz`, `CASE_0001`, ..., a file a channel | `labelsTr/CASE.nii.gz` | `channel_names`, `labels` of `dataset.json` |
-| plain folder | `images/CASE.nii.gz`, or a file a channel as nnU-Net's, or folders `images/CASE` of DICOM series | `labels/CASE.nii.gz` or `.dcm` | given by the user |
+| plain folder | `images/CASE.nii.gz`, or a file a channel as nnU-Net's, or folders `images/CASE` of DICOM series, or enhanced DICOM files `images/CASE.dcm` | `labels/CASE.nii.gz` or `.dcm` | given by the user, or in `dataset.json` as the others have them |
 """  # noqa: E501 - a table.
 
 import json
@@ -16,11 +16,11 @@ from typing import Any
 
 from datasets.cases import Case, DuplicateCaseError, NoCasesError, shown
 from keras_spatial._paths import LABELS, NIFTI, VOLUMES, ending_of, fault_of_name, printable, regular, stem_of
-from keras_spatial.volumes import FileNameError, VolumeError
+from keras_spatial.volumes import FileNameError, Task, TaskError, VolumeError
 from keras_spatial.volumes.identity import identifiers_kept, pseudonym
 
 DESCRIPTION = "dataset.json"
-PLAIN_IMAGES, _PLAIN_LABELS = "images", "labels"
+PLAIN_IMAGES, PLAIN_LABELS = "images", "labels"
 _CHANNEL = re.compile(r"(.+)_([0-9]{4})")
 
 
@@ -72,10 +72,9 @@ def read_layout(folder: str | Path, channels: Sequence[str] = (), labels: Sequen
     if path.is_file():
         if channels or labels:
             raise LayoutError(f"{path}: names channels and labels; leave them out. Received: {channels}, {labels}")
-        description = _description(path)
-        layout = _nnunet(path, description) if "channel_names" in description else _decathlon(path, description)
-    elif (folder / PLAIN_IMAGES).is_dir() and (folder / _PLAIN_LABELS).is_dir():
-        layout = _plain(folder, tuple(channels), tuple(labels))
+        layout = _described(path, _description(path))
+    elif is_plain(folder):
+        layout = _plain(folder, {"name": folder.name}, tuple(channels), tuple(labels))
     else:
         raise NoCasesError(
             f"{folder}: expected {DESCRIPTION} (Medical Segmentation Decathlon, nnU-Net), or the folders images and "
@@ -91,6 +90,28 @@ def read_layout(folder: str | Path, channels: Sequence[str] = (), labels: Sequen
     return layout
 
 
+def is_plain(folder: Path) -> bool:
+    """Whether a folder has images and labels in the folders of a plain one."""
+    return (folder / PLAIN_IMAGES).is_dir() and (folder / PLAIN_LABELS).is_dir()
+
+
+def read_names(path: str | Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of channels and labels in a file: a `dataset.json` of the Decathlon or of nnU-Net, or a `task.json`.
+
+    Raises:
+        LayoutError: if it is damaged, or asks for what is not supported.
+    """
+    path = Path(path)
+    description = _description(path)
+    if "channels" not in description:
+        return _names(path, description)
+    try:
+        task = Task.of(description, str(path))
+    except TaskError as error:
+        raise LayoutError(str(error)) from error
+    return tuple(channel.name for channel in task.channels), task.labels
+
+
 def _description(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(regular(path).read_text(encoding="utf-8"))
@@ -101,10 +122,40 @@ def _description(path: Path) -> dict[str, Any]:
     return value
 
 
-def _decathlon(path: Path, description: Mapping[str, Any]) -> Layout:
-    """`modality` and `labels` are names by number, as text; `training` is a list of image and label."""
-    channels = _numbered(path, "modality", description.get("modality"))
-    labels = _numbered(path, "labels", description.get("labels"))
+def _described(path: Path, description: Mapping[str, Any]) -> Layout:
+    channels, labels = _names(path, description)
+    # A plain folder whose names stand beside it.
+    if "training" not in description and is_plain(path.parent) and not (path.parent / "imagesTr").exists():
+        return _plain(path.parent, description, channels, labels)
+    return (_nnunet if "channel_names" in description else _decathlon)(path, description, channels, labels)
+
+
+def _names(path: Path, description: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of channels and labels: in nnU-Net's form, with `channel_names`, or in the Decathlon's."""
+    if "channel_names" not in description:
+        # Both are names by number, as text.
+        channels = _numbered(path, "modality", description.get("modality"))
+        return channels, _numbered(path, "labels", description.get("labels"))
+    # `channel_names` are names by number, `labels` numbers by name.
+    channels = _numbered(path, "channel_names", description["channel_names"])
+    given = description.get("labels")
+    if not isinstance(given, dict) or not all(isinstance(n, int) and not isinstance(n, bool) for n in given.values()):
+        raise LayoutError(
+            f"{path}: labels: expected one number for each name; regions (several numbers for a name) are not "
+            f"supported. Received: {given!r:.200}"
+        )
+    if "ignore" in given:
+        raise LayoutError(f"{path}: labels: nnU-Net's ignore label is not supported; label these voxels, or leave out.")
+    labels = _numbered(path, "labels", {str(number): name for name, number in given.items()})
+    if len(labels) != len(given):
+        raise LayoutError(f"{path}: labels: two names have one number. Received: {given!r:.200}")
+    return channels, labels
+
+
+def _decathlon(
+    path: Path, description: Mapping[str, Any], channels: tuple[str, ...], labels: tuple[str, ...]
+) -> Layout:
+    """`training` is a list of image and label."""
     listed = description.get("training")
     if not isinstance(listed, list) or not all(
         isinstance(x, dict) and isinstance(x.get("image"), str) and isinstance(x.get("label"), str) for x in listed
@@ -123,38 +174,32 @@ def _decathlon(path: Path, description: Mapping[str, Any]) -> Layout:
     return _layout(path, description, channels, labels, cases)
 
 
-def _nnunet(path: Path, description: Mapping[str, Any]) -> Layout:
-    """`channel_names` are names by number, `labels` numbers by name."""
-    channels = _numbered(path, "channel_names", description["channel_names"])
-    given = description.get("labels")
-    if not isinstance(given, dict) or not all(isinstance(n, int) and not isinstance(n, bool) for n in given.values()):
-        raise LayoutError(
-            f"{path}: labels: expected one number for each name; regions (several numbers for a name) are not "
-            f"supported. Received: {given!r:.200}"
-        )
-    if "ignore" in given:
-        raise LayoutError(f"{path}: labels: nnU-Net's ignore label is not supported; label these voxels, or leave out.")
-    labels = _numbered(path, "labels", {str(number): name for name, number in given.items()})
-    if len(labels) != len(given):
-        raise LayoutError(f"{path}: labels: two names have one number. Received: {given!r:.200}")
+def _nnunet(path: Path, description: Mapping[str, Any], channels: tuple[str, ...], labels: tuple[str, ...]) -> Layout:
+    """A file for each channel, numbered."""
     ending = description.get("file_ending", ".nii.gz")
     if ending not in VOLUMES:
         raise LayoutError(f"{path}: file_ending: expected one of {list(VOLUMES)}. Received: {ending!r}")
-    folders = path.parent / "imagesTr", path.parent / "labelsTr"
-    images, truths = ([_stem(path, p) for p in _files(f) if _ending(p) == ending] for f in folders)
-    names = {*truths, *(m[1] for stem in images if (m := _CHANNEL.fullmatch(stem)))}
-    cases = {
-        name: Case(
+    folder = path.parent
+    truths = {_stem(path, p): p for p in _files(folder / "labelsTr") if _ending(p) == ending}
+    images: dict[str, dict[int, Path]] = {}
+    for image in _files(folder / "imagesTr"):
+        match = _CHANNEL.fullmatch(_stem(path, image))
+        if match and _ending(image) == ending:
+            images.setdefault(match[1], {})[int(match[2])] = image
+    cases: dict[str, Case] = {}
+    for name in {*truths, *images}:
+        found = images.get(name, {})
+        # What is missing has the name that it should have; a channel too many is named when the case is checked.
+        count = max(len(channels), *(index + 1 for index in found)) if found else len(channels)
+        cases[name] = Case(
             name,
-            tuple(folders[0] / f"{name}_{index:04}{ending}" for index in range(len(channels))),
-            folders[1] / f"{name}{ending}",
+            tuple(found.get(index, folder / f"imagesTr/{name}_{index:04}{ending}") for index in range(count)),
+            truths.get(name, folder / f"labelsTr/{name}{ending}"),
         )
-        for name in names
-    }
     return _layout(path, description, channels, labels, cases)
 
 
-def _plain(folder: Path, channels: tuple[str, ...], labels: tuple[str, ...]) -> Layout:
+def _plain(folder: Path, description: Mapping[str, Any], channels: tuple[str, ...], labels: tuple[str, ...]) -> Layout:
     """Images and labels of the same names; a file a channel where the names end in `_0000`, `_0001`, ..."""
     if not channels:
         raise LayoutError(
@@ -162,13 +207,14 @@ def _plain(folder: Path, channels: tuple[str, ...], labels: tuple[str, ...]) -> 
             '["CT"], or ["T1", "T2"] for two MR sequences.'
         )
     truths: dict[str, Path] = {}
-    for path in _files(folder / _PLAIN_LABELS, LABELS):
+    for path in _files(folder / PLAIN_LABELS, LABELS):
         other = truths.setdefault(stem_of(path.name, LABELS), path)
         if other != path:
             raise DuplicateCaseError(f"{shown(path)}: the labels of this case are also {shown(other)}. Remove one.")
     images: dict[str, dict[int, Path]] = {}
-    for path in _files(folder / PLAIN_IMAGES, folders=True):
-        stem = path.name if path.is_dir() else _stem(folder, path)
+    # A file of the endings of labels: DICOM's holds the frames of an enhanced image.
+    for path in _files(folder / PLAIN_IMAGES, LABELS, folders=True):
+        stem = path.name if path.is_dir() else stem_of(path.name, LABELS)
         # Where there are labels of its whole name, a number at the end is the case's own.
         match = None if stem in truths else _CHANNEL.fullmatch(stem)
         name, index = (match[1], int(match[2])) if match else (stem, -1)
@@ -179,7 +225,7 @@ def _plain(folder: Path, channels: tuple[str, ...], labels: tuple[str, ...]) -> 
         _plain_case(folder, name, images.get(name, {}), truths.get(name), len(channels)) for name in {*images, *truths}
     ]
     cases = {case.name: case for case in found}
-    return _layout(folder / PLAIN_IMAGES, {"name": folder.name}, channels, labels, cases)
+    return _layout(folder / PLAIN_IMAGES, description, channels, labels, cases)
 
 
 def _plain_case(folder: Path, name: str, found: Mapping[int, Path], truth: Path | None, channels: int) -> Case:
@@ -197,7 +243,7 @@ def _plain_case(folder: Path, name: str, found: Mapping[int, Path], truth: Path 
     else:
         count = max(channels, *(index + 1 for index in found)) if found else channels
         images = [found.get(index, folder / PLAIN_IMAGES / f"{name}_{index:04}{ending}") for index in range(count)]
-    return Case(name, tuple(images), truth or folder / _PLAIN_LABELS / f"{name}{ending}")
+    return Case(name, tuple(images), truth or folder / PLAIN_LABELS / f"{name}{ending}")
 
 
 def _layout(

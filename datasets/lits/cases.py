@@ -13,6 +13,7 @@ from datasets.cases import (
     check_same_place,
     check_same_shape,
     checked_labels,
+    shown,
 )
 from datasets.decathlon.layout import DESCRIPTION, Layout, LayoutError, read_layout
 from keras_spatial._paths import NIFTI, ending_of, fault_of_name, printable, walk
@@ -167,11 +168,16 @@ def read_case(case: Case, limits: Limits | None = None) -> tuple[Volume, Volume]
     if not (case.number in KNOWN_AFFINE_MISMATCH and _says_nothing(labels)):
         check_same_place(labels, volume)
     array = checked_labels(labels, LITS.labels)
-    if not array.any():
-        raise NoLiverError(f"{case.segmentation}: expected a liver (labels 1 and 2). Received: nothing but 0")
+    check_liver(Volume(array, labels.affine, labels.header, labels.path))
     if limits.hounsfield:
         check_hounsfield(volume)
     return volume, Volume(array, volume.affine, labels.header, labels.path)
+
+
+def check_liver(labels: Volume) -> None:
+    """Raise NoLiverError unless some voxel is labelled."""
+    if not labels.array.any():
+        raise NoLiverError(f"{shown(labels.path)}: expected a liver (labels 1 and 2). Received: nothing but 0")
 
 
 def _says_nothing(labels: Volume) -> bool:

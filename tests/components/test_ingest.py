@@ -14,7 +14,7 @@ import pytest
 from components.ingest.ingest import clone_or_copy, ingest_volumes
 from components.preprocess.preprocess import build_dataset
 from datasets.cases import BadCasesError, MissingPairError, NoCasesError, OtherSourcesError
-from datasets.lits.cases import check_case
+from datasets.lits.cases import read_case
 from datasets.phantom import write_lits_folder
 
 
@@ -84,12 +84,13 @@ def test_where_the_kernel_ends_early_without_a_word_python_copies(folder, tmp_pa
 
 
 def test_a_case_that_is_written_while_it_is_checked_is_bad(folder, tmp_path, monkeypatch):
-    def check(volume, segmentation):
-        check_case(volume, segmentation)
-        if volume.name == "volume-1.nii.gz":
-            segmentation.touch()
+    def read(case, limits):
+        found = read_case(case, limits)
+        if case.number == 1:
+            case.segmentation.touch()
+        return found
 
-    monkeypatch.setattr("components.cases.lits.check_case", check)
+    monkeypatch.setattr("components.cases.lits.read_case", read)
     cases, _, metadata = run(folder, tmp_path, "skip")
     assert metadata["quarantine"] == {"usable": 2, "bad": 1}
     assert sorted(p.name for p in cases.glob("*-1.nii.gz")) == []

@@ -12,6 +12,7 @@ from nibabel.affines import from_matvec
 from volumes.dicom_files import SECRET, SHAPE, hounsfield, write_series
 
 from datasets import decathlon
+from datasets.cases import Case, without_names
 from datasets.sources import Digests, digest, identity
 from keras_spatial.data import Box, Store
 from keras_spatial.volumes import read_volume, write_dicom_segmentation
@@ -110,3 +111,13 @@ def test_an_edit_of_one_slice_is_seen(folder, tmp_path):
     (source / "other.dcm").write_bytes(content)
     assert digest(source) != before
     assert Digests(tmp_path / "cache.json")[source] == digest(source)
+
+
+def test_names_are_replaced_where_they_are_words_and_nowhere_else(folder):
+    case = Case("1", (folder / "images/MAY",), folder / "labels/MAY.nii.gz")
+    text = f"{folder}/images/MAY: slices of MAY lie apart, MAYBE one is missing; see MAY.nii.gz"
+    shown = without_names(case, text)
+    assert "MAYBE one is missing" in shown
+    assert "MAY:" not in shown and "of MAY" not in shown and "MAY.nii" not in shown
+    letter = Case("1", (folder / "images/a",), folder / "labels/a.nii.gz")
+    assert without_names(letter, "a slice is missing") == "a slice is missing"

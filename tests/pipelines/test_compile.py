@@ -238,6 +238,20 @@ def test_kfps_cache_knows_when_the_files_of_the_data_change():
         assert "enableCache" not in tasks[name]["cachingOptions"]
 
 
+def test_kfps_cache_knows_when_the_names_of_channels_and_labels_change(tmp_path):
+    settings = load(None, ["data=/data/plain", "task=/data/names.json"])
+    path = compile_pipeline(catalogue.build("lits_segmentation", settings, Cluster()), tmp_path / "p.yaml")
+    spec = next(yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader))
+    tasks = next(d["dag"]["tasks"] for n, d in spec["components"].items() if n.startswith("comp-exit-handler"))
+    inputs = tasks["ingest-folder"]["inputs"]["parameters"]
+    producers = {name: inputs[name]["taskOutputParameter"]["producerTask"] for name in ("version", "task_version")}
+    read = {name: tasks[task]["inputs"]["parameters"]["data"] for name, task in producers.items()}
+    assert read == {
+        "version": {"componentInputParameter": "pipelinechannel--data"},
+        "task_version": {"componentInputParameter": "pipelinechannel--task"},
+    }
+
+
 @pytest.mark.parametrize(
     ("pipeline", "cluster", "assignments", "expected"),
     [
