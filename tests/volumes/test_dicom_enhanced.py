@@ -1,7 +1,5 @@
 """An enhanced DICOM file is read frame by frame as its functional groups say, or refused with a named error."""
 
-from pathlib import Path
-
 import highdicom
 import numpy as np
 import pydicom
@@ -45,9 +43,10 @@ def test_each_frame_has_its_own_scale(tmp_path):
     halves = vol.read_volume(write_enhanced(tmp_path / "half.dcm", array, scale=lambda n: (1, -1000 - n / 2)))
     assert halves.array.dtype == np.float32
     assert halves.array == pytest.approx(array, abs=0.5)
-    large = vol.read_volume(write_enhanced(tmp_path / "large.dcm", array * 100, scale=lambda n: (100, -100_000 - n)))
+    wide = array.astype(np.int32) * 100
+    large = vol.read_volume(write_enhanced(tmp_path / "large.dcm", wide, scale=lambda n: (100, -100_000 - n)))
     assert large.array.dtype == np.int32
-    assert large.array == pytest.approx(array * np.int32(100), abs=50)
+    assert large.array == pytest.approx(wide, abs=50)
 
 
 @pytest.mark.parametrize("table", ["offsets", "extended", "none"])
@@ -188,17 +187,22 @@ def test_labels_of_frames_in_several_files_have_no_segmentation(tmp_path):
 @pytest.mark.parametrize("syntax", ["JPEG 2000", "plain"])
 def test_the_real_series_as_an_enhanced_file_that_highdicom_writes_is_the_same_volume(tmp_path, syntax):
     classic = vol.read_volume(SHARED)
-    files = [pydicom.dcmread(path) for path in sorted(Path(SHARED).glob("*.dcm"))]
+    files = [pydicom.dcmread(image.path) for image in classic.series.slices]
     if syntax == "plain":
-        slices = {image.uid: place for place, image in enumerate(classic.series.slices)}
-        for file in files:
-            stored = classic.array[:, :, slices[file.SOPInstanceUID]].T - int(file.RescaleIntercept)
+        for place, file in enumerate(files):
+            stored = classic.array[:, :, place].T - int(file.RescaleIntercept)
             file.PixelData = stored.astype("<i2" if file.PixelRepresentation else "<u2").tobytes()
             file.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
             file["PixelData"].VR, file["PixelData"].is_undefined_length = "OW", False
+    for file in files:
+        # The series was anonymised; highdicom wants what every scanner writes.
+        file.SOPClassUID = file.file_meta.MediaStorageSOPClassUID
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+            setattr(file, keyword, file.get(keyword) or "1.2.3")
+        file.SOPInstanceUID = file.get("SOPInstanceUID") or f"1.2.3.{file.InstanceNumber}"
     uid = pydicom.uid.generate_uid
     enhanced = highdicom.legacy.LegacyConvertedEnhancedCTImage(
-        files[::-1], uid(), 1, uid(), 1, include_dimension_index=False
+        files[1::2] + files[::2], uid(), 1, uid(), 1, include_dimension_index=False
     )
     enhanced.save_as(tmp_path / "enhanced.dcm")
     volume = vol.read_volume(tmp_path / "enhanced.dcm")
