@@ -54,15 +54,27 @@ def section(result: Mapping) -> str:
 
 
 def table(rows: Sequence[Mapping]) -> str:
-    """The rows in Markdown; missed targets in bold, and a column of notes where there are some."""
-    notes = any(row.get("note") for row in rows)
-    names = ["figure", "ours", "peer", "ratio", "target", ""] + ["note"] * notes
-    lines = [f"| {' | '.join(names)} |", f"| {' | '.join(['---'] * len(names))} |"]
-    for row in rows:
-        verdict = {True: "met", False: "**missed**", None: ""}[row["ok"]]
-        cells = [row["figure"], *(number(row[n]) for n in ("ours", "peer", "ratio")), bound(row), verdict]
-        lines.append(f"| {' | '.join(cells + [row.get('note', '')] * notes)} |")
-    return "\n".join(lines)
+    """The rows in Markdown, with only the columns that have entries; missed targets are in bold."""
+    columns = {
+        "figure": [description(row) for row in rows],
+        **{name: [number(row[name]) for row in rows] for name in ("ours", "peer", "ratio")},
+        "target": [verdict(row) for row in rows],
+    }
+    shown = {name: cells for name, cells in columns.items() if any(cells)}
+    lines = [list(shown), ["---"] * len(shown), *zip(*shown.values(), strict=True)]
+    written = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f'<div class="figures" markdown="1">\n\n{written}\n\n</div>'
+
+
+def description(row: Mapping) -> str:
+    """What was measured, and the note about it below."""
+    return f"{row['figure']}<br>*{row['note']}*" if row.get("note") else row["figure"]
+
+
+def verdict(row: Mapping) -> str:
+    """A row's target, and whether it was met."""
+    met = {True: "met: ", False: "**missed**: ", None: ""}[row["ok"]]
+    return f"{met}{bound(row)}"
 
 
 def setting(name: str, value: Any) -> str:

@@ -1,5 +1,6 @@
 """The documentation: it builds without warnings, its generated pages are fresh, and its code fits the page."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ sys.path.insert(0, str(DOCS))
 
 import generate_benchmarks  # noqa: E402
 import generate_errors  # noqa: E402
+import whole_words  # noqa: E402
 from docs_pages import snippets  # noqa: E402
 
 # What fits into the column for text in a window of 1300 px, with docs/stylesheets/extra.css.
@@ -79,6 +81,29 @@ def test_code_is_not_cut_at_the_edge_of_the_page(page):
             continue
         for number, line in enumerate(snippet.text.splitlines(), snippet.line):
             assert len(line) <= _COLUMNS, f"{page.name}:{number}: {len(line)} characters"
+
+
+def test_what_is_printed_is_wrapped(site):
+    folder, _ = site
+    home = (folder / "index.html").read_text(encoding="utf-8")
+    style = (folder / "stylesheets" / "extra.css").read_text(encoding="utf-8")
+    assert '<div class="language-text highlight">' in home
+    assert ".language-text pre > code { white-space: pre-wrap;" in style
+
+
+def test_examples_in_docstrings_are_not_cut_either():
+    for path in sorted((ROOT / "keras_spatial").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                for snippet in snippets(ast.get_docstring(node) or ""):
+                    longest = max(map(len, snippet.text.splitlines()))
+                    assert longest <= _COLUMNS, f"{path}: {getattr(node, 'name', '')}: {longest} characters"
+
+
+def test_short_code_is_not_broken_at_its_hyphens():
+    assert whole_words.on_page_content("<code>--help</code>") == '<code class="word">--help</code>'
+    for other in ("<code>a - b</code>", "<code>plain</code>", '<pre><code class="x">--help</code></pre>'):
+        assert whole_words.on_page_content(other) == other
 
 
 def test_the_home_page_says_what_to_install_and_where_the_code_is():
