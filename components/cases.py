@@ -28,9 +28,9 @@ class Folder:
     """The cases of a folder.
 
     Attributes:
-        path: The path of the folder.
-        cases: The cases of one kind.
-        reader: The reader of the cases of a folder that is described; None for files in the form of LiTS.
+        path: the path of the folder.
+        cases: the cases of one kind.
+        reader: the reader of the cases of a folder that is described; None for files in the form of LiTS.
         numbers: by name the numbers that cases in a plain folder get as those of LiTS; empty for another task.
     """
 

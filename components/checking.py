@@ -26,9 +26,9 @@ class Facts:
     """What is known of the cases of a run before they are read.
 
     Attributes:
-        labels: The names of the classes by number.
-        channels: The number of channels of an image.
-        cases: The number of cases.
+        labels: the names of the classes by number.
+        channels: the number of channels of an image.
+        cases: the number of cases.
     """
 
     labels: Sequence[str]
@@ -41,9 +41,9 @@ class Rehearsal:
     """A training that only the code it names can check: that of the user, or of options by name.
 
     Attributes:
-        settings: The settings of the training.
-        resolutions: The numbers of voxels along each axis of its images; 0 where only the cases decide it.
-        facts: What is known of the cases; None for nothing.
+        settings: the settings of the training.
+        resolutions: the numbers of voxels along each axis of its images; 0 where only the cases decide it.
+        facts: what is known of the cases; None for nothing.
     """
 
     settings: TrainingSettings
@@ -56,8 +56,8 @@ def check_run(pipeline: str, settings: Settings) -> None:
     step is planned on the mesh.
 
     Args:
-        pipeline: The name of the pipeline, which decides what of the settings is read.
-        settings: The settings of the run. Where `data` is a URL the cases are not known yet, and what depends on the
+        pipeline: the name of the pipeline, which decides what of the settings is read.
+        settings: the settings of the run. Where `data` is a URL the cases are not known yet, and what depends on the
             classes is not checked.
 
     Raises:

@@ -44,8 +44,8 @@ def share(rank: int, processes: int) -> None:
     """Leave a process of one machine its equal part of the machine's GPUs; nothing where there are none.
 
     Args:
-        rank: The number of the process, from 0.
-        processes: The number of processes of this machine.
+        rank: the number of the process, from 0.
+        processes: the number of processes of this machine.
 
     Raises:
         AcceleratorError: if the GPUs cannot be shared equally.

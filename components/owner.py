@@ -28,7 +28,7 @@ def own(path: str | Path) -> Iterator[Callable[[], None]]:
     """Own a folder; what runs inside tells its steps so by `os.environ`.
 
     Args:
-        path: The path of the lock's file in the folder.
+        path: the path of the lock's file in the folder.
 
     Yields:
         A function that ends all steps at once; no step starts after it.

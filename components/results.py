@@ -23,7 +23,7 @@ class Results:
     Args:
         store: folder on a volume that all steps mount, or a URL.
         step: name of the step.
-        key: The key of the step, see `components.resume`.
+        key: the key of the step, see `components.resume`.
         run: identity of the run.
     """
 

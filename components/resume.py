@@ -72,7 +72,7 @@ def step(
     """Call `function` with paths and settings, and describe what it made.
 
     Args:
-        name: The name of the step, for the log and the record.
+        name: the name of the step, for the log and the record.
         function: takes the paths of `inputs` and `outputs`, the `settings` and the `folders` as keyword arguments, and
             returns metadata by name of output, or None. As text, such as "components.train.train:train_model", it is
             imported only if it is to run: taking earlier results needs no TensorFlow.

@@ -62,9 +62,9 @@ def features(
     exact (see `keras_spatial.volumes`).
 
     Args:
-        shape: The shape of the volume, None where it differs from case to case.
+        shape: the shape of the volume, None where it differs from case to case.
         blocks: the blocks that it is stored in.
-        channels: The number of channels of the image.
+        channels: the number of channels of the image.
         labels: the names of the classes by number; `features["label"].names`.
     """
     counts = blocks.counts

@@ -36,7 +36,7 @@ def build(
     """Build a data set unless it is there.
 
     Args:
-        builder: The builder of a data set with its configuration and data_dir.
+        builder: the builder of a data set with its configuration and data_dir.
         manual_dir: folder of the user's files, for data sets that need one.
         beam_options: options of the Beam pipeline. Without `--runner` among them, Beam's local runner does the work:
             in this process, or with `["--direct_num_workers=4", "--direct_running_mode=multi_processing"]` in others.
@@ -111,8 +111,8 @@ def writes_on_beam(config: tfds.download.DownloadConfig, size: int) -> bool:
     runner keeps in memory all that it groups by files, where TFDS's own writer moves what is beyond a gigabyte to disk.
 
     Args:
-        config: The runner and its options.
-        size: The bytes of all examples.
+        config: the runner and its options.
+        size: the bytes of all examples.
     """
     from apache_beam.options.pipeline_options import DirectOptions
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner

@@ -167,7 +167,7 @@ def checked_labels(labels: Volume, names: tuple[str, ...]) -> np.ndarray:
 
     Args:
         labels: as read.
-        names: The names of the classes by number.
+        names: the names of the classes by number.
 
     Raises:
         LabelValueError: for values that are not the number of a class.

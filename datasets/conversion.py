@@ -126,7 +126,7 @@ class Target:
         grid: the voxels.
         blocks: how they are divided.
         store: folder of the results.
-        reader: The reader of the cases.
+        reader: the reader of the cases.
         limits: what is accepted of a case; a worker on another machine does not have this one's environment.
     """
 

@@ -50,7 +50,7 @@ def prepare(
 
     Args:
         kind: class of the builder.
-        config: The config of the data set.
+        config: the config of the data set.
         manual_dir, data_dir, beam_options, limits, on_other_sources, tell, file_format: as `datasets.lits.prepare`.
 
     Raises:

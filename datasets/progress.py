@@ -17,9 +17,9 @@ def progress(done: Callable[[], int], total: int, tell: Tell | None = None) -> I
     """Show the progress of cases while the body runs.
 
     Args:
-        done: Returns how many cases are finished; it is called every second from another thread.
-        total: The number of cases.
-        tell: Is told the progress. By default a bar of `tqdm` shows it.
+        done: returns how many cases are finished; it is called every second from another thread.
+        total: the number of cases.
+        tell: is told the progress. By default a bar of `tqdm` shows it.
     """
     stop = threading.Event()
     with tqdm(

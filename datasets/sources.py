@@ -88,7 +88,7 @@ class Digests:
         """Keep a digest that was computed elsewhere.
 
         Args:
-            path: The path of the file.
+            path: the path of the file.
             before: its identity before it was read.
             found: its digest.
         """

@@ -31,8 +31,8 @@ def for_children(environment: Mapping[str, str], log_level: str = _DEFAULTS[LOG_
     """What a process that runs TensorFlow gets in its environment; what the user has set stays as it is.
 
     Args:
-        environment: The environment of the process that starts it.
-        log_level: The least level of what TensorFlow logs: "0" for all of it, "2" for errors alone.
+        environment: the environment of the process that starts it.
+        log_level: the least level of what TensorFlow logs: "0" for all of it, "2" for errors alone.
     """
     return {name: environment.get(name, value) for name, value in {**_DEFAULTS, LOG_LEVEL: log_level}.items()}
 

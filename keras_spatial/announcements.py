@@ -19,9 +19,9 @@ def announced(step: Callable[[Any], Any], what: str, devices: int) -> Callable[[
     standard error.
 
     Args:
-        step: The step of a model.
-        what: What the step is for, such as "fit".
-        devices: The number of the mesh's devices.
+        step: the step of a model.
+        what: what the step is for, such as "fit".
+        devices: the number of the mesh's devices.
     """
 
     @functools.wraps(step)

@@ -38,8 +38,8 @@ def compile_arguments(method: Callable, args: tuple, kwargs: dict) -> dict[str, 
     """The arguments of `compile`, without XLA.
 
     Args:
-        method: The `compile` that is called with them.
-        args, kwargs: The user's arguments.
+        method: the `compile` that is called with them.
+        args, kwargs: the user's arguments.
 
     Raises:
         ValueError: If `jit_compile` or `run_eagerly` is asked for.
@@ -59,8 +59,8 @@ def over_iterator(model: "Model", step: Callable, mode: str) -> Callable:
     """A function that runs a step on the next batches of an iterator, as Keras's `train_function` does.
 
     Args:
-        model: A model with a mesh.
-        step: A step of the model, or what Keras has made of it.
+        model: a model with a mesh.
+        step: a step of the model, or what Keras has made of it.
         mode: "fit" or "evaluate".
     """
     compiled = _prepared(model, step, mode)

@@ -216,7 +216,8 @@ class DiceCrossentropy(SumsLoss):
     Example:
 
     ```python
-    model.compile(optimizer="adam", loss=ks.losses.DiceCrossentropy(class_weights=(1, 8, 16), dice_classes=(2,)))
+    loss = ks.losses.DiceCrossentropy(class_weights=(1, 8, 16), dice_classes=(2,))
+    model.compile(optimizer="adam", loss=loss)
     ```
     """
 

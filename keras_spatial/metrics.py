@@ -48,7 +48,8 @@ class Dice(SumsMetric):
     Example:
 
     ```python
-    model.compile(optimizer="adam", loss="mse", metrics=[ks.metrics.Dice(class_id=1, or_above=True, name="liver")])
+    liver = ks.metrics.Dice(class_id=1, or_above=True, name="liver")
+    model.compile(optimizer="adam", loss="mse", metrics=[liver])
     ```
     """
 

@@ -44,7 +44,9 @@ def recompute(
     Example:
 
     ```python
-    ks.recompute(model, [["down0_conv1", "down0_norm1", "down0_relu1"], ["up0_conv1", "up0_norm1", "up0_relu1"]])
+    down = ["down0_conv1", "down0_norm1", "down0_relu1"]
+    up = ["up0_conv1", "up0_norm1", "up0_relu1"]
+    ks.recompute(model, [down, up])
     ks.recompute(model, memory=16 * 10**9)
     ```
     """

@@ -33,7 +33,8 @@ class SliceImages(keras.callbacks.Callback):
     Example:
 
     ```python
-    callbacks = [keras.callbacks.TensorBoard("logs"), SliceImages("logs", images, labels, every=10)]
+    board = keras.callbacks.TensorBoard("logs")
+    callbacks = [board, SliceImages("logs", images, labels, every=10)]
     ```
     """
 

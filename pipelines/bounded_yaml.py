@@ -63,7 +63,7 @@ def read_yaml(path: str | Path, limits: YamlLimits | None = None) -> list[Any]:
     """The documents of a YAML file.
 
     Args:
-        path: The path of the file.
+        path: the path of the file.
         limits: what is accepted; `YamlLimits.current()` by default.
 
     Raises:

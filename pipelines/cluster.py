@@ -267,7 +267,7 @@ def load_cluster(path: str | Path, image: str = "") -> Cluster:
     """Read a cluster's YAML file.
 
     Args:
-        path: The path of the file.
+        path: the path of the file.
         image: container image instead of the file's; empty keeps that.
 
     Raises:

@@ -34,8 +34,8 @@ class Screen:
     """Shows the lines of a run's log to a person.
 
     Args:
-        stream: The standard output.
-        verbose: Whether every line is shown.
+        stream: the standard output.
+        verbose: whether every line is shown.
     """
 
     def __init__(self, stream: TextIO, *, verbose: bool = False):
@@ -173,8 +173,8 @@ def logged(path: Path, *, verbose: bool = False) -> Iterator[Tee]:
     """Send the standard output to a log and, as far as a person wants to see it, to where it went before.
 
     Args:
-        path: The log, to which is appended.
-        verbose: Whether the screen shows all that the log gets.
+        path: the log, to which is appended.
+        verbose: whether the screen shows all that the log gets.
     """
     with path.open("a", encoding="utf-8") as file:
         stdout = sys.stdout

@@ -40,7 +40,7 @@ class Ended(BaseException):
     """A signal has ended the run. No `Exception`: nothing that a step's failure leads to may follow.
 
     Attributes:
-        number: The number of the signal.
+        number: the number of the signal.
     """
 
     def __init__(self, number: int):
@@ -53,7 +53,7 @@ class Step:
     """A finished step, as the journal of a run has it.
 
     Attributes:
-        name: The name of the step.
+        name: the name of the step.
         seconds: its own time, in the run in which it was computed.
         reused: whether its results come from an earlier run.
         outputs: by name: path and metadata.
@@ -96,11 +96,11 @@ def run(pipeline: "BaseComponent", run_dir: str | Path, settings: str = "", *, v
     A step does not outlive the run, however that ends.
 
     Args:
-        pipeline: The pipeline, as `pipelines.lits_segmentation.lits_segmentation` makes it.
-        run_dir: The folder of the run. It gets `artifacts/` (KFP's outputs), `steps/` (records of finished steps),
+        pipeline: the pipeline, as `pipelines.lits_segmentation.lits_segmentation` makes it.
+        run_dir: the folder of the run. It gets `artifacts/` (KFP's outputs), `steps/` (records of finished steps),
             `log.txt`, `seconds.json` and `settings.yaml`.
-        settings: The text of `settings.yaml`.
-        verbose: Whether the standard output gets every line of `log.txt`, and not only what a person follows.
+        settings: the text of `settings.yaml`.
+        verbose: whether the standard output gets every line of `log.txt`, and not only what a person follows.
 
     Returns:
         The steps in the order in which they finished.

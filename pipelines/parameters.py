@@ -43,7 +43,7 @@ def pipeline(
     """Make a KFP pipeline of a function that takes `Parameters`.
 
     Args:
-        name: The name of the pipeline.
+        name: the name of the pipeline.
         description: one sentence.
         settings: give the defaults; their descriptions become the parameters' help in the user interface.
         components: whose inputs, where they are settings, are the parameters.

@@ -16,7 +16,7 @@ def refuse_unread(settings: Settings, pipeline: str, read: Collection[str]) -> N
     """Refuse settings that a pipeline would ignore.
 
     Args:
-        settings: The settings of the run.
+        settings: the settings of the run.
         pipeline: its name, for the message.
         read: names of the settings that it reads.
 

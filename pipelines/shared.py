@@ -37,8 +37,8 @@ class Start:
     """What the steps of a pipeline begin with.
 
     Attributes:
-        imported: By name of setting, the artifact of what a URL names: KFP records what was made of it.
-        network_version: A digest of the network to fine-tune; empty for one that is no file.
+        imported: by name of setting, the artifact of what a URL names: KFP records what was made of it.
+        network_version: a digest of the network to fine-tune; empty for one that is no file.
     """
 
     imported: Mapping[str, Any]

@@ -52,7 +52,7 @@ class Server:
 
     Attributes:
         host: its address, such as "https://kubeflow.example.org/pipeline", without a user's name and password.
-        namespace: The namespace of the run.
+        namespace: the namespace of the run.
         token: bearer token. It is never shown.
         allow_http: whether the token may travel unencrypted, where whoever listens on the way can read it.
 
@@ -156,10 +156,10 @@ class Request:
     """A run, or a schedule of runs.
 
     Attributes:
-        name: The name of the run or schedule.
+        name: the name of the run or schedule.
         arguments: values of the pipeline's parameters; the others keep their defaults.
         experiment: that it belongs to; made where there is none.
-        service_account: The service account of the steps' pods; None for KFP's default.
+        service_account: the service account of the steps' pods; None for KFP's default.
         pipeline_root: where KFP keeps artifacts; None for its default.
         pipeline: name under which the package is uploaded, as a new version if there is one; None for no upload.
         cron: schedule, with seconds first, as KFP writes it; None for one run now.
@@ -230,12 +230,12 @@ def submit(
     """Start a run of a compiled pipeline, or a schedule of runs.
 
     Args:
-        path: The path of the YAML file.
+        path: the path of the YAML file.
         server: to send it to.
         request: what to run.
         wait: whether to follow the run to its end and print its state.
         any_version: whether to submit to a backend that is older than the package needs.
-        kube_context: The context of the kubeconfig in which Kubernetes, and what a training job needs of it, are
+        kube_context: the context of the kubeconfig in which Kubernetes, and what a training job needs of it, are
             checked; None for no such check.
         poll: seconds between two looks at its state.
 

@@ -36,7 +36,7 @@ def check_backend(health: Mapping[str, Any] | None) -> str:
     """Check the tag of KFP's API server.
 
     Args:
-        health: The answer of `/apis/v2beta1/healthz`; None if there was none.
+        health: the answer of `/apis/v2beta1/healthz`; None if there was none.
 
     Returns:
         A note for whoever submits: the version, or that it is not known.
@@ -60,7 +60,7 @@ def check_cluster(read: Read, job: JobSettings | None) -> list[str]:
 
     Args:
         read: how the API is asked.
-        job: The training job of a package; None for one that has none.
+        job: the training job of a package; None for one that has none.
 
     Returns:
         Notes for whoever submits: what was found.

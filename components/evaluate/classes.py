@@ -22,9 +22,9 @@ def score_case(probabilities: np.ndarray, case: Case, task: Task, folder: Path) 
 
     Args:
         probabilities: `[x, y, z, classes]` over the field of view of the case, in canonical order.
-        case: The files of the case.
-        task: The task of the data set.
-        folder: The folder of the predictions.
+        case: the files of the case.
+        task: the task of the data set.
+        folder: the folder of the predictions.
 
     Returns:
         The metrics, and voxel counts int64 `[true class, predicted class]`.

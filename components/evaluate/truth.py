@@ -22,10 +22,10 @@ def read_truth(image: Path, label: Path, names: tuple[str, ...], channels: int =
     """The labels of a case, uint8, in the place of its scan, of which the header alone is read.
 
     Args:
-        image: The first file of the scan.
-        label: The file of the labels.
-        names: The names of the classes by number.
-        channels: The number of images in the file of the scan.
+        image: the first file of the scan.
+        label: the file of the labels.
+        names: the names of the classes by number.
+        channels: the number of images in the file of the scan.
 
     Raises:
         VolumeError: if a file cannot be used; the step ingest has checked both.
@@ -41,9 +41,9 @@ def write_prediction(probabilities: np.ndarray, truth: Volume, path: Path, names
 
     Args:
         probabilities: `[x, y, z, classes]` over the field of view, in canonical order.
-        truth: A volume on the grid of the scan.
-        path: The file to write.
-        names: The names of the classes by number.
+        truth: a volume on the grid of the scan.
+        path: the file to write.
+        names: the names of the classes by number.
     """
     labels = labels_from_probabilities(probabilities, to_canonical(truth).array.shape)
     labels = from_canonical(labels, truth)

@@ -82,7 +82,7 @@ def write_report(path: str | Path, run: RunReport, compared: Sequence[RunReport]
     """Write the page of a run.
 
     Args:
-        path: The path of the HTML file; missing folders are made, and the file appears only when it is complete.
+        path: the path of the HTML file; missing folders are made, and the file appears only when it is complete.
         run: the run.
         compared: earlier runs whose metrics and curves are shown beside it; for the metrics of LiTS only.
 

@@ -63,7 +63,7 @@ class BestWeights(keras.callbacks.Callback):
 
         Args:
             epoch: that was validated, from 0.
-            values: The values of the validation by name, without `val_`.
+            values: the values of the validation by name, without `val_`.
         """
         dice = [float(value) for name, value in values.items() if plain_name(name).startswith("dice_")]
         job = processes.current()

@@ -18,7 +18,7 @@ class Feed:
     """The batches of one split for a network.
 
     Args:
-        store: The store of the split.
+        store: the store of the split.
         network: partitioned.
         batch_size: cases in a batch.
         size: voxels along each axis that images of differing sizes get; None where they have one size.

@@ -41,7 +41,7 @@ def fit(dataset: str, model: str, work: str, settings: TrainingSettings) -> None
         dataset: folder that the step preprocess made.
         model: folder to make, see `components.train.train.train_model`.
         work: folder for the backup and the log, from which a restarted training resumes. All processes see it.
-        settings: The settings of the training.
+        settings: the settings of the training.
 
     Raises:
         TrainingError: if the loss is not finite, no training case is there, the network cannot be made, or a step does

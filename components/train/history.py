@@ -16,10 +16,10 @@ class EpochLog(keras.callbacks.Callback):
     """Prints a line per epoch, and appends it as JSON to a file, from which a restarted training resumes.
 
     Args:
-        path: The file, which has one JSON object per line: the epoch (from 0), the seconds of training until its end,
+        path: the file, which has one JSON object per line: the epoch (from 0), the seconds of training until its end,
             and the values by name.
-        epochs: The number of epochs of the whole training, from which the time left is estimated.
-        minutes: The training ends after so many minutes; 0 means no limit.
+        epochs: the number of epochs of the whole training, from which the time left is estimated.
+        minutes: the training ends after so many minutes; 0 means no limit.
     """
 
     first_process_only = True

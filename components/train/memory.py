@@ -21,7 +21,7 @@ def plan_training(network: ks.Model, settings: TrainingSettings, twin: Callable[
 
     Args:
         network: compiled and partitioned.
-        settings: The settings of the training.
+        settings: the settings of the training.
         twin: makes the same model again, compiled, with variables of its own: those of a TPU's model are mirrored by
             its strategy, which a plan has no part in.
 

@@ -22,7 +22,7 @@ def make(settings: TrainingSettings, input_shape: tuple[int | None, ...], classe
     """The network that the settings name, with new weights or those of its file.
 
     Args:
-        settings: The settings of the training.
+        settings: the settings of the training.
         input_shape: `(x, y, z, channels)` of the data set's images.
         classes: that the data set's labels have.
 
@@ -53,10 +53,10 @@ def image_size(
     the largest image and that the network can halve as often as it does.
 
     Args:
-        settings: The settings of the training.
-        largest: The number of voxels along each axis of the smallest box that holds every image.
-        channels: The number of channels of an image.
-        classes: The number of classes of the labels.
+        settings: the settings of the training.
+        largest: the number of voxels along each axis of the smallest box that holds every image.
+        channels: the number of channels of an image.
+        classes: the number of classes of the labels.
 
     Raises:
         TrainingError: as `make`; or the input of a file is smaller than an image.

@@ -20,11 +20,11 @@ def rehearse(
     """Make what the settings name, and plan a step on the mesh, whose devices need not be here.
 
     Args:
-        settings: The settings of the training.
-        resolution: The number of voxels along each axis of an image; 0 if only the cases decide it, and then no
+        settings: the settings of the training.
+        resolution: the number of voxels along each axis of an image; 0 if only the cases decide it, and then no
             step is planned.
-        labels: The names of the classes; None if they are not known, and then only the arguments are checked.
-        channels: The number of channels of an image; None as for `labels`.
+        labels: the names of the classes; None if they are not known, and then only the arguments are checked.
+        channels: the number of channels of an image; None as for `labels`.
 
     Raises:
         TrainingError: naming the setting, its value and what was expected.

@@ -22,7 +22,7 @@ class Schedule(keras.callbacks.Callback):
 
     Args:
         peak: highest learning rate.
-        steps: The number of steps of the whole training.
+        steps: the number of steps of the whole training.
         minutes: end training after this time; None for no limit.
         before: seconds that an earlier, interrupted part of the training took.
         warmup: share of the training.

@@ -20,7 +20,7 @@ class ClusterApiError(RuntimeError):
     """The Kubernetes API refused a request or cannot be reached.
 
     Attributes:
-        status: The status code of HTTP; 0 if nothing answered.
+        status: the status code of HTTP; 0 if nothing answered.
     """
 
     def __init__(self, message: str, status: int = 0):
@@ -33,7 +33,7 @@ class Pod:
     """What a pod says of itself.
 
     Attributes:
-        name: The name of the pod.
+        name: the name of the pod.
         phase: Pending, Running, Succeeded, Failed or Unknown.
         reason: why it waits or failed, such as "OOMKilled: exit code 137" or "ImagePullBackOff: ..."; empty if all is
             well.
@@ -62,8 +62,8 @@ class ClusterApi:
     """Calls of the Kubernetes API in one namespace.
 
     Args:
-        connection: The connection of the `kubernetes` package.
-        namespace: The namespace of everything that is read and made.
+        connection: the connection of the `kubernetes` package.
+        namespace: the namespace of everything that is read and made.
     """
 
     def __init__(self, connection: client.ApiClient, namespace: str):

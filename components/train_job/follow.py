@@ -38,7 +38,7 @@ class Follower:
     Args:
         api: The API of the cluster.
         resource: kind of the job.
-        name: The name of the job.
+        name: the name of the job.
         job: its settings.
         poll: seconds between two looks.
         alive: called at every look.

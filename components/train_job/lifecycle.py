@@ -21,7 +21,7 @@ class Lifecycle:
 
     Args:
         api: The API of the cluster.
-        name: The name of the job and all its objects.
+        name: the name of the job and all its objects.
         parts: the objects, as `manifests.objects` gives them; the job itself is the last.
         first_pause: seconds before the first repetition; later pauses are twice as long each.
         patience: seconds of repetitions before giving up.

@@ -32,9 +32,9 @@ def objects(name: str, job: JobSettings, command: Sequence[str], owner: Mapping[
     """The objects to create for a job, in order; the job itself is the last.
 
     Args:
-        name: The name of the job.
+        name: the name of the job.
         job: its settings.
-        command: The command of every pod.
+        command: the command of every pod.
         owner: ownerReference of the object with which Kubernetes is to delete these; None for none.
     """
     parts: list[Part] = [(NETWORK_POLICY, network_policy(name, job))] if job.network_policy else []

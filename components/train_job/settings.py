@@ -28,22 +28,22 @@ class JobSettings:
         image: container image.
         cpu, memory: The CPU and memory of each pod.
         accelerator, accelerators: resource name and count of each pod; "" and 0 for none.
-        node_selectors: The node selectors of the pods.
-        tolerations: The tolerations of the pods, with Kubernetes's field names.
+        node_selectors: the node selectors of the pods.
+        tolerations: the tolerations of the pods, with Kubernetes's field names.
         shared_memory: size of /dev/shm; "" for the node's default of 64 MB.
         volumes: mount path by name of persistent volume claim.
         secrets: mount path by name of secret; every key of it is a file there.
         environment: plain variables, such as NCCL's or a proxy's.
         image_pull_secrets: names of secrets for the image's registry.
         image_pull_policy: "Always", "IfNotPresent", "Never", or "" for Kubernetes's default.
-        service_account: The service account of the pods, which get no token of it; "" for the namespace's default.
+        service_account: the service account of the pods, which get no token of it; "" for the namespace's default.
         labels, annotations: Labels and annotations of the job and its pods, beside its own.
         user, group: identity of the pods' processes; volumes are made writable for the group (`fsGroup`).
         gang: scheduler plugin that places all pods or none: "coscheduling", "volcano", or "" for none.
         queue: Kueue's LocalQueue; "" for none.
         priority: Kueue's WorkloadPriorityClass; needs a queue.
         priority_class: Kubernetes's PriorityClass of the pods.
-        restarts: How often the job restarts after a failed pod, from the last backup; None for 3 of a TrainJob and 0 of
+        restarts: how often the job restarts after a failed pod, from the last backup; None for 3 of a TrainJob and 0 of
             a TFJob. Pods that Kubernetes evicts or preempts restart a TrainJob without counting.
         peer_timeout: seconds that a process waits for the others, for one message too: at the beginning images are
             pulled and nodes added.

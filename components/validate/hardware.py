@@ -14,11 +14,11 @@ class Hardware(BaseModel):
     """What a mesh can be made of.
 
     Attributes:
-        pods: The number of pods of a training.
-        accelerator: The resource name of the accelerators, or "".
-        accelerators: The number of accelerators of each pod.
-        kind: What the steps with accelerators must find; auto for other vendors' devices, cpu for none.
-        two_cores: Whether TensorFlow sees two cores of a chip, or one.
+        pods: the number of pods of a training.
+        accelerator: the resource name of the accelerators, or "".
+        accelerators: the number of accelerators of each pod.
+        kind: what the steps with accelerators must find; auto for other vendors' devices, cpu for none.
+        two_cores: whether TensorFlow sees two cores of a chip, or one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,7 +38,7 @@ class Hardware(BaseModel):
         """The settings of a pipeline that demand these accelerators.
 
         Args:
-            settings: The settings of the run.
+            settings: the settings of the run.
             trains: whether the pipeline trains, on all pods.
             predicts: whether it evaluates or segments, in one pod.
 

@@ -20,15 +20,15 @@ class Graph(BaseModel):
     """What the graph of a compiled pipeline takes for granted, whatever its parameters say.
 
     Attributes:
-        pipeline: The name of the pipeline.
-        needed: Parameters without which it has nothing to do.
-        imported: Parameters that were URLs when it was compiled, whose artifacts KFP imports.
-        fingerprints_network: Whether it looks at the file of a network before the training, of which KFP's cache would
+        pipeline: the name of the pipeline.
+        needed: parameters without which it has nothing to do.
+        imported: parameters that were URLs when it was compiled, whose artifacts KFP imports.
+        fingerprints_network: whether it looks at the file of a network before the training, of which KFP's cache would
             otherwise know the name only.
-        fingerprints_task: Whether it looks at the file that names channels and labels of a folder, for the same reason.
-        trains: Whether it trains, on all pods.
-        predicts: Whether it evaluates or segments, in one pod.
-        hardware: What a mesh can be made of.
+        fingerprints_task: whether it looks at the file that names channels and labels of a folder, for the same reason.
+        trains: whether it trains, on all pods.
+        predicts: whether it evaluates or segments, in one pod.
+        hardware: what a mesh can be made of.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,7 +83,7 @@ def validate_run(values: Mapping[str, Any], *, graph: str) -> None:
     the network, the loss and the optimizer can be made.
 
     Args:
-        values: The settings by name, as KFP hands them over.
+        values: the settings by name, as KFP hands them over.
         graph: JSON of `Graph`.
 
     Raises:

@@ -38,7 +38,7 @@ class Fingerprint:
     Attributes:
         spacing: mm along x, y and z: the median; along a much coarser axis the 10th percentile, as in nnU-Net.
         shape: median voxels along each axis.
-        intensities: By channel, the 0.5th and 99.5th percentile, mean and standard deviation of the labelled voxels;
+        intensities: by channel, the 0.5th and 99.5th percentile, mean and standard deviation of the labelled voxels;
             NaN where no voxel is labelled.
         cut_away: by channel, whether the voxels around the patient were set to 0 in most cases.
         labels: those that occur in any case, in increasing order.
@@ -55,7 +55,7 @@ def fingerprint(cases: Sequence[Case], task: Task, store: str | Path, limits: Li
     """Look through all cases.
 
     Args:
-        cases: The cases of the data set; those that cannot be read are left out here and named by the build.
+        cases: the cases of the data set; those that cannot be read are left out here and named by the build.
         task: whose channels the cases have.
         store: folder where the numbers of each case are kept.
         limits: what is accepted of a case.

@@ -33,7 +33,7 @@ class Layout:
     """The cases of a folder. A file that is missing is named when its case is checked.
 
     Attributes:
-        name: The name of the data set.
+        name: the name of the data set.
         channels: names of the channels, such as "CT" or "T2".
         labels: names of the classes by number, the background first; empty where nothing says so.
         cases: in the order of their names.

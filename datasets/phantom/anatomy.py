@@ -78,7 +78,7 @@ class Patient:
     """Everything that `render` needs, except the voxel grid.
 
     Attributes:
-        seed: The seed of the displacement, the texture and the noise.
+        seed: the seed of the displacement, the texture and the noise.
         body: half width and half depth of the trunk in mm.
         organs: painted one over the other, in this order.
         liver: the lobes; together they are the liver.

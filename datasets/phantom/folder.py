@@ -21,7 +21,7 @@ def write_lits_folder(
     Args:
         folder: created if it is not there.
         cases: how many, from 1.
-        seed: The seed of the series, from 0.
+        seed: the seed of the series, from 0.
         size: voxels along x (right), y (front), z (up), at least 16 each; an integer means a cube.
         difficulty: "easy", "medium" or "hard".
 

@@ -25,7 +25,7 @@ class PhantomConfig(tfds.core.BuilderConfig):
         resolution: voxels along each axis, from 16 to 512.
         difficulty: "easy", "medium" or "hard".
         blocks: blocks that a volume is stored in, along x (right), y (front), z (up); divisors of the resolution.
-        seed: The seed of the series of patients.
+        seed: the seed of the series of patients.
         cases: patients for training, validation and test.
     """
 

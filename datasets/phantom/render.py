@@ -31,7 +31,7 @@ def render(patient: Patient, size: Shape, start: Sequence[int] = (0, 0, 0), stop
     """Voxels `start` to `stop` of the scan with `size` voxels in all.
 
     Args:
-        patient: The patient of `anatomy.patient`.
+        patient: the patient of `anatomy.patient`.
         size: voxels of the whole volume along x (right), y (front), z (up).
         start: first voxel. stop: behind the last voxel; the default is `size`.
 

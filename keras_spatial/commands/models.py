@@ -17,7 +17,7 @@ def load(path: str | Path, *, compiled: bool = False) -> keras.Model:
     """The model of a `.keras` file.
 
     Args:
-        path: The path of the file.
+        path: the path of the file.
         compiled: whether its optimizer, losses and metrics are wanted as well.
 
     Raises:

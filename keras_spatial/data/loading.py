@@ -31,7 +31,8 @@ def part_of(distribution: SpatialParallel, coordinates: Mapping[str, int]) -> Pa
     Example:
 
     ```python
-    dataset = ks.data.load(folder, "train", part=ks.data.part_of(distribution, {"rows": 1, "columns": 0}))
+    part = ks.data.part_of(distribution, {"rows": 1, "columns": 0})
+    dataset = ks.data.load(folder, "train", part=part)
     ```
     """
     layout = distribution.layout
@@ -120,7 +121,9 @@ def load(
     Example:
 
     ```python
-    dataset = ks.data.load("data/lits/64/2.0.0", "train", batch_size=2, shuffle=True, distribution=distribution)
+    dataset = ks.data.load(
+        "data/lits/64/2.0.0", "train", batch_size=2, shuffle=True, distribution=distribution
+    )
     model.fit(dataset)
     ```
     """

@@ -16,9 +16,9 @@ def summed(x: tf.Tensor, axes: Sequence[int], *, keepdims: bool = False) -> tf.T
     """The sum over some axes, one after another.
 
     Args:
-        x: A tensor of static shape.
-        axes: The axes' numbers, not negative.
-        keepdims: Whether these axes stay, with length 1.
+        x: a tensor of static shape.
+        axes: the axes' numbers, not negative.
+        keepdims: whether these axes stay, with length 1.
     """
     if x.dtype.is_floating and x.dtype.size < 4:
         # TensorFlow accumulates these in float32, and every sum of its own is rounded.
@@ -32,8 +32,8 @@ def add_bias(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """`tf.nn.bias_add` with a gradient that is `summed`: the bias is repeated axis by axis.
 
     Args:
-        x: A tensor of static shape, channels last.
-        bias: A number for each channel.
+        x: a tensor of static shape, channels last.
+        bias: a number for each channel.
     """
     if x.dtype.size < 4:
         return tf.nn.bias_add(x, bias)

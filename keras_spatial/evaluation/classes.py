@@ -122,7 +122,8 @@ def evaluate_classes(
     Example:
 
     ```python
-    case = ks.evaluation.evaluate_classes(prediction, truth, (1.0, 1.0, 1.0), ("background", "liver"))
+    classes = ("background", "liver")
+    case = ks.evaluation.evaluate_classes(prediction, truth, (1.0, 1.0, 1.0), classes)
     print(case.classes["liver"].hd95)
     ```
     """

@@ -80,7 +80,8 @@ def ensemble_average(members: Sequence[Predict]) -> Predict:
     Example:
 
     ```python
-    predict = ks.inference.ensemble_average([ks.inference.probabilities_of(model) for model in models])
+    functions = [ks.inference.probabilities_of(model) for model in models]
+    predict = ks.inference.ensemble_average(functions)
     ```
     """
     if not members:

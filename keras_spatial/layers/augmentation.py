@@ -240,7 +240,8 @@ class RandomRotation3D(_RandomAffine3D):
     Example:
 
     ```python
-    rotated = ks.layers.RandomRotation3D(15 / 360, spacing=(0.7, 0.7, 2.5))(volumes, training=True)
+    rotate = ks.layers.RandomRotation3D(15 / 360, spacing=(0.7, 0.7, 2.5))
+    rotated = rotate(volumes, training=True)
     ```
     """
 

@@ -43,6 +43,8 @@ def AttentionUNet3D(input_shape: Sequence[int | None], classes: int, **options: 
     Args:
         input_shape: the shape `(x, y, z, channels)` of an image, in voxels.
         classes: the number of channels of the output, which are logits.
+
+    Keyword Args:
         filters: the number of filters of the first level, 16 by default. It doubles from level to level.
         levels: the number of levels, 4 by default. The image is halved `levels - 1` times.
         batch_normalization: whether batch normalization follows each convolution, True by default.

@@ -52,6 +52,8 @@ def ResidualUNet3D(input_shape: Sequence[int | None], classes: int, **options: A
     Args:
         input_shape: the shape `(x, y, z, channels)` of an image, in voxels.
         classes: the number of channels of the outputs, which are logits.
+
+    Keyword Args:
         filters: the number of filters of the first level, 32 by default. It doubles from level to level.
         most_filters: the largest number of filters of any level, 320 by default.
         levels: the number of levels, 6 by default. The image is halved `levels - 1` times.
@@ -71,7 +73,8 @@ def ResidualUNet3D(input_shape: Sequence[int | None], classes: int, **options: A
 
     ```python
     model = ks.models.ResidualUNet3D((128, 128, 128, 1), classes=3, levels=5)
-    model.compile("adam", loss=[ks.losses.DiceCrossentropy()] * 4, loss_weights=[1, 0.5, 0.25, 0.125])
+    losses = [ks.losses.DiceCrossentropy()] * 4
+    model.compile("adam", loss=losses, loss_weights=[1, 0.5, 0.25, 0.125])
     ```
     """
     return _residual_unet(3, input_shape, classes, **options)

@@ -43,6 +43,8 @@ def UNet3D(input_shape: Sequence[int | None], classes: int, **options: Any) -> M
     Args:
         input_shape: the shape `(x, y, z, channels)` of an image, in voxels.
         classes: the number of channels of the output, which are logits unless `activation_of_output` is given.
+
+    Keyword Args:
         filters: the number of filters of the first level, 32 by default. It doubles from level to level.
         levels: the number of levels, 4 by default. There are `levels - 1` poolings.
         convolutions: the number of convolutions of each level in the encoder and in the decoder, 2 by default.

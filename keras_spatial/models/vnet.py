@@ -46,6 +46,8 @@ def VNet3D(input_shape: Sequence[int | None], classes: int, **options: Any) -> M
     Args:
         input_shape: the shape `(x, y, z, channels)` of an image, in voxels.
         classes: the number of channels of the output, which are logits.
+
+    Keyword Args:
         filters: the number of filters of the first level, 16 by default. It doubles from level to level.
         levels: the number of levels, 5 by default. The image is halved `levels - 1` times.
         kernel_size: the kernel size of the convolutions inside a level, 5 by default.

@@ -23,7 +23,7 @@ def prepared_arguments(metric: keras.metrics.Metric, y_true: Any, y_pred: Any, w
     """What a metric hands on to the `update_state` of the class of Keras that it extends.
 
     Args:
-        metric: A metric that `prepares`.
+        metric: a metric that `prepares`.
         y_true, y_pred, weight: Anything with `shape` and `dtype`; `weight` may be None.
 
     Returns:
@@ -69,8 +69,8 @@ def keras_own(metric: keras.metrics.Metric, *, with_channels: bool) -> keras.met
     """The metric of Keras that a metric extends, with the same state.
 
     Args:
-        metric: A metric that `prepares`.
-        with_channels: Whether it will get tensors with a last axis of length 1 that Keras's method is not to see, since
+        metric: a metric that `prepares`.
+        with_channels: whether it will get tensors with a last axis of length 1 that Keras's method is not to see, since
             class numbers have no axis of channels.
     """
     cls: Any = known_class(metric)

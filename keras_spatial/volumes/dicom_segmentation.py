@@ -78,7 +78,9 @@ def write_dicom_segmentation(
 
     ```python
     volume = ks.volumes.read_volume("series")
-    ks.volumes.write_dicom_segmentation("liver.dcm", volume.array > 40, volume, classes=("background", "liver"))
+    bright = volume.array > 40
+    names = ("background", "bright")
+    ks.volumes.write_dicom_segmentation("bright.dcm", bright, volume, classes=names)
     ```
     """
     path = Path(path)

@@ -102,8 +102,9 @@ class Task:
     Example:
 
     ```python
-    task = ks.volumes.Task("prostate", ("background", "peripheral", "transition"),
-                           (Channel("T2", ZScore()), Channel("ADC", ZScore())), Grid(spacing=(0.6, 0.6, 3.6)))
+    zones = ("background", "peripheral", "transition")
+    channels = (Channel("T2", ZScore()), Channel("ADC", ZScore()))
+    task = ks.volumes.Task("prostate", zones, channels, Grid(spacing=(0.6, 0.6, 3.6)))
     ks.inference.segment(model, ["case_0000.nii.gz", "case_0001.nii.gz"], task=task)
     ```
     """
