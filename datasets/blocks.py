@@ -26,7 +26,7 @@ Index = tuple[int, int, int]
 class BlockGrid:
     """Blocks along x, y and z, from 1 to 64 each.
 
-    Where a size does not divide, block i of b covers voxels floor(i n / b) to floor((i + 1) n / b).
+    Where b blocks do not divide a size n, block i covers voxels floor(i n / b) to floor((i + 1) n / b).
     """
 
     x: int = 1
@@ -58,8 +58,8 @@ def features(
 ) -> tfds.features.FeaturesDict:
     """The features of an example.
 
-    The image is stored as float16, in half as many bytes, and read as float32: its values are chosen so that float16 is
-    exact (see `keras_spatial.volumes`).
+    The image is stored as float16, which takes half as many bytes, and read as float32: its values are chosen so that
+    float16 is exact (see `keras_spatial.volumes`).
 
     Args:
         shape: the shape of the volume, None where it differs from case to case.
@@ -84,20 +84,20 @@ def features(
 
 # TFDS reads the keyword in its own __init_subclass__, behind typing's back.
 class BlockBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # pyright: ignore
-    """A builder of volumes in blocks, of which one process at a time builds a data set in a folder."""
+    """A builder of volumes in blocks. One process at a time builds a data set in a folder."""
 
     @property
     def blocks(self) -> BlockGrid:
         return BlockGrid(*cast(Any, self.builder_config).blocks)
 
     home: Any = None
-    """Folder of what all configurations share, such as locks; None for the one that they lie in."""
+    """The folder of what all configurations share, such as locks; None for the folder in which they lie."""
     owned = False
-    """Whether who calls `download_and_prepare` holds `ownership` already."""
+    """Whether the caller of `download_and_prepare` already holds `ownership`."""
 
     @property
     def shared(self) -> Any:
-        """Folder of what all configurations share."""
+        """The folder of what all configurations share."""
         return self.data_path.parents[1] if self.home is None else self.home
 
     @property
@@ -107,10 +107,10 @@ class BlockBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
 
     @contextmanager
     def ownership(self) -> Iterator[None]:
-        """Be the one that builds this data set.
+        """Hold the locks without which no process may build this data set.
 
         Raises:
-            BuildInProgressError: if another one is at work there.
+            BuildInProgressError: if another process is building it.
         """
         with ExitStack() as locks:
             # In one order, and each once: two that wait for each other's lock would both be refused.
@@ -126,7 +126,7 @@ class BlockBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
         """As in TFDS; one process at a time builds a data set in a folder.
 
         Raises:
-            BuildInProgressError: if another one is at work there.
+            BuildInProgressError: if another process is building it.
         """
         # What is there is only read, perhaps from a folder that cannot be written; remote folders have no locks.
         if self.data_path.exists() or "://" in str(self.data_path):

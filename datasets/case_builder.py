@@ -45,7 +45,7 @@ class CaseConfig(tfds.core.BuilderConfig):
 
     @property
     def grid(self) -> Grid:
-        """The voxels of the data set."""
+        """The grid of voxels to which every case is resampled."""
         raise NotImplementedError
 
     def _check(self) -> None:
@@ -63,7 +63,7 @@ class CaseConfig(tfds.core.BuilderConfig):
             self.description = f"Grid {grid}, stored in {blocks} blocks, split {self.split}."
 
     def _parts(self) -> list[str]:
-        """Parts of the name."""
+        """The parts of the name, which hyphens join."""
         blocks = BlockGrid(*self.blocks)
         parts = [str(self.grid)]
         parts += [] if blocks.whole else [f"blocks-{blocks}"]
@@ -98,7 +98,7 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
         raise NotImplementedError
 
     def key(self, case: Any) -> int | str:
-        """What a case goes by in the splits and in `info.metadata["cases"]`."""
+        """The name or number of a case in the splits and in `info.metadata["cases"]`."""
         return case.name
 
     @property
@@ -111,7 +111,7 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
 
     @property
     def accepted(self) -> Limits:
-        """What is accepted of a case."""
+        """The limits that a case must keep."""
         return self.limits or Limits.current()
 
     def digests(self) -> Digests:
@@ -189,7 +189,7 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
         return case_splits.assign(keys, self.config.split)  # pyright: ignore
 
     def _converted(self, usable: Sequence[AnyCase], target: Target) -> tuple[dict[int | str, Converted], list[BadCase]]:
-        """What the workers have left, by key."""
+        """The converted cases that the workers have left on disk, by key."""
         converted: dict[int | str, Converted] = {}
         bad: list[BadCase] = []
         for case in usable:
@@ -207,7 +207,7 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
         return converted, bad
 
     def _sources(self, found: Sequence[AnyCase], target: Target) -> dict[str, list[str]]:
-        """The digests by which `prepare` knows these files again; the workers have computed most of them."""
+        """The digests by which `prepare` recognises these files; the workers have computed most of them."""
         digests = self.digests()
         for case in found:
             result = find(case, target)

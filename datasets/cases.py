@@ -1,4 +1,4 @@
-"""A case of any data set, and the faults of one. A case that cannot be used is named, listed and left out."""
+"""A case of any data set, and what may be wrong with it. A case that cannot be used is named, listed and left out."""
 
 import os
 import re
@@ -66,7 +66,7 @@ class Case:
 
     Attributes:
         name: unique in the data set, and the name of a folder.
-        images: a file or the folder of a DICOM series a channel, or one file that holds all of them.
+        images: a file, or the folder of a DICOM series, for each channel; or one file that holds all channels.
         label: file with the class numbers.
     """
 
@@ -82,7 +82,7 @@ class Case:
 
 @dataclass(frozen=True)
 class BadCase:
-    """A case that cannot be used: the class of the error names the kind of fault, the message the file."""
+    """A case that cannot be used: the class of the error names the kind of fault, and the message names the file."""
 
     case: str
     error: str
@@ -116,14 +116,14 @@ def _kinds(kind: type[VolumeError]) -> Iterator[type[VolumeError]]:
 
 
 def shown(path: Path) -> str:
-    """A file or folder of a case in messages: DICOM's are called by pseudonyms: names may be the patient's."""
+    """A file or folder of a case as messages name it: DICOM's by a pseudonym, because its name may be the patient's."""
     if ending_of(path, VOLUMES) or identifiers_kept():
         return str(path)
     return str(path.with_name(f"DICOM {pseudonym(path.name)}"))
 
 
 def without_names(case: Any, text: str) -> str:
-    """A message about a case with what DICOM files, and what belongs to them, are called replaced by pseudonyms."""
+    """A message about a case in which pseudonyms replace the names of its DICOM files and of what belongs to them."""
     if identifiers_kept() or all(ending_of(path, VOLUMES) for path in case.files):
         return text
     for path in case.files:
@@ -137,7 +137,7 @@ def without_names(case: Any, text: str) -> str:
 
 
 def check_local(folder: str | os.PathLike) -> None:
-    """Raise ValueError for the URL of an object store: readers map files, and folders are renamed when complete."""
+    """Raise ValueError for the URL of an object store: readers map files, and complete folders are renamed."""
     if "://" in str(folder):
         raise ValueError(
             f"{folder}: expected a folder of the file system. Received: a URL. Copy the files, or mount the bucket, "
@@ -166,7 +166,7 @@ def checked_labels(labels: Volume, names: tuple[str, ...]) -> np.ndarray:
     """Class numbers as uint8.
 
     Args:
-        labels: as read.
+        labels: the labels as they were read.
         names: the names of the classes by number.
 
     Raises:

@@ -39,7 +39,7 @@ class AnyCase(Protocol):
 
     @property
     def name(self) -> str:
-        """Unique in the data set, and the name of a folder."""
+        """The case's name, which is unique in the data set and can be that of a folder."""
         ...
 
     @property
@@ -53,9 +53,10 @@ class Arrays:
     """A case on the grid of the data set.
 
     Attributes:
-        image: `[X, Y, Z]` or `[X, Y, Z, channels]`, which `network_input` makes the network's.
+        image: `[X, Y, Z]` or `[X, Y, Z, channels]`, of which `network_input` makes the network's input.
         label: uint8 `[X, Y, Z]`.
-        network_input: from a part of the image to float16 `[x, y, z, channels]`: a worker never holds it whole.
+        network_input: a function from a part of the image to float16 `[x, y, z, channels]`, because a worker never
+            holds the network's input whole.
     """
 
     image: np.ndarray
@@ -68,7 +69,7 @@ class Reader(Protocol):
 
     @property
     def name(self) -> str:
-        """Tells apart cases that are converted in different ways into one folder; empty if there is but one."""
+        """Tells apart cases that are converted in different ways into one folder; empty if there is only one way."""
         ...
 
     def check_header(self, case: Any, limits: Limits) -> None:
@@ -101,7 +102,7 @@ class Converted:
 
     @property
     def error(self) -> tuple[str, str] | None:
-        """Class name and message, where the case could not be used."""
+        """The class name and the message of the error, if the case could not be used."""
         error = self.facts.get("error")
         return (error[0], error[1]) if error else None
 
@@ -127,7 +128,7 @@ class Target:
         blocks: how they are divided.
         store: folder of the results.
         reader: the reader of the cases.
-        limits: what is accepted of a case; a worker on another machine does not have this one's environment.
+        limits: the limits that a case must keep; a worker on another machine does not have this one's environment.
     """
 
     grid: Grid
@@ -198,7 +199,7 @@ def _named(case: AnyCase, error: Exception) -> VolumeError:
 
 
 def changed(case: AnyCase) -> ChangedCaseError:
-    """The error of a case whose files did not stay what they were during the build."""
+    """The error of a case whose files were changed during the build."""
     return ChangedCaseError(
         f"{shown(case.files[0])}: this file or another one of its case was written while it was read; build again when "
         "it is complete."
@@ -221,12 +222,12 @@ def find(case: AnyCase, target: Target) -> Converted | None:
 
 
 def present(case: AnyCase, target: Target) -> bool:
-    """Whether the case was converted, be it as its files were before they changed."""
+    """Whether the case was converted, perhaps from files that have changed since."""
     return (_folder(case, target) / "facts.json").is_file()
 
 
 def _folder(case: AnyCase, target: Target) -> Path:
-    # A folder that is removed and made: never that of all cases, or one above it.
+    # This folder is removed and made again, so it must not be the one that holds all cases, or one above it.
     if case.name in ("", ".", "..") or "/" in case.name:
         raise ValueError(f"case: expected the name of a folder. Received: {case.name!r}")
     return target.folder / case.name

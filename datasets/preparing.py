@@ -1,4 +1,4 @@
-"""Building a data set of cases once, and knowing it again as long as its files are the same."""
+"""Building a data set of cases once, and recognising it as long as its files are the same."""
 
 import math
 import shutil
@@ -111,7 +111,7 @@ def _rebuild(
 
 
 def _exchange(old: Path, new: Path) -> None:
-    """Put a data set in the place of another one; nobody finds half of either."""
+    """Replace a data set by another one, so that no reader ever finds half of either."""
     aside = old.with_name(f".old-{uuid.uuid4().hex}")
     old.rename(aside)
     try:
@@ -130,14 +130,14 @@ def _remove_converted(builder: CaseBuilder) -> None:
 def _open(kind: type[CaseBuilder], config: CaseConfig, data_dir: str | Path) -> CaseBuilder:
     folder = Path(data_dir) / kind.name / config.name / str(kind.VERSION)
     if folder.exists():
-        # This one reads all that is on disk, where the data set's own class takes some of it from its code.
+        # It reads all that is on disk; the data set's own class takes some of it from its code instead.
         open_builder(folder)
     with named(folder):
         return kind(config=config, data_dir=str(data_dir))
 
 
 def _differences(builder: CaseBuilder, manual_dir: str | Path, file_format: str) -> list[str]:
-    """By what a data set that is there differs from the one that is asked for; nothing if it does not."""
+    """How the data set on disk differs from the one that is asked for; empty if it does not."""
     metadata = cast(dict, builder.info.metadata or {})
     # Every data set was built of something, so without sources there are only the defaults of the code.
     if not all(isinstance(metadata.get(name), dict) and metadata[name] for name in ("sources", "task")):
@@ -170,7 +170,7 @@ def _changed(builder: CaseBuilder, expected: dict[str, list[str]], cases: Sequen
 
 
 def _other_limits(builder: CaseBuilder, metadata: dict[str, Any]) -> list[str]:
-    """Limits under which other cases might have been left out; data sets of earlier versions do not tell theirs."""
+    """Limits under which other cases might have been left out; data sets of earlier versions do not record theirs."""
     wanted = builder.accepted
     try:
         stored = Limits.of(metadata["limits"])

@@ -1,4 +1,4 @@
-"""Which files a data set was built of, known by their digests and not by their sizes."""
+"""Which files a data set was built of, recognised by their digests and not by their sizes."""
 
 import hashlib
 import json
@@ -118,7 +118,7 @@ class Digests:
 
 
 def _key(path: Path) -> str:
-    """What a file goes by in the cache: the name of a folder of DICOM files may be the patient's."""
+    """The name of a file in the cache: a digest, because the name of a folder of DICOM files may be the patient's."""
     return hashlib.sha256(os.fsencode(path.absolute())).hexdigest()
 
 

@@ -49,16 +49,16 @@ def assign(numbers: Sequence[Key], rule: str = PUBLISHED) -> Splits[Key]:
     "fold-K-of-N-brief": the same test, but of the other cases only every 20th, at least one, is for validation: for a
     training that takes its last weights, whose validation only shows its course.
 
-    Args:
-        numbers: case numbers or names.
-        rule: one of these.
-
     One or two cases cannot be held out. So that a chain can still be tried on a single CT, two cases give one for
     training and the other for both validation and test; one case serves as all three. `warnings` then says that the
     scores are no estimate of the performance on unseen patients.
 
+    Args:
+        numbers: the numbers or the names of the cases.
+        rule: one of the three rules above.
+
     Raises:
-        ValueError: without cases, for numbers that repeat, for an unknown rule, or for more folds than cases.
+        ValueError: if there are no cases, a number repeats, the rule is unknown, or there are more folds than cases.
     """
     check_rule(rule)
     order = sorted(numbers)

@@ -46,7 +46,7 @@ def configure(
     on_bad_case: str = "raise",
     limits: Limits | None = None,
 ) -> DecathlonConfig:
-    """Look through a folder, and decide channels, labels, normalisation and grid; arguments as `prepare`."""
+    """Look through a folder, and decide channels, labels, normalisation and grid; arguments are those of `prepare`."""
     layout = read_layout(folder, channels, labels)
     # What cannot be divided is refused before all cases are read.
     splits.assign([case.name for case in layout.cases], split)
@@ -112,8 +112,8 @@ def prepare(
         bad cases with their reasons, and describes the task: `ks.volumes.Task.of(info.metadata["task"])`.
 
     Raises:
-        LayoutError: the folder does not say what it holds, or asks for what is not supported.
-        OtherSourcesError: the data set is there, but was built of other files, or with other labels, channels,
+        LayoutError: if the folder does not say what it holds, or asks for what is not supported.
+        OtherSourcesError: if the data set is there, but was built of other files, or with other labels, channels,
             normalisation or limits.
         VolumeError, BuildInProgressError, StoreError: as `datasets.lits.prepare`.
 

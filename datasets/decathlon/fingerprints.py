@@ -1,7 +1,7 @@
 """What a data set is like: spacing, sizes, intensities, labels. It decides the grid and how intensities are normalised.
 
-After nnU-Net (Isensee et al., Nature Methods 18, 2021). All cases that can be read count, those of the test too, as
-there; each case's numbers are kept on disk and computed again only if one of its files has changed.
+This follows nnU-Net (Isensee et al., Nature Methods 18, 2021): all cases that can be read count, those of the test
+included. The numbers of each case are kept on disk, and computed again only if one of its files has changed.
 """
 
 import hashlib
@@ -38,10 +38,10 @@ class Fingerprint:
     Attributes:
         spacing: mm along x, y and z: the median; along a much coarser axis the 10th percentile, as in nnU-Net.
         shape: median voxels along each axis.
-        intensities: by channel, the 0.5th and 99.5th percentile, mean and standard deviation of the labelled voxels;
-            NaN where no voxel is labelled.
-        cut_away: by channel, whether the voxels around the patient were set to 0 in most cases.
-        labels: those that occur in any case, in increasing order.
+        intensities: for each channel, the 0.5th and 99.5th percentile, mean and standard deviation of the labelled
+            voxels; NaN where no voxel is labelled.
+        cut_away: for each channel, whether the voxels around the patient were set to 0 in most cases.
+        labels: the class numbers that occur in any case, in increasing order.
     """
 
     spacing: tuple[float, float, float]
@@ -56,9 +56,9 @@ def fingerprint(cases: Sequence[Case], task: Task, store: str | Path, limits: Li
 
     Args:
         cases: the cases of the data set; those that cannot be read are left out here and named by the build.
-        task: whose channels the cases have.
+        task: the task whose channels the cases have.
         store: folder where the numbers of each case are kept.
-        limits: what is accepted of a case.
+        limits: the limits that a case must keep.
 
     Raises:
         VolumeError: if no case can be read; the error of one case, or a list of all.

@@ -1,10 +1,10 @@
-"""Which files make a case, what its channels and labels are called: three layouts of a folder.
+"""Which files make a case, and what its channels and labels are called, in three layouts of a folder.
 
 | layout | images | labels | names |
 | --- | --- | --- | --- |
 | Medical Segmentation Decathlon | the list `training` of `dataset.json`; several channels in one 4D file | there too | `modality`, `labels` of `dataset.json` |
-| nnU-Net v2 | `imagesTr/CASE_0000.nii.gz`, `CASE_0001`, ..., a file a channel | `labelsTr/CASE.nii.gz` | `channel_names`, `labels` of `dataset.json` |
-| plain folder | `images/CASE.nii.gz`, or a file a channel as nnU-Net's, or folders `images/CASE` of DICOM series, or enhanced DICOM files `images/CASE.dcm` | `labels/CASE.nii.gz` or `.dcm` | given by the user, or in `dataset.json` as the others have them |
+| nnU-Net v2 | `imagesTr/CASE_0000.nii.gz`, `CASE_0001`, ..., one file per channel | `labelsTr/CASE.nii.gz` | `channel_names`, `labels` of `dataset.json` |
+| plain folder | `images/CASE.nii.gz`, or one file per channel as in nnU-Net, or folders `images/CASE` of DICOM series, or enhanced DICOM files `images/CASE.dcm` | `labels/CASE.nii.gz` or `.dcm` | given by the user, or in `dataset.json` as the others have them |
 """  # noqa: E501 - a table.
 
 import json
@@ -35,7 +35,7 @@ class Layout:
     Attributes:
         name: the name of the data set.
         channels: names of the channels, such as "CT" or "T2".
-        labels: names of the classes by number, the background first; empty where nothing says so.
+        labels: names of the classes by number, the background first; empty if the folder does not name them.
         cases: in the order of their names.
     """
 
@@ -200,7 +200,7 @@ def _nnunet(path: Path, description: Mapping[str, Any], channels: tuple[str, ...
 
 
 def _plain(folder: Path, description: Mapping[str, Any], channels: tuple[str, ...], labels: tuple[str, ...]) -> Layout:
-    """Images and labels of the same names; a file a channel where the names end in `_0000`, `_0001`, ..."""
+    """Images and labels of the same names; one file per channel where the names end in `_0000`, `_0001`, ..."""
     if not channels:
         raise LayoutError(
             f"{folder}: a folder without {DESCRIPTION} does not say what its images are. Pass channels=, such as "
@@ -270,7 +270,7 @@ def _numbered(path: Path, field: str, given: Any) -> tuple[str, ...]:
 
 
 def _inside(path: Path, name: str) -> Path:
-    """A file of the folder, by its path from there."""
+    """A file of the folder, by its path relative to it."""
     relative = Path(name)
     if relative.is_absolute() or ".." in relative.parts:
         raise LayoutError(f"{path}: expected files inside {path.parent}. Received: {name!r}")

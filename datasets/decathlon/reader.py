@@ -44,11 +44,11 @@ class TaskReader:
         return hashlib.sha256(json.dumps(self.task.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
     def check_header(self, case: Case, limits: Limits) -> None:
-        """Every file is there, and its header says the same grid.
+        """Check that every file is there, and that the headers describe one grid.
 
         Raises:
-            MissingPairError: a channel or the labels are missing.
-            ChannelError: channels of different shapes, or too many.
+            MissingPairError: if a channel or the labels are missing.
+            ChannelError: if channels differ in shape, or there are too many.
             VolumeError: as `read`, as far as the headers tell.
         """
         self._check_files(case)

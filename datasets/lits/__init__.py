@@ -47,14 +47,14 @@ def prepare(
         blocks: blocks to store a volume in, along x, y and z.
         on_bad_case: "raise" or "skip".
         beam_options: options of the Beam pipeline, such as `["--direct_num_workers=4",
-            "--direct_running_mode=multi_processing"]`; the default is Beam's local runner in this process. With
-            `--runner=...` any other, whose workers need this checkout and a data_dir that all machines share.
+            "--direct_running_mode=multi_processing"]`; the default is Beam's local runner in this process.
+            `--runner=...` chooses another, whose workers need this checkout and a data_dir that all machines share.
         split: "published", "fold-K-of-N" or "fold-K-of-N-brief"; see `datasets.splits.assign`.
         spacing: edge of cubic voxels in mm.
-        limits: what is accepted of a case; `Limits.current()` by default.
-        on_other_sources: what happens where the data set is there, but the files in `manual_dir` are not those that it
-            was built of, known by their digests, or the limits others: "raise", or "rebuild" to build it again, and to
-            exchange the two when that has succeeded.
+        limits: the limits that a case must keep; `Limits.current()` by default.
+        on_other_sources: what to do if the data set is there, but was built of files with other digests than those in
+            `manual_dir`, or under other limits: "raise", or "rebuild" to build it again and to replace the old one once
+            that has succeeded.
         tell: is told how many cases are converted, and how many there are; by default a bar of `tqdm` shows it.
         file_format: "tfrecord", of which a process reads the stored blocks that it needs, or "array_record", of which
             `tfds.data_source` reads any case in any order, but whole.
@@ -64,11 +64,12 @@ def prepare(
         cases with their reasons, and warnings to pass on to the user.
 
     Raises:
-        VolumeError: bad input, named by its subclass. Cases that were converted are kept for the next call.
-        OtherSourcesError: the data set is there, but was built of other files than those in `manual_dir`, or under
+        VolumeError: if the input is bad; the subclass says in which way. Converted cases are kept for the next
+            call.
+        OtherSourcesError: if the data set is there, but was built of other files than those in `manual_dir`, or under
             limits that may have left out other cases.
-        BuildInProgressError: another process is building it in the same `data_dir`.
-        StoreError: the data set is there, but its files are damaged.
+        BuildInProgressError: if another process is building it in the same `data_dir`.
+        StoreError: if the data set is there, but its files are damaged.
     """
     preparing.check_arguments(manual_dir, data_dir, on_other_sources, file_format)
     config = LitsConfig(resolution=resolution, spacing=spacing, blocks=blocks, split=split, on_bad_case=on_bad_case)

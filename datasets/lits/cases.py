@@ -65,11 +65,11 @@ def find_cases(folder: str | Path) -> list[Case]:
     ones too.
 
     Raises:
-        NoCasesError: no such folder, or nothing in it.
-        MissingPairError: a half of a case is missing.
-        DuplicateCaseError: a half of a case is there twice.
-        LayoutError: `dataset.json` is there and damaged, or describes other data than LiTS.
-        FileNameError: the name of the folder, or of one between it and a case, is not UTF-8.
+        NoCasesError: if there is no such folder, or no case in it.
+        MissingPairError: if one of the two files of a case is missing.
+        DuplicateCaseError: if a file of a case is there twice.
+        LayoutError: if `dataset.json` is damaged, or describes other data than LiTS.
+        FileNameError: if the name of the folder, or of one between it and a case, is not UTF-8.
     """
     folder = Path(folder)
     fault = fault_of_name(folder)
@@ -151,14 +151,14 @@ def read_case(case: Case, limits: Limits | None = None) -> tuple[Volume, Volume]
     """Read and check a case.
 
     Args:
-        case: its files.
-        limits: what is accepted; `Limits.current()` by default.
+        case: the files of the case.
+        limits: the limits that the case must keep; `Limits.current()` by default.
 
     Returns:
         The volume in HU, and the labels (uint8: 0 background, 1 liver, 2 lesion) with the volume's affine.
 
     Raises:
-        VolumeError: and what is wrong is named by its subclass, here or in `keras_spatial.volumes`.
+        VolumeError: if the case cannot be used; the subclass, here or in `keras_spatial.volumes`, says why.
     """
     limits = limits or Limits.current()
     # The headers first: a pair that does not belong together is not decompressed.
@@ -181,7 +181,7 @@ def check_liver(labels: Volume) -> None:
 
 
 def _says_nothing(labels: Volume) -> bool:
-    """Whether an affine is what a program writes that knows none. Any other that differs is wrong in these cases, too.
+    """Whether an affine is what programs write that know of none. Any other that differs is wrong in these cases, too.
 
     The header says that there is none, or it has voxels of 1 mm along the axes from a corner on, in NIfTI's axes, or in
     ITK's, which run to the left and to the back.
@@ -197,7 +197,7 @@ def check_case(volume: str | Path, segmentation: str | Path, limits: Limits | No
     values in HU, labels 0, 1 and 2, a liver.
 
     Raises:
-        VolumeError: and what is wrong is named by its subclass, here or in `keras_spatial.volumes`.
+        VolumeError: if the case cannot be used; the subclass, here or in `keras_spatial.volumes`, says why.
     """
     match = re.search(r"(\d+)\.nii(\.gz)?$", str(volume), re.IGNORECASE)
     read_case(Case(int(match[1]) if match else -1, Path(volume), Path(segmentation)), limits)

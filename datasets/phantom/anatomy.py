@@ -6,6 +6,7 @@ at z = 0. Organs are ellipsoids; `render` bends them with a smooth random displa
 The numbers are textbook adult anatomy and portal-venous CT, chosen so that organs overlap in HU as in real scans: liver
 80 to 130 HU beside spleen, kidneys, heart and vessels of the same density; lesions as dense as muscle and
 bowel.
+
 Lesions: 0 to 12 tumours in a LiTS case (Bilic et al., Medical Image Analysis 84:102680, PMC10631490), diameters here
 log-normal (median 14 mm, sigma 0.6), cut to 3 to 60 mm. One large lesion (log-normal, median 46 mm, cut to 36 to 60 mm)
 comes first, except in "hard" cases, so that a volume of 64 voxels an axis has a lesion that is several voxels wide.
@@ -82,11 +83,14 @@ class Patient:
         body: half width and half depth of the trunk in mm.
         organs: painted one over the other, in this order.
         liver: the lobes; together they are the liver.
-        vessels: inside the liver, and labelled liver, as in LiTS.
-        lesions: inside the liver.
-        muscle: HU. noise: standard deviation in HU.
-        field: width, depth and height of the field of view in mm. bottom: z of its lowest face in mm.
-        orientation: axis codes in which the file is stored.
+        vessels: tubes inside the liver, labelled liver as in LiTS.
+        lesions: ellipsoids, of which what is inside the liver counts.
+        liver_hu: the density of the liver in HU.
+        muscle: the density of the muscles in HU.
+        noise: the standard deviation of the noise in HU.
+        field: the width, depth and height of the field of view in mm.
+        bottom: z of the lowest face of the field of view in mm.
+        orientation: the axis codes in which the file is stored.
     """
 
     seed: int
@@ -131,12 +135,12 @@ def patient(number: int, seed: int = 0, difficulty: str = "medium") -> Patient:
     """The patient `number` of the series `seed`.
 
     Args:
-        number: case number, from 0.
-        seed: from 0.
+        number: the number of the case, from 0.
+        seed: the seed of the series, from 0.
         difficulty: "easy", "medium" or "hard".
 
     Raises:
-        ValueError: for a negative number or seed or an unknown difficulty.
+        ValueError: if the number or the seed is negative, or the difficulty is unknown.
     """
     if difficulty not in LEVELS:
         raise ValueError(f"difficulty: expected one of {list(get_args(Difficulty))}. Received: {difficulty!r}")

@@ -15,8 +15,8 @@ def smooth(seed: int, wavelength: float, *axes: np.ndarray) -> np.ndarray:
     """Value noise: random values on a lattice of `wavelength` mm, interpolated with continuous slope.
 
     Args:
-        seed: chooses the field.
-        wavelength: lattice spacing in mm.
+        seed: the number that chooses the field.
+        wavelength: the spacing of the lattice in mm.
         axes: three increasing arrays of positions in mm, above -8192 lattice steps.
 
     Returns:
@@ -48,7 +48,8 @@ def grain(seed: int, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
 
     Args:
         seed: chooses the field.
-        start: first voxel; stop: behind the last voxel, each three integers from 0 to 2^20.
+        start: the first voxel, three integers from 0 to 2^20.
+        stop: the voxel behind the last one, likewise.
 
     Returns:
         float64 `[stop - start]`.

@@ -16,11 +16,11 @@ def write_lits_folder(
     """Write `volume-N.nii.gz` (HU, int16) and `segmentation-N.nii.gz` (uint8: 0 background, 1 liver, 2 lesion).
 
     Spacing, field of view and orientation vary from case to case. Case N of a seed is the same whatever `cases` is.
-    A file appears under its name only when it is complete; cases that are there are written again.
+    A file appears under its name only when it is complete; files that are there are written again.
 
     Args:
-        folder: created if it is not there.
-        cases: how many, from 1.
+        folder: the folder, which is made if it is not there.
+        cases: the number of cases, at least 1.
         seed: the seed of the series, from 0.
         size: voxels along x (right), y (front), z (up), at least 16 each; an integer means a cube.
         difficulty: "easy", "medium" or "hard".
@@ -29,7 +29,7 @@ def write_lits_folder(
         The paths written, volume and segmentation in turn.
 
     Raises:
-        ValueError: for a count, a size, a seed or a difficulty out of range.
+        ValueError: if a count, a size, a seed or the difficulty is out of range.
     """
     sizes = (size,) * 3 if isinstance(size, int) else tuple(size)
     if cases < 1:

@@ -1,4 +1,4 @@
-"""From a patient to voxels, any box by itself: a volume of 512 x 512 x 512 takes no more memory than a block."""
+"""From a patient to voxels, each box by itself: a volume of 512 x 512 x 512 takes no more memory than a block."""
 
 from collections.abc import Sequence
 
@@ -28,12 +28,13 @@ def spacing(patient: Patient, size: Shape) -> tuple[float, float, float]:
 
 
 def render(patient: Patient, size: Shape, start: Sequence[int] = (0, 0, 0), stop: Sequence[int] | None = None):
-    """Voxels `start` to `stop` of the scan with `size` voxels in all.
+    """Compute the voxels from `start` to before `stop` of a scan of `size` voxels.
 
     Args:
         patient: the patient of `anatomy.patient`.
         size: voxels of the whole volume along x (right), y (front), z (up).
-        start: first voxel. stop: behind the last voxel; the default is `size`.
+        start: the first voxel.
+        stop: the voxel behind the last one; `size` by default.
 
     Returns:
         HU, int16 `[stop - start]`, and labels, uint8 of the same shape: 0 background, 1 liver, 2 lesion.

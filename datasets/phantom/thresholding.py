@@ -32,7 +32,7 @@ def best_band(cases: Sequence[Case], lesion: bool) -> Band:
         lesion: whether the lesions are sought, or the liver with its lesions (as LiTS scores it).
 
     Raises:
-        ValueError: without cases.
+        ValueError: if there are no cases.
     """
     if not cases:
         raise ValueError("best_band: expected at least one case. Received: none")
