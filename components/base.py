@@ -1,6 +1,6 @@
 """What the components share: the container image, and parameters from groups of settings.
 
-Not imported where a step runs, for KFP has no decorator there.
+A step that runs does not import it, because KFP has no decorator there.
 """
 
 import ast

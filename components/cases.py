@@ -29,9 +29,9 @@ class Folder:
 
     Attributes:
         path: the path of the folder.
-        cases: the cases of one kind.
+        cases: the cases, all of one kind.
         reader: the reader of the cases of a folder that is described; None for files in the form of LiTS.
-        numbers: by name the numbers that cases in a plain folder get as those of LiTS; empty for another task.
+        numbers: by name, the numbers that cases in a plain folder get as those of LiTS; empty for another task.
     """
 
     path: Path
@@ -92,13 +92,13 @@ def open_folder(folder: str | Path, task: str = "") -> Folder:
     Cases with LiTS's names whose description is LiTS's, such as the Decathlon's liver, are LiTS's: they get its scores.
 
     Args:
-        folder: The path of the folder.
+        folder: the path of the folder.
         task: for a plain folder without `dataset.json`, the path of a file that names channels and labels (see
             `datasets.decathlon.layout.read_names`), or "lits", whose cases are numbered in the order of their names.
 
     Raises:
-        NoCasesError: none of these is there.
-        TaskError: the names of the classes cannot be used, or nothing names them, or two things do.
+        NoCasesError: if none of these is there.
+        TaskError: if the names of the classes cannot be used, nothing names them, or two things do.
         VolumeError: as `datasets.lits.find_cases` and `datasets.decathlon.read_layout`.
     """
     path = Path(folder)

@@ -41,7 +41,7 @@ def demand(accelerator: str) -> None:
 
 
 def share(rank: int, processes: int) -> None:
-    """Leave a process of one machine its equal part of the machine's GPUs; nothing where there are none.
+    """Leave a process its equal part of the machine's GPUs, if there are any.
 
     Args:
         rank: the number of the process, from 0.
@@ -69,7 +69,7 @@ def distribution(settings: MeshSettings) -> ks.SpatialParallel:
 
     Raises:
         AcceleratorError: see `demand`.
-        ValueError: if mesh and layout do not fit to the devices.
+        ValueError: if mesh and layout do not fit the devices.
     """
     demand(settings.accelerator)
     strategy = None

@@ -1,4 +1,4 @@
-"""Groups of settings: what a step of the pipeline is given, written once.
+"""Groups of settings, each of which is written once for the step, the pipelines and the YAML file.
 
 A group is a pydantic model. Its fields are the parameters of the component that takes it, with their help
 (`components.base`), the parameters of the pipelines and the fields of the YAML file (`pipelines.settings`), and what

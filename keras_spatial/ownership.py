@@ -130,7 +130,7 @@ def lifeline() -> tuple[int, int]:
     """A pipe by which other processes end with this one; see `end_with`.
 
     Linux ends one process group for each pipe, that of the last process that asked for it. So every process that is to
-    end needs a pipe of its own, or opens it anew.
+    end needs a pipe of its own, or opens it again.
 
     Returns:
         The reading end, and the writing end, which `cut` closes and which no other process gets.

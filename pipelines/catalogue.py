@@ -37,7 +37,7 @@ def build(name: str, settings: "Settings", cluster: "Cluster | None" = None) -> 
 
     Raises:
         UnknownPipeline: naming the nearest known one.
-        SettingsError: if a setting is not read, or the mesh does not fit to the cluster.
+        SettingsError: if a setting is not read, or the mesh does not fit the cluster.
     """
     check_name(name)
     if cluster is not None:

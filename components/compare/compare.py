@@ -68,7 +68,7 @@ def read_baseline(path: str | Path) -> dict[str, Any]:
     """`metrics.json` of an earlier run.
 
     Raises:
-        BaselineError: missing, not JSON, or without the Dice of the classes and the list of cases.
+        BaselineError: if it is missing, no JSON, or without the Dice of the classes and the list of cases.
     """
     try:
         metrics = read_json(path)

@@ -1,4 +1,4 @@
-"""What an evaluation is told."""
+"""The settings of an evaluation."""
 
 from typing import Self
 
@@ -24,7 +24,7 @@ class EvaluationSettings(MeshSettings):
         """The mesh and layout that the evaluation uses.
 
         Raises:
-            ValueError: if they do not fit together.
+            ValueError: if mesh and layout do not fit together.
         """
         return MeshSettings(
             mesh=self.evaluation_mesh or self.mesh,

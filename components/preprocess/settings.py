@@ -1,4 +1,4 @@
-"""What the building of the data set is told."""
+"""The settings with which the data set is built."""
 
 from pydantic import Field, field_validator
 

@@ -83,11 +83,11 @@ def write_report(path: str | Path, run: RunReport, compared: Sequence[RunReport]
 
     Args:
         path: the path of the HTML file; missing folders are made, and the file appears only when it is complete.
-        run: the run.
+        run: the run that is shown in full.
         compared: earlier runs whose metrics and curves are shown beside it; for the metrics of LiTS only.
 
     Raises:
-        ReportError: no metrics, or volumes that do not fit together; nothing is written then.
+        ReportError: if there are no metrics, or volumes do not fit together; nothing is written then.
     """
     _check(run)
     for other in compared:

@@ -105,11 +105,11 @@ def encode(
     """Prepare one case for the page.
 
     Args:
-        case: name.
-        channels: name, values `[X, Y, Z]` and look of each.
-        truth: class numbers `[X, Y, Z]`.
-        prediction: the same.
-        spacing: mm.
+        case: the name of the case.
+        channels: the name, the values `[X, Y, Z]` and the look of each.
+        truth: the true class numbers `[X, Y, Z]`.
+        prediction: the predicted class numbers, likewise.
+        spacing: the voxel size along x, y and z in mm.
     """
     shape = truth.shape
     size = tuple(min(n, VIEWER_SIZE) for n in shape)

@@ -21,10 +21,10 @@ def volumes_in(volumes: str | Path) -> list[Source]:
     """The volumes to segment: a file, those of a folder, and the DICOM series in it; see `find_sources`.
 
     Raises:
-        NothingToSegment: nothing is there, or no volume in it.
-        VolumesBelow: there are volume files in folders below it.
-        ResultsCollide: two volumes whose results would have the same name, as of `3.nii` and `volume-3.nii.gz`.
-        VolumeError: the folder's name cannot be used.
+        NothingToSegment: if nothing is there, or no volume is in it.
+        VolumesBelow: if there are volume files in folders below it.
+        ResultsCollide: if two volumes, such as `3.nii` and `volume-3.nii.gz`, would get the same result file.
+        VolumeError: if the folder's name cannot be used.
     """
     if not Path(volumes).exists():
         raise NothingToSegment(
@@ -35,8 +35,9 @@ def volumes_in(volumes: str | Path) -> list[Source]:
 
 
 def shared(sources: Sequence[Source], share: str) -> list[Source]:
-    """The volumes of one of several steps: every so-manieth in the order of their names, so that each is in one share,
-    whoever else is at work.
+    """The volumes of one of several steps that share them: every Nth in the order of their names, from the Kth on.
+
+    So each volume is in one share, and the steps need not know of each other.
 
     Args:
         sources: all volumes, from `find_sources`.

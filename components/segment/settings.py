@@ -1,4 +1,4 @@
-"""What a segmentation is told."""
+"""The settings of a segmentation."""
 
 from pydantic import Field
 

@@ -23,7 +23,7 @@ class BestWeights(keras.callbacks.Callback):
     Where the optimizer keeps a moving average of the weights, that is what is validated and kept. Unlike Keras's
     `SwapEMAWeights`, which adds and subtracts, the weights are afterwards what they were, bit for bit.
 
-    All processes use it, for all must end at the same epoch; the first one reads and writes.
+    All processes use it, because all must end at the same epoch; the first one reads and writes.
 
     Args:
         folder: gets `best-EPOCH.weights.h5`, and `best.json` with its epoch, its Dice and the digest of the weights. It
@@ -62,7 +62,7 @@ class BestWeights(keras.callbacks.Callback):
         """Keep the model's weights if they are the best so far; end the training if it has been getting no better.
 
         Args:
-            epoch: that was validated, from 0.
+            epoch: the epoch that was validated, from 0.
             values: the values of the validation by name, without `val_`.
         """
         dice = [float(value) for name, value in values.items() if plain_name(name).startswith("dice_")]

@@ -32,7 +32,7 @@ def tf_config(job: str, nodes: int, index: int) -> str:
 
     Args:
         job: name of the TrainJob, which is also that of its JobSet.
-        nodes: pods.
+        nodes: the number of pods.
         index: the number of this pod, from 0.
     """
     workers = [f"{host(job, i)}:{PORT}" for i in range(nodes)]

@@ -35,7 +35,7 @@ _BACKUP = "backup.npz"
 
 
 def fit(dataset: str, model: str, work: str, settings: TrainingSettings) -> None:
-    """Train, and write the model. All processes of the job call it with the same arguments.
+    """Train, and write the model. Every process of the job must call it with the same arguments.
 
     Args:
         dataset: folder that the step preprocess made.

@@ -24,7 +24,7 @@ def make(settings: TrainingSettings, input_shape: tuple[int | None, ...], classe
     Args:
         settings: the settings of the training.
         input_shape: `(x, y, z, channels)` of the data set's images.
-        classes: that the data set's labels have.
+        classes: the number of classes of the labels.
 
     Returns:
         A Keras model, partitioned if a distribution is in force and it is one by name. Where it has several outputs the
@@ -73,7 +73,7 @@ def image_size(
                     "with a larger input and its weights: see docs/guides/fine_tune.md."
                 )
             return x, y, z
-    # What it halves nobody says, so it is tried.
+    # Nothing says how often the network halves an image, so sizes are tried.
     for factor in _FACTORS:
         size = _multiple(largest, factor)
         try:

@@ -236,7 +236,7 @@ class LocalTrainingSettings(TrainingSettings):
     )
 
     def for_a_process(self) -> TrainingSettings:
-        """What each of the processes is told."""
+        """The settings that each of the processes gets."""
         return TrainingSettings(**{name: getattr(self, name) for name in TrainingSettings.model_fields})
 
     @pydantic.model_validator(mode="after")

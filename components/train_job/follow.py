@@ -37,11 +37,11 @@ class Follower:
 
     Args:
         api: The API of the cluster.
-        resource: kind of the job.
+        resource: the kind of the job.
         name: the name of the job.
-        job: its settings.
+        job: the settings of the job.
         poll: seconds between two looks.
-        alive: called at every look.
+        alive: a function that is called at every look.
     """
 
     def __init__(

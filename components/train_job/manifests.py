@@ -33,7 +33,7 @@ def objects(name: str, job: JobSettings, command: Sequence[str], owner: Mapping[
 
     Args:
         name: the name of the job.
-        job: its settings.
+        job: the settings of the job.
         command: the command of every pod.
         owner: ownerReference of the object with which Kubernetes is to delete these; None for none.
     """

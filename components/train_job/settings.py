@@ -1,4 +1,4 @@
-"""What a training job of several pods is given: one value, which travels to the launching step as JSON."""
+"""The settings of a training job of several pods: one value, which travels to the launching step as JSON."""
 
 import json
 from collections.abc import Mapping
@@ -115,7 +115,7 @@ class JobSettings:
         """The settings that `to_json` wrote.
 
         Raises:
-            JobSettingsError: not JSON, or with other names.
+            JobSettingsError: if the text is not JSON, or has other names.
         """
         try:
             values = json.loads(text)

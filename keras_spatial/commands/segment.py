@@ -65,7 +65,7 @@ def _model(chosen: argparse.Namespace, task: Task | Literal["lits"]) -> keras.Mo
         raise ValueError(
             f"--classes: expected {classes} names, one for each class of the model. Received: {len(chosen.classes)}"
         )
-    # Here, before the model is made anew for its shards.
+    # Here, before the model is made again for its shards.
     check_fits([model], None if task == "lits" else task)
     if shape is None or mesh is None:
         return model if chosen.memory is None else _in_shards(model, chosen)

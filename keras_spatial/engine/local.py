@@ -23,7 +23,7 @@ class LocalOperation(mtf.Operation):
     read backwards: the gradient of an input that lacks a split axis of the others (a weight, say) is summed over it.
 
     `fn` is traced once and called on every shard. The backward pass calls a second function that differentiates it
-    anew, and keeps alive only those inputs that the derivative depends on.
+    again, and keeps alive only those inputs that the derivative depends on.
 
     Args:
         fn: from the inputs' shards (`tf.Tensor`s) to a tuple of the outputs' shards. With `coordinates`, its first

@@ -68,7 +68,7 @@ def by_value(concrete: Any) -> Callable[..., Sequence[tf.Tensor]]:
 
 
 def _variable(value: tf.Tensor) -> tf.Tensor:
-    """The handle of a variable that each run makes anew."""
+    """The handle of a variable that each run makes again."""
     handle = tf.raw_ops.VarHandleOp(dtype=value.dtype, shape=value.shape, shared_name=context.anonymous_name())
     assigned: Any = tf.raw_ops.AssignVariableOp(resource=handle, value=value)
     with tf.control_dependencies([assigned]):

@@ -32,7 +32,7 @@ from keras_spatial.runtimes.storage import check_offload, storage_for
 _CALL = threading.RLock()
 # The module that runs the functions of `tf.py_function` and `tf.numpy_function`.
 _PYTHON_FUNCTIONS = tf.py_function.__module__
-# Between operations: for two models side by side, and what goes on meanwhile.
+# Between operations: for two models side by side, and for what else runs meanwhile.
 _THREADS = 4
 
 
