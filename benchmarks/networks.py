@@ -10,14 +10,12 @@ that of plain Keras, except for networks that drop parts of themselves at random
 import argparse
 import importlib.util
 import json
-import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.processes import figures_of
 from benchmarks.results import finish, parser_of, row
 
 # The figures of a process, and how the tables call them.
@@ -128,14 +126,6 @@ def measure(name: str, variant: str, steps: int) -> None:
     report(lambda: float(np.ravel(model.train_on_batch(image, label.astype("int32")))[0]), steps)
 
 
-def _in_process(name: str, variant: str, steps: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.networks", "--one", json.dumps([name, variant, steps])]
-    done = subprocess.run(command, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{name}, {variant}, ended with status {done.returncode}:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def compare(name: str, rounds: int, steps: int) -> list[dict]:
     """The rows of a network."""
     network = NETWORKS[name]
@@ -146,7 +136,7 @@ def compare(name: str, rounds: int, steps: int) -> list[dict]:
     runs: dict[str, list[dict[str, float]]] = {variant: [] for variant in variants}
     for _ in range(rounds):
         for variant in variants:
-            runs[variant].append(_in_process(name, variant, steps))
+            runs[variant].append(figures_of("networks", name, variant, steps))
     losses = {variant: found[0]["loss"] for variant, found in runs.items()}
     if not network.drops and max(losses.values()) - min(losses.values()) > 1e-3 * abs(losses[KERAS]):
         raise SystemExit(f"{name}: the variants do not compute the same: losses {losses}")

@@ -16,9 +16,8 @@ import math
 import os
 import resource
 import statistics
-import subprocess
-import sys
 
+from benchmarks.processes import figures_of
 from benchmarks.results import finish, parser_of, row
 
 # The mesh, the filters, the levels, and whether the top level is computed again in the backward pass.
@@ -120,15 +119,9 @@ def paper_table(size: int) -> list[dict]:
     return rows
 
 
-def _in_process(what: str, size: int, case: list) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.planner", "--one", json.dumps([what, size, case])]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return json.loads(output.splitlines()[-1])
-
-
 def _compare(name: str, what: str, size: int, case: list, rounds: int) -> dict:
     """A row with the predicted memory and the measured one, which is the median over several processes."""
-    found = [_in_process(what, size, case) for _ in range(rounds)]
+    found = [figures_of("planner", what, size, case) for _ in range(rounds)]
     predicted, measured, process = (
         statistics.median(one[key] for one in found) for key in ("predicted", "measured", "process")
     )

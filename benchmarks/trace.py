@@ -10,12 +10,11 @@ and a 64³ image, whose first loss must be that of plain Keras. Each is measured
 import argparse
 import json
 import math
-import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+from benchmarks.processes import figures_of
 from benchmarks.results import finish, parser_of, row
 
 CONVOLUTIONS, PAPER = "convolutions", "paper"
@@ -74,14 +73,6 @@ def measure(network: str, rows: int, columns: int) -> dict[str, float]:
     return figures
 
 
-def _run(network: str, rows: int, columns: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.trace", "--one", json.dumps([network, rows, columns])]
-    done = subprocess.run(command, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{network} on {rows}x{columns} ended with status {done.returncode}:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def _jax(python: str, rows: int, columns: int) -> float:
     command = [python, str(Path(__file__).parent / "step" / "jax_trace.py"), f"{rows}x{columns}"]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
@@ -97,7 +88,7 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(*json.loads(arguments.one))))
         return
-    found = {mesh: _run(CONVOLUTIONS, *map(int, mesh.split("x"))) for mesh in arguments.meshes}
+    found = {mesh: figures_of("trace", CONVOLUTIONS, *map(int, mesh.split("x"))) for mesh in arguments.meshes}
     smallest, largest = arguments.meshes[0], arguments.meshes[-1]
     rows = []
     for mesh, figures in found.items():
@@ -114,8 +105,8 @@ def main() -> None:
         name = f"four convolutions, {largest}: seconds to the first step, ours over JAX's partitioner"
         rows.append(row(name, found[largest]["first"], peer, 2.0))
     if arguments.paper_mesh:
-        paper = _run(PAPER, *map(int, arguments.paper_mesh.split("x")))
-        keras = _run(PAPER, 0, 0)
+        paper = figures_of("trace", PAPER, *map(int, arguments.paper_mesh.split("x")))
+        keras = figures_of("trace", PAPER, 0, 0)
         if abs(paper["loss"] - keras["loss"]) > 1e-4 * abs(keras["loss"]):
             raise SystemExit(f"The losses differ: {paper['loss']} on the mesh, {keras['loss']} in plain Keras")
         name = f"the paper's U-Net, 64³, {arguments.paper_mesh}x1: seconds to the first step"

@@ -22,6 +22,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "keras_spatial/__init__",
         "keras_spatial/_environment",
         "keras_spatial/mesh",
+        "keras_spatial/logical_cpus",
         "keras_spatial/layout",
         "keras_spatial/distribution",
         "keras_spatial/runtimes/choice",
@@ -33,7 +34,6 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "keras_spatial/engine/",
         "keras_spatial/layers/",
         "keras_spatial/models/",
-        "keras_spatial/overrides",
     ),
     "compile: losses and metrics": (
         "keras_spatial/objective/",

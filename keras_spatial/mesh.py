@@ -1,7 +1,6 @@
 """Device meshes: which devices compute, and how they are arranged."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -9,11 +8,7 @@ import tensorflow as tf
 
 from keras_spatial import _environment, processes
 from keras_spatial.layout import parse_mesh
-
-# Logical CPU devices share TensorFlow's thread pool and cost nothing while unused, but their number is fixed when
-# TensorFlow starts. This many are enough for several small meshes in one program; a larger first mesh makes more.
-_MINIMUM_LOGICAL_CPUS = 16
-_CPU_COUNT_VARIABLE = "KERAS_SPATIAL_CPU_DEVICES"
+from keras_spatial.logical_cpus import COUNT_VARIABLE, make_logical_cpus
 
 
 def device_mesh(shape: str | Mapping[str, int], devices: Sequence[str] | None = None) -> keras.distribution.DeviceMesh:
@@ -87,20 +82,6 @@ def _devices_of_process(count: int, shape: object) -> list[str]:
         raise ValueError(
             f"The mesh {shape!r} needs {count} devices, but TensorFlow was already started with {available} logical "
             f"CPU device(s). Make the largest mesh first, before any TensorFlow operation, or set "
-            f"{_CPU_COUNT_VARIABLE}={count} in the environment."
+            f"{COUNT_VARIABLE}={count} in the environment."
         )
     return [f"cpu:{i}" for i in range(count)]
-
-
-def make_logical_cpus(count: int) -> None:
-    """Make at least `count` logical CPU devices, unless TensorFlow has started already."""
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    if tf.config.get_logical_device_configuration(cpu):
-        return
-    minimum = int(os.environ.get(_CPU_COUNT_VARIABLE, _MINIMUM_LOGICAL_CPUS))
-    configuration = [tf.config.LogicalDeviceConfiguration()] * max(count, minimum)
-    try:
-        tf.config.set_logical_device_configuration(cpu, configuration)
-    except RuntimeError:
-        # TensorFlow has started: the caller finds too few devices and says so.
-        return

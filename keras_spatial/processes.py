@@ -25,6 +25,7 @@ from tensorflow.core.protobuf import tensorflow_server_pb2
 from tensorflow.python.eager import context  # The collective runtime has no public switch outside tf.distribute.
 
 from keras_spatial import isolation
+from keras_spatial.logical_cpus import make_logical_cpus
 
 # The jobs of `TF_CONFIG` whose tasks compute, in the order in which tf.distribute numbers them.
 _JOBS = ("chief", "worker")
@@ -268,9 +269,7 @@ def _start(jobs: Mapping[str, Sequence[str]], processes: Processes) -> None:
             "and any TensorFlow or Keras operation."
         )
     _check_port(jobs, processes)
-    from keras_spatial import mesh  # Imported here because `mesh` imports this module.
-
-    mesh.make_logical_cpus(1)
+    make_logical_cpus(1)
     job, task = processes.tasks[processes.rank]
     leader = "/job:{}/replica:0/task:{}".format(*processes.tasks[0])
     milliseconds = int(1000 * processes.timeout)

@@ -133,7 +133,7 @@ class Graph:
     def new_axis(self, name: str, size: int) -> Axis:
         """An axis that is sharded as the layout says for its name, or whole if it is shorter than its number of shards.
 
-        Whether it is called must not depend on shard lengths, so that planning and the step number the cuts in the same way.
+        Whether it is called must not depend on shard lengths: planning and the step have to number the cuts in one way.
         """
         self._cuts += 1
         if name.startswith(("channels", "axis")) or size < self.distribution.shards(name):
@@ -143,7 +143,7 @@ class Graph:
     def recut(self, axis: Axis, size: int) -> Axis:
         """A sharded axis with a new division into shards, for a size that is not in a simple ratio to the old one.
 
-        Whether it is called must not depend on shard lengths, so that planning and the step number the cuts in the same way.
+        Whether it is called must not depend on shard lengths: planning and the step have to number the cuts in one way.
         """
         if not axis.sharded or size == 1:
             return axis.whole(size)

@@ -48,3 +48,29 @@ def at_most(megabytes: int):
     finally:
         tracemalloc.stop()
     assert peak <= megabytes << 20, f"{peak / 1e6:.0f} MB"
+
+
+FAULTS = ("byte", "bytes", "cut", "longer")
+"""What `damaged` can do to any file."""
+
+
+def damaged(data: bytes, fault: str, place: float, noise: bytes) -> bytearray:
+    """The bytes of a file after one of `FAULTS`; for any other fault, which the caller has to do, as they are.
+
+    Args:
+        data: the bytes of the file.
+        fault: "byte" changes one byte, "bytes" overwrites some, "cut" ends the file early, and "longer" inserts some.
+        place: where, as a fraction of the file from 0 to below 1.
+        noise: the bytes that are written, at least one.
+    """
+    changed = bytearray(data)
+    at = int(place * len(changed))
+    if fault == "byte" and changed:
+        changed[at] ^= noise[0] or 1
+    elif fault == "bytes":
+        changed[at : at + len(noise)] = noise
+    elif fault == "cut":
+        del changed[at:]
+    elif fault == "longer":
+        changed[at:at] = noise
+    return changed

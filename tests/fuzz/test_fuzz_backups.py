@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fuzzing import at_most, explore
+from fuzzing import FAULTS, at_most, damaged, explore
 from hypothesis import strategies as st
 
 from components import resume
@@ -18,7 +18,7 @@ from components.train.best import FACTS, BestWeights
 from components.train.history import history, read_epochs
 from keras_spatial import backup
 
-KINDS = ["bit", "byte", "bytes", "cut", "longer", "before", "gone", "zeros", "swap"]
+KINDS = [*FAULTS, "bit", "before", "gone", "zeros", "swap"]
 
 
 @st.composite
@@ -28,18 +28,10 @@ def damages(draw):
     noise, other = draw(st.binary(min_size=1, max_size=24)), draw(st.floats(0, 1, exclude_max=True))
 
     def damage(content):
-        data = bytearray(content)
+        data = damaged(content, kind, place, noise)
         at, to = int(place * len(data)), int(other * len(data))
         if kind == "bit":
             data[at] ^= 1 << (noise[0] % 8)
-        elif kind == "byte":
-            data[at] = noise[0]
-        elif kind == "bytes":
-            data[at : at + len(noise)] = noise
-        elif kind == "cut":
-            del data[at:]
-        elif kind == "longer":
-            data[at:at] = noise
         elif kind == "before":
             data[:0] = noise
         elif kind == "zeros":

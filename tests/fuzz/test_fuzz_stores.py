@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from fuzzing import at_most, explore
+from fuzzing import FAULTS, at_most, damaged, explore
 from hypothesis import strategies as st
 from isal import isal_zlib
 
@@ -43,22 +43,13 @@ def records(data):
 def damages(draw, names):
     """A fault in one file of a data set, as a function of the content of all files."""
     name = draw(st.sampled_from(names))
-    kind = draw(st.sampled_from(["byte", "byte", "bytes", "cut", "longer", "gone", "other", "swap", "records"]))
+    kind = draw(st.sampled_from([*FAULTS, "byte", "gone", "other", "swap", "records"]))
     place, values = draw(st.floats(0, 1, exclude_max=True)), draw(st.binary(min_size=1, max_size=24))
     other, order = draw(st.sampled_from(names)), draw(st.permutations(range(3)))
 
     def damage(files):
-        data = bytearray(files[name])
-        at = int(place * len(data))
-        if kind == "byte":
-            data[at] ^= values[0] or 1
-        elif kind == "bytes":
-            data[at : at + len(values)] = values
-        elif kind == "cut":
-            del data[at:]
-        elif kind == "longer":
-            data[at:at] = values
-        elif kind == "other":
+        data = damaged(files[name], kind, place, values)
+        if kind == "other":
             data = bytearray(files[other])
         elif kind == "records" and "tfrecord" in name:
             found = records(files[name])
