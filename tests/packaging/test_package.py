@@ -64,6 +64,9 @@ def test_the_source_distribution_builds_the_same(dist):
         names = archive.getnames()
     assert any(n.endswith("/keras_spatial/__init__.py") for n in names)
     assert any(n.endswith("/LICENSE") for n in names)
+    # All of the package, and nothing of what runs from a checkout alone.
+    top = {name.split("/")[1] for name in names if name.count("/") > 1}
+    assert top == {"keras_spatial", "keras_spatial.egg-info", "keras_spatial_command"}
 
 
 def test_import_loads_none_of_the_optional_packages():
