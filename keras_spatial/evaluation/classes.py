@@ -25,14 +25,16 @@ class ClassMetrics:
     """The metrics of one class of one case, with predicted voxels P and reference voxels R.
 
     Attributes:
-        predicted, reference: the voxel counts |P| and |R|.
+        predicted: the number of predicted voxels, |P|.
+        reference: the number of reference voxels, |R|.
         dice: `2 |P and R| / (|P| + |R|)`; 1 if both are empty, 0 if one of them is.
         hd95: the 95th percentile of the distances from one surface to the other, the larger one of both directions, in
             mm; None if P or R is empty.
         nsd: the normalised surface distance (surface Dice), which is the fraction of both surfaces that lies within the
             tolerance of the other one; 1 if both are empty, 0 if one of them is.
-        assd, rmsd, msd: the average, root mean square and maximum symmetric surface distance in mm; None if P or R is
-            empty.
+        assd: the average symmetric surface distance in mm; None if P or R is empty.
+        rmsd: the root mean square of the symmetric surface distances in mm; None if P or R is empty.
+        msd: the maximum symmetric surface distance in mm; None if P or R is empty.
         voe: the volumetric overlap error, `1 - |P and R| / |P or R|`; 0 if both are empty, 1 if one of them is.
         rvd: the relative volume difference, `(|P| - |R|) / |R|`; None if R is empty.
     """

@@ -26,7 +26,8 @@ class Estimate:
     Attributes:
         value: the value as LiTS computes it; for the metrics of any classes it equals `defined`. None if there was
             nothing to average.
-        low, high: the bootstrap percentile interval of `defined`; None if there are fewer than two cases.
+        low: the lower end of the bootstrap percentile interval of `defined`; None if there are fewer than two cases.
+        high: the upper end of that interval, likewise.
         defined: the mean without undefined entries; equal to `value` if `undefined` is 0.
         count: the number of entries (cases or lesions), including undefined ones.
         undefined: the number of undefined entries, which LiTS counts as 9001.
@@ -45,7 +46,8 @@ class Stratum:
     """The detection of reference lesions of one size class.
 
     Attributes:
-        above, below: the range of the equivalent diameter in mm, including `above`.
+        above: the least equivalent diameter in mm, which the class includes.
+        below: the equivalent diameter in mm at which the class ends.
         lesions: the number of these lesions.
         recall: the fraction of them that is detected with overlap > 0.5.
         recall_touched: the fraction of them that the prediction touches at all.

@@ -45,7 +45,9 @@ class Patches:
     Attributes:
         grid: voxels along x, y, z to which the volume is resampled; None takes the task's grid, and without a task the
             volume's own.
-        overlap, blend, batch_size: see `sliding_window`.
+        overlap: the fraction by which neighbouring patches overlap, see `sliding_window`.
+        blend: how overlapping predictions are weighted, see `sliding_window`.
+        batch_size: the number of patches that are predicted at once.
     """
 
     grid: tuple[int, int, int] | None = None

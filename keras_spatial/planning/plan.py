@@ -28,22 +28,24 @@ class Plan:
     """What one step costs each device. Sizes are in bytes; GB are 10⁹ bytes.
 
     Attributes:
-        mesh, layout: of the distribution, as strings.
-        devices: how many compute.
-        training: whether the step trains, or predicts.
-        weights: the model's variables.
-        optimizer: the optimizer's variables.
+        mesh: the mesh of the distribution, such as "rows:2, columns:2".
+        layout: the layout of the distribution, such as "x:rows, y:columns".
+        devices: the number of devices that compute.
+        training: whether the step trains; otherwise it predicts.
+        weights: the bytes of the model's variables.
+        optimizer: the bytes of the optimizer's variables.
         activations: the most that is held at once beside those two: the device's part of the images, what is kept for
             the backward pass, gradients, halos, and what the operation that runs then needs for itself.
-        workspace: the part of `activations` inside that operation.
-        at: that operation.
-        largest: the largest tensors held at that moment, name and bytes.
-        halo: sent to neighbours in one step, by a device that has some on all sides.
-        allreduce: put into sums over devices in one step: gradients of the weights, statistics, losses.
-        flops: floating-point operations of one step, of one device.
+        workspace: the part of `activations` that this operation needs for itself.
+        at: the name of this operation.
+        largest: the names and the bytes of the largest tensors that are held at that moment.
+        halo: the bytes that a device with neighbours on all sides sends to them in one step.
+        allreduce: the bytes that a device puts into sums over devices in one step, for gradients of the weights,
+            statistics and losses.
+        flops: the number of floating-point operations that a device computes in one step.
         offload: where shards wait that share a device: "host", or a folder; empty if each has a device of its own.
-        kept: of shards that share devices: the most that host memory or the folder keeps at once.
-        moved: of shards that share devices: what goes there and comes back in one step.
+        kept: the most bytes that host memory or the folder keeps at once of shards that share devices.
+        moved: the bytes of such shards that go there and come back in one step.
 
     Of shards that share devices, `activations` is what one device holds of them at once; where that is a CPU, also what
     its memory keeps of the others, and the whole images that are passed as arrays.

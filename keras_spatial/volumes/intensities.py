@@ -12,7 +12,8 @@ class Window:
     """`clip((value - low) / (high - low), 0, 1)`: the same window for all scans, for CT in Hounsfield units.
 
     Attributes:
-        low, high: the lower and the upper end of the window, in the unit of the intensities.
+        low: the lower end of the window, in the unit of the intensities.
+        high: the upper end of the window.
 
     Raises:
         ValueError: if `low` is not below `high`.
@@ -50,8 +51,10 @@ class Percentiles:
     Methods 18, 2021, supplementary note 2).
 
     Attributes:
-        low, high: the 0.5th and the 99.5th percentile.
-        mean, deviation: the mean and the standard deviation.
+        low: the 0.5th percentile.
+        high: the 99.5th percentile.
+        mean: the mean.
+        deviation: the standard deviation.
 
     Raises:
         ValueError: if `low` is not below `high`, or `deviation` is not positive.
