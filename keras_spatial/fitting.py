@@ -31,11 +31,11 @@ def partition_to_fit(
     Args:
         model: any Keras model that can be partitioned. If it is to be trained, compile it first: the plan then counts
             its own optimizer, losses and metrics.
-        memory: of one device, in bytes or as a text such as "16GB". Of a CPU it is the memory of the process.
+        memory: the memory of one device, in bytes or as a text such as "16GB". For a CPU it is that of the process.
         offload: a folder on a fast disk, for a file with the shards that wait. Those of GPUs wait in host memory if it
             has the room. Without a folder those of CPUs wait in `memory`, too.
-        devices: that compute, such as `["gpu:0"]`; the first GPU by default, or the CPU where there is none.
-        batch_size: images per step.
+        devices: the devices that compute, such as `["gpu:0"]`; by default the first GPU, or else the CPU.
+        batch_size: the number of images of a step.
         training: whether to train the model, or only to predict with it.
         unsupported: as for `ks.partition`.
 

@@ -42,7 +42,7 @@ def compile_arguments(method: Callable, args: tuple, kwargs: dict) -> dict[str, 
         args, kwargs: the user's arguments.
 
     Raises:
-        ValueError: If `jit_compile` or `run_eagerly` is asked for.
+        ValueError: if `jit_compile` or `run_eagerly` is asked for.
     """
     arguments = named(method, args, kwargs)
     if arguments.get("jit_compile", "auto") not in ("auto", False, None):

@@ -89,7 +89,7 @@ def segment_each(
         The outcome of each, when it is there.
 
     Raises:
-        ValueError: the model does not fit any volume; raised at once, before the first one.
+        ValueError: if the model does not fit any volume; it is raised before the first one.
     """
     folder = Path(folder)
     task: Task | Literal["lits"] | None = options.get("task")

@@ -62,9 +62,9 @@ class Segmentation:
 
     Attributes:
         labels: uint8 class numbers on the grid and in the array order of the file.
-        volume: the volume as read.
-        path: the file written, or None.
-        seconds: time by step: read, resample, predict, label, write.
+        volume: the volume as it was read.
+        path: the file that was written, or None.
+        seconds: the seconds of each step: read, resample, predict, label, write.
     """
 
     labels: np.ndarray
@@ -93,7 +93,7 @@ def segment(
 
     The volume is turned to RAS, normalised and resampled as the images of the model's training were, and predicted at
     once; the class probabilities are resampled to the volume's own grid, where every voxel gets its most probable
-    class. How the images were, its task says, which travels in the model's file. These are the steps with which the
+    class. The model's task, which travels in its file, says how those were prepared. These are the steps with which the
     data sets of this project are made, with the same functions.
 
     Args:
@@ -111,16 +111,16 @@ def segment(
             values cannot be told to be HU is refused; see `check_hounsfield`.
         classes: names of the classes from 0, the background, on, which a DICOM segmentation holds; those of the task by
             default.
-        limits: what is accepted of the volume; `Limits.current()` by default.
-        task: of the data set that the model was trained on; by default that of the model's file, if `ks.load_model` has
-            found one there (`ks.volumes.task_of`). Its normalisation, channels and grid decide the network's input. An
-            image that is smaller than the input lies in the middle of zeros, as in training; a larger one is predicted
-            in sliding windows of the input's size (`patches` says how they overlap). Where nobody knows the task, and
-            with "lits", the data are taken for LiTS's: one CT, `normalise`d, whose field of view is resampled to the
-            model's input. Plain `keras.saving.load_model` does not see the task in the file.
-        memory: of one device, such as "8GB", for models that are not partitioned: the image is cut into as few shards
-            as fit, which are computed one after another (`ks.partition_to_fit`, which is also the way to plan once for
-            many volumes).
+        limits: the limits that the volume must keep; `Limits.current()` by default.
+        task: the task of the data set that the model was trained on; by default that of the model's file, if
+            `ks.load_model` has found one there (`ks.volumes.task_of`). Its normalisation, channels and grid decide the
+            network's input. An image that is smaller than the input lies in the middle of zeros, as in training; a
+            larger one is predicted in sliding windows of the input's size (`patches` says how they overlap). Where
+            nobody knows the task, and with "lits", the data are taken for LiTS's: one CT, `normalise`d, whose field of
+            view is resampled to the model's input. Plain `keras.saving.load_model` does not see the task in the file.
+        memory: the memory of one device, such as "8GB", for models that are not partitioned: the image is cut into as
+            few shards as fit, which are computed one after another (`ks.partition_to_fit`, which is also the way to
+            plan once for many volumes).
         offload: with `memory`, the folder for shards that wait; by default that of `output`, else a temporary one.
 
     Raises:

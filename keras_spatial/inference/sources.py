@@ -42,7 +42,7 @@ class Source:
 
     @property
     def stem(self) -> str:
-        """Of the result's name: `volume-3.nii.gz` gives `segmentation-3`, as in LiTS; others `segmentation-NAME`."""
+        """The stem of the result's name: `segmentation-3` for `volume-3.nii.gz`, as in LiTS, or `segmentation-NAME`."""
         name = stem_of(self.volume.name, VOLUMES) if isinstance(self.volume, Path) else self.volume.name
         return f"segmentation-{name.removeprefix('volume-')}"
 
@@ -72,14 +72,14 @@ def find_sources(paths: Iterable[str | Path], ending: str = ".nii.gz") -> list[S
             segmentations and hidden files are left out; folders with DICOM series, one or many, in any folders below.
             Volume files in folders below are refused: labels and results may lie there as well, and two may have one
             name. A path that is not there is a source that cannot be used.
-        ending: of the results, one of `RESULTS`.
+        ending: the ending of the results, one of `RESULTS`.
 
     Raises:
-        NothingToSegment: there is no volume in a folder.
-        VolumesBelow: there are volume files in folders below it.
-        ResultsCollide: two volumes whose results would have the same name, as of `3.nii` and `volume-3.nii.gz`.
-        VolumeError: the name of a folder cannot be used.
-        ImportError: a folder holds DICOM, and pydicom is not installed.
+        NothingToSegment: if there is no volume in a folder.
+        VolumesBelow: if there are volume files in folders below it.
+        ResultsCollide: if two volumes, such as `3.nii` and `volume-3.nii.gz`, would get the same result file.
+        VolumeError: if the name of a folder cannot be used.
+        ImportError: if a folder holds DICOM, and pydicom is not installed.
     """
     if ending not in RESULTS:
         raise ValueError(f"expected results that end in one of {RESULTS}. Received: {ending!r}")

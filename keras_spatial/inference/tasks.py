@@ -14,12 +14,12 @@ def chosen_task(model: str | Path, given: str | None, option: str = "--task ") -
     """The task of a model's file, or the one that was given in its place. Nothing is assumed.
 
     Args:
-        model: its file.
+        model: the path of the model's file.
         given: "lits", or the path of a task.json; None or "" takes that of the file.
-        option: how a user gives it, for the message.
+        option: the option by which a user gives it, for the message.
 
     Raises:
-        TaskError: nobody knows the task, or its description is damaged.
+        TaskError: if nothing says the task, or its description is damaged.
     """
     if given == "lits":
         return "lits"
@@ -56,7 +56,7 @@ def input_size(models: Sequence[keras.Model], channels: int) -> tuple[int, int, 
     """Voxels of the models' input along x, y, z.
 
     Raises:
-        ValueError: it has no known size, or not so many channels, or the models differ in it.
+        ValueError: if the input has no known size or another number of channels, or the models differ in it.
     """
     shape = None
     for model in models:
@@ -79,7 +79,7 @@ def check_fits(models: Sequence[keras.Model], task: Task | None) -> tuple[int, i
         Voxels of their input along x, y, z.
 
     Raises:
-        ValueError: their input or their classes do not fit.
+        ValueError: if their input or their classes do not fit.
     """
     size = input_size(models, 1 if task is None else len(task.channels))
     for model in models:

@@ -24,7 +24,7 @@ def prepared_arguments(metric: keras.metrics.Metric, y_true: Any, y_pred: Any, w
 
     Args:
         metric: a metric that `prepares`.
-        y_true, y_pred, weight: Anything with `shape` and `dtype`; `weight` may be None.
+        y_true, y_pred, weight: anything with `shape` and `dtype`; `weight` may be None.
 
     Returns:
         The graph from labels, predictions and weights to those that Keras's own method gets; without weights where it

@@ -29,7 +29,7 @@ def smallest_mesh(
 
     Args:
         model: any Keras model.
-        memory: bytes of one device.
+        memory: the bytes of one device.
         most_devices: the largest mesh to try.
         batch_size, dtype, training, input_shape: as for `ks.plan`.
 

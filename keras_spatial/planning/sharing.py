@@ -21,11 +21,11 @@ class Room:
     """The memory of the devices there are, and where shards can wait.
 
     Attributes:
-        memory: bytes of one device.
-        devices: their names. On CPUs shards that wait in host memory take the devices' own.
-        host: bytes of host memory in which shards of GPUs may wait.
-        folder: where a file with shards may be made; None for none.
-        disk: bytes of that file at most.
+        memory: the bytes of one device.
+        devices: the names of the devices. On CPUs shards that wait in host memory take the devices' own.
+        host: the bytes of host memory in which shards of GPUs may wait.
+        folder: the folder in which a file with shards may be made; None for none.
+        disk: the most bytes of that file.
     """
 
     memory: int
@@ -46,7 +46,7 @@ class Shards:
     Attributes:
         distribution: the mesh, its layout, and where shards wait.
         recomputed: whether layers are computed again in the backward pass.
-        plan: of a step.
+        plan: the plan of a step.
     """
 
     distribution: SpatialParallel
@@ -55,12 +55,12 @@ class Shards:
 
 
 def host_memory() -> int:
-    """Bytes of this machine's memory."""
+    """The bytes of this machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def free_space(folder: str | os.PathLike) -> int:
-    """Bytes that are free in a folder, which need not exist yet."""
+    """The bytes that are free in a folder, which need not exist yet."""
     path = Path(folder).resolve()
     existing = next(p for p in (path, *path.parents) if p.exists())
     return shutil.disk_usage(existing).free
@@ -85,8 +85,8 @@ def smallest_sharing(
 
     Args:
         model: any Keras model.
-        room: what there is.
-        recomputed_plan: plans a training step in which layers are computed again; without it none are.
+        room: the memory and the disk space that there are.
+        recomputed_plan: a function that plans a training step in which layers are computed again; without it none are.
         most_shards: the most shards to try.
         batch_size, dtype, training, input_shape, unsupported: as for `ks.plan`.
 

@@ -7,7 +7,7 @@ _FACTORS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 def readable(size: float) -> str:
-    """Bytes with a unit, such as `12.3 GB`."""
+    """A number of bytes with a unit, such as `12.3 GB`."""
     for unit in _UNITS:
         if size < 1000 or unit == _UNITS[-1]:
             return f"{size:.3g} {unit}"
@@ -16,11 +16,11 @@ def readable(size: float) -> str:
 
 
 def parse_size(size: int | str, argument: str = "memory") -> int:
-    """Bytes of a number, or of a text such as `16GB` (10⁹ bytes each) or `16GiB` (2³⁰ each).
+    """The bytes of a number, or of a text such as `16GB` (10⁹ bytes each) or `16GiB` (2³⁰ each).
 
     Args:
-        size: the number or text.
-        argument: its name, for the message.
+        size: the number or the text.
+        argument: the name of the argument, for the message.
 
     Raises:
         ValueError: if it is no such text, or not positive.
