@@ -60,3 +60,15 @@ def test_imports_point_one_way(imports, package, others):
     for name, found in imports.items():
         if name.split(".")[0] == package:
             assert not [other for other in found if other.split(".")[0] in others], name
+
+
+def test_the_parts_of_a_step_import_downwards(imports):
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    order = page.split("Imports point one way: `")[1].split("`")[0].split(" -> ")
+    assert order[0] == "model"
+    assert order[-1] == "layout"
+    parts = {name: part for name in imports for part in order if f"{name}.".startswith(f"keras_spatial.{part}.")}
+    places = {name: order.index(part) for name, part in parts.items()}
+    assert len(places) > len(order)
+    for name, place in places.items():
+        assert not [other for other in imports[name] if places.get(other, place) < place], name
