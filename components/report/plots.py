@@ -12,9 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from components.console import count
 from keras_spatial.evaluation import UNDEFINED, CaseMetrics, LabelledCase, Stratum, Summary
 
 LIVER, LESION = "#0f766e", "#c2410c"
+_PARTS = {"dice_liver": LIVER, "dice_lesion": LESION}
 _RUNS = ("#0f766e", "#c2410c", "#4338ca", "#a16207", "#be185d", "#475569")
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: searchable, and in the font of the page
@@ -113,7 +115,7 @@ def detection_by_size(strata: Sequence[Stratum]) -> str:
             for place, e in zip(places + shift, estimates, strict=True):
                 if e.low is not None:
                     axes.plot([place, place], [e.low, e.high], color="#0f172a", linewidth=1.2)
-        axes.set_xticks(places, [f"{_range(s)}\n{s.lesions} lesions" for s in strata])
+        axes.set_xticks(places, [f"{_range(s)}\n{count(s.lesions, 'lesion')}" for s in strata])
         axes.set_ylim(0, 1.03)
         axes.set_ylabel("share detected")
         _legend(axes, 2)
@@ -134,7 +136,7 @@ def curves(history: Mapping[str, Sequence[float]], every: int = 1) -> list[str]:
 def _curves(names: Sequence[str], history: Mapping[str, Sequence[float]], every: int, title: str) -> str:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for name, colour in zip(names, _cycle(), strict=False):
+        for name, colour in _coloured(names).items():
             for key, line, step in ((name, "--", 1), (f"val_{name}", "-", every)):
                 if key in history:
                     epochs = step * np.arange(1, len(history[key]) + 1)
@@ -231,6 +233,12 @@ def _grouped(history: Mapping[str, Sequence[float]]) -> dict[str, list[str]]:
 
 def _name(key: str) -> str:
     return f"{key.removeprefix('val_')}, validation" if key.startswith("val_") else f"{key}, training"
+
+
+def _coloured(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each metric: liver and lesion have those of the other plots, the rest take the colours in turn."""
+    free = iter(colour for colour in _cycle() if colour not in [_PARTS.get(name) for name in names])
+    return {name: _PARTS[name] if name in _PARTS else next(free) for name in names}
 
 
 def _cycle() -> Sequence[str]:

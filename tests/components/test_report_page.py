@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from components.report import page, viewer
+from components.report import page, plots, viewer
 from components.report.report import markdown
 from keras_spatial import evaluation as ev
 
@@ -215,6 +215,17 @@ def test_an_image_of_other_channels_than_the_report_names_is_refused(tmp_path):
     run = organs()
     with pytest.raises(page.ReportError, match=r"expected the channels \['T1'\]. Received: an image of shape"):
         page.write_report(tmp_path / "report.html", page.RunReport("a", run.metrics, run.volumes, ["T1"]))
+
+
+def test_liver_and_lesion_have_their_colours_in_the_curves_too():
+    (lesion,) = plots.curves({"dice_lesion": [0.1, 0.2]})
+    (liver,) = plots.curves({"dice_liver": [0.1, 0.2]})
+    (both,) = plots.curves({"dice_lesion": [0.1, 0.2], "dice_liver": [0.1, 0.2], "accuracy": [0.1, 0.2]})
+    assert plots.LESION in lesion
+    assert plots.LIVER not in lesion
+    assert plots.LIVER in liver
+    assert plots.LESION not in liver
+    assert all(colour in both for colour in (plots.LIVER, plots.LESION, "#4338ca"))
 
 
 # --- in the browser ------------------------------------------------------------------------------------------------
