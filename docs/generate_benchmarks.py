@@ -18,8 +18,9 @@ from benchmarks.results import RESULTS  # noqa: E402
 HEAD = """# Benchmarks
 
 Ratios are ours over the peer's, from runs that took turns on the same cores, medians; below 1 ours is less. A target
-is a bound on the ratio, or on our figure where there is no peer. `make bench` measures all of it again. No figure is
-from a GPU or TPU. This page is written by `docs/generate_benchmarks.py` from `benchmarks/results/*.json`.
+is a bound on the ratio, or on our figure where there is no peer. `make bench` measures it again, all but `streaming`,
+which takes hours. No figure is from a GPU or TPU. This page is written by `docs/generate_benchmarks.py` from
+`benchmarks/results/*.json`.
 """
 
 
