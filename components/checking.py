@@ -7,17 +7,21 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from components import storage
+from components import pure, storage
+from components.files import write_text
 from components.train.settings import LOSSES, TrainingSettings
 from components.validate.settings import Settings, SettingsError
 
 _MINUTES = 10
 # Of what a check that crashed has printed.
 _TAIL = 2000
+# What the process that rehearses is given, what it found, and what it printed.
+_GIVEN, _FAULT, _PRINTED = "given.json", "fault", "printed"
 _PHANTOM_LABELS = ("background", "liver", "lesion")
 
 
@@ -84,6 +88,30 @@ def check_apart(pipeline: str, settings: Settings) -> None:
         "resolutions": list(needed.resolutions),
         "facts": None if needed.facts is None else asdict(needed.facts),
     }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / _GIVEN).write_text(json.dumps(given), encoding="utf-8")
+        try:
+            status = _rehearse_apart(folder)
+        except subprocess.TimeoutExpired:
+            raise SettingsError(
+                f"network: expected {needed.settings.network} to be made and planned within {_MINUTES} minutes. "
+                "Received: no end"
+            ) from None
+        # The user's code may print whatever it likes, and end the process with any status.
+        if status or not (folder / _FAULT).exists():
+            raise SettingsError(
+                f"network: expected {needed.settings.network} to be made without a crash. Received: status {status}, "
+                f"after\n{_last(folder / _PRINTED)}"
+            )
+        fault = (folder / _FAULT).read_text(encoding="utf-8")
+    if fault:
+        raise SettingsError(fault)
+
+
+def _rehearse_apart(folder: Path) -> int:
+    """Run this module with what is in a folder, in a session that ends with this process; returns its exit status."""
+    ownership = pure.load("ownership")
     found = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {
         **os.environ,
@@ -91,29 +119,31 @@ def check_apart(pipeline: str, settings: Settings) -> None:
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "PYTHONPATH": os.pathsep.join(filter(None, found)),
     }
+    tied = [sys.executable, "-I", "-S", ownership.__file__, "run"]
+    lifeline, held = ownership.lifeline()
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "components.checking"],
-            input=json.dumps(given),
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60 * _MINUTES,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise SettingsError(
-            f"network: expected {needed.settings.network} to be made and planned within {_MINUTES} minutes. Received: "
-            "no end"
-        ) from None
-    if done.returncode:
-        raise SettingsError(
-            f"network: expected {needed.settings.network} to be made without a crash. Received: status "
-            f"{done.returncode}, after\n{done.stderr[-_TAIL:]}"
-        )
-    fault = json.loads(done.stdout.splitlines()[-1])
-    if fault:
-        raise SettingsError(fault)
+        with (folder / _PRINTED).open("wb") as output:
+            return subprocess.run(
+                [*tied, str(lifeline), "", sys.executable, "-m", "components.checking", str(folder)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(lifeline,),
+                start_new_session=True,
+                timeout=60 * _MINUTES,
+                check=False,
+            ).returncode
+    finally:
+        os.close(lifeline)
+        ownership.cut(held)  # Linux ends what the user's code has started, too.
+
+
+def _last(path: Path) -> str:
+    """The end of a text, of any length."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        return file.read().decode("utf-8", "replace")
 
 
 def _needed(pipeline: str, settings: Settings) -> Rehearsal | None:
@@ -188,16 +218,16 @@ def _rehearse(needed: Rehearsal) -> None:
             raise SettingsError(str(error)) from error
 
 
-def _main() -> None:
-    given = json.load(sys.stdin)
+def _main(folder: Path) -> None:
+    given = json.loads((folder / _GIVEN).read_text(encoding="utf-8"))
     facts = None if given["facts"] is None else Facts(**given["facts"])
     fault = ""
     try:
         _rehearse(Rehearsal(TrainingSettings(**given["settings"]), given["resolutions"], facts))
     except SettingsError as error:
         fault = str(error)
-    print(json.dumps(fault))
+    write_text(folder / _FAULT, fault)
 
 
 if __name__ == "__main__":
-    _main()
+    _main(Path(sys.argv[1]))

@@ -4,6 +4,8 @@ Every step works on local files. What lies in an object store is downloaded befo
 mounted volume is used where it is.
 """
 
+import atexit
+import functools
 import hashlib
 import json
 import os
@@ -70,19 +72,26 @@ def _owner(folder: Path) -> str:
 
 
 def read_json(location: str) -> Any | None:
-    """A JSON file by path or URL; None where there is none, or one that is not complete."""
+    """A JSON file by path or URL; None where there is none, or one that is not complete.
+
+    Raises:
+        OSError: if it cannot be read, such as StorageError for a store that refuses or cannot be reached.
+    """
     try:
-        with _open(location, "rb") as file:
-            return json.loads(file.read())
+        return json.loads(_content(location))
     except (FileNotFoundError, RecursionError, ValueError):
         return None
 
 
 def write_json(location: str, value: Any) -> None:
-    """Write JSON by path or URL; it appears when it is complete."""
+    """Write JSON by path or URL; it appears when it is complete.
+
+    Raises:
+        OSError: if it cannot be written, such as StorageError for a store that refuses or cannot be reached.
+    """
     data = json.dumps(value, indent=1, allow_nan=False).encode()
     if is_url(location):
-        with _open(location, "wb") as file:
+        with _named(location), _system(location).open(location, "wb") as file:
             file.write(data)
         return
     path = Path(location)
@@ -116,11 +125,12 @@ def download(location: str, target: str | Path) -> Path:
     with _named(location):
         system = _system(location)
         root = system._strip_protocol(location).rstrip("/")
-        found = system.find(root)
+        # The consoles of stores mark folders by empty objects, whose names end so.
+        found = [name for name in system.find(root) if not name.endswith("/")]
         if not found:
             raise StorageError(f"{location}: nothing is there. Expected a file or a folder with files.")
         single = found == [root]
-        names = [part if single else part / name[len(root) + 1 :] for name in found]
+        names = [part if single else part / _inside(location, name[len(root) + 1 :]) for name in found]
         if part.is_dir():
             shutil.rmtree(part)
         for name in names:
@@ -132,16 +142,44 @@ def download(location: str, target: str | Path) -> Path:
     return target
 
 
+def _inside(location: str, name: str) -> str:
+    """The name of an object below a URL, if a folder can have a file of this name.
+
+    Stores allow any name. That of `data//etc/cron.d/x` or `data/../x` would be a file elsewhere on this machine.
+    """
+    if any(part in ("", ".", "..") for part in name.split("/")) or "\0" in name:
+        raise StorageError(
+            f"{location}: expected objects whose names are those of files below a folder. Received: {name!r}. Whoever "
+            "wrote it may mean to write outside of that folder: remove it if it is not yours."
+        )
+    return name
+
+
 def local(location: str, cache: str | Path | None = None) -> Path:
-    """A local path with what a path or URL names; downloaded once into `cache`, of which the process has its own."""
+    """A local path with what a path or URL names; downloaded once into `cache`, by default a folder of this process,
+    which is removed at its end."""
     if not is_url(location):
         return Path(location)
-    folder = Path(cache) if cache is not None else Path(tempfile.gettempdir()) / f"keras-spatial-{os.getpid()}"
+    folder = Path(cache) if cache is not None else _own_folder(os.getpid())
     folder.mkdir(parents=True, exist_ok=True)
     # The name is kept, for what a file is may follow from its suffix.
     target = folder / hashlib.sha256(location.encode()).hexdigest()[:16] / location.rstrip("/").rsplit("/", 1)[-1]
     target.parent.mkdir(exist_ok=True)
     return target if target.exists() else download(location, target)
+
+
+@functools.cache
+def _own_folder(process: int) -> Path:
+    """A folder that no other user can write, and no other process knows: a name that can be told in advance would let
+    others put their files where this process expects what it has downloaded."""
+    folder = Path(tempfile.mkdtemp(prefix="keras-spatial-"))
+
+    def remove() -> None:
+        if os.getpid() == process:  # And not a process that this one has forked.
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return folder
 
 
 def fingerprint(location: str) -> str:
@@ -253,10 +291,16 @@ def _system(location: str) -> Any:
     return system
 
 
-def _open(location: str, mode: str) -> Any:
-    if is_url(location):
-        return _system(location).open(location, mode)
-    return (pure.load("_paths").regular(location) if mode == "rb" else Path(location)).open(mode)
+def _content(location: str) -> bytes:
+    if not is_url(location):
+        return pure.load("_paths").regular(location).read_bytes()
+    with _named(location):
+        try:
+            with _system(location).open(location, "rb") as file:
+                return file.read()
+        except FileNotFoundError as error:
+            missing = error
+    raise missing
 
 
 @contextmanager

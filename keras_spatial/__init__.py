@@ -3,8 +3,9 @@
 import importlib
 from typing import Any
 
-from keras_spatial import _environment
+from keras_spatial import _environment, interruption
 
+interruption.end_with_a_sentence("keras_spatial")
 _environment.prepare()
 
 from keras_spatial import layers, losses, metrics, models  # noqa: E402

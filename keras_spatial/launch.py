@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 from keras_spatial import _environment, isolation, ownership
@@ -42,6 +43,14 @@ _CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x08")
 
 class UnkillableError(RuntimeError):
     """A process does not end even after SIGKILL: it is waiting inside the kernel for a disk or a device."""
+
+
+class _Ended(BaseException):
+    """A signal has ended the launcher. No `Exception`: nothing that the failure of a process leads to may follow."""
+
+    def __init__(self, number: int):
+        super().__init__(f"Ended by {signal.Signals(number).name}; the processes were ended, too.")
+        self.status = 128 + number
 
 
 class OutputError(RuntimeError):
@@ -383,9 +392,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.module and not os.access(options.program, os.R_OK):
         parser.error(f"The file {options.program!r} cannot be read by this user.")
     program = ["-m", options.program] if options.module else [options.program]
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup sets SIG_IGN, which must stay.
-            signal.signal(number, lambda received, _: sys.exit(128 + received))
+            signal.signal(number, _end_by)
     try:
         return launch(
             [sys.executable, *program, *options.arguments],
@@ -397,11 +406,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (isolation.IsolationError, ValueError) as error:
         print(f"[launch] {error}", file=sys.stderr)
         return 2
+    except _Ended as ended:
+        with contextlib.suppress(OSError):  # After SIGHUP the terminal is gone.
+            print(f"[launch] {ended}", file=sys.stderr, flush=True)
+        return ended.status
     except (OutputError, UnkillableError) as error:
         with contextlib.suppress(OSError):
             print(f"[launch] {error}", file=sys.stderr, flush=True)
         # At a normal exit Python would flush the output again, and fail again.
         os._exit(1)
+
+
+def _end_by(number: int, _: FrameType | None) -> None:
+    raise _Ended(number)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
-        print("error: interrupted; results that are complete are kept.", file=sys.stderr)
+        kept = " Results that are complete are kept." if chosen.command == "segment" else ""
+        print(f"error: interrupted.{kept}", file=sys.stderr)
         return 130
 
 

@@ -297,7 +297,7 @@ def cli(arguments: list[str] | None = None) -> int:
         error.show()
         return 2
     except click.Abort:
-        click.echo("FAILED: interrupted; finished steps are kept.", err=True)
+        click.echo("FAILED: interrupted.", err=True)
         return 130
     except Ended as ended:
         with contextlib.suppress(OSError):  # After SIGHUP the terminal is gone.

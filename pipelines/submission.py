@@ -280,7 +280,11 @@ def submit(
         run = client.run_pipeline(experiment, request.name, **source, **common)
         print(f"Run {run.run_id}: {server.host}/#/runs/details/{run.run_id}", flush=True)
         if wait:
-            _follow(client, run.run_id, server, poll)
+            try:
+                _follow(client, run.run_id, server, poll)
+            except KeyboardInterrupt:
+                print(f"run {run.run_id}: it is not followed any more, and continues on the cluster", flush=True)
+                raise
     except (SubmissionError, PackageError, versions.VersionError):
         raise
     except Exception as error:

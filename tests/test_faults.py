@@ -250,5 +250,16 @@ def test_the_records_of_an_interrupted_study_are_read_again(tmp_path):
     assert study.read_rounds(tmp_path / study.ROUNDS) == reports
 
 
+def test_a_study_that_is_continued_sends_the_signals_first_that_were_not_sent_yet():
+    receiver = "training: a worker"
+    sent = tuple(f"{receiver}: {number.name}" for number in attacks.SIGNALS[2:])
+    report = study.Report(1, "training", "any_signal", "", 1.0, "the same", 0.0, "", sent)
+    decks = study.continued([report], seed=0)
+    assert {decks.deal(receiver, attacks.SIGNALS) for _ in range(2)} == set(attacks.SIGNALS[:2])
+    assert len({decks.deal(receiver, attacks.SIGNALS) for _ in attacks.SIGNALS}) == len(attacks.SIGNALS)
+    # Those to others are dealt as ever.
+    assert len({decks.deal("building: the command", attacks.SIGNALS) for _ in attacks.SIGNALS}) == 31
+
+
 def test_the_study_looks_for_the_lock_that_a_training_has():
     assert jobs.training().lock == f"backup/{LOCK}"

@@ -22,6 +22,7 @@ import argparse
 import json
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -232,7 +233,7 @@ def main() -> None:
 
     started = time.monotonic()
     reports = read_rounds(RESULTS / ROUNDS) if arguments.more else []
-    decks = attacks.Decks(random.Random(arguments.seed))
+    decks = continued(reports, arguments.seed)
     cards = {kind: [a for a, count in left.items() if fits(a, kind) for _ in range(count)] for kind in JOBS}
     kinds = [name for name in arguments.jobs for _ in range(JOBS[name])]
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
@@ -276,6 +277,15 @@ def main() -> None:
     settings = {name: value for name, value in vars(arguments).items() if name != "more"}
     finish("faults", rows, settings, command, save=arguments.save)
     raise SystemExit(1 if any(report.wrong for report in reports) or any(pairs.values()) else 0)
+
+
+def continued(reports: list[Report], seed: int) -> attacks.Decks:
+    """The decks of a study that has these rounds already: the signals that were sent come after all others."""
+    decks = attacks.Decks(random.Random(f"{seed} {len(reports)}"))
+    for sent in (sent for report in reports for sent in report.signals):
+        receiver, _, name = sent.rpartition(": ")
+        decks.take(receiver, attacks.SIGNALS, signal.Signals[name])
+    return decks
 
 
 def write_rounds(path: Path, reports: list[Report]) -> None:
@@ -339,10 +349,10 @@ def rows_of(reports: list[Report], whole: dict[str, float]) -> list[dict]:
                 ok = sum(not report.wrong for report in mine)
                 figure = f"of {len(mine)} {text.format(name.replace('_', ' '))}"
                 rows.append(row(figure, ok, None, len(mine), smallest=True))
-    sent = {signal for report in reports for signal in report.signals}
-    for receiver in sorted({signal.rpartition(": ")[0] for signal in sent}):
-        count = sum(signal.rpartition(": ")[0] == receiver for signal in sent)
-        rows.append(row(f"of {len(attacks.SIGNALS)} signals, those sent to {receiver.replace(': ', ': ')}", count))
+    sent = {text for report in reports for text in report.signals}
+    for receiver in sorted({text.rpartition(": ")[0] for text in sent}):
+        count = sum(text.rpartition(": ")[0] == receiver for text in sent)
+        rows.append(row(f"of {len(attacks.SIGNALS)} signals, those sent to {receiver}", count))
     frozen = [r.seconds for r in reports if r.attack == "frozen_peers" and r.job == "training"]
     if frozen:
         figure = "seconds until a training with frozen processes has ended, longest"

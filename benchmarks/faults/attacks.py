@@ -45,6 +45,12 @@ class Decks:
             left += self._generator.sample(cards, len(cards))
         return left.pop()
 
+    def take(self, name: str, cards: Sequence[_T], card: _T) -> None:
+        """Take a card that an earlier study has dealt out of the deck of this name, which consists of these cards."""
+        left = self._left.setdefault(name, self._generator.sample(cards, len(cards)))
+        if card in left:
+            left.remove(card)
+
 
 @dataclass(frozen=True)
 class Round:
@@ -112,12 +118,13 @@ def any_signal(round_: Round) -> Outcome:
             break
         pid = round_.generator.choice(pids)
         role, at = running.role(pid), time.monotonic() - running.started
-        number = round_.decks.deal(f"signals to {role} of {round_.job.name}", SIGNALS)
+        receiver = f"{round_.job.name}: {role}"
+        number = round_.decks.deal(receiver, SIGNALS)
         struck = time.monotonic()
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
         told.append(f"{number.name} to {role} after {at:.1f} s")
-        sent.append(f"{round_.job.name}: {role}: {number.name}")
+        sent.append(f"{receiver}: {number.name}")
         if number in STOPS and role != "a worker":
             # Whoever stops the command itself also continues it; only frozen peers must be detected.
             time.sleep(3)

@@ -5,13 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from components import console
+from components.files import read_json
 from components.resume import link_or_copy
+from components.segment.segment import SEEN
+from keras_spatial._paths import RESULTS, stem_of
 from keras_spatial.inference import NothingToSegment, ResultsCollide
 from keras_spatial.inference.batches import FAILED, read_failed, write_rows
+
+_IN_NO_SHARE = "in no share, because volumes came or went while the shares looked into the folder: segment it by itself"
 
 
 def gather_segmentations(parts: Sequence[str], predictions: str) -> Mapping[str, Mapping[str, Any]]:
     """Put the results of all shares into one folder, with one table of the volumes that have none.
+
+    Every share has looked into the folder of the volumes by itself. If volumes came or went meanwhile, some may be in
+    two shares, of which the first result counts, and others in none: these are in the table.
 
     Args:
         parts: folders of the step segment, one for each share of the volumes.
@@ -21,25 +29,31 @@ def gather_segmentations(parts: Sequence[str], predictions: str) -> Mapping[str,
         Metadata: the numbers of segmented and of failed volumes.
 
     Raises:
-        ResultsCollide: if two shares have a result of the same name; no share is to have a volume of another.
+        ResultsCollide: if two shares have a result of the same name although they saw the same volumes.
         NothingToSegment: if no share has a result.
     """
     target = Path(predictions)
     target.mkdir(parents=True, exist_ok=True)
+    seen = [read_json(Path(part) / SEEN) for part in parts]
     written: dict[str, str] = {}
-    rows: list[tuple[str, str]] = []
+    reasons: dict[str, str] = {}
     for part in parts:
-        rows += read_failed(part)
+        reasons |= read_failed(part)
         for file in sorted(Path(part).iterdir()):
-            if file.name == FAILED or file.name.startswith("."):
+            if file.name in (FAILED, SEEN) or file.name.startswith("."):
                 continue
-            if file.name in written:
+            if file.name not in written:
+                written[file.name] = part
+                link_or_copy(file, target / file.name)
+            elif all(volumes == seen[0] for volumes in seen):
                 raise ResultsCollide(
                     f"{file}: expected shares without common volumes. Received: {file.name} also in "
                     f"{written[file.name]}"
                 )
-            written[file.name] = part
-            link_or_copy(file, target / file.name)
+    volumes = {stem: name for share in seen for stem, name in share.items()}
+    for name in written:
+        volumes.pop(stem_of(name, RESULTS), None)
+    rows = [(name, reasons.get(name, _IN_NO_SHARE)) for name in sorted(volumes.values())]
     write_rows(target, rows)
     if not written:
         first = f"; the first: {rows[0][0]}: {rows[0][1]}" if rows else ""

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras_spatial as ks
 from components import console, devices
+from components.files import write_json
 from components.segment.settings import SegmentationSettings
 from components.train.settings import MODEL
 from keras_spatial._paths import printable
@@ -15,6 +16,8 @@ from keras_spatial.inference.tasks import chosen_task
 
 ALL = "0-of-1"
 """The share that all volumes make up."""
+SEEN = "volumes.json"
+"""Beside the results of a share: the names of all volumes that were in the folder, by what their results are called."""
 
 
 def volumes_in(volumes: str | Path) -> list[Source]:
@@ -63,7 +66,8 @@ def segment_folder(
     Args:
         volumes: a volume, or a folder with volumes and DICOM series.
         model: a `.keras` file, or a folder with `model.keras`.
-        predictions: folder to make: a NIfTI label file per volume with its orientation and affine, `failed.csv`.
+        predictions: folder to make: a NIfTI label file per volume with its orientation and affine, `failed.csv`, and
+            for one of several shares `SEEN`.
         task_file: a task.json in place of the task in the model's file.
         share: which of the volumes, see `shared`.
         settings: those of `SegmentationSettings`.
@@ -73,9 +77,12 @@ def segment_folder(
         ResultsCollide: if two volumes would get the same result file; nothing has been segmented then.
         TaskError: if the model's file holds no task, and none is given.
     """
-    sources = shared(volumes_in(volumes), share)
+    found = volumes_in(volumes)
+    sources = shared(found, share)
+    if share != ALL:
+        # Every step looks into the folder by itself, and what is there may have changed since another one did.
+        write_json(Path(predictions) / SEEN, {source.stem: source.name for source in found})
     if not sources:
-        Path(predictions).mkdir(parents=True, exist_ok=True)
         console.result("segment", f"no volume is left for the share {share}")
         return {"predictions": {"segmented": 0, "failed": 0}}
     given = SegmentationSettings.model_validate(settings)

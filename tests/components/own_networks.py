@@ -1,7 +1,11 @@
 """A user's own code: a Keras model and a loss that know nothing of meshes."""
 
+import atexit
 import os
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -84,3 +88,18 @@ def halved_four_times(input_shape, classes):
     x = keras.layers.UpSampling3D(4)(keras.layers.UpSampling3D(4)(x))
     x = keras.layers.Concatenate()([x, inputs])
     return keras.Model(inputs, keras.layers.Conv3D(classes, 1)(x))
+
+
+def leaving(input_shape, classes):
+    sys.exit(0)
+
+
+def talking(input_shape, classes):
+    atexit.register(print, "this is no JSON")
+    return network(input_shape, classes)
+
+
+def waiting(input_shape, classes):
+    started = subprocess.Popen(["sleep", "300"])
+    Path(os.environ["OWN_PIDS"]).write_text(f"{os.getpid()} {started.pid}\n")
+    time.sleep(300)

@@ -1,6 +1,9 @@
 """Mistakes of a run's settings are found before its first step: nothing is computed, and no case is read."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -82,9 +85,40 @@ def test_what_depends_on_cases_at_a_url_is_left_to_later_steps():
         check_run("lits_segmentation", Settings(**{**given, "network": "own_networks:missing"}))
 
 
-def test_the_users_code_is_run_in_a_process_of_its_own():
-    with pytest.raises(SettingsError, match=r"without a crash. Received: status 7, after\nhere it ends"):
-        check_apart("lits_segmentation", Settings(**{**OWN, "network": "own_networks:crashing"}))
+@pytest.mark.parametrize(
+    ("network", "said"), [("crashing", r"status 7, after\nhere it ends"), ("leaving", "status 0, after\n")]
+)
+def test_the_users_code_is_run_in_a_process_of_its_own(network, said):
+    with pytest.raises(SettingsError, match=f"without a crash. Received: {said}"):
+        check_apart("lits_segmentation", Settings(**{**OWN, "network": f"own_networks:{network}"}))
+
+
+def test_the_users_code_may_print_what_it_likes():
+    check_apart("lits_segmentation", Settings(**{**OWN, "network": "own_networks:talking"}))
+
+
+def test_the_users_code_and_what_it_started_end_with_the_command(tmp_path, monkeypatch):
+    pids = tmp_path / "pids"
+    monkeypatch.setenv("OWN_PIDS", str(pids))
+    settings = {**OWN, "network": "own_networks:waiting"}
+    program = f"from components.checking import *\ncheck_apart('lits_segmentation', Settings(**{settings!r}))"
+    command = subprocess.Popen([sys.executable, "-c", program], cwd=HERE.parents[1])
+    while not (pids.exists() and pids.read_text().endswith("\n")):
+        assert command.poll() is None
+        time.sleep(0.05)
+    command.kill()
+    command.wait()
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in pids.read_text().split()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_pipeline_does_not_begin_with_a_mistake(tmp_path, capsys):

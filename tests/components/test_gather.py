@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from components.files import write_json
 from components.gather.gather import gather_segmentations
-from components.segment.segment import shared
+from components.segment.segment import SEEN, shared
 from keras_spatial.inference import NothingToSegment, ResultsCollide, Source
 from keras_spatial.inference.batches import FAILED, read_failed, write_rows
 
 
-def share(folder, *results, failed=()):
-    """The results of a step `segment`."""
+def share(folder, *results, failed=(), seen=range(5)):
+    """The results of a step `segment`, which has seen these volumes."""
     folder.mkdir()
+    write_json(folder / SEEN, {f"segmentation-{n}": f"volume-{n}.nii.gz" for n in seen})
     for name in results:
         (folder / name).write_text(f"labels of {name}")
     write_rows(folder, [(name, "ScaleError: expected a scale") for name in failed])
@@ -38,21 +40,53 @@ def test_a_share_that_does_not_exist_is_named(text):
 def test_results_and_failures_of_all_shares_are_put_together(tmp_path):
     parts = [
         share(tmp_path / "a", "segmentation-0.nii.gz", "segmentation-2.nii.gz", failed=["volume-4.nii.gz"]),
-        share(tmp_path / "b", failed=["volume-1.nii.gz"]),
+        share(tmp_path / "b", "segmentation-3.nii.gz", failed=["volume-1.nii.gz"]),
         share(tmp_path / "c"),
     ]
     facts = gather_segmentations(parts, str(tmp_path / "all"))["predictions"]
-    assert facts == {"segmented": 2, "failed": 2}
+    assert facts == {"segmented": 3, "failed": 2}
     assert (tmp_path / "all" / "segmentation-2.nii.gz").read_text() == "labels of segmentation-2.nii.gz"
     with (tmp_path / "all" / FAILED).open() as file:
-        assert [row[0] for row in csv.reader(file)] == ["volume", "volume-4.nii.gz", "volume-1.nii.gz"]
+        assert [row[0] for row in csv.reader(file)] == ["volume", "volume-1.nii.gz", "volume-4.nii.gz"]
     assert read_failed(tmp_path / "c") == []
+    assert not (tmp_path / "all" / SEEN).exists()
 
 
 def test_without_any_result_the_first_reason_is_named(tmp_path):
-    parts = [share(tmp_path / "a"), share(tmp_path / "b", failed=["volume-1.nii.gz"])]
+    parts = [share(tmp_path / "a", seen=[1]), share(tmp_path / "b", failed=["volume-1.nii.gz"], seen=[1])]
     with pytest.raises(NothingToSegment, match=r"none of 1 volumes.*volume-1.nii.gz: ScaleError: expected a scale"):
         gather_segmentations(parts, str(tmp_path / "all"))
+
+
+def test_a_volume_that_was_in_no_share_is_in_the_table(tmp_path):
+    """Volumes 0 and 2 are moved away before the second share looks: it takes 3 for the first share's volume of two."""
+    first = shared(sources := [Source(Path(f"volume-{n}.nii.gz")) for n in (0, 1, 2, 3)], "0-of-2")
+    second = shared([source for source in sources if source not in first], "1-of-2")
+    assert [s.name for s in (*first, *second)] == ["volume-0.nii.gz", "volume-2.nii.gz", "volume-3.nii.gz"]
+    parts = [
+        share(tmp_path / "a", "segmentation-0.nii.gz", "segmentation-2.nii.gz", seen=range(4)),
+        share(tmp_path / "b", "segmentation-3.nii.gz", seen=(1, 3)),
+    ]
+    assert gather_segmentations(parts, str(tmp_path / "all"))["predictions"] == {"segmented": 3, "failed": 1}
+    [(name, reason)] = read_failed(tmp_path / "all")
+    assert name == "volume-1.nii.gz" and "in no share" in reason
+
+
+def test_a_volume_that_two_shares_have_segmented_counts_once_if_the_folder_has_changed(tmp_path):
+    parts = [
+        share(tmp_path / "a", "segmentation-1.nii.gz", seen=(1, 2)),
+        share(tmp_path / "b", "segmentation-1.nii.gz", failed=["volume-2.nii.gz"], seen=(0, 1, 2)),
+    ]
+    facts = gather_segmentations(parts, str(tmp_path / "all"))["predictions"]
+    assert facts == {"segmented": 1, "failed": 2}
+    assert [name for name, _ in read_failed(tmp_path / "all")] == ["volume-0.nii.gz", "volume-2.nii.gz"]
+
+
+def test_a_damaged_table_of_failures_hides_none(tmp_path):
+    part = share(tmp_path / "a", *(f"segmentation-{n}.nii.gz" for n in range(4)), failed=["volume-4.nii.gz"])
+    (tmp_path / "a" / FAILED).write_bytes(b"volume,reason\r\nvol\xff")
+    assert gather_segmentations([part], str(tmp_path / "all"))["predictions"] == {"segmented": 4, "failed": 1}
+    assert [name for name, _ in read_failed(tmp_path / "all")] == ["volume-4.nii.gz"]
 
 
 def test_a_volume_of_two_shares_is_named(tmp_path):

@@ -2,12 +2,17 @@
 
 import functools
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+import boto3
 import kubernetes_server as fake
 import pytest
+import s3fs
 import tensorflow as tf
 from kfp import dsl
 from moto.server import ThreadedMotoServer
@@ -17,8 +22,10 @@ from components.base import component
 from components.ingest.component import ingest_folder
 from components.results import located
 from components.train.worker import _near
+from components.train_job import heartbeat
 from components.train_job.settings import JobSettings
 from components.train_job.train_job import train_in_job
+from keras_spatial.launch import free_ports
 from pipelines import local
 from pipelines.parameters import pipeline
 from pipelines.resources import Resources
@@ -113,6 +120,49 @@ def test_a_path_is_used_where_it_is(folder):
     assert storage.local(str(folder)) == folder
 
 
+@pytest.mark.parametrize("name", ["/tmp/{}/evil", "../evil", "deep/../../evil", "deep//evil", "./evil"])
+def test_an_object_that_would_be_written_outside_of_the_folder_is_refused(bucket, folder, tmp_path, name):
+    url = storage.join(bucket, "data")
+    storage.upload(folder, url)
+    key = f"{url.removeprefix('s3://bucket/')}/{name.format(tmp_path.name)}"
+    # As anybody may who can write there: fsspec itself would tidy up the name.
+    boto3.client("s3").put_object(Bucket="bucket", Key=key, Body=b"evil")
+    before = tree(tmp_path)
+    with pytest.raises(storage.StorageError, match=r"data: expected objects .* below a folder. Received: '.*evil'"):
+        storage.download(url, tmp_path / "back")
+    assert tree(tmp_path) == before
+    assert not Path("/tmp", tmp_path.name).exists()
+
+
+def test_the_mark_of_an_empty_folder_is_no_file(bucket, folder, tmp_path):
+    url = storage.join(bucket, "data")
+    storage.upload(folder, url)
+    for mark in ("", "deep/", "marked/"):
+        boto3.client("s3").put_object(Bucket="bucket", Key=f"{url.removeprefix('s3://bucket/')}/{mark}", Body=b"")
+    assert tree(storage.download(url, tmp_path / "back")) == tree(folder)
+
+
+def test_what_a_process_downloads_lies_where_nobody_else_could_have_put_it(bucket, folder, tmp_path):
+    """Another user of the machine can make any folder in /tmp before, and a number of a process comes again."""
+    url = storage.join(bucket, "data")
+    storage.upload(folder, url)
+    program = (
+        "import json, os, stat, sys\n"
+        "from pathlib import Path\n"
+        "from components import storage\n"
+        "place = storage.local(sys.argv[1])\n"
+        "own = Path(sys.argv[2]) / place.relative_to(sys.argv[2]).parts[0]\n"
+        "names = sorted(p.name for p in place.iterdir())\n"
+        "print(json.dumps([own.name, stat.S_IMODE(own.stat().st_mode), os.getpid(), names]))"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", program, url, str(tmp_path)]
+    own, mode, number, names = json.loads(subprocess.check_output(command, env=environment))
+    assert str(number) not in own and mode == 0o700
+    assert names == ["deep", "empty", "volume-0.nii.gz"]
+    assert not (tmp_path / own).exists(), "it is removed with the process"
+
+
 def test_what_is_not_there_is_named(bucket, tmp_path):
     with pytest.raises(storage.StorageError, match=r"s3://bucket/.*/none: nothing is there"):
         storage.download(storage.join(bucket, "none"), tmp_path / "x")
@@ -121,6 +171,24 @@ def test_what_is_not_there_is_named(bucket, tmp_path):
 def test_a_store_that_refuses_is_named(bucket, tmp_path):
     with pytest.raises(storage.StorageError, match=r"s3://no-such-bucket/x: .*Look at the address, the credentials"):
         storage.upload(__file__, "s3://no-such-bucket/x")
+
+
+def test_a_store_that_cannot_be_reached_is_named_and_costs_no_job_its_signs_of_life(bucket, monkeypatch, capsys):
+    """Its client raises errors that are none of the system's: the job must neither be deleted nor be left alone."""
+    port = free_ports(1)[0]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr("s3fs.core.S3FileSystem.retries", 1)
+    s3fs.S3FileSystem.clear_instance_cache()
+    place = storage.join(bucket, "heartbeat")
+    try:
+        with pytest.raises(storage.StorageError, match=r"heartbeat: .*Could not connect"):
+            storage.read_json(place)
+        assert heartbeat._read(place) is None
+        heartbeat.beat(place)
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()
+    assert "the sign of life cannot be written" in capsys.readouterr().out
 
 
 def test_an_unknown_kind_of_store_is_named():

@@ -2,8 +2,11 @@
 
 import functools
 import json
+import os
 import re
+import signal
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -318,6 +321,21 @@ def test_a_refusal_while_waiting_ends_at_once(server, package, capsys, quick):
     server.states = [401]
     assert submit(server, package, "--wait") == 1
     assert "trying again" not in capsys.readouterr().out
+
+
+def test_a_wait_that_is_interrupted_says_that_the_run_continues(server, package, capsys):
+    server.states = ["RUNNING"]
+
+    def press():
+        while not any("/runs/r1" in path for path in server.looked_up):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    assert submit(server, package, "--wait") == 130
+    said = capsys.readouterr()
+    assert "run r1: it is not followed any more, and continues on the cluster" in said.out
+    assert said.err.strip() == "FAILED: interrupted."
 
 
 def test_a_host_is_needed(package, monkeypatch, capsys):

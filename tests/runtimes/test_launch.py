@@ -201,12 +201,14 @@ def test_no_process_outlives_the_launcher_however_it_ends(tmp_path):
         "print('pids', os.getpid(), child.pid, flush=True)\ntime.sleep(300)"
     )
     command = [sys.executable, str(Path(__file__).parents[1] / "light.py"), "--processes", "2", str(program)]
-    signals = (signal.SIGKILL, signal.SIGHUP, signal.SIGTERM)
-    launchers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in signals]
+    signals = (signal.SIGKILL, signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    launchers = [subprocess.Popen(command, text=True, **pipes) for _ in signals]
     for number, launcher in zip(signals, launchers, strict=True):
         pids = [int(pid) for _ in range(2) for pid in launcher.stdout.readline().split()[-2:]]
         launcher.send_signal(number)
         assert all(gone(pid) for pid in pids), number
-        status = launcher.wait(20)
-        assert status == (-9 if number == signal.SIGKILL else 128 + number)
-        launcher.stdout.close()
+        said = launcher.communicate(timeout=20)[1]
+        assert launcher.returncode == (-9 if number == signal.SIGKILL else 128 + number)
+        sentence = f"[launch] Ended by {number.name}; the processes were ended, too.\n"
+        assert said == ("" if number == signal.SIGKILL else sentence)
