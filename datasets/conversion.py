@@ -7,7 +7,6 @@ name only when it is complete, and says which files it was made of.
 import hashlib
 import json
 import logging
-import math
 import shutil
 import traceback
 import uuid
@@ -22,8 +21,7 @@ from datasets.blocks import BlockGrid
 from datasets.cases import CaseTooLargeError, ChangedCaseError, UnusableCaseError, shown, without_names
 from datasets.sources import digest, identity
 from keras_spatial.data.packing import Packed, compress, table
-from keras_spatial.volumes import Grid, LimitError, Limits, Shape, Volume, VolumeError, resampled_affine
-from keras_spatial.volumes.headers import raise_it
+from keras_spatial.volumes import Grid, Limits, Shape, Volume, VolumeError, resampled_affine
 
 logger = logging.getLogger(__name__)
 
@@ -258,13 +256,7 @@ def _blocks(case: AnyCase, target: Target, folder: Path) -> dict[str, Any]:
     volumes, labels = target.reader.read(case, target.limits)
     first = volumes[0]
     original = _shape(first.array)
-    shape = target.grid.target(original, first.spacing)
-    if target.grid.spacing is not None and math.prod(shape) > target.limits.grid_voxels:
-        raise LimitError(
-            f"{first.name}: expected a grid of at most {target.limits.grid_voxels} voxels. Received: {shape} of "
-            f"{target.grid}, for voxels of {[round(s, 4) for s in first.spacing]} mm there. "
-            f"{raise_it('grid_voxels')}"
-        )
+    shape = target.grid.target_of(first, target.limits)
     facts = {
         "case": case.name,
         "shape": list(shape),

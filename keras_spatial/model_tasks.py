@@ -8,6 +8,7 @@ member of its own: plain Keras loads the file without this package. What the tex
 import os
 import shutil
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,32 @@ MEMBER = "task.json"
 TRAINED = "model.keras"
 """Name of a training's model, beside which earlier versions wrote the description."""
 _ATTRIBUTE = "_keras_spatial_task"
+# A task with all classes that labels can have takes some kilobytes.
+_LONGEST = 1 << 20
 
 
 def read_member(path: str | os.PathLike) -> str | None:
-    """The description in a `.keras` file; None if there is none, or the path is no zip archive."""
+    """The description in a `.keras` file; None if there is none, or the path is no zip archive.
+
+    Raises:
+        ValueError: if it is damaged, or too long for one.
+    """
     if not Path(path).is_file() or not zipfile.is_zipfile(path):
         return None
     with zipfile.ZipFile(path) as archive:
-        return archive.read(MEMBER).decode("utf-8") if MEMBER in archive.namelist() else None
+        if MEMBER not in archive.namelist():
+            return None
+        # No more is decompressed than this says.
+        size = archive.getinfo(MEMBER).file_size
+        if size > _LONGEST:
+            raise ValueError(
+                f"{path}: expected a description of at most {_LONGEST} bytes. Received: {size} in {MEMBER}"
+            )
+        try:
+            return archive.read(MEMBER).decode("utf-8")
+        # What `zipfile` raises for a damaged member, one of a method that it does not know, and an encrypted one.
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+            raise ValueError(f"{path}: {MEMBER} in it is damaged: {type(error).__name__}: {error}") from error
 
 
 def read_text(path: str | os.PathLike) -> str | None:
@@ -55,6 +74,9 @@ def write_member(path: str | os.PathLike, text: str) -> None:
                         shutil.copyfileobj(old, new, 1 << 20)
             target.writestr(MEMBER, text)
         shutil.copymode(path, part)
+        # It may be the only file of its model, also if the machine now loses its power.
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -13,7 +13,6 @@ import numpy as np
 from keras_spatial._paths import LABELS, ending_of, printable, stem_of
 from keras_spatial.evaluation import (
     Estimate,
-    EvaluationError,
     LabelledCase,
     LabelledSummary,
     evaluate_classes,
@@ -21,7 +20,7 @@ from keras_spatial.evaluation import (
     write_class_csv,
 )
 from keras_spatial.evaluation.classes import ABSENT
-from keras_spatial.volumes import VolumeError, as_labels, placed_on, read_volume
+from keras_spatial.volumes import as_labels, placed_on, read_volume
 from keras_spatial.volumes.dicom_files import is_dicom
 from keras_spatial.volumes.place import enlarged
 
@@ -47,7 +46,8 @@ def run(chosen: argparse.Namespace) -> int:
             cases.append(found)
             said = ", ".join(f"{c} {m.dice:.3f}" for c, m in found.classes.items() if m != ABSENT)
             _say(f"{number}/{len(pairs)} {name}: Dice {said or 'of no class'}")
-        except (VolumeError, EvaluationError) as error:
+        # Whatever it is, such as the memory of this machine: one case must not cost the others.
+        except Exception as error:
             failed[name] = f"{type(error).__name__}: {error}"
             _say(f"{number}/{len(pairs)} {name}: left out: {failed[name]}")
     for name, reason in failed.items():

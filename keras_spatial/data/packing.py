@@ -167,8 +167,7 @@ class PackedTensor(tfds.features.Tensor):
         if isinstance(example_data, dict):
             value, shape = example_data["value"], example_data["shape"]
         shape = tuple(int(n) for n in shape)
-        if min(shape, default=0) < 0 or math.prod(shape) * self.stored.itemsize > len(value) * DEFLATE_LIMIT:
-            raise ValueError(f"{len(value)} compressed bytes cannot hold an array of shape {shape}")
+        self.check_size(len(value), shape)
         count = math.prod(self.blocks)
         places = np.frombuffer(value, OFFSET, min(count + 1, len(value) // OFFSET.itemsize)).tolist()
         if len(places) != count + 1 or places[0] != (count + 1) * OFFSET.itemsize or places[-1] != len(value):
@@ -180,6 +179,11 @@ class PackedTensor(tfds.features.Tensor):
         for part, start, stop in zip(parts, places[:-1], places[1:], strict=True):
             whole[part] = self._block(value[start:stop], whole[part].shape)
         return whole
+
+    def check_size(self, length: int, shape: Sequence[int]) -> None:
+        """Raise ValueError for a shape that no value of so many bytes can have, before anything is allocated for it."""
+        if min(shape, default=0) < 0 or math.prod(shape) * self.stored.itemsize > length * DEFLATE_LIMIT:
+            raise ValueError(f"{length} compressed bytes cannot hold an array of shape {tuple(shape)}")
 
     def read_block(
         self, read: Callable[[int, int], bytes], length: int, index: Sequence[int], shape: Sequence[int]

@@ -197,6 +197,7 @@ class Store:
             stored = tuple(values[f"{name}/shape"].int64_list.value) if dynamic[name] else tuple(feature.shape)
             if stored != wanted:
                 raise DamagedError(f"{name} of shape {stored} for a volume of {shape}")
+            feature.check_size(places[names[name]].length, wanted)
         (name,) = values["case"].bytes_list.value
         return _Case(
             number,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import keras
 
-from keras_spatial._paths import printable
+from keras_spatial._paths import partial, printable
 from keras_spatial.inference.segmentation import segment
 from keras_spatial.inference.sources import Source
 from keras_spatial.inference.tasks import check_fits, common_task
@@ -129,13 +129,21 @@ def write_failed(folder: str | Path, outcomes: Sequence[Outcome]) -> Path | None
 
 
 def write_rows(folder: str | Path, rows: Sequence[tuple[str, str]]) -> Path | None:
-    """Write `failed.csv` with a volume and a reason in each row, or remove it where there are none."""
+    """Write `failed.csv` with a volume and a reason in each row, or remove it where there are none.
+
+    A table that is there stays whole where the new one cannot be written.
+    """
     path = Path(folder) / FAILED
     if not rows:
         path.unlink(missing_ok=True)
         return None
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        csv.writer(file).writerows([_HEAD, *rows])
+    part = partial(path)
+    try:
+        with part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            csv.writer(file).writerows([_HEAD, *rows])
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return path
 
 

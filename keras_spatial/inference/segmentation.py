@@ -125,7 +125,7 @@ def segment(
 
     Raises:
         VolumeError: if the file cannot be used; see `read_volume` and `check_hounsfield`. ChannelError if it does not
-            hold the channels of the task.
+            hold the channels of the task, LimitError if its spacing asks for too many voxels of the task's grid.
         ValueError: if the model's inputs or outputs do not fit. NothingFits, which is one, if they do not fit into
             `memory`.
 
@@ -148,13 +148,16 @@ def segment(
     predict = ensemble_average([probabilities_of(member, from_logits=from_logits) for member in models])
     predict = flip_average(predict, flips)
     clock = _Clock()
-    originals = _read(volume, known, normalise is hu_window, limits or Limits.current())
+    accepted = limits or Limits.current()
+    originals = _read(volume, known, normalise is hu_window, accepted)
     original = originals[0]
     if output is not None:
         check_output(output, original)
     canonical = [to_canonical(v) for v in originals]
     clock.lap("read")
     asked = None if patches is None else patches.grid
+    if known is not None and asked is None:
+        asked = known.grid.target_of(canonical[0], accepted)
     if known is None:
         grid = size if patches is None else asked or canonical[0].array.shape
         image = normalise(resample_image(canonical[0].array, grid))[..., None]

@@ -143,14 +143,11 @@ def read_dicom_segmentation(path: Path, limits: Limits) -> Volume:
     with quiet():
         try:
             header = read_dataset(path, name, stop_before_pixels=True)
-            voxels = int(header.Rows) * int(header.Columns) * int(header.NumberOfFrames)
-            if voxels > limits.voxels:
-                raise LimitError(
-                    f"{name}: expected at most {limits.voxels} voxels. Received: {header.Rows} x {header.Columns} x "
-                    f"{header.NumberOfFrames}. {raise_it('voxels')}"
-                )
+            _check_voxels(name, limits, header.NumberOfFrames, header.Rows, header.Columns)
             with BoundedFile(path) as file:
                 segmentation = highdicom.seg.segread(file)
+            # Slices without a frame are filled up, so two frames that lie far apart make a volume of any size.
+            _check_voxels(name, limits, *segmentation.get_volume_geometry().spatial_shape)
             found = segmentation.get_volume(combine_segments=True, dtype=np.uint8)
             affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(found.affine, np.float64)[:, [2, 1, 0, 3]]
             array = np.asarray(found.array).transpose(2, 1, 0)
@@ -164,6 +161,14 @@ def read_dicom_segmentation(path: Path, limits: Limits) -> Volume:
             ) from None
     check_affine(name, affine, (array.shape[0], array.shape[1], array.shape[2]), limits)
     return Volume(array, affine, nifti_header(array, affine), path)
+
+
+def _check_voxels(name: str, limits: Limits, slices: Any, rows: Any, columns: Any) -> None:
+    if int(slices) * int(rows) * int(columns) > limits.voxels:
+        raise LimitError(
+            f"{name}: expected at most {limits.voxels} voxels. Received: {rows} x {columns} x {slices}. "
+            f"{raise_it('voxels')}"
+        )
 
 
 def _highdicom(purpose: str) -> Any:

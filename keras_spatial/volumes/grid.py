@@ -1,5 +1,6 @@
 """The grid on which a data set stores its volumes and on which its networks predict."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import numpy as np
 from nibabel import affines
 
-from keras_spatial.volumes.volume import Shape
+from keras_spatial.volumes.headers import raise_it
+from keras_spatial.volumes.limits import Limits
+from keras_spatial.volumes.volume import LimitError, Shape, Volume
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,22 @@ class Grid:
             return shape
         x, y, z = (max(1, round(n * s / e)) for n, s, e in zip(shape, spacing, self.edges, strict=True))
         return x, y, z
+
+    def target_of(self, volume: Volume, limits: Limits) -> Shape:
+        """The shape of a volume in canonical order on this grid.
+
+        Raises:
+            LimitError: if that is more voxels than the limits allow because of the volume's spacing, whose header may
+                have it in another unit.
+        """
+        x, y, z = volume.array.shape
+        target = self.target((x, y, z), volume.spacing)
+        if self.spacing is not None and math.prod(target) > limits.grid_voxels:
+            raise LimitError(
+                f"{volume.name}: expected a grid of at most {limits.grid_voxels} voxels. Received: {target} of {self}, "
+                f"for voxels of {[round(s, 4) for s in volume.spacing]} mm there. {raise_it('grid_voxels')}"
+            )
+        return target
 
     def as_dict(self) -> dict[str, Any]:
         """The grid as a plain dict, for JSON."""

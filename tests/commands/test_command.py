@@ -207,6 +207,25 @@ def test_what_cannot_be_compared_is_named_and_stops_no_other(tmp_path, capsys):
     assert main(["evaluate", str(tmp_path / "p" / "none"), str(tmp_path / "t")]) == 2
 
 
+def test_a_case_that_does_not_fit_into_memory_stops_no_other(tmp_path, capsys, monkeypatch):
+    for name in ("1.nii", "2.nii"):
+        nifti(tmp_path / "p" / name, WANTED)
+        nifti(tmp_path / "t" / name, WANTED)
+    compare = ks.evaluation.evaluate_classes
+
+    def without_memory(*arguments, case):
+        if case == "1":
+            raise MemoryError("Unable to allocate 80 GiB")
+        return compare(*arguments, case=case)
+
+    monkeypatch.setattr("keras_spatial.commands.evaluate.evaluate_classes", without_memory)
+    out = tmp_path / "out"
+    assert main(["evaluate", str(tmp_path / "p"), str(tmp_path / "t"), "-o", str(out)]) == 1
+    assert "1: left out: MemoryError: Unable to allocate 80 GiB" in capsys.readouterr().out
+    with (out / "cases.csv").open() as file:
+        assert {row["case"] for row in csv.DictReader(file)} == {"2"}
+
+
 def test_dicom_segmentations_are_compared_whatever_slices_each_covers(tmp_path):
     volume = read_volume(write_series(tmp_path / "series"))
     depth = volume.array.shape[2]

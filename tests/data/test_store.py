@@ -1,6 +1,7 @@
 """A data set whose files are damaged, missing, swapped or mixed is refused by name, and never read as another one."""
 
 import json
+import re
 import shutil
 import struct
 
@@ -153,6 +154,22 @@ def test_missing_and_damaged_files_are_named(folder, damage):
     damage(folder)
     with pytest.raises(StoreError, match=f"(?s){folder}.*build"):
         read_all(folder)
+
+
+def test_a_record_whose_bytes_cannot_fill_its_shape_allocates_nothing(folder):
+    large = 1 << 13
+    path = folder / "features.json"
+    path.write_text(re.sub(r"\b16\b", str(large), path.read_text()))
+    path = shard(folder, "train")
+    examples = [tf.train.Example.FromString(r.numpy()) for r in tf.data.TFRecordDataset(str(path))]
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for example in examples:
+            example.features.feature["shape"].int64_list.value[:] = [large] * 3
+            writer.write(example.SerializeToString())
+    store = Store(folder, "train")
+    assert store.shape(0) == (large, large, large)
+    with pytest.raises(StoreError, match=r"damaged .* compressed bytes cannot hold an array of shape \(8192, 8192"):
+        store.read(0, Box((0, 0, 0), store.shape(0)))
 
 
 def test_a_folder_that_is_no_data_set_is_named(tmp_path):

@@ -19,6 +19,7 @@ from keras_spatial.inference import (
     segment_each,
     write_failed,
 )
+from keras_spatial.inference.batches import read_failed, write_rows
 from keras_spatial.runtimes.storage import OffloadError
 from keras_spatial.volumes import read_volume
 
@@ -132,6 +133,19 @@ def test_the_table_lists_what_has_no_result_yet(tmp_path):
         assert list(csv.reader(file)) == [["volume", "reason"], ["b.nii", "bad"], ["c.nii", "worse"]]
     assert write_failed(tmp_path, [outcome("b.nii"), outcome("c.nii")]) is None
     assert not table.exists()
+
+
+class Unwritable:
+    def __str__(self):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_table_that_cannot_be_written_leaves_the_one_before(tmp_path):
+    write_rows(tmp_path, [("a.nii", "bad")])
+    with pytest.raises(OSError, match="No space left"):
+        write_rows(tmp_path, [("a.nii", "bad"), ("b.nii", Unwritable())])
+    assert read_failed(tmp_path) == [("a.nii", "bad")]
+    assert [path.name for path in tmp_path.iterdir()] == ["failed.csv"]
 
 
 @pytest.mark.parametrize("text", ["", "\xff", "name,why\na,b\n", "volume,reason\nonly one\n"])

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -147,14 +148,48 @@ def test_an_earlier_training_has_its_task_beside_the_model(file, tmp_path):
     assert read_task(folder) == LITS
 
 
-@pytest.mark.parametrize("text", [b"{", b"[]", b"\xff", b'{"name": 1}', b"[" * 100_000])
-def test_a_damaged_task_is_named(file, text):
+def rewritten(file, text, **options):
+    """The file with another task.json."""
     with zipfile.ZipFile(file) as source:
         kept = {name: source.read(name) for name in source.namelist() if name != "task.json"}
     with zipfile.ZipFile(file, "w") as target:
-        for name, content in {**kept, "task.json": text}.items():
+        for name, content in kept.items():
             target.writestr(name, content)
+        target.writestr("task.json", text, **options)
+
+
+@pytest.mark.parametrize("text", [b"{", b"[]", b"\xff", b'{"name": 1}', b"[" * 100_000])
+def test_a_damaged_task_is_named(file, text):
+    rewritten(file, text)
     with pytest.raises(TaskError, match=r"vessels\.keras"):
+        read_task(file)
+
+
+def test_a_task_that_unfolds_to_gigabytes_is_not_unfolded(file):
+    rewritten(file, bytes(100 << 20), compress_type=zipfile.ZIP_DEFLATED)
+    assert file.stat().st_size < 1 << 20
+    tracemalloc.start()
+    with pytest.raises(TaskError, match=r"at most 1048576 bytes\. Received: 104857600"):
+        read_task(file)
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("offset", "value"), [(8, b"\x63\x00"), (6, b"\x01\x00"), (30 + len("task.json"), b"\xff" * 4)]
+)
+def test_a_task_that_cannot_be_unfolded_is_named(file, offset, value):
+    """An unknown method, an encrypted member, and a damaged stream."""
+    rewritten(file, json.dumps(VESSELS.as_dict()), compress_type=zipfile.ZIP_DEFLATED)
+    content = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        local = archive.getinfo("task.json").header_offset
+    central = content.rindex(b"PK\x01\x02")
+    content[local + offset : local + offset + len(value)] = value
+    if offset < 30:
+        content[central + offset + 2 : central + offset + 2 + len(value)] = value
+    file.write_bytes(content)
+    with pytest.raises(TaskError, match=r"vessels\.keras: task\.json in it is damaged"):
         read_task(file)
 
 

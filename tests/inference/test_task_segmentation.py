@@ -14,6 +14,7 @@ from keras_spatial.volumes import (
     DimensionError,
     Grid,
     IntensityError,
+    LimitError,
     SeriesError,
     Task,
     Window,
@@ -80,6 +81,14 @@ def test_the_grid_of_the_task_is_that_of_the_network(case):
     coarse = Task("toy", MR.labels, MR.channels, Grid(spacing=(2.0, 1.0, 2.0)))
     labels = segment(model_of((8, 12, 8), [1, 0]), paths, task=coarse).labels
     assert labels.shape == first.shape and np.mean(labels == (first > 0)) > 0.85
+
+
+def test_a_spacing_that_makes_the_tasks_grid_too_large_is_refused_before_that_is_made(tmp_path):
+    """A header in another unit: 90 mm are 900 voxels of this task. One volume must not cost a batch its memory."""
+    fine = Task("toy", MR.labels, MR.channels[:1], Grid(spacing=0.1))
+    nib.save(nib.Nifti1Image(np.ones((8, 8, 8), np.float32), np.diag([90.0, 90.0, 90.0, 1.0])), tmp_path / "a.nii")
+    with pytest.raises(LimitError, match=r"grid of at most 1073741824 voxels. Received: \(7200, 7200, 7200\) of 0.1mm"):
+        segment(model_of((8, 8, 8), [1]), tmp_path / "a.nii", task=fine)
 
 
 def test_the_probabilities_of_several_networks_are_averaged(case):

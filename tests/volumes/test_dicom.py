@@ -227,6 +227,21 @@ def test_a_segmentation_with_a_length_beyond_its_file_takes_no_memory(tmp_path):
     assert peak < 48 << 20
 
 
+def test_two_frames_of_a_segmentation_that_lie_far_apart_take_no_memory(tmp_path):
+    volume = vol.read_volume(write_series(tmp_path / "s"))
+    path = vol.write_labels(tmp_path / "a.dcm", LABELS, volume, classes=CLASSES)
+    content = pydicom.dcmread(path)
+    last = content.PerFrameFunctionalGroupsSequence[-1]
+    last.PlanePositionSequence[0].ImagePositionPatient = [-5, 7, -100 + 2.5 * 10**7]
+    content.save_as(path)
+    tracemalloc.start()
+    with pytest.raises(vol.LimitError, match=r"at most 1073741824 voxels. Received: 10 x 12 x 1000000[0-9]"):
+        vol.read_volume(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 48 << 20
+
+
 LABELS = (hounsfield() > 300).astype(np.uint8) + (hounsfield() > 700)
 CLASSES = ("background", "liver", "liver lesion")
 
