@@ -58,7 +58,9 @@ def ingest_volumes(
     index = {"cases": list(digests), "bad": [vars(b) for b in bad], "sha256": {}}
     for files in digests.values():
         index["sha256"].update(files)
-    if folder.reader is not None and not folder.numbers:
+    if folder.numbers:
+        index["numbers"] = dict(folder.numbers)
+    elif folder.reader is not None:
         _write_description(folder, folder.reader.task, target, list(digests))
     write_json(target / "index.json", index)
     counts = {"usable": len(digests), "bad": len(bad)}

@@ -101,7 +101,10 @@ def test_cases_become_nifti_files_on_their_grid_and_are_built(folder, tmp_path, 
 def test_cases_of_lits_get_numbers_and_its_names(folder, tmp_path):
     cases = run(folder, tmp_path / "out", task="lits")
     assert open_folder(cases).reader is None
-    assert json.loads((cases / "index.json").read_text())["cases"] == [0, 1, 2, 3]
+    index = json.loads((cases / "index.json").read_text())
+    assert index["cases"] == [0, 1, 2, 3]
+    number = index["numbers"]["plain_3"]
+    assert np.array_equal(read_volume(cases / f"volume-{number}.nii.gz").array, hounsfield(seed=3))
     made = build_dataset(str(cases), str(tmp_path / "out" / "dataset"), resolution=8)
     assert sum(map(len, json.loads(made["dataset"]["cases"]).values())) == 4
     assert (tmp_path / "out" / "dataset" / "lits").is_dir()
