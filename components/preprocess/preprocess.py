@@ -22,8 +22,7 @@ class RunnerError(ValueError):
 def check_runner(options: Sequence[str]) -> None:
     """Refuse runners whose workers are other machines.
 
-    The step's files lie in its pod, where no other machine reads or writes them; and the conversion of the volumes is a
-    pipeline of its own inside TFDS's, which stays empty: Flink rejects it, and Dataflow starts machines for nothing.
+    The step's files lie in its pod, where no other machine reads or writes them.
 
     Raises:
         RunnerError: naming the runner and another way.

@@ -408,3 +408,7 @@ def test_another_channel_is_another_picture_of_the_same_case(browser, tmp_path):
     assert pixels(browser) != before
     names = "return Array.from(document.getElementById('window').options).map((o) => o.text)"
     assert browser.execute_script(names) == ["all", "dark parts", "bright parts"]
+    assert browser.find_element("id", "channel").is_displayed()
+    browser.get(page.write_report(tmp_path / "one.html", organs(channels=1)).as_uri())
+    until(browser, "return document.getElementById('viewer').dataset.ready", "b")
+    assert not browser.find_element("id", "channel").is_displayed()
