@@ -1,14 +1,16 @@
 """`python -m benchmarks.resolution_study --preset small --out runs/study-small`
 
+The preset `causes` trains with every recipe, each of which differs from the old one in one respect.
+
 Every finished run (arm and seed) is kept; the same command resumes where it was interrupted.
 """
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from benchmarks.resolution_study.settings import PRESETS, Arm, Settings
+from benchmarks.resolution_study.settings import PRESETS, RECIPES, Arm, Settings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,9 +18,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--preset", choices=PRESETS, default="small", help="On 2 cores, small takes 5 minutes and full 2 hours."
     )
+    parser.add_argument(
+        "--recipes", nargs="+", choices=RECIPES, help="How the networks are trained; by default as the preset says."
+    )
     parser.add_argument("--out", type=Path, required=True, help="The folder of phantoms, results, table and plot.")
     chosen = parser.parse_args(arguments)
     settings = PRESETS[chosen.preset]
+    if chosen.recipes:
+        settings = replace(settings, recipes=tuple(dict.fromkeys(chosen.recipes)))
     _check_folder(chosen.out, settings)
     results = run(settings, chosen.out)
 
@@ -45,10 +52,10 @@ def run(settings: Settings, out: Path) -> dict[Arm, list[dict]]:
         missing = [seed for seed, path in paths.items() if not path.exists()]
         if missing:
             print(f"{arm.name}: seeds {missing}", flush=True)
-            cases = load(folder, training, arm.resolution)
-            model = build(arm, settings)
+            cases = load(folder, training, arm)
+            model, predictor = build(arm, settings)
         for seed in missing:
-            found = train(model, cases, arm, settings, seed) | score(model, folder, held_out, arm)
+            found = train(model, cases, arm, settings, seed) | score(predictor, folder, held_out, arm)
             _write(paths[seed], {"arm": asdict(arm), "seed": seed} | found)
         results[arm] = [json.loads(path.read_text(encoding="utf-8")) for path in paths.values()]
     return results
@@ -56,7 +63,8 @@ def run(settings: Settings, out: Path) -> dict[Arm, list[dict]]:
 
 def _check_folder(out: Path, settings: Settings) -> None:
     path = out / "settings.json"
-    wanted = json.loads(json.dumps(asdict(settings)))
+    recipes = {name: asdict(RECIPES[name]) for name in settings.recipes}
+    wanted = json.loads(json.dumps(asdict(settings) | {"recipes": recipes}))
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != wanted:
         raise SystemExit(f"{out} has a study with other settings, see {path}. Choose another --out.")
     _write(path, wanted)

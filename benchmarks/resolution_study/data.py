@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.resolution_study.settings import Arm, Settings
+from benchmarks.resolution_study.settings import RECIPES, Arm, Settings
 from datasets.phantom import write_lits_folder
-from keras_spatial.volumes import hu_window, read_volume, resample_image, resample_labels, to_canonical
+from keras_spatial.volumes import Window, read_volume, resample_image, resample_labels, to_canonical
 
 # As in nnU-Net, one patch in three is placed around a foreground voxel.
 _AROUND_FOREGROUND = 1 / 3
@@ -35,27 +35,34 @@ def phantoms(folder: Path, settings: Settings) -> tuple[list[int], list[int]]:
     return list(range(settings.train)), list(range(settings.train, count))
 
 
-def load(folder: Path, numbers: list[int], resolution: int) -> Cases:
+def load(folder: Path, numbers: list[int], arm: Arm) -> Cases:
     """Read and resample cases with the same functions as data sets and inference."""
-    shape = (resolution,) * 3
+    shape = (arm.resolution,) * 3
+    normalise = window(arm)
     images, labels = [], []
     for number in numbers:
         volume = to_canonical(read_volume(folder / f"volume-{number}.nii.gz"))
         truth = to_canonical(read_volume(folder / f"segmentation-{number}.nii.gz"))
-        images.append(hu_window(resample_image(volume.array, shape))[..., None])
+        images.append(normalise(resample_image(volume.array, shape))[..., None])
         labels.append(resample_labels(truth.array, shape))
     return Cases(np.stack(images), np.stack(labels))
 
 
+def window(arm: Arm) -> Window:
+    """What makes the network's input of Hounsfield units."""
+    return Window(*RECIPES[arm.recipe].window)
+
+
 def batches(cases: Cases, arm: Arm, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield training batches without end: cases in shuffled rounds, flipped at random along x, y and z."""
+    """Yield training batches without end: cases in shuffled rounds, and flipped if the arm's recipe says so."""
+    flips = RECIPES[arm.recipe].flips
     rng = np.random.default_rng(seed)
     while True:
         for index in rng.permutation(len(cases.images)):
             image, label = cases.images[index], cases.labels[index]
             cut = [_patch(image, label, arm, rng) for _ in range(arm.batch_size)]
-            flipped = [_flip(*pair, rng) for pair in cut]
-            yield np.stack([i for i, _ in flipped]), np.stack([t for _, t in flipped])
+            shown = [_flip(*pair, rng) for pair in cut] if flips else cut
+            yield np.stack([i for i, _ in shown]), np.stack([t for _, t in shown])
 
 
 def _patch(image: np.ndarray, label: np.ndarray, arm: Arm, rng: np.random.Generator):

@@ -17,7 +17,7 @@ _COLOURS = ("#0f766e", "#c2410c")
 def table(results: Results) -> str:
     """The results as a Markdown table: the mean over seeds and, after ±, the standard deviation between seeds."""
     lines = [
-        "| arm | seeds | liver Dice | lesion Dice | lesions found | liver ASSD, mm | s per update |",
+        "| arm | seeds | liver Dice | lesion Dice | lesions found | liver ASSD, mm | CPU s per update |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for arm, runs in results.items():
@@ -25,8 +25,8 @@ def table(results: Results) -> str:
             _spread([_metric(run, name) for run in runs])
             for name in ("liver_dice_per_case", "lesion_dice_per_case", "lesion_recall", "liver_assd")
         ]
-        speed = np.median([run["seconds_per_update"] for run in runs])
-        lines.append(f"| {_title(arm)} | {len(runs)} | {' | '.join(cells)} | {speed:.2f} |")
+        speed = np.median([run["cpu_per_update"] for run in runs])
+        lines.append(f"| {arm.title} | {len(runs)} | {' | '.join(cells)} | {speed:.2f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -37,20 +37,23 @@ def plot(results: Results, settings: Settings, path: Path) -> Path:
     """
     figure = Figure((10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    whole = {arm: runs for arm, runs in results.items() if arm.patch is None}
-    for (name, label), colour in zip(_METRICS, _COLOURS, strict=True):
-        values = [[_metric(run, name) for run in runs] for runs in whole.values()]
-        sizes = [arm.resolution for arm in whole]
-        means, spreads = [np.mean(v) for v in values], [np.std(v) for v in values]
-        left.errorbar(sizes, means, spreads, color=colour, marker="o", capsize=4, label=f"{label}, whole image")
-        for size, dots in zip(sizes, values, strict=True):
-            left.plot([size] * len(dots), dots, ".", color=colour, alpha=0.35)
-        for arm, runs in results.items():
-            if arm.patch is not None:
-                dots = [_metric(run, name) for run in runs]
-                look = {"color": colour, "marker": "s", "markerfacecolor": "white", "capsize": 4, "linestyle": "none"}
-                title = f"{label}, {arm.patch}³ patches"
-                left.errorbar(arm.resolution * 1.04, np.mean(dots), np.std(dots), label=title, **look)
+    for recipe, (line, shift) in zip(settings.recipes, _looks(len(settings.recipes)), strict=True):
+        chosen = {arm: runs for arm, runs in results.items() if arm.recipe == recipe}
+        for (name, label), colour in zip(_METRICS, _COLOURS, strict=True):
+            look = {"color": colour, "capsize": 4}
+            whole = {arm.resolution: [_metric(r, name) for r in runs] for arm, runs in chosen.items() if not arm.patch}
+            means, spreads = [np.mean(v) for v in whole.values()], [np.std(v) for v in whole.values()]
+            title = f"{label}, whole image, {recipe}"
+            left.errorbar(list(whole), means, spreads, marker="o", linestyle=line, label=title, **look)
+            for size, dots in whole.items():
+                left.plot([size] * len(dots), dots, ".", color=colour, alpha=0.35)
+            for arm, runs in chosen.items():
+                if arm.patch:
+                    dots = [_metric(run, name) for run in runs]
+                    title = f"{label}, {arm.patch}³ patches, {recipe}"
+                    place = arm.resolution * shift
+                    box = {"marker": "s", "markerfacecolor": "white", "linestyle": "none"}
+                    left.errorbar(place, np.mean(dots), np.std(dots), label=title, **look, **box)
     left.set_xticks(list(settings.resolutions), [f"{n}³" for n in settings.resolutions])
     left.set_ylim(0, 1)
     left.set_xlabel("resolution of the image")
@@ -66,6 +69,12 @@ def plot(results: Results, settings: Settings, path: Path) -> Path:
     return path
 
 
+def _looks(recipes: int) -> list[tuple[str, float]]:
+    """For each recipe the line of whole images, and how far to the right of them its patches stand."""
+    lines = ("--", "-") if recipes == 2 else ("-", "--", ":", "-.")
+    return [(lines[number % len(lines)], 1.04 + 0.03 * number) for number in range(recipes)]
+
+
 def _detection(axes, results: Results) -> None:
     borders = (0, 10, 20, np.inf)
     names = ("< 10 mm", "10 to 20 mm", "≥ 20 mm")
@@ -77,7 +86,7 @@ def _detection(axes, results: Results) -> None:
             shares.append([np.mean(h) for h in hits if h])
         places = np.arange(len(names)) + (number - (len(results) - 1) / 2) * width
         means, spreads = [np.mean(s) if s else 0 for s in shares], [np.std(s) if s else 0 for s in shares]
-        axes.bar(places, means, width * 0.9, yerr=spreads, capsize=2, label=_title(arm))
+        axes.bar(places, means, width * 0.9, yerr=spreads, capsize=2, label=arm.title)
     axes.set_xticks(range(len(names)), names)
     axes.set_ylim(0, 1)
     axes.set_ylabel("lesions found, overlap > 0.5")
@@ -92,7 +101,3 @@ def _metric(run: dict, name: str) -> float:
 def _spread(values: Sequence[float]) -> str:
     known = [v for v in values if np.isfinite(v)]
     return f"{np.mean(known):.3f} ± {np.std(known):.3f}" if known else "–"
-
-
-def _title(arm: Arm) -> str:
-    return f"{arm.resolution}³" if arm.patch is None else f"{arm.patch}³ patches of {arm.resolution}³"
