@@ -151,7 +151,7 @@ def _needed(pipeline: str, settings: Settings) -> Rehearsal | None:
     if pipeline == "batch_inference":
         return None
     facts = _facts(settings)
-    training = settings.for_a_process()
+    training = settings.part(TrainingSettings)
     if facts is not None:
         _check_folds(pipeline, settings, facts)
         _check_class_weights(training, facts)

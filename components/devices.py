@@ -11,6 +11,7 @@ import keras_spatial as ks  # First: it turns oneDNN on before TensorFlow starts
 import tensorflow as tf
 
 from components.settings import MeshSettings
+from keras_spatial import processes
 
 _ENVIRONMENT = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "TPU_NAME", "TPU_WORKER_HOSTNAMES")
 _NVIDIA_DRIVER = "/proc/driver/nvidia/version"
@@ -20,48 +21,69 @@ class AcceleratorError(RuntimeError):
     """The accelerators that were asked for are not visible."""
 
 
-def demand(accelerator: str) -> None:
+def demand(settings: MeshSettings) -> None:
     """Make sure that GPUs that were asked for are visible, and hide those that were not. Call it before TensorFlow
     starts. TPUs are found by starting their slice, see `distribution`.
 
-    Args:
-        accelerator: "auto", "cpu", "gpu" or "tpu".
-
     Raises:
-        AcceleratorError: if there are none, with what TensorFlow has found and where it looked.
+        AcceleratorError: if there are none, with what TensorFlow has found and where it looked; or not all of `gpus`.
     """
-    if accelerator == "cpu":
+    if settings.accelerator == "cpu":
         tf.config.set_visible_devices([], "GPU")
-    if accelerator == "gpu" and not tf.config.list_physical_devices("GPU"):
+    if settings.accelerator in ("cpu", "tpu"):
+        return
+    found = tf.config.list_physical_devices("GPU")
+    if settings.accelerator == "gpu" and not found:
         raise AcceleratorError(
             f"accelerator: gpu was asked for, and TensorFlow sees none. {seen()} Use the image with CUDA "
             "(EXTRAS=app,stores,cuda), give the pod GPUs (accelerators in the cluster file), and where the driver is "
             "mounted, as /usr/local/nvidia/lib64 on GKE, name that folder in LD_LIBRARY_PATH. Or set accelerator=cpu."
         )
+    chosen = chosen_gpus(found, settings.gpus)
+    if settings.gpus:
+        tf.config.set_visible_devices(chosen, "GPU")
+    if settings.memory_growth:
+        for gpu in chosen:
+            tf.config.experimental.set_memory_growth(gpu, True)
 
 
-def share(rank: int, processes: int) -> None:
-    """Leave a process its equal part of the machine's GPUs, if there are any.
+def chosen_gpus(found: Sequence[Any], numbers: Sequence[int]) -> list[Any]:
+    """The GPUs of some numbers; all where none is named.
+
+    Raises:
+        AcceleratorError: if there is no GPU of a number.
+    """
+    missing = [number for number in numbers if number >= len(found)]
+    if missing:
+        raise AcceleratorError(
+            f"gpus: expected numbers of GPUs that TensorFlow sees, from 0 to below {len(found)}. Received: "
+            f"{list(numbers)}. {seen()}"
+        )
+    return [found[number] for number in numbers] if numbers else list(found)
+
+
+def share(rank: int, count: int) -> None:
+    """Leave a process of one machine its equal part of the machine's GPUs; nothing where there are none.
 
     Args:
-        rank: the number of the process, from 0.
-        processes: the number of processes of this machine.
+        rank: The number of the process, from 0.
+        count: The number of processes of this machine.
 
     Raises:
         AcceleratorError: if the GPUs cannot be shared equally.
     """
-    tf.config.set_visible_devices(part_of(tf.config.get_visible_devices("GPU"), rank, processes), "GPU")
+    tf.config.set_visible_devices(part_of(tf.config.get_visible_devices("GPU"), rank, count), "GPU")
 
 
-def part_of(gpus: Sequence[Any], rank: int, processes: int) -> list[Any]:
+def part_of(gpus: Sequence[Any], rank: int, count: int) -> list[Any]:
     """The GPUs of one of the processes of a machine: neighbours stay together."""
-    if len(gpus) % processes:
+    if len(gpus) % count:
         raise AcceleratorError(
             f"processes: expected a divisor of the {len(gpus)} visible GPUs, so that each process has its own. "
-            f"Received: {processes}"
+            f"Received: {count}"
         )
-    count = len(gpus) // processes
-    return list(gpus[rank * count : (rank + 1) * count])
+    own = len(gpus) // count
+    return list(gpus[rank * own : (rank + 1) * own])
 
 
 def distribution(settings: MeshSettings) -> ks.SpatialParallel:
@@ -71,7 +93,8 @@ def distribution(settings: MeshSettings) -> ks.SpatialParallel:
         AcceleratorError: see `demand`.
         ValueError: if mesh and layout do not fit the devices.
     """
-    demand(settings.accelerator)
+    if processes.current().count == 1:
+        demand(settings)  # The processes of a job have done it before they waited for each other.
     strategy = None
     if settings.accelerator == "tpu":
         try:

@@ -6,14 +6,35 @@ each process of the step is handed. A new setting is a new field, and the code t
 """
 
 import json
+import math
 import unicodedata
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, Self, get_origin
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_origin
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from components import pure
+
+_G = TypeVar("_G", bound="Group")
+_Check = TypeVar("_Check", bound=Callable[..., None])
+_BINDS = "binds"
+
+
+def binding(*names: str) -> Callable[[_Check], _Check]:
+    """Mark a method of a group that checks settings against each other.
+
+    A pipeline that does not read one of them must not be bound by it: it could not be set to what the others need.
+
+    Args:
+        names: the settings that the method reads.
+    """
+
+    def mark(check: _Check) -> _Check:
+        setattr(check, _BINDS, names)
+        return check
+
+    return mark
 
 
 class Group(BaseModel):
@@ -22,6 +43,8 @@ class Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
     looped: ClassVar[tuple[str, ...]] = ()
     """Fields over whose items a pipeline loops: KFP needs them as lists, and not as JSON."""
+    whole: ClassVar[bool] = True
+    """Whether what takes these settings reads all of them, so that they bind each other from the start."""
 
     @pydantic.field_validator("*", mode="before")
     @classmethod
@@ -42,6 +65,31 @@ class Group(BaseModel):
             if fault:
                 raise ValueError(f"expected {fault}")
         return value
+
+    def part(self, group: type[_G]) -> _G:
+        """The values of these settings that another group has as well, as a value of that group."""
+        return group(**{name: getattr(self, name) for name in group.model_fields})
+
+    @pydantic.model_validator(mode="after")
+    def _bound(self) -> Self:
+        if self.whole:
+            self.check_bound(type(self).model_fields)
+        return self
+
+    def check_bound(self, read: Collection[str]) -> None:
+        """Check the settings that bind each other, where all of them are read; see `binding`.
+
+        Args:
+            read: the names of the settings that are read.
+
+        Raises:
+            ValueError: naming the setting, its value and what was expected.
+        """
+        for kind in type(self).__mro__:
+            for check in vars(kind).values():
+                bound = getattr(check, _BINDS, None)
+                if bound is not None and set(bound) <= set(read):
+                    check(self)
 
     @classmethod
     def parameters(cls) -> dict[str, tuple[type, Any, str]]:
@@ -104,6 +152,47 @@ class MeshSettings(LayoutSettings):
         "auto",
         description="The kind of the mesh's devices, which must be there; auto takes GPUs if there are any, else CPUs.",
     )
+    gpus: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (), description="The numbers of the GPUs to use, as TensorFlow counts them; empty for all that it sees."
+    )
+    memory_growth: bool = Field(
+        False, description="Whether TensorFlow takes a GPU's memory as it needs it, and not all of it at the start."
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _gpus_are_used(self) -> Self:
+        if self.gpus and self.accelerator in ("cpu", "tpu"):
+            raise ValueError(
+                f"gpus: none is used. Received: {list(self.gpus)} with accelerator {self.accelerator}. Leave it out."
+            )
+        return self
+
+
+class LocalSettings(MeshSettings):
+    """How many processes of this machine share a mesh."""
+
+    processes: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="The number of processes on this machine that share the mesh, in a training, an evaluation on the "
+        "same mesh, and a segmentation.",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _processes_share_the_mesh(self) -> Self:
+        devices = math.prod(self.mesh_axes.values())
+        if devices % self.processes:
+            raise ValueError(
+                f"processes: expected a divisor of the mesh's {devices} devices. Received: {self.processes}. Change "
+                "processes or mesh."
+            )
+        if self.processes > 1 and self.accelerator == "tpu":
+            raise ValueError(
+                f"processes: one process starts all cores of a TPU slice. Received: {self.processes} with accelerator "
+                "tpu. Leave it out."
+            )
+        return self
 
 
 def is_structured(annotation: Any) -> bool:

@@ -83,8 +83,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "Running a pipeline": ("components/", "pipelines/"),
     "On a cluster": (
-        "components/train/cluster",
-        "components/train_job/",
+        "components/jobs/",
         "pipelines/cluster",
         "pipelines/submission",
     ),

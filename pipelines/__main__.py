@@ -246,7 +246,7 @@ def _check_files(name: str, settings: "Settings") -> None:
 
         read_baseline(settings.baseline)
     if name == "batch_inference":
-        from components.segment.segment import volumes_in
+        from components.segment.volumes import volumes_in
 
         if not storage.is_url(settings.data):
             volumes_in(settings.data)
@@ -256,7 +256,7 @@ def _check_files(name: str, settings: "Settings") -> None:
 
 def _check_model(path: Path, task: str) -> None:
     from components import storage
-    from components.segment.segment import model_file
+    from components.segment.volumes import model_file
     from components.train.settings import MODEL
     from keras_spatial.inference.tasks import chosen_task
     from pipelines.settings import SettingsError

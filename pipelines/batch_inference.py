@@ -10,7 +10,7 @@ from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
 from pipelines.resources import Resources, guarded
 from pipelines.settings import Settings, SettingsError
-from pipelines.shared import begin
+from pipelines.shared import begin, segmented
 
 
 def batch_inference(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
@@ -31,16 +31,14 @@ def batch_inference(settings: Settings, cluster: Cluster | None = None) -> BaseC
         with guarded(cluster):
             start = begin("batch_inference", p, settings, give)
             imported = start.given(imported_volumes="data", imported_model="model")
-            # KFP's cache knows the folders' names and not their files.
             if len(shares) == 1:
-                task = segment(volumes=p["data"], **imported, **p.of(segment)).set_caching_options(False)
-                give.root(task, accelerated=True)
+                segmented(p, settings, give, volumes=p["data"], **imported)
                 return
             # Here one at a time: two networks on one machine would only slow each other down.
             parallelism = 1 if cluster is None else 0
             with dsl.ParallelFor(shares, name="shares", parallelism=parallelism) as share:
-                task = segment(volumes=p["data"], share=share, **imported, **p.of(segment))
-                part = give.root(task.set_caching_options(False), accelerated=True).outputs["predictions"]
+                task = segmented(p, settings, give, volumes=p["data"], share=share, **imported)
+                part = task.outputs["predictions"]
             give(gather(parts=dsl.Collected(part))).set_caching_options(False)
 
     return build

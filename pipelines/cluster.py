@@ -10,8 +10,8 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.faults import faults
+from components.jobs.settings import IMAGE_USER, JobSettings
 from components.storage import is_url
-from components.train_job.settings import IMAGE_USER, JobSettings
 from components.validate.hardware import Hardware, Kind
 from components.validate.settings import SettingsError
 from pipelines.bounded_yaml import YamlError, mapping, read_yaml
@@ -40,6 +40,8 @@ class StepResources(BaseModel):
 _SMALL = StepResources(cpu="500m", memory="2Gi")
 _STEPS: dict[str, StepResources] = {
     "train_job": _SMALL,
+    "evaluate_job": _SMALL,
+    "segment_job": _SMALL,
     "compare": _SMALL,
     "finish": _SMALL,
     "study": _SMALL,
@@ -136,8 +138,14 @@ class Cluster(BaseModel):
         description="The folder on one of the volumes, or gs://... or s3://..., that keeps the results of steps: large "
         "ones are passed on by reference, and a run takes from it what an earlier one has made.",
     )
-    nodes: int = Field(1, ge=1, le=4096, description="The number of pods of the training, each with its accelerators.")
-    job: Literal["TrainJob", "TFJob"] = Field("TrainJob", description="The kind of a training job of several pods.")
+    nodes: int = Field(
+        1,
+        ge=1,
+        le=4096,
+        description="The number of pods of a training, each with its accelerators, and of an evaluation or a "
+        "segmentation whose mesh does not fit into one.",
+    )
+    job: Literal["TrainJob", "TFJob"] = Field("TrainJob", description="The kind of a job of several pods.")
     gang: Literal["", "coscheduling", "volcano"] = Field(
         "", description="The scheduler plugin that starts all pods of a job or none."
     )
@@ -250,8 +258,8 @@ class Cluster(BaseModel):
             selectors["cloud.google.com/gke-tpu-topology"] = self.tpu_topology
         return selectors
 
-    def training_job(self) -> JobSettings:
-        """The job of several pods that trains: each pod has what an accelerated step would get."""
+    def pods_job(self) -> JobSettings:
+        """The job of several pods that trains, evaluates or segments; each has what an accelerated step would get."""
         same = {f.name for f in dataclasses.fields(JobSettings)} & set(Cluster.model_fields)
         given = {name: getattr(self, name) for name in same}
         tolerations = tuple(t.model_dump(exclude_none=True) for t in self.tolerations) if self.accelerator else ()

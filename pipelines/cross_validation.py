@@ -13,7 +13,7 @@ from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
 from pipelines.resources import Resources, guarded
 from pipelines.settings import Settings
-from pipelines.shared import begin, checked_cases, sources, trained_model
+from pipelines.shared import begin, checked_cases, evaluated, sources, trained_model
 
 
 def cross_validation(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
@@ -40,8 +40,8 @@ def cross_validation(settings: Settings, cluster: Cluster | None = None) -> Base
             with dsl.ParallelFor(splits, name="folds", parallelism=parallelism) as split:
                 dataset = give(preprocess(cases=cases, split=split, **p.of(preprocess))).output
                 model = trained_model(p, dataset, give, start)
-                scored = evaluate(cases=cases, dataset=dataset, model=model, **p.of(evaluate))
-                evaluation = give(scored, accelerated=True).outputs["evaluation"]
+                scored = evaluated(p, settings, give, cases=cases, dataset=dataset, model=model)
+                evaluation = scored.outputs["evaluation"]
             give(put_together(evaluations=dsl.Collected(evaluation), **p.of(put_together)))
 
     return build

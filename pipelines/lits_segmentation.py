@@ -15,7 +15,7 @@ from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
 from pipelines.resources import Resources, guarded
 from pipelines.settings import Settings
-from pipelines.shared import begin, checked_cases, sources, trained_model
+from pipelines.shared import begin, checked_cases, evaluated, sources, trained_model
 
 
 def lits_segmentation(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
@@ -40,9 +40,9 @@ def lits_segmentation(settings: Settings, cluster: Cluster | None = None) -> Bas
             cases = checked_cases(p, settings, give, start)
             dataset = give(preprocess(cases=cases, **p.of(preprocess))).output
             model = trained_model(p, dataset, give, start)
-            scored = give(evaluate(cases=cases, dataset=dataset, model=model, **p.of(evaluate)), accelerated=True)
-            evaluation, predictions = scored.outputs["evaluation"], scored.outputs["predictions"]
             made = {"cases": cases, "dataset": dataset, "model": model}
+            scored = evaluated(p, settings, give, **made)
+            evaluation, predictions = scored.outputs["evaluation"], scored.outputs["predictions"]
             earlier = start.given(imported_baseline="baseline")
             reported = report(**made, evaluation=evaluation, predictions=predictions, **earlier, **p.of(report))
             # KFP's cache knows the baseline's name and not what is in the file.

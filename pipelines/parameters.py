@@ -52,11 +52,13 @@ def pipeline(
         fixed: settings that are read while the pipeline is built, so that they are no parameters.
 
     Raises:
-        SettingsError: if `settings` gives a value to one that the pipeline does not read.
+        SettingsError: if `settings` gives a value to one that the pipeline does not read, or those that it reads do
+            not fit together.
     """
     taken = {name for component in components for name in _inputs(component)} | set(also)
     names = [name for name in Settings.model_fields if name in taken and name not in (*without, *fixed)]
     refuse_unread(settings, name, {*names, *fixed})
+    settings.check_read({*names, *fixed})
     defaults = {n: Settings.kfp_value(n, getattr(settings, n)) for n in names}
 
     def decorate(build: Callable[[Parameters], None]) -> BaseComponent:

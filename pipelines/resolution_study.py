@@ -13,12 +13,11 @@ from pipelines.cluster import Cluster
 from pipelines.parameters import Parameters, pipeline
 from pipelines.resources import Resources, guarded
 from pipelines.settings import Settings
-from pipelines.shared import begin, checked_cases, sources, trained_model
+from pipelines.shared import begin, checked_cases, evaluated, sources, trained_model
 
 
 def resolution_study(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
     """The pipeline with these settings as defaults of its parameters."""
-    settings.check_resolutions()
     give = Resources(cluster)
     origin, fixed = sources(settings)
 
@@ -41,8 +40,8 @@ def resolution_study(settings: Settings, cluster: Cluster | None = None) -> Base
                 built = preprocess(cases=cases, resolution=resolution, **p.of(preprocess))
                 dataset = give(built).output
                 model = trained_model(p, dataset, give, start)
-                scored = evaluate(cases=cases, dataset=dataset, model=model, **p.of(evaluate))
-                evaluation = give(scored, accelerated=True).outputs["evaluation"]
+                scored = evaluated(p, settings, give, cases=cases, dataset=dataset, model=model)
+                evaluation = scored.outputs["evaluation"]
             give(study(models=dsl.Collected(model), evaluations=dsl.Collected(evaluation), **p.of(study)))
 
     return build

@@ -73,7 +73,7 @@ def retry_options(cluster: Cluster, timeout: int) -> dict[str, Any]:
 def _apply(cluster: Cluster, task: Any, *, accelerated: bool) -> None:
     step = _component(task)
     # The step that launches a job waits with it in its queue.
-    timeout = cluster.timeout + (cluster.queue_timeout if step == "train_job" else 0)
+    timeout = cluster.timeout + (cluster.queue_timeout if step.endswith("_job") else 0)
     _identify(cluster, task)
     _store(cluster, task)
     resources = cluster.resources(step, accelerated=accelerated)

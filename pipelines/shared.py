@@ -6,9 +6,14 @@ from typing import Any
 
 from kfp import dsl
 
+from components.evaluate.component import evaluate
+from components.evaluate_job.component import evaluate_job
 from components.fingerprint.component import fingerprint
 from components.ingest.component import ingest, ingest_folder
 from components.phantom.component import phantom
+from components.segment.component import segment
+from components.segment_job.component import segment_job
+from components.storage import is_url
 from components.train.component import train
 from components.train_job.component import train_job
 from components.validate.component import validate
@@ -16,7 +21,7 @@ from components.validate.validate import IMPORTED, Graph
 from pipelines.catalogue import tasks_of
 from pipelines.parameters import Parameters
 from pipelines.resources import Resources
-from pipelines.settings import Settings
+from pipelines.settings import Settings, SettingsError
 
 _PHANTOMS = ("phantoms", "phantom_size", "difficulty")
 _NEEDED = ("data", "model")
@@ -72,22 +77,24 @@ def _validate(name: str, p: Parameters, settings: Settings, give: Resources, imp
     """
     trains, predicts = tasks_of(name)
     assert give.cluster is not None
-    graph = Graph(
-        pipeline=name,
-        needed=tuple(n for n in _NEEDED if getattr(settings, n)),
-        imported=tuple(imported),
-        fingerprints_network=settings.network_source == "file",
-        fingerprints_task=trains and settings.task not in ("", "lits"),
-        trains=trains,
-        predicts=predicts,
-        hardware=give.cluster.hardware(),
-    )
     # Settings that are no parameters are what they are.
     fixed = {
         n: Settings.kfp_value(n, getattr(settings, n))
         for n, field in Settings.model_fields.items()
         if n not in p and getattr(settings, n) != field.default
     }
+    graph = Graph(
+        pipeline=name,
+        read=(*p, *fixed),
+        needed=tuple(n for n in _NEEDED if getattr(settings, n)),
+        imported=tuple(imported),
+        fingerprints_network=settings.network_source == "file",
+        fingerprints_task=trains and settings.task not in ("", "lits"),
+        trains=trains,
+        predicts=predicts,
+        spans_pods=predicts and give.cluster.hardware().spans_pods(settings, trains=trains),
+        hardware=give.cluster.hardware(),
+    )
     task = validate(graph=graph.model_dump_json(), **p.of(validate), **fixed)
     # What it checks includes files, of which KFP's cache knows nothing.
     give.begin(give(task).set_caching_options(False))
@@ -112,13 +119,48 @@ def checked_cases(p: Parameters, settings: Settings, give: Resources, start: Sta
 def trained_model(p: Parameters, dataset: Any, give: Resources, start: Start, **given: Any) -> Any:
     """A model trained on a data set: in this step, or by a job of several pods where the cluster asks for one; `given`
     are settings that are no parameters of the pipeline."""
-    cluster = give.cluster
     given |= {"network_version": start.network_version, **start.given(imported_network="network")}
-    if cluster is not None and cluster.nodes > 1:
+    if give.cluster is not None and give.cluster.nodes > 1:
         # The step that launches the job and waits for it needs no accelerator itself.
-        launched = train_job(dataset=dataset, job=cluster.training_job().to_json(), **p.of(train_job), **given)
+        launched = train_job(dataset=dataset, job=give.cluster.pods_job().to_json(), **p.of(train_job), **given)
         return give(launched).outputs["model"]
     return give(train(dataset=dataset, **p.of(train), **given), accelerated=True).outputs["model"]
+
+
+def evaluated(p: Parameters, settings: Settings, give: Resources, **made: Any) -> Any:
+    """The task that evaluates a model: in its step, or by a job where the mesh does not fit into one pod; `made` are
+    the artifacts that it reads."""
+    job = _job(settings, give, trains=True)
+    if job is None:
+        return give(evaluate(**made, **p.of(evaluate)), accelerated=True)
+    return give(evaluate_job(**made, job=job, **p.of(evaluate_job)))
+
+
+def segmented(p: Parameters, settings: Settings, give: Resources, **given: Any) -> Any:
+    """The task that segments volumes, as `evaluated`; `given` are its inputs that are no parameters."""
+    job = _job(settings, give, trains=False)
+    # KFP's cache knows the folders' names and not their files.
+    if job is None:
+        return give.root(segment(**given, **p.of(segment)).set_caching_options(False), accelerated=True)
+    return give.root(segment_job(**given, job=job, **p.of(segment_job)).set_caching_options(False))
+
+
+def _job(settings: Settings, give: Resources, *, trains: bool) -> str | None:
+    """The job of all pods that evaluates or segments; None where one pod does.
+
+    Raises:
+        SettingsError: if the pods would have no folder in common.
+    """
+    cluster = give.cluster
+    if cluster is None or not cluster.hardware().spans_pods(settings, trains=trains):
+        return None
+    if is_url(cluster.scratch):
+        raise SettingsError(
+            f"{'evaluation_mesh' if trains else 'mesh'}: an evaluation or segmentation over {cluster.nodes} pods needs "
+            "a scratch folder on a volume in the cluster file, for the pods write parts of one file. Received: scratch "
+            f"{cluster.scratch!r}. Name a folder there, or a mesh that fits into one pod."
+        )
+    return cluster.pods_job().to_json()
 
 
 def _version(place: Any, give: Resources) -> Any:

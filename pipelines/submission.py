@@ -212,7 +212,7 @@ def _check_settings(parameters: Mapping[str, Any], given: Mapping[str, Any]) -> 
     defaults = {n: json_format.MessageToDict(p.default_value) for n, p in parameters.items()}
     values = {name: value for name, value in {**defaults, **given}.items() if name in Settings.model_fields}
     try:
-        check(values)
+        check(values).check_read(values)
     except SettingsError as error:
         raise PackageError(f"--argument: {error}") from error
 
@@ -255,7 +255,7 @@ def submit(
         if not any_version:
             print(versions.check_backend(_health(client)), flush=True)
         if kube_context is not None:
-            for note in versions.check_cluster(versions.kubernetes(kube_context), versions.training_job(spec)):
+            for note in versions.check_cluster(versions.kubernetes(kube_context), versions.launched_job(spec)):
                 print(note, flush=True)
         source = _source(client, str(path), server, request)
         common = {

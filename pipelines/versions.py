@@ -13,8 +13,8 @@ from typing import Any
 
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from components.train_job.manifests import NETWORK_POLICY, Part, objects
-from components.train_job.settings import JobSettings
+from components.jobs.manifests import NETWORK_POLICY, Part, objects
+from components.jobs.settings import JobSettings
 
 BACKEND = "2.16.0"
 """The first KFP whose driver gives a step its user and group (backend/src/v2/driver/k8s.go)."""
@@ -23,6 +23,8 @@ TRAINER = "2.0.0 (2.1.0 for gang: volcano), with JobSet 0.8.2"
 TRAINING_OPERATOR = "1.9.2"
 KUEUE = "0.14.0 (0.17.0 from Trainer 2.2 on)"
 """The first Kueue with `pkg/controller/jobs/trainjob`, and that whose `go.mod` has Trainer 2.2."""
+
+_JOBS = ("comp-train-job", "comp-evaluate-job", "comp-segment-job")
 
 Read = Callable[[str], Any | None]
 """The JSON at a path of the Kubernetes API; None where there is none."""
@@ -56,11 +58,11 @@ def check_backend(health: Mapping[str, Any] | None) -> str:
 
 
 def check_cluster(read: Read, job: JobSettings | None) -> list[str]:
-    """Check Kubernetes, and what a training job needs of it.
+    """Check Kubernetes, and what a job of several pods needs of it.
 
     Args:
         read: how the API is asked.
-        job: the training job of a package; None for one that has none.
+        job: The job of a package; None for one that has none.
 
     Returns:
         Notes for whoever submits: what was found.
@@ -84,11 +86,11 @@ def check_cluster(read: Read, job: JobSettings | None) -> list[str]:
     return [*notes, f"{job.kind}: the cluster knows every field"]
 
 
-def training_job(spec: pipeline_spec_pb2.PipelineSpec) -> JobSettings | None:
-    """The training job of several pods that a package launches; None if it has none."""
+def launched_job(spec: pipeline_spec_pb2.PipelineSpec) -> JobSettings | None:
+    """The job of several pods that a package launches; None if it has none. All of a package's jobs are alike."""
     for component in spec.components.values():
         for task in component.dag.tasks.values():
-            if task.component_ref.name.startswith("comp-train-job"):
+            if task.component_ref.name.startswith(_JOBS):
                 return JobSettings.from_json(task.inputs.parameters["job"].runtime_value.constant.string_value)
     return None
 

@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, urlparse
 import jsonschema
 from kubernetes import client
 
-from components.train_job.cluster_api import ClusterApi
+from components.jobs.cluster_api import ClusterApi
 
 NAMESPACE = "imaging"
 SCHEMAS = sorted((Path(__file__).parent / "components" / "crds").glob("*.json"))

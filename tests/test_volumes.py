@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from keras_spatial import volumes as vol
+from keras_spatial.volumes.files import read_slabs
+from keras_spatial.volumes.volume import canonical_shape
 
 AFFINE = np.diag([-0.8, -0.8, 2.5, 1.0])
 
@@ -119,6 +121,17 @@ def test_a_plain_file_cut_anywhere_is_refused(tmp_path, length):
         vol.read_volume(path)
 
 
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz"])
+def test_slabs_are_the_volume_and_damage_is_found_in_them(tmp_path, suffix):
+    path = write(tmp_path / f"v.{suffix}", ct((20, 20, 20)))
+    slabs = list(read_slabs(path, voxels=20 * 20 * 3))
+    assert [slab.shape[2] for slab in slabs] == [3] * 6 + [2]
+    assert np.array_equal(np.concatenate(slabs, axis=2), vol.read_volume(path).array)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(vol.UnreadableVolumeError):
+        list(read_slabs(path))
+
+
 # --- orientation ---------------------------------------------------------------------------------------------------
 
 ORIENTATIONS = [(order, signs) for order in permutations(range(3)) for signs in product((1, -1), repeat=3)]
@@ -143,6 +156,7 @@ def test_canonical_axes_keep_every_voxel_in_its_place(order, signs):
         there = np.rint(np.linalg.inv(canonical.affine) @ place)[:3].astype(int)
         assert canonical.array[tuple(there)] == volume.array[index]
     assert np.array_equal(vol.from_canonical(canonical.array, volume), volume.array)
+    assert canonical_shape(volume.array.shape, volume.affine) == canonical.array.shape
 
 
 def test_labels_of_another_grid_are_not_turned_back():

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from components import console
-from components.evaluate.evaluate import load_metrics, load_scores
+from components.evaluate.results import load_metrics, load_scores
 from components.files import write_json
 from components.report.page import RunReport, write_report
 from keras_spatial.evaluation import CaseMetrics, Estimate, summarise, summarise_classes

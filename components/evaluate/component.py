@@ -5,7 +5,7 @@ from typing import Annotated
 from kfp import dsl
 
 from components.base import component
-from components.evaluate.settings import EvaluationSettings
+from components.evaluate.settings import LocalEvaluationSettings
 
 
 @component
@@ -17,7 +17,7 @@ def evaluate(
     predictions: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
-    settings: Annotated[dict, EvaluationSettings],
+    settings: Annotated[dict, LocalEvaluationSettings],
 ):
     """Segment the held-out cases and score them: with the metrics of LiTS, or those of any classes.
 

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from components.settings import MeshSettings
+from components.settings import LocalSettings, MeshSettings
 
 
 class EvaluationSettings(MeshSettings):
@@ -12,7 +12,8 @@ class EvaluationSettings(MeshSettings):
 
     evaluation_mesh: str = Field(
         "",
-        description="The mesh of the evaluation, if it has fewer devices than the training; empty for the same mesh.",
+        description="The mesh of the evaluation, if it has fewer devices than the training, all in one process; empty "
+        "for the same mesh.",
     )
     evaluation_layout: str = Field("", description="The layout on that mesh; empty for the same layout.")
     thresholds: bool = Field(
@@ -30,6 +31,8 @@ class EvaluationSettings(MeshSettings):
             mesh=self.evaluation_mesh or self.mesh,
             layout=self.evaluation_layout or self.layout,
             accelerator=self.accelerator,
+            gpus=self.gpus,
+            memory_growth=self.memory_growth,
         )
 
     @model_validator(mode="after")
@@ -39,3 +42,12 @@ class EvaluationSettings(MeshSettings):
         except ValueError as error:
             raise ValueError(f"evaluation_mesh: {error}") from None
         return self
+
+
+class LocalEvaluationSettings(EvaluationSettings, LocalSettings):
+    """Settings of an evaluation on one machine."""
+
+    @property
+    def processes_of_evaluation(self) -> int:
+        """How many processes evaluate: those of the training on its mesh, and one on a mesh of its own."""
+        return 1 if self.evaluation_mesh else self.processes

@@ -1,32 +1,30 @@
 """Predictions of stored cases, block by block: neither an image nor its class scores are whole in the memory."""
 
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import keras_spatial as ks  # First: it turns oneDNN on before TensorFlow starts.
-
-# isort: split
-import numpy as np
-
+import keras_spatial as ks
 from components import console
 from components.train.feeding import Feed
+from keras_spatial import processes
 from keras_spatial.data import Store
 from keras_spatial.data.loading import Placement
-from keras_spatial.inference.probabilities import as_probabilities
+from keras_spatial.inference.block_files import BlockFiles, publish
+from keras_spatial.inference.together import Part, write_probabilities
 from keras_spatial.volumes import TaskError
 
 
 class StoredCases:
     """The class probabilities of the cases of a split, which are fed to a network as a training is.
 
+    Every process of the job predicts the blocks of its own devices, and writes them to files that all of them can read.
+
     Args:
         network: partitioned, with one output of class scores.
         builder: The TFDS builder of the data set.
         split: "train", "validation" or "test".
-        folder: gets the probabilities of a batch at a time, as a file that is mapped into memory.
+        folder: gets the probabilities of a few cases at a time. All processes see it.
 
     Raises:
         TaskError: if the network does not take images of this size.
@@ -48,30 +46,38 @@ class StoredCases:
         equal = store.static_shape == size
         self.feed = Feed(store, network, distribution.shards("batch"), None if equal else self._size)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """The probabilities of each case, float32 `[x, y, z, classes]` on its stored grid. An array is valid until the
-        next one is asked for."""
-        reads = f"whole images, because {self.feed.why_whole}" if self.feed.why_whole else "stored blocks alone"
-        console.detail("evaluate", f"the network is fed {reads}")
-        cases = enumerate(self._shapes)
+    def rounds(self) -> Iterator[dict[int, Part]]:
+        """By case of the split, its probabilities on its stored grid: of at least as many cases as there are processes,
+        so that each of them can do with one what it takes a single process for. Every process must take all rounds; an
+        array is valid until the next round is asked for, which every process must do when none reads it any more."""
+        job = processes.current()
+        reads = f"whole images, because {self.feed.why_whole}" if self.feed.why_whole else "its own blocks alone"
+        if job.is_first:
+            console.detail("evaluate", f"every process is fed {reads}")
+        classes, written, case = self._network.output_shape[-1], 0, 0
+        found: dict[int, BlockFiles] = {}
         for blocks in self._network.predict_blocks(self.feed.load()):
-            count = max(block.index[0].stop for block in blocks)
-            with tempfile.TemporaryDirectory(dir=self._folder, prefix=".scores-") as scratch:
-                shape = (count, *self._size, blocks[0].values.shape[-1])
-                scores = _mapped(Path(scratch) / "scores", shape)
-                for block in blocks:
-                    scores[block.index] = as_probabilities(
-                        self._network.name, np.asarray(block.values, np.float32), from_logits=True
-                    )
-                for one, (_, inside) in zip(scores, cases, strict=False):
-                    start = Placement.of(inside, self._size, None, 0).start
-                    yield one[tuple(slice(a, a + n) for a, n in zip(start, inside, strict=True))]
-                del scores
-        console.detail("evaluate", f"{self.feed.store.bytes_read} bytes of the data set were read")
+            count = min(self.feed.batch_size, len(self._shapes) - case)
+            new = [BlockFiles(self._folder / f"scores-{case + i}", (*self._size, classes), "f4") for i in range(count)]
+            write_probabilities(self._network.name, blocks, new, from_logits=True)
+            found |= {case + i: array for i, array in enumerate(new)}
+            case += count
+            if len(found) >= job.count or case == len(self._shapes):
+                publish(job, f"scores of {list(found)}", list(found.values()))
+                yield {number: self._part(number, array) for number, array in found.items()}
+                for array in found.values():
+                    written += array.bytes_written
+                    array.discard()
+                found.clear()
+        console.detail(
+            "evaluate",
+            f"process {job.rank} has read {self.feed.store.bytes_read} bytes of the data set, and written {written} of "
+            "probabilities",
+        )
 
-
-def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    with path.open("wb") as file:
-        # A full disk raises an error here; later, a process that writes into mapped memory would be killed.
-        os.posix_fallocate(file.fileno(), 0, 4 * int(np.prod(shape)))
-    return np.memmap(path, np.float32, "r+", shape=shape)
+    def _part(self, case: int, array: BlockFiles) -> Part:
+        inside = self._shapes[case]
+        x, y, z = (
+            slice(a, a + n) for a, n in zip(Placement.of(inside, self._size, None, 0).start, inside, strict=True)
+        )
+        return Part(array, (x, y, z))

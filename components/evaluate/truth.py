@@ -1,21 +1,90 @@
 """The labels of held-out cases on the grid of their scans, and how predictions differ from them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from datasets.cases import check_same_shape, checked_labels
-from keras_spatial.volumes import (
-    Volume,
-    from_canonical,
-    labels_from_probabilities,
-    read_volume,
-    to_canonical,
-    write_labels,
-)
+from datasets.decathlon.layout import read_layout
+from datasets.lits.cases import find_cases
+from keras_spatial.evaluation import CaseMetrics, LabelledCase, evaluate_case, evaluate_classes
+from keras_spatial.volumes import Task, Volume, from_canonical, read_volume, to_canonical, write_labels
 from keras_spatial.volumes.reading import read_grid
+from keras_spatial.volumes.volume import Shape, canonical_shape
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A case that is scored.
+
+    Attributes:
+        name: its name in tables.
+        image: the first file of the scan.
+        label: the file of the labels.
+        result: the name of the file that gets the prediction.
+        channels: the number of images in the file of the scan.
+    """
+
+    name: str
+    image: Path
+    label: Path
+    result: str
+    channels: int = 1
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the scan in canonical order, of which the header alone is read."""
+        return canonical_shape(*read_grid(self.image, self.channels))
+
+
+def held_out(folder: str, names: Sequence[str], task: Task) -> list[HeldOut]:
+    """The cases of a folder of checked cases by their names, in their order.
+
+    Args:
+        folder: the folder of the step ingest.
+        names: the names of the cases in the data set: for LiTS, their numbers.
+        task: the task of the data set.
+    """
+    if task.scores == "lits":
+        known = {case.number: case for case in find_cases(folder)}
+        found = [known[int(name)] for name in names]
+        return [HeldOut(c.name, c.volume, c.segmentation, f"prediction-{c.number}.nii.gz") for c in found]
+    cases = {case.name: case for case in read_layout(folder).cases}
+    return [
+        HeldOut(
+            name,
+            cases[name].images[0],
+            cases[name].label,
+            f"prediction-{name}.nii.gz",
+            len(task.channels) if len(cases[name].images) == 1 else 1,
+        )
+        for name in names
+    ]
+
+
+def score(labels: np.ndarray, case: HeldOut, task: Task, folder: Path) -> tuple[CaseMetrics | LabelledCase, np.ndarray]:
+    """Write the prediction of a case, and compare it with the case's labels on the grid of the scan.
+
+    Args:
+        labels: The predicted classes, uint8 `[X, Y, Z]`, on the canonical grid of the scan.
+        case: The case.
+        task: The task of the data set, which says by which metrics it is scored.
+        folder: The folder of the predictions.
+
+    Returns:
+        The metrics, and voxel counts int64 `[true class, predicted class]`.
+    """
+    truth = read_truth(case.image, case.label, task.labels, case.channels)
+    predicted = from_canonical(labels, truth)
+    write_labels(folder / case.result, predicted, truth, classes=task.labels)
+    counts = confusion_of(truth.array, predicted, len(task.labels))
+    if task.scores == "lits":
+        return evaluate_case(predicted, truth.array, truth.spacing, case=case.name), counts
+    # Distances in canonical order, as those of other predictions of the case.
+    canonical = to_canonical(truth)
+    return evaluate_classes(labels, canonical.array, canonical.spacing, task.labels, case=case.name), counts
 
 
 def read_truth(image: Path, label: Path, names: tuple[str, ...], channels: int = 1) -> Volume:
@@ -34,21 +103,6 @@ def read_truth(image: Path, label: Path, names: tuple[str, ...], channels: int =
     labels = read_volume(label)
     check_same_shape(label, labels.array.shape, image, shape)
     return replace(labels, array=checked_labels(labels, names), affine=affine)
-
-
-def write_prediction(probabilities: np.ndarray, truth: Volume, path: Path, names: Sequence[str]) -> np.ndarray:
-    """Write the most probable class of each voxel of the scan; the classes, in the order of its file.
-
-    Args:
-        probabilities: `[x, y, z, classes]` over the field of view, in canonical order.
-        truth: a volume on the grid of the scan.
-        path: the file to write.
-        names: the names of the classes by number.
-    """
-    labels = labels_from_probabilities(probabilities, to_canonical(truth).array.shape)
-    labels = from_canonical(labels, truth)
-    write_labels(path, labels, truth, classes=names)
-    return labels
 
 
 def confusion_of(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:

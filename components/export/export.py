@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import keras_spatial as ks
-from components.evaluate.evaluate import load_scores
+from components.evaluate.results import load_scores
 from components.files import write_json
 from components.train.settings import MODEL
 from keras_spatial.volumes import TASK, Task, metric_name, read_task

@@ -62,7 +62,7 @@ def _finished(steps: Path) -> list[str]:
 
 
 def _save_logs(folder: Path, run_id: str) -> tuple[list[str], list[str]]:
-    from components.train_job.cluster_api import ClusterApi, ClusterApiError
+    from components.jobs.cluster_api import ClusterApi, ClusterApiError
 
     saved: list[str] = []
     missing: list[str] = []

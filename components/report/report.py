@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from components.evaluate.evaluate import CASES, load_metrics, load_scores
+from components.evaluate.results import CASES, load_metrics, load_scores
 from components.files import read_json
 from components.report.page import CaseVolumes, RunReport, write_report
 from components.train.settings import TRAINING

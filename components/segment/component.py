@@ -5,7 +5,7 @@ from typing import Annotated
 from kfp import dsl
 
 from components.base import component
-from components.segment.settings import SegmentationSettings
+from components.segment.settings import LocalSegmentationSettings
 
 
 @component
@@ -13,7 +13,7 @@ def segment(
     volumes: str,
     model: str,
     predictions: dsl.Output[dsl.Dataset],
-    settings: Annotated[dict, SegmentationSettings],
+    settings: Annotated[dict, LocalSegmentationSettings],
     share: str = "0-of-1",
     imported_volumes: dsl.Input[dsl.Dataset] = None,
     imported_model: dsl.Input[dsl.Model] = None,

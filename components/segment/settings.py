@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from components.settings import MeshSettings
+from components.settings import LocalSettings, MeshSettings
 
 
 class SegmentationSettings(MeshSettings):
@@ -14,3 +14,7 @@ class SegmentationSettings(MeshSettings):
         "(lits: CT in LiTS's window over the whole field of view); for trainings what names channels and labels of a "
         "folder data without dataset.json, which may be a file of that form, too.",
     )
+
+
+class LocalSegmentationSettings(SegmentationSettings, LocalSettings):
+    """Settings of a segmentation on one machine."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.evaluate.evaluate import load_metrics, load_scores
+from components.evaluate.results import load_metrics, load_scores
 from components.files import read_json, write_json
 from components.report.page import RunReport, write_report
 from components.train.settings import TRAINING

@@ -24,23 +24,25 @@ class Feed:
         size: voxels along each axis that images of differing sizes get; None where they have one size.
 
     Attributes:
+        store: The store of the split.
+        batch_size: The number of cases in a batch.
         why_whole: why every process reads whole images; empty where each reads its own blocks.
     """
 
     def __init__(self, store: Store, network: ks.Model, batch_size: int, size: tuple[int, int, int] | None = None):
-        self.store, self._network, self._batch_size, self._size = store, network, batch_size, size
+        self.store, self._network, self.batch_size, self._size = store, network, batch_size, size
         self.why_whole = _why_whole(store, network, batch_size, size)
 
     @property
     def steps(self) -> int:
         """Batches of an epoch."""
-        return -(-self.store.cases // self._batch_size)
+        return -(-self.store.cases // self.batch_size)
 
     def load(self, **options: Any) -> tf.data.Dataset:
         """Batches of images and labels, and of weights where sizes differ; `options` are those of `ks.data.load`."""
         if not self.why_whole:
             options["distribution"] = self._network.distribution
-        batches = data.load(self.store, self.store.split, self._batch_size, size=self._size, **options)
+        batches = data.load(self.store, self.store.split, self.batch_size, size=self._size, **options)
         return for_outputs(batches, len(self._network.outputs))
 
 

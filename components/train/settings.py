@@ -2,7 +2,6 @@
 
 import ast
 import importlib.util
-import math
 import re
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,7 +10,7 @@ import pydantic
 from pydantic import Field
 
 from components import pure
-from components.settings import MeshSettings
+from components.settings import LocalSettings, MeshSettings, binding
 
 MODEL, TRAINING, LOGS = "model.keras", "training.json", "logs"
 """Names in the folder of a trained model: the Keras file, the history, and TensorBoard's folder."""
@@ -218,33 +217,14 @@ class TrainingSettings(MeshSettings):
             )
         return self
 
-    @pydantic.model_validator(mode="after")
-    def _batch_can_be_shared(self) -> Self:
+    @binding("layout", "batch_size")
+    def _batch_can_be_shared(self) -> None:
         if self.batch_size % self.shards("batch"):
             raise ValueError(
                 f"batch_size: expected a multiple of the {self.shards('batch')} parts of the batch. "
                 f"Received: {self.batch_size}"
             )
-        return self
 
 
-class LocalTrainingSettings(TrainingSettings):
+class LocalTrainingSettings(TrainingSettings, LocalSettings):
     """Settings of a training on one machine."""
-
-    processes: int = Field(
-        1, ge=1, le=256, description="The number of processes on this machine that share the mesh in a training."
-    )
-
-    def for_a_process(self) -> TrainingSettings:
-        """The settings that each of the processes gets."""
-        return TrainingSettings(**{name: getattr(self, name) for name in TrainingSettings.model_fields})
-
-    @pydantic.model_validator(mode="after")
-    def _processes_share_the_mesh(self) -> Self:
-        devices = math.prod(self.mesh_axes.values())
-        if devices % self.processes:
-            raise ValueError(
-                f"processes: expected a divisor of the mesh's {devices} devices. Received: {self.processes}. Change "
-                "processes or mesh."
-            )
-        return self

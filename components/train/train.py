@@ -1,16 +1,14 @@
 """Training in this process, or in several on this machine. TensorFlow is imported only by the process that trains."""
 
-import io
 import json
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from components.files import write_json
-from components.owner import locks
-from components.train.settings import TRAINING, LocalTrainingSettings, TrainingError, TrainingSettings
+from components.jobs.description import Description
+from components.jobs.here import run_here
+from components.train.settings import TRAINING, LocalTrainingSettings, TrainingSettings
 
 METRICS = ("best_validation_dice", "best_epoch", "final_loss", "seconds_per_step")
 """What of a model's metadata KFP shows, and compares between runs. The seconds include those of validations."""
@@ -40,21 +38,30 @@ def train_model(
         Metadata of the model.
 
     Raises:
-        TrainingError: if the loss is not finite, no training case is there, or a process fails.
+        TrainingError: if the loss is not finite, or no training case is there.
+        JobError: if one of several processes fails.
         ValueError: if mesh and layout do not fit together or to the devices.
     """
     given = LocalTrainingSettings.model_validate(settings)
     if given.network_source == "file" and network_files:
         given = given.model_copy(update={"network": network_files})
-    wanted = given.for_a_process()
+    wanted = given.part(TrainingSettings)
     with tempfile.TemporaryDirectory() as temporary:
         work = scratch or temporary
         if given.processes == 1:
             from components.train.fit import fit
 
-            fit(dataset, model, work, wanted)
+            fit(dataset=dataset, model=model, work=work, settings=wanted)
         else:
-            _launch(dataset, model, work, wanted, given.processes)
+            described = Description(
+                step="train",
+                inputs={"dataset": str(dataset)},
+                outputs={"model": str(model)},
+                settings=wanted.model_dump(mode="json"),
+                facts="",
+                work=str(work),
+            )
+            run_here(described, given.processes)
     return {"model": metadata(model)}
 
 
@@ -70,40 +77,3 @@ def metadata(model: str | Path) -> dict[str, Any]:
         "final_loss": training["history"]["loss"][-1],
         "seconds_per_step": round(training["seconds"] / steps, 4),
     }
-
-
-def _launch(dataset: str, model: str, work: str, settings: TrainingSettings, processes: int) -> None:
-    from keras_spatial.launch import launch
-
-    job = write_json(
-        Path(work) / "job.json",
-        {
-            "dataset": str(dataset),
-            "model": str(model),
-            "work": str(work),
-            "settings": settings.model_dump(mode="json"),
-            "local_processes": processes,
-        },
-    )
-    output: Any = _Remembering(sys.stdout)
-    command = [sys.executable, "-m", "components.train.worker", str(job)]
-    status = launch(command, processes, output, pass_fds=locks())
-    if status:
-        raise TrainingError(f"training in {processes} processes ended with status {status}:\n{output.verdict()}")
-
-
-class _Remembering(io.TextIOBase):
-    """Passes text on, and remembers what the launcher says of a process that failed."""
-
-    def __init__(self, stream: TextIO):
-        self._stream, self._text = stream, ""
-
-    def write(self, text: str, /) -> int:
-        self._text = (self._text + text)[-100_000:]
-        return self._stream.write(text)
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-    def verdict(self) -> str:
-        return "\n".join(line for line in self._text.splitlines() if line.startswith("[launch]"))

@@ -14,11 +14,11 @@ class Hardware(BaseModel):
     """What a mesh can be made of.
 
     Attributes:
-        pods: the number of pods of a training.
-        accelerator: the resource name of the accelerators, or "".
-        accelerators: the number of accelerators of each pod.
-        kind: what the steps with accelerators must find; auto for other vendors' devices, cpu for none.
-        two_cores: whether TensorFlow sees two cores of a chip, or one.
+        pods: The number of pods of a job.
+        accelerator: The resource name of the accelerators, or "".
+        accelerators: The number of accelerators of each pod.
+        kind: What the steps with accelerators must find; auto for other vendors' devices, cpu for none.
+        two_cores: Whether TensorFlow sees two cores of a chip, or one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,18 +34,40 @@ class Hardware(BaseModel):
         chips = pods * self.accelerators
         return (chips, 2 * chips) if self.two_cores else (chips,)
 
+    def spans_pods(self, settings: Settings, *, trains: bool) -> bool:
+        """Whether an evaluation or a segmentation takes all pods, and not one.
+
+        It takes one if its mesh fits into it. Where no accelerators tell what fits, a mesh of its own does
+        (`evaluation_mesh`), and that of the training does not.
+
+        Args:
+            settings: The settings of the run.
+            trains: whether the pipeline trains; a model that comes from elsewhere has no mesh of a training.
+        """
+        if self.pods == 1:
+            return False
+        if self._counts(settings):
+            placed = settings.placed if trains else settings
+            return math.prod(placed.mesh_axes.values()) > self.devices(1)[-1]
+        return not (trains and settings.evaluation_mesh)
+
+    def _counts(self, settings: Settings) -> bool:
+        """Whether the devices of a mesh are accelerators, of which each pod has so many."""
+        return bool(self.accelerator) and settings.accelerator != "cpu"
+
     def demand(self, settings: Settings, *, trains: bool, predicts: bool) -> Settings:
         """The settings of a pipeline that demand these accelerators.
 
         Args:
             settings: the settings of the run.
             trains: whether the pipeline trains, on all pods.
-            predicts: whether it evaluates or segments, in one pod.
+            predicts: whether it evaluates or segments, in one pod or all.
 
         Raises:
             SettingsError: if the mesh has another number of devices than the pods have accelerators.
         """
-        if trains and self.pods > 1 and settings.processes > 1:
+        spans = predicts and self.spans_pods(settings, trains=trains)
+        if self.pods > 1 and settings.processes > 1 and (trains or spans):
             raise SettingsError(
                 f"processes: those of one machine. Each of the {self.pods} pods of the cluster file runs one process. "
                 f"Received: {settings.processes}. Leave it out."
@@ -55,21 +77,27 @@ class Hardware(BaseModel):
                 f"accelerator: the cluster file gives the steps {self.accelerator or 'no accelerators'}. Received: "
                 f"{settings.accelerator!r}"
             )
-        if not self.accelerator or settings.accelerator == "cpu":
+        found, placed = math.prod(settings.mesh_axes.values()), settings.placed if trains else settings
+        predicted = math.prod(placed.mesh_axes.values())
+        if not self._counts(settings):
+            if (trains or spans) and found % self.pods:
+                raise SettingsError(
+                    f"mesh: expected a multiple of the {self.pods} pods of the cluster file, which share its devices. "
+                    f"Received: {settings.mesh!r}, {found} devices"
+                )
             return settings
         per_pod = f"{self.accelerators} {self.accelerator} in each pod"
-        found, wanted = math.prod(settings.mesh_axes.values()), self.devices(self.pods)
+        wanted, most = self.devices(self.pods), self.devices(1)[-1]
         if trains and found not in wanted:
             raise SettingsError(
                 f"mesh: {self.pods} pod(s) of the cluster file have {per_pod}: expected a mesh of "
                 f"{' or '.join(map(str, wanted))} devices. Received: {settings.mesh!r}, {found} devices"
             )
-        placed = settings.placed if trains else settings
-        found, most = math.prod(placed.mesh_axes.values()), self.devices(1)[-1]
-        if predicts and found > most:
-            name = "evaluation_mesh" if trains else "mesh"
+        if predicts and predicted > most and (self.pods == 1 or predicted not in wanted):
+            name = "evaluation_mesh" if trains and settings.evaluation_mesh else "mesh"
+            over = "" if self.pods == 1 else f", or of {' or '.join(map(str, wanted))} devices over all of them"
             raise SettingsError(
-                f"{name}: evaluation and segmentation run in one pod, with {per_pod}: expected a mesh of at most "
-                f"{most} devices. Received: {placed.mesh!r}, {found} devices"
+                f"{name}: evaluation and segmentation run in one pod, with {per_pod}, or in all {self.pods}: expected "
+                f"a mesh of at most {most} devices{over}. Received: {placed.mesh!r}, {predicted} devices"
             )
         return settings.model_copy(update={"accelerator": self.kind}) if settings.accelerator == "auto" else settings

@@ -1,16 +1,17 @@
 """The settings of a run: one typed value, which is checked when a pipeline is built and again when a package runs."""
 
 import difflib
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 from pydantic import Field
 
-from components.evaluate.settings import EvaluationSettings
+from components.evaluate.settings import LocalEvaluationSettings
 from components.faults import faults, shortened
 from components.preprocess.settings import PreprocessSettings
-from components.segment.settings import SegmentationSettings
+from components.segment.settings import LocalSegmentationSettings
+from components.settings import binding
 from components.train.settings import LocalTrainingSettings
 
 
@@ -18,12 +19,13 @@ class SettingsError(ValueError):
     """A setting is unknown or out of its range; the message names it, its value and what was expected."""
 
 
-class Settings(LocalTrainingSettings, EvaluationSettings, PreprocessSettings, SegmentationSettings):
+class Settings(LocalTrainingSettings, LocalEvaluationSettings, PreprocessSettings, LocalSegmentationSettings):
     """Settings of the pipelines. Every field may stand in the YAML file and after `--set`.
 
     What a step is told stands in the group of settings of its component; here is what decides a pipeline.
     """
 
+    whole: ClassVar[bool] = False  # No pipeline reads all of them.
     looped: ClassVar[tuple[str, ...]] = ("resolutions", "learning_rates")
 
     data: str = Field(
@@ -64,22 +66,14 @@ class Settings(LocalTrainingSettings, EvaluationSettings, PreprocessSettings, Se
         "Liver and lesion segmentation", min_length=1, max_length=200, description="The heading of the report."
     )
 
-    @pydantic.model_validator(mode="after")
-    def _levels_divide_the_resolution(self) -> Self:
+    @binding("network", "levels", "resolution")
+    def _levels_divide_the_resolution(self) -> None:
         self._check_levels("resolution", self.resolution)
-        return self
 
-    def check_resolutions(self) -> None:
-        """Check the resolutions of a study, which no other pipeline reads.
-
-        Raises:
-            SettingsError: if one is out of range, or the network's levels do not divide it.
-        """
+    @binding("network", "levels", "resolutions")
+    def _levels_divide_the_resolutions(self) -> None:
         for resolution in self.resolutions:
-            try:
-                self._check_levels("resolutions", resolution)
-            except ValueError as error:
-                raise SettingsError(str(error)) from None
+            self._check_levels("resolutions", resolution)
 
     def _check_levels(self, name: str, resolution: int) -> None:
         if self.network_source == "name" and resolution % 2 ** (self.levels - 1):
@@ -87,6 +81,20 @@ class Settings(LocalTrainingSettings, EvaluationSettings, PreprocessSettings, Se
                 f"{name}: a network of {self.levels} levels needs a multiple of {2 ** (self.levels - 1)}. "
                 f"Received: {resolution}"
             )
+
+    def check_read(self, read: Collection[str]) -> None:
+        """Check the settings that bind each other and are read by a pipeline.
+
+        Args:
+            read: the names of the settings that it reads.
+
+        Raises:
+            SettingsError: naming the setting, its value and what was expected.
+        """
+        try:
+            self.check_bound(read)
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
 
 
 def check(values: Mapping[str, Any]) -> Settings:

@@ -21,25 +21,29 @@ class Graph(BaseModel):
 
     Attributes:
         pipeline: the name of the pipeline.
+        read: the names of the settings that it reads.
         needed: parameters without which it has nothing to do.
         imported: parameters that were URLs when it was compiled, whose artifacts KFP imports.
         fingerprints_network: whether it looks at the file of a network before the training, of which KFP's cache would
             otherwise know the name only.
         fingerprints_task: whether it looks at the file that names channels and labels of a folder, for the same reason.
         trains: whether it trains, on all pods.
-        predicts: whether it evaluates or segments, in one pod.
+        predicts: whether it evaluates or segments.
+        spans_pods: whether it does that in a job of all pods, and not in one.
         hardware: what a mesh can be made of.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pipeline: str
+    read: tuple[str, ...]
     needed: tuple[str, ...] = ()
     imported: tuple[str, ...] = ()
     fingerprints_network: bool = False
     fingerprints_task: bool = False
     trains: bool
     predicts: bool
+    spans_pods: bool
     hardware: Hardware
 
     def check(self, settings: Settings) -> None:
@@ -73,9 +77,15 @@ class Graph(BaseModel):
                 f"task: the pipeline was compiled {compiled} a file that names channels and labels, and KFP's cache "
                 f"would not see when one changes. Received: {settings.task!r}. Compile it again with this value."
             )
-        if self.pipeline == "resolution_study":
-            settings.check_resolutions()
+        settings.check_read(self.read)
         self.hardware.demand(settings, trains=self.trains, predicts=self.predicts)
+        if self.predicts and self.hardware.spans_pods(settings, trains=self.trains) != self.spans_pods:
+            name = "evaluation_mesh" if self.trains else "mesh"
+            raise SettingsError(
+                f"{name}: the pipeline was compiled to evaluate or segment in "
+                f"{f'a job of {self.hardware.pods} pods' if self.spans_pods else 'one pod'}: expected a mesh for that. "
+                f"Received: mesh {settings.mesh!r}, evaluation_mesh {settings.evaluation_mesh!r}. Compile it again."
+            )
 
 
 def validate_run(values: Mapping[str, Any], *, graph: str) -> None:

@@ -1,8 +1,10 @@
 """Segmenting volumes with a trained model: whole images, or patches as a baseline. It needs the `medical` extra."""
 
-from keras_spatial.inference.batches import Outcome, segment_all, segment_each, write_failed
+from keras_spatial.inference.batches import segment_all, segment_each, write_failed
 from keras_spatial.inference.files import predict_to_files
 from keras_spatial.inference.flips import flip_average
+from keras_spatial.inference.jointly import Traffic
+from keras_spatial.inference.outcomes import Outcome
 from keras_spatial.inference.probabilities import ensemble_average, probabilities_of
 from keras_spatial.inference.segmentation import Patches, Segmentation, keep_largest_liver, segment
 from keras_spatial.inference.sliding import importance, sliding_window, window_starts
@@ -22,6 +24,7 @@ __all__ = [
     "ResultsCollide",
     "Segmentation",
     "Source",
+    "Traffic",
     "VolumesBelow",
     "check_results",
     "ensemble_average",

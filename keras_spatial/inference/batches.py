@@ -3,39 +3,22 @@
 import csv
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import keras
 
+from keras_spatial import processes
 from keras_spatial._paths import partial, printable
+from keras_spatial.inference.jointly import segment_jointly
+from keras_spatial.inference.outcomes import Outcome, reason_of, writable
 from keras_spatial.inference.segmentation import segment
 from keras_spatial.inference.sources import Source
 from keras_spatial.inference.tasks import check_fits, common_task
-from keras_spatial.volumes import Series, Task, VolumeError
+from keras_spatial.volumes import Task
 
 FAILED = "failed.csv"
 _HEAD = ("volume", "reason")
-# Errors of TensorFlow may hold a whole graph.
-_REASON = 500
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """The outcome for one volume.
-
-    Attributes:
-        source: the volume.
-        path: the path of the result; None if there is none.
-        reason: why there is no result; None if there is one.
-        seconds: how long it took, in seconds.
-    """
-
-    source: Source
-    path: Path | None
-    reason: str | None
-    seconds: float
 
 
 def segment_all(
@@ -47,7 +30,8 @@ def segment_all(
 ) -> list[Outcome]:
     """Segment volumes one after another, say what became of each, and list those without a result in `failed.csv`.
 
-    The table is written however this ends, and removed where it would be empty.
+    The table is written however this ends, and removed where it would be empty. Of several processes the first one
+    says and writes.
 
     Args:
         model, sources, folder, options: as for `segment_each`.
@@ -57,15 +41,19 @@ def segment_all(
         ValueError: see `segment_each`.
     """
     outcomes: list[Outcome] = []
+    first = processes.current().is_first
     each = segment_each(model, sources, folder, **options)
     try:
         for outcome in each:
             outcomes.append(outcome)
+            if not first:
+                continue
             done = f"{printable(outcome.path)} in {outcome.seconds:.1f} s" if outcome.path else ""
             said = done if outcome.reason is None else f"left out: {outcome.reason}"
-            say(f"{len(outcomes)}/{len(sources)} {outcome.source.name}: {_writable(said)}")
+            say(f"{len(outcomes)}/{len(sources)} {outcome.source.name}: {writable(said)}")
     finally:
-        write_failed(folder, outcomes)
+        if first:
+            write_failed(folder, outcomes)
     return outcomes
 
 
@@ -79,11 +67,19 @@ def segment_each(
 ) -> Iterator[Outcome]:
     """Segment volumes one after another. Volumes that cannot be used are reported and do not stop the others.
 
+    In a job of several processes every process must call it with the same arguments, and all must see the same folder.
+    Each volume is then read by one process, predicted by all of them, each of which reads and writes its own blocks,
+    and written by the one that has read it; no process holds a prediction whole. As many volumes are on their way at
+    once as there are processes.
+
     Args:
-        model, options: as for `segment`.
+        model, options: as for `segment`. Several processes need one partitioned model, and know no `flips` and
+            `memory`.
         sources: the volumes, from `find_sources`.
         folder: the folder for the results, which are named by the sources' stems. It is made if it does not exist.
         ending: the ending of the results.
+        traffic: among the options; of several processes, each gets in it what it has read and written of the files by
+            which they work together.
 
     Returns:
         The outcome of each, when it is there.
@@ -96,6 +92,9 @@ def segment_each(
     models = [model] if isinstance(model, keras.Model) else list(model)
     check_fits(models, common_task(models) if task is None else task if isinstance(task, Task) else None)
     folder.mkdir(parents=True, exist_ok=True)
+    if processes.current().count > 1:
+        return segment_jointly(models, sources, folder, ending, **options)
+    options.pop("traffic", None)
     return _each(models, sources, folder, ending, options)
 
 
@@ -110,7 +109,7 @@ def _each(
                 segment(models, source.volume, path, **options)
             except Exception as error:
                 # Whatever it is: of a night's work, one volume must not cost the others.
-                reason = _reason(error, source)
+                reason = reason_of(error, source)
         yield Outcome(source, None if reason else path, reason, time.perf_counter() - started)
 
 
@@ -155,17 +154,3 @@ def read_failed(folder: str | Path) -> list[tuple[str, str]]:
     except (OSError, ValueError, csv.Error):
         return []
     return [(row[0], row[1]) for row in rows if len(row) == 2] if tuple(head) == _HEAD else []
-
-
-def _reason(error: Exception, source: Source) -> str:
-    text = str(error)
-    # The message of an operating system's error holds paths, and those of a series may hold the patient's name.
-    if isinstance(error, OSError) and error.strerror and isinstance(source.volume, Series):
-        text = error.strerror
-    if not isinstance(error, VolumeError) and len(text) > _REASON:
-        text = f"{text[:_REASON]}..."
-    return f"{type(error).__name__}: {_writable(text)}"
-
-
-def _writable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -19,6 +19,7 @@ from keras_spatial.model import Model
 from keras_spatial.volumes import (
     Limits,
     Series,
+    Shape,
     Task,
     Volume,
     check_channels,
@@ -148,45 +149,95 @@ def segment(
     predict = ensemble_average([probabilities_of(member, from_logits=from_logits) for member in models])
     predict = flip_average(predict, flips)
     clock = _Clock()
-    accepted = limits or Limits.current()
-    originals = _read(volume, known, normalise is hu_window, accepted)
-    original = originals[0]
-    if output is not None:
-        check_output(output, original)
-    canonical = [to_canonical(v) for v in originals]
-    clock.lap("read")
-    asked = None if patches is None else patches.grid
-    if known is not None and asked is None:
-        asked = known.grid.target_of(canonical[0], accepted)
-    if known is None:
-        grid = size if patches is None else asked or canonical[0].array.shape
-        image = normalise(resample_image(canonical[0].array, grid))[..., None]
+    found = prepare(volume, output, size, known, patches, normalise, limits, clock.lap)
+    if found.windows is None:
+        probabilities = predict(found.image[None])[0]
     else:
-        image = known.image(canonical, asked)
-    clock.lap("resample")
-    if image.shape[:3] == size and patches is None:
-        probabilities = predict(image[None])[0]
-    else:
-        windows = patches or Patches()
         probabilities = sliding_window(
             predict,
-            image,
+            found.image,
             size,
-            overlap=windows.overlap,
-            blend=windows.blend,
-            batch_size=windows.batch_size,
-            fill=None if known is None else 0.0,
+            overlap=found.windows.overlap,
+            blend=found.windows.blend,
+            batch_size=found.windows.batch_size,
+            fill=fill_of(known),
         )
     clock.lap("predict")
-    labels = labels_from_probabilities(probabilities, canonical[0].array.shape)
-    if largest_liver:
-        labels = keep_largest_liver(labels)
-    labels = from_canonical(labels, original)
+    labels = labels_from_probabilities(probabilities, found.shape)
+    labels = on_grid(labels, found.original, largest_liver=largest_liver)
     clock.lap("label")
     names = classes or (() if known is None else known.labels)
-    path = None if output is None else write_labels(output, labels, original, classes=names)
+    path = None if output is None else write_labels(output, labels, found.original, classes=names)
     clock.lap("write")
-    return Segmentation(labels, original, path, clock.seconds)
+    return Segmentation(labels, found.original, path, clock.seconds)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A volume as a network sees it.
+
+    Attributes:
+        original: the volume as read; of several channels the first one.
+        shape: its shape in canonical order.
+        image: the network's input, float32 `[X, Y, Z, channels]`.
+        windows: how the image is cut into patches; None if it is predicted at once.
+    """
+
+    original: Volume
+    shape: Shape
+    image: np.ndarray
+    windows: Patches | None
+
+
+def prepare(
+    volume: OneVolume | Sequence[OneVolume],
+    output: str | Path | None,
+    size: Shape,
+    task: Task | None,
+    patches: Patches | None,
+    normalise: Callable[[np.ndarray], np.ndarray],
+    limits: Limits | None,
+    lap: Callable[[str], None] = lambda step: None,
+) -> Prepared:
+    """Read a volume, and make the network's input of it.
+
+    Args:
+        volume, output, patches, normalise, limits: of `segment`.
+        size: the number of voxels of the network's input along x, y and z.
+        task: the task, or None for LiTS's data.
+        lap: called with the name of each step when it is done.
+
+    Raises:
+        VolumeError: as `segment`.
+    """
+    accepted = limits or Limits.current()
+    originals = _read(volume, task, normalise is hu_window, accepted)
+    if output is not None:
+        check_output(output, originals[0])
+    canonical = [to_canonical(v) for v in originals]
+    lap("read")
+    x, y, z = canonical[0].array.shape
+    asked = None if patches is None else patches.grid
+    if task is not None and asked is None:
+        asked = task.grid.target_of(canonical[0], accepted)
+    if task is None:
+        grid = size if patches is None else asked or (x, y, z)
+        image = normalise(resample_image(canonical[0].array, grid))[..., None]
+    else:
+        image = task.image(canonical, asked)
+    lap("resample")
+    at_once = image.shape[:3] == size and patches is None
+    return Prepared(originals[0], (x, y, z), image, None if at_once else patches or Patches())
+
+
+def fill_of(task: Task | None) -> float | None:
+    """What lies beyond an image that is smaller than a patch; None for the image's lowest value."""
+    return None if task is None else 0.0
+
+
+def on_grid(labels: np.ndarray, original: Volume, *, largest_liver: bool) -> np.ndarray:
+    """Labels in canonical order as those of the file, cleaned where it is asked for."""
+    return from_canonical(keep_largest_liver(labels) if largest_liver else labels, original)
 
 
 def _in_shards(models: Sequence[keras.Model], memory: int | str, offload: str | Path | None) -> list[keras.Model]:

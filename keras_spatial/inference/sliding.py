@@ -1,6 +1,7 @@
 """Sliding-window inference with overlapping, blended patches: today's usual way if a whole image does not fit."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice, product
 from typing import Literal
 
@@ -60,13 +61,10 @@ def sliding_window(
     if batch_size < 1:
         raise ValueError(f"batch_size: expected 1 or more. Received: {batch_size}")
     weights = importance(patch, blend)[..., None]
-    missing = [max(p - n, 0) for p, n in zip(patch, image.shape, strict=False)]
-    value = float(image.min(initial=np.inf)) if fill is None else fill
-    padded = np.pad(image, [(k // 2, k - k // 2) for k in missing] + [(0, 0)], constant_values=value)
+    windows = Windows.over(image.shape[:3], patch, overlap)
+    padded = windows.pad(image, fill)
     total, weight = None, np.zeros((*padded.shape[:3], 1), np.float32)
-    starts = [window_starts(n, p, overlap) for n, p in zip(padded.shape, patch, strict=False)]
-    for places in _batches(product(*starts), batch_size):
-        boxes = [tuple(slice(a, a + p) for a, p in zip(place, patch, strict=True)) for place in places]
+    for boxes in _batches(windows.boxes(), batch_size):
         # The last batch is filled up with its first patch, because another shape would trace the model again.
         filled = boxes + boxes[:1] * (batch_size - len(boxes))
         found = predict(np.stack([padded[box] for box in filled]))
@@ -77,7 +75,55 @@ def sliding_window(
             weight[box] += weights
     assert total is not None
     total /= weight
-    return total[tuple(slice(k // 2, k // 2 + n) for k, n in zip(missing, image.shape, strict=False))]
+    return total[windows.inside]
+
+
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where the patches lie that cover an image.
+
+    Attributes:
+        shape: the number of voxels of the image along x, y and z.
+        patch: the number of voxels of a patch.
+        overlap: the smallest fraction of a patch that neighbouring patches share.
+    """
+
+    shape: tuple[int, int, int]
+    patch: tuple[int, int, int]
+    overlap: float
+
+    @classmethod
+    def over(cls, shape: Sequence[int], patch: Sequence[int], overlap: float) -> "Windows":
+        """The windows of these sizes, which may be given as any sequences."""
+        return cls((shape[0], shape[1], shape[2]), (patch[0], patch[1], patch[2]), overlap)
+
+    @property
+    def padded(self) -> tuple[int, int, int]:
+        """The number of voxels of the image when it has been padded to at least a patch."""
+        x, y, z = (max(n, p) for n, p in zip(self.shape, self.patch, strict=True))
+        return x, y, z
+
+    @property
+    def inside(self) -> Box:
+        """Where the image lies in what it was padded to: in its middle."""
+        x, y, z = (slice((m - n) // 2, (m - n) // 2 + n) for m, n in zip(self.padded, self.shape, strict=True))
+        return x, y, z
+
+    def pad(self, image: np.ndarray, fill: float | None) -> np.ndarray:
+        """Pad an image `[X, Y, Z, channels]` on all sides, with its lowest value where `fill` is None."""
+        value = float(image.min(initial=np.inf)) if fill is None else fill
+        around = [(s.start, m - s.stop) for s, m in zip(self.inside, self.padded, strict=True)]
+        return np.pad(image, [*around, (0, 0)], constant_values=value)
+
+    def boxes(self) -> Iterator[Box]:
+        """The patches in what the image was padded to, the last axis fastest."""
+        starts = [window_starts(n, p, self.overlap) for n, p in zip(self.padded, self.patch, strict=True)]
+        for place in product(*starts):
+            x, y, z = (slice(a, a + p) for a, p in zip(place, self.patch, strict=True))
+            yield x, y, z
 
 
 def window_starts(size: int, patch: int, overlap: float) -> list[int]:
@@ -115,6 +161,6 @@ def importance(patch: Sequence[int], blend: Blend) -> np.ndarray:
     return np.maximum(result / result.max(), 1e-3).astype(np.float32)
 
 
-def _batches(items: Iterator[tuple[int, ...]], size: int) -> Iterator[list[tuple[int, ...]]]:
+def _batches(items: Iterator[Box], size: int) -> Iterator[list[Box]]:
     while batch := list(islice(items, size)):
         yield batch

@@ -1,5 +1,6 @@
 """Read NIfTI files to their last byte, and write label files so that they appear only when they are complete."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -56,21 +57,58 @@ def checked_finite(volume: Volume) -> Volume:
     return volume
 
 
+def read_slabs(path: Path, voxels: int = 1 << 22) -> Iterator[np.ndarray]:
+    """The voxels of a NIfTI file, a few planes along its last axis at a time, so that they are never whole in memory.
+
+    Args:
+        path: the path of the file.
+        voxels: how many voxels a slab should have, which is at least one plane.
+
+    Yields:
+        Arrays `[X, Y, planes]` in the order of the file, which together are the array of `read_volume`.
+
+    Raises:
+        VolumeError: as `read_volume`.
+    """
+    limits = Limits.current()
+    header = read_header(path, limits, 1)
+    x, y, z = header.shape
+    planes = max(1, voxels // (x * y))
+    try:
+        with opened(path) as (stream, _):
+            stream.seek(header.offset)
+            for first in range(0, z, planes):
+                count = min(planes, z - first)
+                stored = np.empty(x * y * count * header.dtype.itemsize, np.uint8)
+                _fill(stream, stored.data)
+                array = _scaled(stored.view(header.dtype), header.slope, header.inter).reshape((x, y, count), order="F")
+                yield checked_finite(Volume(array, header.affine, header.header, path)).array
+            _check_end(path, stream, limits)
+    except VolumeError:
+        raise
+    except DAMAGED as error:
+        raise unreadable(path, error) from error
+
+
 def _read_voxels(path: Path, header: Header, limits: Limits) -> np.ndarray:
     stored = np.empty(header.voxel_bytes, np.uint8)
     with opened(path) as (stream, _):
         stream.seek(header.offset)
         _fill(stream, stored.data)
-        # Read to the end of the stream, where gzip has its checksum.
-        trailing = 0
-        while count := len(stream.read(_CHUNK)):
-            trailing += count
-            if trailing > limits.trailing_bytes:
-                raise LimitError(
-                    f"{path}: expected at most {limits.trailing_bytes} bytes after the voxels; is the header that of "
-                    f"another file? Received: at least {trailing}. {raise_it('trailing_bytes')}"
-                )
+        _check_end(path, stream, limits)
     return _scaled(stored.view(header.dtype), header.slope, header.inter)
+
+
+def _check_end(path: Path, stream: BinaryIO, limits: Limits) -> None:
+    """Read to the end of the stream, where gzip has its checksum."""
+    trailing = 0
+    while count := len(stream.read(_CHUNK)):
+        trailing += count
+        if trailing > limits.trailing_bytes:
+            raise LimitError(
+                f"{path}: expected at most {limits.trailing_bytes} bytes after the voxels; is the header that of "
+                f"another file? Received: at least {trailing}. {raise_it('trailing_bytes')}"
+            )
 
 
 def _fill(stream: BinaryIO, into: memoryview) -> None:

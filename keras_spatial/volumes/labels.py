@@ -1,6 +1,7 @@
 """Class numbers on grids: resampling that preserves every lesion, connected components, bounding boxes."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import SimpleITK as sitk
@@ -40,7 +41,7 @@ def resample_labels(labels: np.ndarray, target_shape: Sequence[int], keep: Seque
     ```
     """
     labels = as_labels(labels)
-    target = checked_target(labels, target_shape)
+    target = checked_target(labels.shape, target_shape)
     if target == labels.shape:
         return labels.copy()
     result = np.zeros(target, np.uint8)
@@ -67,7 +68,18 @@ def resample_labels(labels: np.ndarray, target_shape: Sequence[int], keep: Seque
     return result
 
 
-def labels_from_probabilities(probabilities: np.ndarray, target_shape: Sequence[int]) -> np.ndarray:
+class Probabilities(Protocol):
+    """An array `[X, Y, Z, classes]` of which planes along x are read one slab after the other."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, planes: slice, /) -> np.ndarray: ...
+
+
+def labels_from_probabilities(
+    probabilities: Probabilities, target_shape: Sequence[int], planes: slice | None = None
+) -> np.ndarray:
     """The most probable class of each voxel of a finer or coarser grid over the same field of view.
 
     Probabilities are resampled and not labels, so that class borders are more precise than the network's own voxels.
@@ -78,9 +90,11 @@ def labels_from_probabilities(probabilities: np.ndarray, target_shape: Sequence[
         probabilities: class probabilities `[X, Y, Z, classes]` for at most 256 classes; other scores that grow with the
             probability work too.
         target_shape: three positive voxel counts.
+        planes: which of the target's planes along x to compute, such as `slice(0, 64)`; all of them by default. The
+            planes are the same whichever others are computed.
 
     Returns:
-        Class numbers, uint8 of shape `target_shape`; the lower class wins a tie.
+        Class numbers, uint8 of shape `target_shape`, or of those planes; the lower class wins a tie.
 
     Raises:
         DimensionError: if a shape is invalid.
@@ -91,20 +105,22 @@ def labels_from_probabilities(probabilities: np.ndarray, target_shape: Sequence[
     labels = ks.volumes.labels_from_probabilities(probabilities, volume.array.shape)
     ```
     """
-    if probabilities.ndim != 4 or not 1 <= probabilities.shape[3] <= 256:
+    if len(probabilities.shape) != 4 or not 1 <= probabilities.shape[3] <= 256:
         raise DimensionError(f"probabilities: expected [X, Y, Z, classes]. Received: shape {probabilities.shape}")
-    target = checked_target(probabilities[..., 0], target_shape)
+    target = checked_target(probabilities.shape[:3], target_shape)
     along_x, along_y, along_z = axes(probabilities.shape[:3], target)
-    result = np.zeros(target, np.uint8)
-    planes = max(1, _SLAB // (target[1] * target[2]))
-    for first in range(0, target[0], planes):
-        last = min(first + planes, target[0])
+    start, stop, _ = (planes or slice(None)).indices(target[0])
+    result = np.zeros((max(0, stop - start), *target[1:]), np.uint8)
+    step = max(1, _SLAB // (target[1] * target[2]))
+    for first in range(start, stop, step):
+        last = min(first + step, stop)
         near, read = along_x.cut(first, last)
         along, slab = (near, along_y, along_z), probabilities[read]
+        here = result[first - start : last - start]
         # The scale is the same for all classes, so that sums do.
         best = sums(slab[..., 0], along)
         for value in range(1, probabilities.shape[3]):
-            _vote(result[first:last], best, sums(slab[..., value], along), value)
+            _vote(here, best, sums(slab[..., value], along), value)
     return result
 
 

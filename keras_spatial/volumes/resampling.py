@@ -93,7 +93,7 @@ def resample_image(array: np.ndarray, target_shape: Sequence[int]) -> np.ndarray
     half = ks.volumes.resample_image(volume.array, [n // 2 for n in volume.array.shape])
     ```
     """
-    target = checked_target(array, target_shape)
+    target = checked_target(array.shape, target_shape)
     if target == array.shape:
         return np.array(array, np.float32)
     along = axes(array.shape, target)
@@ -108,15 +108,15 @@ def axes(source: Sequence[int], target: Sequence[int]) -> tuple[Axis, Axis, Axis
     return x, y, z
 
 
-def checked_target(array: np.ndarray, shape: Sequence[int]) -> Shape:
-    """The target shape as integers.
+def checked_target(source: Sequence[int], shape: Sequence[int]) -> Shape:
+    """The target shape of an array of shape `source`, as integers.
 
     Raises:
-        DimensionError: if it or the array is not a three-dimensional grid.
+        DimensionError: if one of them is not a three-dimensional grid.
     """
     sizes = tuple(int(n) for n in shape)
-    if array.ndim != 3 or 0 in array.shape:
-        raise DimensionError(f"resampling: expected an array [X, Y, Z] without empty axes. Received: {array.shape}")
+    if len(source) != 3 or 0 in source:
+        raise DimensionError(f"resampling: expected an array [X, Y, Z] without empty axes. Received: {tuple(source)}")
     if len(sizes) != 3 or min(sizes) < 1:
         raise DimensionError(f"resampling: expected three positive target sizes. Received: {tuple(shape)}")
     return sizes[0], sizes[1], sizes[2]

@@ -134,6 +134,13 @@ def to_canonical(volume: Volume) -> Volume:
     return replace(volume, array=array, affine=affine)
 
 
+def canonical_shape(shape: Shape, affine: np.ndarray) -> Shape:
+    """The shape that `to_canonical` gives a volume of a shape and an affine, float64 `[4, 4]`."""
+    change = orientations.io_orientation(affine)
+    x, y, z = (int(n) for _, n in sorted(zip(change[:, 0], shape, strict=True)))
+    return x, y, z
+
+
 def from_canonical(array: np.ndarray, original: Volume) -> np.ndarray:
     """Undo `to_canonical`: bring an array in RAS order into the array order of `original`.
 

@@ -12,7 +12,8 @@ import keras_spatial as ks
 from components.cases import open_folder
 from components.compare.compare import compare_models
 from components.cross_validation.cross_validation import report_folds
-from components.evaluate.evaluate import evaluate_model, load_metrics
+from components.evaluate.evaluate import evaluate_model
+from components.evaluate.results import load_metrics
 from components.export.export import described, export_model
 from components.ingest.ingest import ingest_volumes
 from components.preprocess.preprocess import build_dataset, open_dataset

@@ -15,7 +15,13 @@ from pipelines.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 # Inputs whose meaning is another one than that of the setting of their name.
-OTHER = {"phantom": {"seed"}, "segment": {"model"}, "fingerprint": {"data"}, "ingest-folder": {"data"}}
+OTHER = {
+    "phantom": {"seed"},
+    "segment": {"model"},
+    "segment-job": {"model"},
+    "fingerprint": {"data"},
+    "ingest-folder": {"data"},
+}
 
 
 def components():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from components.cross_validation.cross_validation import FoldsError, report_folds
-from components.evaluate.evaluate import _METRICS
+from components.evaluate.results import ADAPTER
 from components.preprocess.preprocess import RunnerError, check_runner
 from components.sweep.sweep import compare_trainings
 from keras_spatial.evaluation import evaluate_case
@@ -23,7 +23,7 @@ def fold(folder, cases):
         predicted = truth.copy()
         predicted[2, 2 : 2 + wrong, 2] = 0
         metrics.append(evaluate_case(predicted, truth, (1.0, 1.0, 1.0), case=name))
-    (folder / "cases.json").write_bytes(_METRICS.dump_json(metrics))
+    (folder / "cases.json").write_bytes(ADAPTER.dump_json(metrics))
     dice = {part: float(np.mean([getattr(m, part).dice for m in metrics])) for part in ("liver", "lesion")}
     scores = {"dice": dice, "cases": list(cases), "mesh": "rows:2", "layout": "x:rows"}
     (folder / "metrics.json").write_text(json.dumps(scores))

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from components import devices
+from components.jobs.description import Description
 from components.settings import MeshSettings
 
 ROOT = Path(__file__).parents[2]
@@ -40,12 +41,13 @@ def test_the_processes_of_a_job_ask_before_they_wait_for_each_other(tmp_path):
         pytest.skip("this machine has GPUs")
     job = tmp_path / "job.json"
     settings = {"mesh": "rows:2", "layout": "x:rows", "accelerator": "gpu"}
-    job.write_text(json.dumps({"dataset": "d", "model": "m", "work": "w", "settings": settings}))
+    inputs, outputs = {"cases": "c", "dataset": "d", "model": "m"}, {"evaluation": "e", "predictions": "p"}
+    Description("evaluate", inputs, outputs, settings, facts="f").write(str(job))
     workers = {"cluster": {"worker": ["localhost:1", "localhost:2"]}, "task": {"type": "worker", "index": 0}}
     environment = {"TF_CONFIG": json.dumps(workers), "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     began = time.monotonic()
     ended = subprocess.run(
-        [sys.executable, "-m", "components.train.worker", str(job)],
+        [sys.executable, "-m", "components.jobs.worker", str(job)],
         env=environment,
         capture_output=True,
         text=True,
@@ -55,6 +57,15 @@ def test_the_processes_of_a_job_ask_before_they_wait_for_each_other(tmp_path):
     assert ended.returncode == 1
     assert "AcceleratorError: accelerator: gpu was asked for" in ended.stderr
     assert time.monotonic() - began < 100
+
+
+def test_gpus_are_chosen_by_their_numbers():
+    assert devices.chosen_gpus(list("abcd"), (2, 0)) == ["c", "a"]
+    assert devices.chosen_gpus(list("abcd"), ()) == list("abcd")
+    with pytest.raises(devices.AcceleratorError, match=r"gpus: expected .* from 0 to below 2. Received: \[1, 2\]"):
+        devices.chosen_gpus(list("ab"), (1, 2))
+    with pytest.raises(ValueError, match=r"gpus: none is used. Received: \[0\] with accelerator cpu"):
+        MeshSettings(accelerator="cpu", gpus=(0,))
 
 
 def test_processes_of_one_machine_share_its_gpus():

@@ -8,7 +8,8 @@ import pytest
 from volumes.dicom_files import SECRET, write_series
 
 from components.compare.compare import BaselineError, compare_models
-from components.segment.segment import segment_folder, volumes_in
+from components.segment.segment import segment_folder
+from components.segment.volumes import volumes_in
 from components.train.schedule import rate
 from keras_spatial.inference import NothingToSegment, ResultsCollide, Source
 from keras_spatial.volumes import read_volume

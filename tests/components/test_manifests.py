@@ -8,12 +8,12 @@ from pathlib import Path
 import kubernetes_server as fake
 import pytest
 
-from components.train.cluster import ClusterError, peer_timeout, with_tf_config
-from components.train_job import manifests
-from components.train_job.settings import JobSettings, JobSettingsError
+from components.jobs import manifests
+from components.jobs.cluster import ClusterError, peer_timeout, with_tf_config
+from components.jobs.settings import JobSettings, JobSettingsError
 from pipelines.cluster import load_cluster
 
-COMMAND = ["python", "-m", "components.train.worker", "/data/job.json"]
+COMMAND = ["python", "-m", "components.jobs.worker", "/data/job.json"]
 CLUSTERS = Path(__file__).parents[2] / "pipelines" / "clusters"
 KINDS = ("TrainJob", "TFJob")
 OWNER = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "lits-7xk2p", "uid": "u-1"}
@@ -213,7 +213,7 @@ def test_gang_queue_and_priority_stand_where_their_controllers_look():
 
 @pytest.mark.parametrize("name", ["trainjob", "tfjob"])
 def test_the_example_clusters_give_valid_jobs(name):
-    job = load_cluster(CLUSTERS / f"gpu-{name}.yaml").training_job()
+    job = load_cluster(CLUSTERS / f"gpu-{name}.yaml").pods_job()
     assert job.nodes > 1
     assert JobSettings.from_json(job.to_json()) == job
     for resource, body in manifests.objects("ks", job, COMMAND):

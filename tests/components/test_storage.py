@@ -20,10 +20,11 @@ from moto.server import ThreadedMotoServer
 from components import resume, storage
 from components.base import component
 from components.ingest.component import ingest_folder
+from components.jobs import heartbeat
+from components.jobs.description import Description
+from components.jobs.settings import JobSettings
+from components.jobs.worker import _near
 from components.results import located
-from components.train.worker import _near
-from components.train_job import heartbeat
-from components.train_job.settings import JobSettings
 from components.train_job.train_job import train_in_job
 from keras_spatial.launch import free_ports
 from pipelines import local
@@ -494,12 +495,14 @@ def test_a_job_may_share_a_url_in_place_of_a_volume(bucket, tmp_path):
 
     def made(name, body):
         if body["kind"] == "TrainJob":
-            job = storage.read_json(body["spec"]["trainer"]["command"][-1])
+            job = Description.read(body["spec"]["trainer"]["command"][-1])
             for number in (1, 0):
                 pod(job, number == 0)
+            storage.write_json(job.facts, {})
 
     def pod(job, first):
-        with _near(job, first) as (dataset, model, work):
+        with _near(job, first) as places:
+            dataset, model, work = (places[name] for name in ("dataset", "model", "work"))
             assert (Path(dataset) / "cases").read_text() == "cases"
             (Path(work) / "backup.npz").write_bytes(b"state")
             Path(model, "logs").mkdir(parents=True, exist_ok=True)

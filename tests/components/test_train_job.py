@@ -14,14 +14,16 @@ import kubernetes_server as fake
 import pytest
 from kubernetes_server import Frame, pod
 
-from components.train.settings import TRAINING, TrainingError
+from components.jobs import follow, heartbeat, lifecycle, manifests
+from components.jobs.cluster_api import ClusterApiError
+from components.jobs.description import JobError
+from components.jobs.pods import job_name
+from components.jobs.settings import JobSettings
+from components.train.settings import TRAINING
 from components.train.train import METRICS
-from components.train_job import follow, heartbeat, lifecycle, manifests
-from components.train_job.cluster_api import ClusterApiError
-from components.train_job.settings import JobSettings
-from components.train_job.train_job import job_name, train_in_job
+from components.train_job.train_job import train_in_job
 
-COMMAND = ["python", "-m", "components.train.worker", "/data/job.json"]
+COMMAND = ["python", "-m", "components.jobs.worker", "/data/job.json"]
 KINDS = ("TrainJob", "TFJob")
 RUN = "4f0c9f2e-11aa-4ef2-9c54-5b5f0d6a0c11"
 NAME = "keras-spatial-4f0c9f2e-abc"
@@ -116,7 +118,7 @@ def test_a_failed_job_fails_with_the_pods_error_and_its_last_lines(server, share
     server.logs = {"a": "fine", "b": "".join(f"line {i}\n" for i in range(99)) + "ValueError: no such mesh axis\n"}
     killed = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
     server.frames = [Frame("Failed", "1 pod failed", [pod("a", "Running"), pod("b", "Failed", **killed)])] * 2
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(JobError) as caught:
         launch(server, shared, kind)
     text = str(caught.value)
     for part in (
@@ -135,7 +137,7 @@ def test_a_failed_job_fails_with_the_pods_error_and_its_last_lines(server, share
 def test_a_job_that_takes_too_long_is_deleted(server, shared):
     server.frames = [Frame("Running", "", [pod("a", "Running")])]
     server.logs = {"a": "2026-01-01T00:00:00Z train: epoch 1/2"}
-    with pytest.raises(TrainingError, match=r"(?s)not done after it had run 1 s.*longer.*train: epoch 1/2"):
+    with pytest.raises(JobError, match=r"(?s)not done after it had run 1 s.*longer.*train: epoch 1/2"):
         launch(server, shared, timeout=1)
     assert server.objects == {}
 
@@ -145,7 +147,7 @@ def test_pods_that_cannot_start_end_the_wait(server, shared, reason, monkeypatch
     monkeypatch.setattr(follow, "_PATIENCE_SECONDS", 0.05)
     waiting = {"waiting": {"reason": reason, "message": "registry.example/none: not found"}}
     server.frames = [Frame(pods=[pod("a", "Pending", **waiting)])]
-    with pytest.raises(TrainingError, match=f"cannot start: pod a: {reason}: registry.example/none"):
+    with pytest.raises(JobError, match=f"cannot start: pod a: {reason}: registry.example/none"):
         launch(server, shared)
     assert server.objects == {}
 
@@ -158,7 +160,7 @@ def test_missing_rights_are_named_at_once(server, shared):
 
 def test_a_job_that_somebody_deletes_ends_the_wait(server, shared):
     server.created = lambda name, body: body["kind"] == "TrainJob" and server.objects.clear()
-    with pytest.raises(TrainingError, match="was deleted while it ran"):
+    with pytest.raises(JobError, match="was deleted while it ran"):
         launch(server, shared)
 
 
@@ -210,7 +212,7 @@ def test_a_failed_job_of_an_earlier_attempt_is_replaced(server, shared, capsys):
 
 @pytest.mark.parametrize("scratch", [None, "/elsewhere/train_job-abc"])
 def test_a_folder_that_the_pods_do_not_see_is_refused(server, shared, scratch):
-    with pytest.raises(TrainingError, match=r"scratch: a job of several pods needs a folder.*cluster file"):
+    with pytest.raises(JobError, match=r"scratch: a job of several pods needs a folder.*cluster file"):
         train_in_job("d", "m", job=CPU.to_json(), scratch=scratch, api=fake.api(server), **SETTINGS)
     assert server.requests == []
 
@@ -218,7 +220,7 @@ def test_a_folder_that_the_pods_do_not_see_is_refused(server, shared, scratch):
 def test_a_terminated_step_deletes_its_job(server, shared):
     server.frames = [Frame("Running")]
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    with pytest.raises(TrainingError, match="ended by SIGTERM; its job is deleted"):
+    with pytest.raises(JobError, match="ended by SIGTERM; its job is deleted"):
         launch(server, shared)
     assert server.objects == {}
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -322,13 +324,13 @@ def test_time_in_the_queue_is_not_running_time(server, shared):
 
 def test_a_queue_that_takes_too_long_ends_the_wait(server, shared):
     server.frames = [Frame("Suspended", "waits for quota")]
-    with pytest.raises(TrainingError, match=r"waited for its pods to run for 1 s, in state 'Suspended'.*queue_timeout"):
+    with pytest.raises(JobError, match=r"waited for its pods to run for 1 s, in state 'Suspended'.*queue_timeout"):
         launch(server, shared, queue_timeout=1)
 
 
 def test_pods_that_wait_for_a_node_are_in_the_queue(server, shared):
     server.frames = [Frame("", "", [pod("a", "Pending"), pod("b", "Pending")])]
-    with pytest.raises(TrainingError, match="waited for its pods to run for 1 s"):
+    with pytest.raises(JobError, match="waited for its pods to run for 1 s"):
         launch(server, shared, timeout=1_000, queue_timeout=1)
 
 
@@ -337,9 +339,7 @@ def test_pods_that_are_never_made_end_the_wait_with_the_events_that_say_why(serv
     server.frames = [Frame("Created", "", [pod("a", "Running")])]
     server.logs = {"a": ""}
     server.events = [(f"{NAME}-node-0", "pods is forbidden: exceeded quota: gpus"), ("another", "no matter")]
-    with pytest.raises(
-        TrainingError, match=r"has 1 of 2 pods after .* never made. FailedCreate: .*exceeded quota: gpus"
-    ):
+    with pytest.raises(JobError, match=r"has 1 of 2 pods after .* never made. FailedCreate: .*exceeded quota: gpus"):
         launch(server, shared)
     assert server.objects == {}
 
@@ -412,7 +412,7 @@ def _refused_after(remove, calls):
 
 def test_a_process_ends_when_its_launching_step_is_gone(tmp_path):
     program = (
-        "import sys, time; from components.train_job.heartbeat import end_without\n"
+        "import sys, time; from components.jobs.heartbeat import end_without\n"
         "end_without(sys.argv[1], limit=0.3, look_every=0.05); time.sleep(60)"
     )
     heartbeat.beat(str(tmp_path / "heartbeat"))

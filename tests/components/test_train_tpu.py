@@ -11,6 +11,7 @@ from mesh_tensorflow import simd_mesh_impl
 import keras_spatial as ks
 from components.evaluate.evaluate import evaluate_model
 from components.preprocess.preprocess import build_dataset, open_dataset
+from components.train import fit
 from components.train.train import train_model
 from datasets.phantom import write_lits_folder
 from keras_spatial.runtimes import tpu
@@ -21,10 +22,15 @@ SETTINGS = {
     "layout": "x:rows",
     "filters": 2,
     "levels": 2,
-    "epochs": 2,
+    "epochs": 3,
+    "backup_steps": 1,
     "slices": 1,
     "ema": 0.5,
 }
+
+
+class Interrupted(Exception):
+    """What ends a training in its middle."""
 
 
 @pytest.fixture
@@ -42,19 +48,38 @@ def slice_(monkeypatch):
     return started
 
 
-def test_the_component_trains_on_a_slice_as_on_cpus(tmp_path, slice_):
+def interrupt(monkeypatch, epoch):
+    """End a training in an epoch, after its last step and before it is logged."""
+    ended = fit.EpochLog.on_epoch_end
+
+    def end(self, number, logs=None):
+        if number == epoch:
+            raise Interrupted
+        ended(self, number, logs)
+
+    monkeypatch.setattr(fit.EpochLog, "on_epoch_end", end)
+
+
+def test_the_component_trains_on_a_slice_as_on_cpus_though_it_was_interrupted(tmp_path, slice_, monkeypatch, capsys):
     cases, dataset = tmp_path / "cases", tmp_path / "dataset"
     write_lits_folder(cases, cases=3, size=16)
     build_dataset(str(cases), str(dataset), resolution=16, mesh="rows:2", layout="x:rows")
     found = {}
     for accelerator in ("cpu", "tpu"):
         folder = tmp_path / accelerator
-        given = {**SETTINGS, "accelerator": accelerator}
-        train_model(str(dataset), str(folder / "model"), scratch=str(folder / "work"), **given)
+        given = {**SETTINGS, "accelerator": accelerator, "scratch": str(folder / "work")}
+        if accelerator == "tpu":
+            with monkeypatch.context() as patch, pytest.raises(Interrupted):
+                interrupt(patch, epoch=1)
+                train_model(str(dataset), str(folder / "model"), **given)
+            assert "resuming" not in capsys.readouterr().out
+        train_model(str(dataset), str(folder / "model"), **given)
         facts = json.loads((folder / "model" / "training.json").read_text())
         weights = keras.saving.load_model(folder / "model" / "model.keras", compile=False).get_weights()
         found[accelerator] = facts["history"], weights
-    assert slice_ == [("rows:2", "local")]
+    assert slice_ == [("rows:2", "local")] * 2
+    assert "train: resuming in epoch 2, after step 1" in capsys.readouterr().out
+    assert len(found["cpu"][0]["loss"]) == SETTINGS["epochs"]
     (expected, weights), (history, found_weights) = found["cpu"], found["tpu"]
     for name, values in expected.items():
         np.testing.assert_allclose(history[name], values, rtol=1e-3, atol=1e-4, err_msg=name)

@@ -9,7 +9,15 @@ from components.validate.validate import Graph
 
 NO_ACCELERATORS = Hardware(pods=1, accelerator="", accelerators=0, kind="cpu", two_cores=False)
 FOUR_GPUS = Hardware(pods=1, accelerator="nvidia.com/gpu", accelerators=4, kind="gpu", two_cores=False)
-TRAINING = {"pipeline": "lits_segmentation", "trains": True, "predicts": True, "hardware": NO_ACCELERATORS}
+TWO_PODS = Hardware(pods=2, accelerator="nvidia.com/gpu", accelerators=4, kind="gpu", two_cores=False)
+TRAINING = {
+    "pipeline": "lits_segmentation",
+    "read": tuple(Settings.model_fields),
+    "trains": True,
+    "predicts": True,
+    "spans_pods": False,
+    "hardware": NO_ACCELERATORS,
+}
 
 
 def run(graph=(), **parameters):
@@ -45,14 +53,28 @@ def test_the_defaults_are_valid():
         ({"fingerprints_task": True}, {"task": "lits"}, "task: .*compiled with a file.*Received: 'lits'"),
         ({"fingerprints_task": True}, {"task": "/no/names.json"}, "task: expected a file.*Received: '/no/names.json'"),
         ({"imported": ("data",)}, {"data": "/data"}, "data: .*compiled for a URL.*expected gs://.* Received: '/data'"),
-        ({"pipeline": "resolution_study"}, {"resolutions": [32, 36]}, "resolutions: .*multiple of 8. Received: 36"),
+        ({}, {"resolutions": [32, 36]}, "resolutions: .*multiple of 8. Received: 36"),
         ({"hardware": FOUR_GPUS}, {"mesh": "rows:4, columns:2"}, "mesh: .*expected a mesh of 4 devices.*8 devices"),
+        (
+            {"hardware": TWO_PODS},
+            {"mesh": "rows:4, columns:2"},
+            "evaluation_mesh: .*compiled to evaluate or segment in one pod: .*Received: mesh 'rows:4, columns:2'",
+        ),
+        (
+            {"hardware": TWO_PODS, "spans_pods": True},
+            {"mesh": "rows:4, columns:2", "evaluation_mesh": "rows:4", "evaluation_layout": "x:rows"},
+            "evaluation_mesh: .*in a job of 2 pods: .*evaluation_mesh 'rows:4'",
+        ),
         ({"hardware": FOUR_GPUS}, {"accelerator": "tpu"}, "accelerator: the cluster file .*Received: 'tpu'"),
     ],
 )
 def test_a_parameter_at_fault_is_named_with_its_value(graph, parameters, expected):
     with pytest.raises(SettingsError, match=expected):
         run(graph, **parameters)
+
+
+def test_settings_that_a_pipeline_does_not_read_do_not_bind_it():
+    run({"read": ("network", "levels", "resolutions")}, levels=8, resolutions=[128])
 
 
 def test_every_setting_is_checked():

@@ -9,7 +9,7 @@ import pytest
 from datasets.lits.cases import find_cases, read_case
 from datasets.phantom import patient, render, spacing, write_lits_folder
 from datasets.phantom.anatomy import ORIENTATIONS
-from datasets.phantom.thresholding import best_band, dice
+from datasets.phantom.thresholding import Histogram, best_band, dice, histogram
 from keras_spatial.volumes import to_canonical
 
 SIZE = (48, 48, 48)
@@ -59,16 +59,33 @@ def test_spacing_at_512_is_that_of_lits():
 
 @pytest.mark.parametrize("lesion, most", [(False, 0.8), (True, 0.2)], ids=["liver", "lesion"])
 def test_no_threshold_reaches_what_the_network_has_to(scans, lesion, most):
-    band = best_band(scans[:4], lesion)
+    counted = [histogram([scan]) for scan in scans]
+    band = best_band(counted[:4], lesion)
     assert band.dice < most
-    assert dice(scans[4:], band, lesion) < most
+    assert dice(counted[4:], band, lesion) < most
+    # The same, voxel by voxel, of which the last edge is no part of a band.
+    scores = []
+    for hu, labels in scans[4:]:
+        truth, found = (labels == 2) if lesion else (labels > 0), (hu >= band.low) & (hu < band.high)
+        scores.append(2 * np.sum(truth & found) / (np.sum(truth) + np.sum(found)))
+    assert dice(counted[4:], band, lesion) == pytest.approx(np.mean(scores))
 
 
 def test_the_best_band_is_found_where_it_is_known():
     labels = np.zeros((4, 4, 4), np.uint8)
     labels[1:3] = 1
-    band = best_band([(np.where(labels, 52, 0).astype(np.int16), labels)], lesion=False)
+    scan = (np.where(labels, 52, 0).astype(np.int16), labels)
+    band = best_band([histogram([scan])], lesion=False)
     assert (band.low <= 52 < band.high, band.dice) == (True, 1.0)
+    slabs = [tuple(part[..., z : z + 1] for part in scan) for z in range(4)]
+    assert histogram(slabs).as_json() == histogram([scan]).as_json()
+    assert Histogram.of_json(histogram([scan]).as_json()).sizes == (32, 0)
+
+
+def test_the_last_edge_is_no_part_of_a_band():
+    labels = np.ones((2, 2, 2), np.uint8)
+    assert histogram([(np.full(labels.shape, 300, np.int16), labels)]).marked[-1] == 0
+    assert histogram([(np.full(labels.shape, 299, np.int16), labels)]).marked[-1] == 8
 
 
 def test_files_pass_the_checks_of_lits_and_differ_in_orientation(tmp_path):

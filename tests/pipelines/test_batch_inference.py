@@ -56,12 +56,18 @@ def test_a_model_without_a_task_is_refused_before_the_first_step(tmp_path, data,
     assert not (tmp_path / "run").exists()
 
 
-def test_a_task_may_be_given(tmp_path, data, model):
+def test_a_task_may_be_given_and_volumes_shared_among_steps(tmp_path, data, model, capsys):
+    """Two volumes among three steps, of which one has nothing to do."""
+    (data / "other.nii").write_bytes((data / "scan.nii").read_bytes())
     (tmp_path / "vessels.json").write_text(json.dumps(VESSELS.as_dict()))
     given = f"task={tmp_path / 'vessels.json'}"
-    assert run(tmp_path, f"data={data}", f"model={model}", given, "mesh=rows:1", "layout=x:rows") == 0
-    labels = np.asarray(nib.load(tmp_path / "run" / "segmentations" / "segmentation-scan.nii.gz").dataobj)
-    assert labels[:4].all() and not labels[4:].any()
+    assert run(tmp_path, f"data={data}", f"model={model}", given, "shares=3", "mesh=rows:1", "layout=x:rows") == 0
+    for name in ("other", "scan"):
+        labels = np.asarray(nib.load(tmp_path / "run" / "segmentations" / f"segmentation-{name}.nii.gz").dataobj)
+        assert labels[:4].all() and not labels[4:].any()
+    assert "Segmented 2 volumes into" in capsys.readouterr().out
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "no volume is left for the share 2-of-3" in log and "gather: result: 2 segmentations of 3 shares" in log
 
 
 @pytest.mark.parametrize("place", ["model=file:///no/model.keras", "data=file:///no/data", "task=file:///no/task.json"])

@@ -16,7 +16,7 @@ from pipelines.__main__ import cli
 from pipelines.cluster import Cluster, StepResources, Toleration
 from pipelines.settings import SettingsError, load
 from pipelines.submission import PackageError, check_package, compile_pipeline
-from pipelines.versions import training_job
+from pipelines.versions import launched_job
 
 TPU = Cluster(
     image="registry.example/keras-spatial-python@sha256:0",
@@ -55,6 +55,7 @@ JOB = Cluster(
     timeout=3600,
     queue_timeout=600,
 )
+CPU_JOB = Cluster(image="i@sha256:0", volumes={"lits": "/data"}, scratch="/data/scratch", nodes=2)
 CLUSTERS = {"tpu": TPU, "job": JOB, "cpu": Cluster()}
 MESHES = {
     "tpu": ["mesh=rows:4, columns:2"],
@@ -220,10 +221,10 @@ def test_the_step_that_waits_for_a_job_asks_for_little_and_waits_as_long_as_the_
     assert (prepared["resourceCpuLimit"], prepared["resourceMemoryLimit"]) == ("8", "64Gi")
 
 
-@pytest.mark.parametrize(("cluster", "job"), [("job", JOB.training_job()), ("tpu", None)])
+@pytest.mark.parametrize(("cluster", "job"), [("job", JOB.pods_job()), ("tpu", None)])
 def test_submit_finds_the_job_that_a_package_launches(cluster, job):
     spec, _ = compiled("lits_segmentation", cluster)
-    assert training_job(json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())) == job
+    assert launched_job(json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())) == job
 
 
 def test_kfps_cache_knows_when_the_files_of_the_data_change():
@@ -256,10 +257,28 @@ def test_kfps_cache_knows_when_the_names_of_channels_and_labels_change(tmp_path)
     ("pipeline", "cluster", "assignments", "expected"),
     [
         ("lits_segmentation", JOB, [], r"mesh: 4 pod\(s\).*8 example.com/npu in each pod.*32 devices.*4 devices"),
-        ("lits_segmentation", JOB, ["mesh=rows:8, columns:4"], "evaluation_mesh: .*one pod.*at most 8 devices"),
+        (
+            "lits_segmentation",
+            JOB,
+            ["mesh=rows:8, columns:4", "evaluation_mesh=rows:4, columns:4"],
+            "evaluation_mesh: .*at most 8 devices, or of 32 devices over all of them.*16 devices",
+        ),
+        (
+            "lits_segmentation",
+            CPU_JOB,
+            ["mesh=rows:3", "layout=x:rows"],
+            "mesh: expected a multiple of the 2 pods.*3 devices",
+        ),
+        (
+            "batch_inference",
+            CPU_JOB.model_copy(update={"scratch": "s3://b/scratch"}),
+            [],
+            "mesh: .*over 2 pods needs a scratch folder on a volume.*Received: scratch 's3://b/scratch'",
+        ),
         ("resolution_study", TPU, [], "mesh: 1 pod.*expected a mesh of 8 devices"),
         ("sweep", TPU, ["mesh=rows:16", "layout=x:rows"], "expected a mesh of 8 devices. Received: 'rows:16'"),
-        ("batch_inference", JOB, ["mesh=rows:8, columns:4"], "^mesh: .*segmentation run in one pod"),
+        ("batch_inference", JOB, ["mesh=rows:8, columns:2"], "^mesh: .*segmentation run in one pod.*16 devices"),
+        ("batch_inference", TPU, ["mesh=rows:8, columns:2"], "^mesh: .*at most 8 devices. Received"),
         ("lits_segmentation", JOB, ["processes=2"], "processes: those of one machine. Each of the 4 pods"),
         ("resolution_study", None, ["resolutions=32,36", "levels=4"], "^resolutions: .*multiple of 8. Received: 36"),
         ("lits_segmentation", TPU, ["accelerator=gpu"], "accelerator: the cluster file gives the steps google.com/tpu"),
@@ -288,6 +307,25 @@ def test_the_resources_of_ingest_are_those_of_ingest_of_a_folder():
 
 def test_the_resolutions_of_a_study_bind_no_other_pipeline():
     assert catalogue.build("lits_segmentation", load(None, ["levels=7", "resolution=128"])).pipeline_spec
+
+
+@pytest.mark.parametrize("cluster", [JOB, CPU_JOB], ids=["accelerators", "cpu"])
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [("lits_segmentation", ("train-job", "evaluate-job")), ("batch_inference", ("segment-job",))],
+)
+def test_a_mesh_over_all_pods_is_that_of_every_step_that_uses_one(name, steps, cluster):
+    settings = load(None, ["data=/data/lits", *(["model=/data/m.keras"] if name == "batch_inference" else [])])
+    settings = settings.model_copy(update={"mesh": "rows:8, columns:4"})
+    spec = json_format.MessageToDict(catalogue.build(name, settings, cluster).pipeline_spec)
+    executors = {label.removeprefix("exec-") for label in spec["deploymentSpec"]["executors"]}
+    assert set(steps) <= executors and not {"train", "evaluate", "segment"} & executors
+    message = json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+    assert launched_job(message) == cluster.pods_job()
+    # What waits for a job needs no accelerator, and waits in its queue.
+    for step in steps:
+        container = spec["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
+        assert container["resources"]["resourceCpuLimit"] == "500m" and "accelerator" not in container["resources"]
 
 
 def test_a_mesh_over_all_pods_may_train_though_one_pod_evaluates():
@@ -336,7 +374,7 @@ def test_an_accelerator_of_another_vendor_is_selected_by_its_own_label():
     _, platform = compiled("lits_segmentation", "job")
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert executors["exec-evaluate"]["nodeSelector"]["labels"] == {"example.com/npu-kind": "n1"}
-    job = JOB.training_job()
+    job = JOB.pods_job()
     assert (job.accelerator, job.node_selectors) == ("example.com/npu", {"example.com/npu-kind": "n1"})
 
 

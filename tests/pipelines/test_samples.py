@@ -8,7 +8,7 @@ import yaml
 from pipelines.cluster import load_cluster
 
 SAMPLES = Path(__file__).parents[2] / "pipelines" / "clusters"
-# Every call of `components.train_job.cluster_api.ClusterApi`: group, resource, verb.
+# Every call of `components.jobs.cluster_api.ClusterApi`: group, resource, verb.
 CALLS = [
     *[
         ("trainer.kubeflow.org", kind, verb)

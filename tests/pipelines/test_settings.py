@@ -44,7 +44,19 @@ from pipelines.settings import Settings, SettingsError, dump, load
 )
 def test_bad_settings_are_named(assignment, expected):
     with pytest.raises(SettingsError, match=expected):
-        load(None, [assignment])
+        catalogue.build("lits_segmentation", load(None, [assignment]))
+
+
+@pytest.mark.parametrize(
+    ("name", "assignments"),
+    [
+        ("resolution_study", ["levels=8", "resolutions=128,256"]),
+        ("batch_inference", ["data=d", "model=m", "mesh=rows:2, cores:2", "layout=x:rows, batch:cores"]),
+    ],
+)
+def test_settings_that_a_pipeline_does_not_read_do_not_bind_it(name, assignments):
+    """Neither can be set there: the resolution of a study, and the batch of a segmentation."""
+    assert catalogue.build(name, load(None, assignments)).pipeline_spec
 
 
 def test_later_sources_win(tmp_path):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import kubernetes_server as fake
 import pytest
 
-from components.train_job.settings import JobSettings
+from components.jobs.settings import JobSettings
 from pipelines import versions
 from pipelines.versions import VersionError, check_backend, check_cluster
 

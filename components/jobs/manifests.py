@@ -1,4 +1,4 @@
-"""The Kubernetes objects of a training job, as plain values.
+"""The Kubernetes objects of a job of several pods, as plain values.
 
 Kubeflow Trainer's TrainJob names a TrainingRuntime that holds the pods' template. The runtime is made with the job, for
 it holds what the cluster's file says: volumes, node selectors, tolerations. So nothing has to be installed beside the
@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components import pure
-from components.train.cluster import JOB, NODES, PEER_TIMEOUT, PORT, REPLICATED_JOB
-from components.train_job.cluster_api import Resource
-from components.train_job.settings import JobSettings
+from components.jobs.cluster import JOB, NODES, PEER_TIMEOUT, PORT, REPLICATED_JOB
+from components.jobs.cluster_api import Resource
+from components.jobs.settings import JobSettings
 
 TRAIN_JOB = Resource("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob")
 RUNTIME = Resource("trainer.kubeflow.org", "v1alpha1", "trainingruntimes", "TrainingRuntime")
@@ -61,7 +61,7 @@ def pod_selector(name: str, job: JobSettings) -> str:
 
 
 def container_name(job: JobSettings) -> str:
-    """The name under which the operator looks for the container that trains."""
+    """The name under which the operator looks for the container that works."""
     return "tensorflow" if job.kind == "TFJob" else REPLICATED_JOB
 
 
@@ -100,7 +100,7 @@ def training_runtime(name: str, job: JobSettings) -> dict[str, Any]:
     """The TrainingRuntime of a TrainJob: an Indexed job whose pods know each other by name.
 
     One failed pod fails the Job, for the others wait for it in every message; the JobSet then restarts all pods, and
-    the training resumes at its last backup. A pod that Kubernetes itself disrupts (`DisruptionTarget`: preemption,
+    a training resumes at its last backup. A pod that Kubernetes itself disrupts (`DisruptionTarget`: preemption,
     eviction, a lost node) restarts them without being counted.
     """
     container = {

@@ -22,7 +22,7 @@ def beat(location: str) -> None:
     try:
         storage.write_json(location, time.time())
     except OSError as error:
-        print(f"train_job: the sign of life cannot be written: {error}; trying again", flush=True)
+        print(f"heartbeat: the sign of life cannot be written: {error}; trying again", flush=True)
 
 
 def end_without(location: str, limit: float = LIMIT_SECONDS, look_every: float = 30.0) -> threading.Thread:
@@ -41,7 +41,7 @@ def end_without(location: str, limit: float = LIMIT_SECONDS, look_every: float =
             elif time.monotonic() - since > limit:
                 print(
                     f"The step that launched this job has not been heard of for {limit:.0f} s ({location}): ending. "
-                    "The training resumes at its last backup when the run is started again.",
+                    "A training resumes at its last backup when the run is started again.",
                     file=sys.stderr,
                     flush=True,
                 )

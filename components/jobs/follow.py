@@ -1,13 +1,13 @@
-"""Waiting for a training job: its state and its first process's lines as they come, and what failed."""
+"""Waiting for a job of several pods: its state and its first process's lines as they come, and what failed."""
 
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from components.train.settings import TrainingError
-from components.train_job.cluster_api import ClusterApi, ClusterApiError, Pod, Resource
-from components.train_job.manifests import container_name, pod_selector
-from components.train_job.settings import JobSettings
+from components.jobs.cluster_api import ClusterApi, ClusterApiError, Pod, Resource
+from components.jobs.description import JobError
+from components.jobs.manifests import container_name, pod_selector
+from components.jobs.settings import JobSettings
 
 _LAST_LINES = 30
 _PATIENCE_SECONDS = 300.0
@@ -37,9 +37,10 @@ class Follower:
 
     Args:
         api: The API of the cluster.
-        resource: the kind of the job.
-        name: the name of the job.
-        job: the settings of the job.
+        resource: kind of the job.
+        name: The name of the job.
+        job: its settings.
+        step: The name of the step that waits, which begins the lines that it prints.
         poll: seconds between two looks.
         alive: a function that is called at every look.
     """
@@ -50,11 +51,12 @@ class Follower:
         resource: Resource,
         name: str,
         job: JobSettings,
+        step: str,
         poll: float = 10.0,
         alive: Callable[[], None] = lambda: None,
     ):
         self._api, self._resource, self._name, self._job = api, resource, name, job
-        self._poll, self._alive = poll, alive
+        self._step, self._poll, self._alive = step, poll, alive
         self._shown: dict[str, str] = {}
         self._lines: set[str] = set()
         self._stuck: dict[str, float] = {}
@@ -66,7 +68,7 @@ class Follower:
         """Return when the job has succeeded.
 
         Raises:
-            TrainingError: with the pods' errors and the last lines of those that failed; if the job fails, is deleted,
+            JobError: with the pods' errors and the last lines of those that failed; if the job fails, is deleted,
                 runs out of time, or its pods cannot start or are not made.
             ClusterApiError: if the API cannot be reached for five minutes, or refuses.
         """
@@ -85,13 +87,13 @@ class Follower:
                 lost = None
             except ClusterApiError as error:
                 if error.status == 404:
-                    raise TrainingError(f"{self._what} was deleted while it ran. Start the run again.") from error
+                    raise JobError(f"{self._what} was deleted while it ran. Start the run again.") from error
                 # Refused for good, or for a while: a server that restarts, or too many requests.
                 lost = lost or time.monotonic()
                 refused = 400 <= error.status < 500 and error.status != 429
                 if refused or time.monotonic() - lost > _PATIENCE_SECONDS:
                     raise
-                print(f"train_job: {error}; trying again", flush=True)
+                print(f"{self._step}: {error}; trying again", flush=True)
                 # Nothing is known of this moment, so that it counts for nothing.
                 before = time.monotonic()
                 time.sleep(self._poll)
@@ -99,10 +101,10 @@ class Follower:
             if state == "Complete":
                 return
             if state == "Failed":
-                raise TrainingError(f"{self._what} failed: {message}{self._details(pods)}")
+                raise JobError(f"{self._what} failed: {message}{self._details(pods)}")
             stuck = self._cannot_start(pods)
             if stuck:
-                raise TrainingError(f"{self._what} cannot start: {stuck}. Correct the cluster file, and compile again.")
+                raise JobError(f"{self._what} cannot start: {stuck}. Correct the cluster file, and compile again.")
             self._check_created(state, pods)
             now = time.monotonic()
             if any(pod.phase != "Pending" for pod in pods):
@@ -111,12 +113,13 @@ class Follower:
                 self._queued += now - before
             before = now
             if self._ran > self._job.timeout:
-                raise TrainingError(
+                raise JobError(
                     f"{self._what} was not done after it had run {self._job.timeout} s. The same run, tried again, "
-                    f"resumes at its last backup; timeout in the cluster file gives it longer.{self._details(pods)}"
+                    "resumes a training at its last backup; timeout in the cluster file gives it longer."
+                    f"{self._details(pods)}"
                 )
             if self._queued > self._job.queue_timeout:
-                raise TrainingError(
+                raise JobError(
                     f"{self._what} has waited for its pods to run for {self._job.queue_timeout} s, in state "
                     f"{state or 'unknown'!r}. queue_timeout in the cluster file lets it wait longer."
                     f"{self._details(pods)}"
@@ -136,7 +139,7 @@ class Follower:
             reasons = self._api.events(self._name)
         except ClusterApiError as error:
             reasons = [str(error)]
-        raise TrainingError(
+        raise JobError(
             f"{self._what} has {len(pods)} of {self._job.nodes} pods after {_CREATION_SECONDS:.0f} s: the others were "
             f"never made. {'; '.join(reasons) or 'No event says why.'} A quota, a pod security policy or a missing "
             "operator may be the reason; look at `kubectl describe` of the job and its JobSet."
@@ -150,7 +153,7 @@ class Follower:
         now = {self._name: state, **{pod.name: f"{pod.phase} {pod.reason}".strip() for pod in pods}}
         for name, text in now.items():
             if text and self._shown.get(name) != text:
-                print(f"train_job: {name}: {text}", flush=True)
+                print(f"{self._step}: {name}: {text}", flush=True)
         self._shown = now
         running = [pod for pod in pods if pod.phase != "Pending"]
         if running:

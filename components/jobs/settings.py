@@ -1,4 +1,4 @@
-"""The settings of a training job of several pods: one value, which travels to the launching step as JSON."""
+"""What a job of several pods is given: one value, which travels to the launching step as JSON."""
 
 import json
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ _TUPLES = ("tolerations", "image_pull_secrets")
 
 
 class JobSettingsError(ValueError):
-    """The description of a training job cannot be used."""
+    """The description of a job of several pods cannot be used."""
 
 
 @dataclass(frozen=True)
 class JobSettings:
-    """A training job; quantities are written as Kubernetes writes them.
+    """A job of several pods; quantities are written as Kubernetes writes them.
 
     Attributes:
         kind: "TrainJob" of Kubeflow Trainer v2, or "TFJob" of the training operator v1.
@@ -43,8 +43,8 @@ class JobSettings:
         queue: Kueue's LocalQueue; "" for none.
         priority: Kueue's WorkloadPriorityClass; needs a queue.
         priority_class: Kubernetes's PriorityClass of the pods.
-        restarts: how often the job restarts after a failed pod, from the last backup; None for 3 of a TrainJob and 0 of
-            a TFJob. Pods that Kubernetes evicts or preempts restart a TrainJob without counting.
+        restarts: How often the job restarts after a failed pod, a training from its last backup; None for 3 of a
+            TrainJob and 0 of a TFJob. Pods that Kubernetes evicts or preempts restart a TrainJob without counting.
         peer_timeout: seconds that a process waits for the others, for one message too: at the beginning images are
             pulled and nodes added.
         timeout: seconds that the job may run, its time in queues not counted.

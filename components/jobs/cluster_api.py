@@ -137,12 +137,16 @@ class ClusterApi:
         )
         return sorted((_pod(item) for item in found.items), key=lambda pod: pod.name)
 
-    def owner(self, environment: Mapping[str, str] = os.environ) -> dict[str, str] | None:
+    def owner(self, step: str, environment: Mapping[str, str] = os.environ) -> dict[str, str] | None:
         """What should own the objects that this step makes, as an ownerReference; None outside of a KFP step.
 
         It is the controller of the step's pod, Argo's Workflow: with the run Kubernetes then deletes them. The pod
         itself would take them along when its node is lost, though the next attempt of the step could wait for them; it
         is named where this step may not read it.
+
+        Args:
+            step: The name of the step, which begins what it prints.
+            environment: where KFP has put the names of the pod.
         """
         if _POD_NAME not in environment or _POD_UID not in environment:
             return None
@@ -154,7 +158,7 @@ class ClusterApi:
         except ClusterApiError as error:
             if error.status not in (403, 404):
                 raise
-            print(f"train_job: {error}; the job belongs to this pod, and is deleted with it", flush=True)
+            print(f"{step}: {error}; the job belongs to this pod, and is deleted with it", flush=True)
         else:
             for owner in found.metadata.owner_references or []:
                 if owner.controller:

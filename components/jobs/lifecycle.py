@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable, Sequence
 
-from components.train_job.cluster_api import ClusterApi, ClusterApiError, Resource
-from components.train_job.follow import outcome
-from components.train_job.manifests import Part
+from components.jobs.cluster_api import ClusterApi, ClusterApiError, Resource
+from components.jobs.follow import outcome
+from components.jobs.manifests import Part
 
 PATIENCE_SECONDS = 600.0
 """How long a finalizer, a webhook or the API server may keep a job from being made."""
@@ -23,6 +23,7 @@ class Lifecycle:
         api: The API of the cluster.
         name: the name of the job and all its objects.
         parts: the objects, as `manifests.objects` gives them; the job itself is the last.
+        step: The name of the step that launches the job, which begins the lines that it prints.
         first_pause: seconds before the first repetition; later pauses are twice as long each.
         patience: seconds of repetitions before giving up.
     """
@@ -32,10 +33,11 @@ class Lifecycle:
         api: ClusterApi,
         name: str,
         parts: Sequence[Part],
+        step: str,
         first_pause: float = 1.0,
         patience: float | None = None,
     ):
-        self._api, self._name, self._parts = api, name, parts
+        self._api, self._name, self._parts, self._step = api, name, parts, step
         self._first_pause = first_pause
         self._patience = PATIENCE_SECONDS if patience is None else patience
 
@@ -51,7 +53,7 @@ class Lifecycle:
         """
         if self._running():
             print(
-                f"train_job: {self._kind.kind} {self._name} of an earlier attempt is running; waiting for it",
+                f"{self._step}: {self._kind.kind} {self._name} of an earlier attempt is running; waiting for it",
                 flush=True,
             )
             return False
@@ -125,7 +127,7 @@ class Lifecycle:
                 if not passes(error):
                     raise
                 reason = error
-            text = f"train_job: {what}{f': {reason}' if reason else ''}; trying again"
+            text = f"{self._step}: {what}{f': {reason}' if reason else ''}; trying again"
             if text != said:
                 print(text, flush=True)
                 said = text

@@ -1,0 +1,1 @@
+"""Evaluate in a job of several pods: Kubeflow Trainer's TrainJob, or the older TFJob."""

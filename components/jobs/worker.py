@@ -1,0 +1,73 @@
+"""One process of a job of several: `python -m components.jobs.worker JOB.json`.
+
+The processes find each other through `TF_CONFIG`, as `keras_spatial.launch` and the TFJob operator set it. In the pods
+of a TrainJob nobody sets it, and it is derived from what the Indexed job says of the pod.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from components import storage
+from components.jobs.cluster import peer_timeout, rank_of, with_tf_config
+from components.jobs.description import Description
+from components.jobs.heartbeat import end_without
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do this process's part of the job that `JOB.json` describes; returns the exit status."""
+    if len(arguments) != 1:
+        print(__doc__, file=sys.stderr)
+        return 2
+    os.environ.update(with_tf_config(os.environ))
+    job = Description.read(arguments[0])
+    if job.heartbeat:
+        end_without(job.heartbeat)
+
+    import keras_spatial as ks
+    from components.devices import demand, share
+
+    settings = job.given()
+    # Before the wait for the others: what is missing here is said in seconds.
+    demand(settings)
+    if job.local_processes:
+        share(rank_of(os.environ), job.local_processes)
+    first = ks.initialize(timeout=peer_timeout(os.environ)).is_first
+    with _near(job, first) as places:
+        facts = job.function()(**places, **job.arguments, settings=settings)
+        if first:
+            storage.write_json(job.facts, facts or {})
+    return 0
+
+
+@contextlib.contextmanager
+def _near(job: Description, first: bool) -> Iterator[dict[str, Any]]:
+    """Inputs, outputs and work folder of a job as paths: what is at a URL is brought here, and taken back."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        places: dict[str, Any] = {}
+        if job.work:
+            places["work"] = job.work
+            if storage.is_url(job.work):
+                places["work"] = str(stack.enter_context(storage.mirrored(job.work, folder / "work", uploads=first)))
+        for name, place in job.outputs.items():
+            places[name] = str(folder / name) if storage.is_url(place) else place
+            if storage.is_url(place) and first and name in job.live:
+                # Whoever follows the step reads there.
+                logs = storage.join(place, job.live[name])
+                print(f"{job.step}: TensorBoard's logs are kept at {logs}", flush=True)
+                stack.enter_context(storage.mirrored(logs, Path(places[name]) / job.live[name]))
+        for name, place in job.inputs.items():
+            places[name] = str(storage.local(place, folder / "data")) if place else ""
+        yield places
+        for name, place in job.outputs.items():
+            if storage.is_url(place) and first:
+                storage.upload(places[name], place)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,79 @@
+"""What the processes of a job compute in parts is what one computes at once, to the last bit."""
+
+import numpy as np
+import pytest
+
+from keras_spatial import inference, processes
+from keras_spatial.inference.block_files import BlockFiles, publish, shared_folder
+from keras_spatial.inference.sliding import Windows, importance
+from keras_spatial.inference.together import Blended, Part
+from keras_spatial.volumes import labels_from_probabilities
+
+CLASSES = 3
+
+
+def probabilities(images):
+    """Some of each voxel, and of its neighbours: windows that overlap do not agree."""
+    near = images[..., :1] + np.roll(images[..., :1], 1, axis=1)
+    scores = np.exp(np.concatenate([near, -near, np.sin(near)], -1))
+    return (scores / scores.sum(-1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(11, 9, 6), (4, 13, 3), (5, 4, 4)], ids=str)
+@pytest.mark.parametrize("blend", ["gaussian", "constant"])
+def test_windows_are_blended_plane_by_plane_as_at_once(tmp_path, shape, blend):
+    patch, overlap = (5, 4, 4), 0.5
+    image = np.random.default_rng(0).normal(size=(*shape, 1)).astype(np.float32)
+    wanted = inference.sliding_window(probabilities, image, patch, overlap=overlap, blend=blend, fill=0.0)
+    windows = Windows.over(shape, patch, overlap)
+    padded, found = windows.pad(image, 0.0), []
+    for number, box in enumerate(windows.boxes()):
+        found.append(BlockFiles(tmp_path / str(number), (*patch, CLASSES), np.float32))
+        found[-1].write([slice(0, n) for n in (*patch, CLASSES)], probabilities(padded[box][None])[0])
+    blended = Blended(windows, found, importance(patch, blend))
+    assert blended.shape == wanted.shape
+    for first in range(0, shape[0], 2):
+        np.testing.assert_array_equal(blended[first : first + 2], wanted[first : first + 2])
+    target = (17, 5, 8)
+    at_once = labels_from_probabilities(wanted, target)
+    parts = [labels_from_probabilities(blended, target, slice(a, a + 6)) for a in range(0, 17, 6)]
+    np.testing.assert_array_equal(np.concatenate(parts), at_once)
+    assert len(np.unique(at_once)) == CLASSES
+
+
+def test_a_box_is_read_from_the_blocks_that_it_touches(tmp_path):
+    values = np.random.default_rng(1).normal(size=(6, 5, 4)).astype(np.float32)
+    with shared_folder(processes.Processes(), tmp_path / "work") as work:
+        array = BlockFiles(work / "array", values.shape, np.float32)
+        for x in (slice(0, 3), slice(3, 6)):
+            array.write((x, slice(0, 5), slice(0, 4)), values[x])
+        publish(processes.Processes(), "arrays", [array])
+        np.testing.assert_array_equal(array[1:5, 2:3], values[1:5, 2:3])
+        assert (array.bytes_written, array.bytes_read) == (values.nbytes, values[1:5, 2:3].nbytes)
+        box = Part(array, (slice(2, 5), slice(1, 3), slice(0, 4)))  # pyright: ignore[reportArgumentType]
+        assert array.shape == (6, 5, 4)
+        np.testing.assert_array_equal(box[1:2], values[3:4, 1:3])
+        array.discard()
+        assert not list((work / "array").iterdir())
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_part_that_nobody_has_written_is_no_zero(tmp_path):
+    array = BlockFiles(tmp_path, (4, 4), np.uint8)
+    array.write((slice(0, 2), slice(0, 4)), np.ones((2, 4)))
+    with pytest.raises(FileNotFoundError, match=r"whole box \[\(1, 3\), \(0, 4\)\]\. Received: blocks of 4 of its 8"):
+        array[1:3]
+
+
+def test_processes_without_a_common_folder_are_told_so(tmp_path):
+    """Each of two sees its own block alone."""
+
+    class Second(processes.Processes):
+        def exchange(self, what, text):
+            other = text.replace("[0, 0]", "[2, 0]") if "blocks" in what else f"{tmp_path / 'other' / '0-0.npy'}"
+            return [other, text]
+
+    array = BlockFiles(tmp_path / "own", (4, 4), np.uint8)
+    array.write((slice(0, 2), slice(0, 4)), np.ones((2, 4)))
+    with pytest.raises(RuntimeError, match=r"(?s)must have a folder in common.*process 0 does not see.*process 1"):
+        publish(Second(), "arrays", [array])
