@@ -15,7 +15,7 @@ CLASSES = 3
 def probabilities(images):
     """Some of each voxel, and of its neighbours: windows that overlap do not agree."""
     near = images[..., :1] + np.roll(images[..., :1], 1, axis=1)
-    scores = np.exp(np.concatenate([near, -near, np.sin(near)], -1))
+    scores = np.exp(np.concatenate([near, -near, np.full_like(near, 0.5)], -1))
     return (scores / scores.sum(-1, keepdims=True)).astype(np.float32)
 
 
