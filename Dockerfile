@@ -1,6 +1,6 @@
 # The image of every step: the wheel of keras_spatial, and the checkout's application part beside it.
-# CPU and TPU: docker build -t REGISTRY/keras-spatial-python:0.1.0 .
-# GPU:         docker build -t REGISTRY/keras-spatial-python:0.1.0-cuda --build-arg EXTRAS=app,stores,cuda .
+# CPU and TPU: docker build -t REGISTRY/keras-spatial-python:0.2.0 .
+# GPU:         docker build -t REGISTRY/keras-spatial-python:0.2.0-cuda --build-arg EXTRAS=app,stores,cuda .
 # Name the image by the digest that `docker push` prints, see pipelines/README.md.
 FROM python:3.11.14-slim-bookworm AS build
 WORKDIR /src

@@ -16,7 +16,7 @@ from kfp import dsl
 from components.resume import code_version
 from components.settings import Group
 
-IMAGE = os.environ.get("KERAS_SPATIAL_IMAGE", "keras-spatial-python:0.1.0")
+IMAGE = os.environ.get("KERAS_SPATIAL_IMAGE", "keras-spatial-python:0.2.0")
 """Default container image, built of the `Dockerfile`; the cluster's file and `compile --image` name another."""
 
 

@@ -24,7 +24,7 @@ from keras_spatial.runtimes.blocks import LocalBlocks  # noqa: E402
 from keras_spatial.runtimes.storage import OffloadError  # noqa: E402
 from keras_spatial.runtimes.tpu import tpu_strategy  # noqa: E402
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Backup",
