@@ -170,9 +170,14 @@ def _facts(settings: Settings) -> Facts | None:
     if storage.is_url(settings.data) or storage.is_url(settings.task):
         return None
     from components.cases import open_folder
+    from components.preprocess.preprocess import WindowError, check_window
     from keras_spatial.volumes import LITS
 
     folder = open_folder(settings.data, settings.task)
+    try:
+        check_window(folder, settings)
+    except WindowError as error:
+        raise SettingsError(str(error)) from None
     task = LITS if folder.reader is None else folder.reader.task
     return Facts(task.labels, len(task.channels), len(folder.cases))
 

@@ -15,6 +15,10 @@ from datasets.cases import OtherSourcesError
 _RUNNER = "DirectRunner"
 
 
+class WindowError(ValueError):
+    """A window is given for data that describe their own normalisation."""
+
+
 class RunnerError(ValueError):
     """The data set cannot be built by this runner of Beam."""
 
@@ -40,6 +44,19 @@ def check_runner(options: Sequence[str]) -> None:
         )
 
 
+def check_window(folder: Folder, settings: PreprocessSettings) -> None:
+    """Refuse a window for data that are not LiTS's.
+
+    Raises:
+        WindowError: naming the window.
+    """
+    if folder.reader is not None and settings.window != PreprocessSettings.model_fields["window"].default:
+        raise WindowError(
+            f"window: {folder.path} describes its own normalisation, and no window is read. Received: "
+            f"{list(settings.window)}. Leave it out."
+        )
+
+
 def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Mapping[str, Any]]:
     """Build the data set with Beam: LiTS at a cubic resolution, or any other that `dataset.json` describes.
 
@@ -57,6 +74,7 @@ def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Map
         OtherSourcesError: if the files in `cases` are no longer those that the step ingest checked.
         VolumeError: as `datasets.lits.prepare`.
         RunnerError: see `check_runner`.
+        WindowError: see `check_window`.
     """
     given = PreprocessSettings.model_validate(settings)
     check_runner(given.beam_options)
@@ -65,6 +83,7 @@ def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Map
     from keras_spatial.data import write_classes
 
     folder, cube = open_folder(cases), given.resolution or None
+    check_window(folder, given)
     options: dict[str, Any] = {
         "resolution": cube,
         "split": given.split,
@@ -73,7 +92,7 @@ def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Map
         "tell": lambda done, total: console.progress("preprocess", done, total, "cases converted"),
     }
     if folder.reader is None:
-        builder = lits.prepare(cases, dataset, **options)
+        builder = lits.prepare(cases, dataset, window=given.window, **options)
     else:
         builder = decathlon.prepare(cases, dataset, spacing=None if cube else "median", **options)
     write_classes(builder)

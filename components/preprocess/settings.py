@@ -1,5 +1,7 @@
 """The settings with which the data set is built."""
 
+import math
+
 from pydantic import Field, field_validator
 
 from components.settings import LayoutSettings
@@ -14,6 +16,11 @@ class PreprocessSettings(LayoutSettings):
         le=2048,
         description="The number of voxels along each axis of what the network sees; 0 for the scans' own grid with "
         "LiTS and for the median spacing with other data.",
+    )
+    window: tuple[float, float] = Field(
+        (-512, 512),
+        description="The Hounsfield units of LiTS's CTs that become 0 and 1; other data are normalised as their own "
+        "description says.",
     )
     split: str = Field(
         "published",
@@ -38,6 +45,13 @@ class PreprocessSettings(LayoutSettings):
     def _volumes_have_some_voxels(cls, value: int) -> int:
         if 0 < value < 8:
             raise ValueError("expected 0, or at least 8 voxels")
+        return value
+
+    @field_validator("window", mode="after")
+    @classmethod
+    def _window_is_open(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not (math.isfinite(value[0]) and math.isfinite(value[1]) and value[0] < value[1]):
+            raise ValueError("expected two numbers, the lower one first")
         return value
 
     @field_validator("split", mode="after")

@@ -33,6 +33,7 @@ def prepare(
     beam_options: list[str] | None = None,
     split: str = PUBLISHED,
     spacing: float | None = None,
+    window: tuple[float, float] = (-512, 512),
     limits: Limits | None = None,
     on_other_sources: str = "raise",
     tell: Tell | None = None,
@@ -51,6 +52,7 @@ def prepare(
             `--runner=...` chooses another, whose workers need this checkout and a data_dir that all machines share.
         split: "published", "fold-K-of-N" or "fold-K-of-N-brief"; see `datasets.splits.assign`.
         spacing: edge of cubic voxels in mm.
+        window: the Hounsfield units that become 0 and 1.
         limits: the limits that a case must keep; `Limits.current()` by default.
         on_other_sources: what to do if the data set is there, but was built of files with other digests than those in
             `manual_dir`, or under other limits: "raise", or "rebuild" to build it again and to replace the old one once
@@ -72,7 +74,9 @@ def prepare(
         StoreError: if the data set is there, but its files are damaged.
     """
     preparing.check_arguments(manual_dir, data_dir, on_other_sources, file_format)
-    config = LitsConfig(resolution=resolution, spacing=spacing, blocks=blocks, split=split, on_bad_case=on_bad_case)
+    config = LitsConfig(
+        resolution=resolution, spacing=spacing, window=window, blocks=blocks, split=split, on_bad_case=on_bad_case
+    )
     # TFDS wants its own object for the configs that the builder lists.
     config = Builder.builder_configs.get(config.name, config)
     return preparing.prepare(

@@ -1,18 +1,32 @@
 """How a case of LiTS is read and brought onto a grid."""
 
+import functools
+from dataclasses import dataclass
+
 import numpy as np
 
 from datasets.conversion import Arrays
 from datasets.lits.cases import Case, check_header, read_case
-from keras_spatial.volumes import Limits, Shape, Volume, hu_window, resample_labels, to_canonical, whole_hounsfield
+from keras_spatial.volumes import Limits, Shape, Volume, Window, resample_labels, to_canonical, whole_hounsfield
 
 _LESION = 2
+_PAPER = Window(-512, 512)
 
 
+@dataclass(frozen=True)
 class LitsReader:
-    """The `datasets.conversion.Reader` of LiTS: quirks of its files, whole Hounsfield units, no lesion lost."""
+    """The `datasets.conversion.Reader` of LiTS: quirks of its files, whole Hounsfield units, no lesion lost.
 
-    name = ""
+    Attributes:
+        window: from Hounsfield units to the network's input.
+    """
+
+    window: Window = _PAPER
+
+    @property
+    def name(self) -> str:
+        """See `datasets.conversion.Reader`."""
+        return "" if self.window == _PAPER else f"hu{self.window.low:g}to{self.window.high:g}"
 
     def check_header(self, case: Case, limits: Limits) -> None:
         """See `datasets.lits.cases.check_header`."""
@@ -26,8 +40,10 @@ class LitsReader:
     def resample(self, volumes: list[Volume], labels: Volume, shape: Shape) -> Arrays:
         """Whole HU, see `whole_hounsfield`."""
         image = whole_hounsfield(volumes[0].array, shape)
-        return Arrays(image, resample_labels(labels.array, shape, keep=(_LESION,)), _network_input)
+        return Arrays(
+            image, resample_labels(labels.array, shape, keep=(_LESION,)), functools.partial(_network_input, self.window)
+        )
 
 
-def _network_input(hu: np.ndarray) -> np.ndarray:
-    return hu_window(hu).astype(np.float16)[..., None]
+def _network_input(window: Window, hu: np.ndarray) -> np.ndarray:
+    return window(hu).astype(np.float16)[..., None]

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from datasets.case_builder import CaseBuilder, CaseConfig
 from datasets.lits.cases import Case, find_cases
 from datasets.lits.conversion import LitsReader
-from keras_spatial.volumes import LITS, Grid, Task
+from keras_spatial.volumes import LITS, Grid, Task, Window
 
 
 @dataclass
@@ -20,14 +20,28 @@ class LitsConfig(CaseConfig):
     Attributes:
         resolution: voxels along each axis of a cube over the whole field of view, or None.
         spacing: edge of cubic voxels in mm, or None. Neither: the grid of the scan.
+        window: the Hounsfield units that become 0 and 1.
         blocks, split, on_bad_case: see `CaseConfig`.
+
+    Raises:
+        ValueError: if the lower end of the window is not below the upper one.
     """
 
     resolution: int | None = None
     spacing: float | None = None
+    window: tuple[float, float] = (-512, 512)
 
     def __post_init__(self):
+        self.window = self.window[0], self.window[1]
         self._check()
+
+    @property
+    def reader(self) -> LitsReader:
+        """How a case is read."""
+        return LitsReader(Window(*self.window))
+
+    def _parts(self) -> list[str]:
+        return [*super()._parts(), *filter(None, [self.reader.name])]
 
     @property
     def grid(self) -> Grid:
@@ -65,11 +79,13 @@ class Builder(CaseBuilder):
 
     @property
     def task(self) -> Task:
-        return dataclasses.replace(LITS, grid=cast(LitsConfig, self.builder_config).grid)
+        config = cast(LitsConfig, self.builder_config)
+        channel = dataclasses.replace(LITS.channels[0], normalisation=Window(*config.window))
+        return dataclasses.replace(LITS, channels=(channel,), grid=config.grid)
 
     @property
     def reader(self) -> LitsReader:
-        return LitsReader()
+        return cast(LitsConfig, self.builder_config).reader
 
     def key(self, case: Any) -> int:
         return case.number

@@ -28,6 +28,8 @@ from keras_spatial.volumes import (
     Grid,
     Limits,
     SpacingError,
+    Task,
+    Window,
     components,
     hu_window,
     read_volume,
@@ -90,6 +92,21 @@ def test_the_window_is_that_of_the_paper(whole, folder):
     native = to_canonical(read_volume(folder / "volume-3.nii.gz")).array
     (example,) = examples(whole, "test")
     assert example["image"].mean() == pytest.approx(np.clip(native / 1024 + 0.5, 0, 1).mean(), abs=0.02)
+
+
+def test_another_window_is_that_of_images_and_task(whole, folder, tmp_path):
+    builder = lits.prepare(folder, tmp_path, 16, window=(-160, 240))
+    assert builder.config.name == "16-hu-160to240"
+    assert builder.target(volumes.Limits()).folder != whole.target(volumes.Limits()).folder
+    task = Task.of(builder.info.metadata["task"])
+    assert task.channels[0].normalisation == Window(-160, 240)
+    for ours, paper in zip(examples(builder, "test"), examples(whole, "test"), strict=True):
+        hu = 1024 * paper["image"] - 512
+        inside = (hu > -512) & (hu < 512)
+        expected = np.clip((hu + 160) / 400, 0, 1)
+        # Both are stored as float16.
+        np.testing.assert_allclose(ours["image"][inside], expected[inside], atol=1e-3)
+        assert ours["checksum"] == paper["checksum"]
 
 
 @pytest.mark.parametrize("blocks", [(2, 2, 1), (1, 4, 2)], ids=str)
@@ -362,6 +379,7 @@ def test_the_url_of_an_object_store_is_refused_with_what_to_do(folder, tmp_path,
         ({"blocks": (0, 1, 1)}, "blocks: "),
         ({"split": "fold-9"}, "'fold-9'"),
         ({"on_bad_case": "ignore"}, "'ignore'"),
+        ({"window": (240, -160)}, "low below high. Received: low=240"),
     ],
 )
 def test_wrong_configurations_are_named(arguments, message):

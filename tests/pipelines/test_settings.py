@@ -16,6 +16,7 @@ from pipelines.settings import Settings, SettingsError, dump, load
         ("resolutoin=64", "Did you mean 'resolution'"),
         ("zzzz=1", "Known: .*data"),
         ("resolution=sixty", "resolution: .*integer.*Received: 'sixty'"),
+        ("window=240,-160", "window: expected two numbers, the lower one first"),
         ("resolution=20", "levels needs a multiple of 8. Received: 20"),
         ("mesh=rows2", "mesh: A mesh shape is written as .*Received: 'rows2'"),
         ("mesh=rows:0, columns:2", "mesh: The size of mesh axis 'rows' must be a positive integer"),
