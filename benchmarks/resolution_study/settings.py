@@ -11,6 +11,7 @@ class Recipe:
     Attributes:
         network: `unet`, or `residual_unet` with one block at each level, which has instance normalization.
         deep_supervision: whether the coarser levels of the residual U-Net are compared with the labels, too.
+        normalization: what follows each convolution of the U-Net.
         window: the Hounsfield units that become 0 and 1.
         class_weights: the weights of background, liver and lesion in the cross-entropy.
         crossentropy_weight, dice_weight: the weights of the two parts of the loss.
@@ -19,6 +20,7 @@ class Recipe:
 
     network: Literal["unet", "residual_unet"] = "unet"
     deep_supervision: bool = False
+    normalization: Literal["batch", "instance"] = "batch"
     window: tuple[int, int] = (-512, 512)
     class_weights: tuple[float, float, float] = (1, 4, 8)
     crossentropy_weight: float = 0.5
@@ -30,6 +32,7 @@ OLD = Recipe()
 RECIPES = {
     "old": OLD,
     # Each changes one thing in the old one; the supervised one changes one in the residual one.
+    "instance": replace(OLD, normalization="instance"),
     "window": replace(OLD, window=(-160, 240)),
     "unweighted": replace(OLD, class_weights=(1, 1, 1)),
     "dice": replace(OLD, crossentropy_weight=0.3, dice_weight=1.0),

@@ -103,7 +103,7 @@ def _network(arm: Arm, settings: Settings) -> keras.Model:
     recipe, shape = RECIPES[arm.recipe], (*(arm.input_size,) * 3, 1)
     size = {"filters": settings.filters, "levels": settings.levels}
     if recipe.network == "unet":
-        return ks.models.UNet3D(shape, 3, dropout=0.0, **size)
+        return ks.models.UNet3D(shape, 3, dropout=0.0, normalization=recipe.normalization, **size)
     blocks = [1] * settings.levels
     return ks.models.ResidualUNet3D(shape, 3, blocks=blocks, deep_supervision=recipe.deep_supervision, **size)
 

@@ -1,7 +1,7 @@
 """The U-Net of Hou et al., arXiv 1909.03108, in two and three dimensions."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import layers
@@ -49,12 +49,14 @@ def UNet3D(input_shape: Sequence[int | None], classes: int, **options: Any) -> M
         levels: the number of levels, 4 by default. There are `levels - 1` poolings.
         convolutions: the number of convolutions of each level in the encoder and in the decoder, 2 by default.
         kernel_size: the size of their kernels, 3 by default.
-        batch_normalization: whether batch normalization (momentum 0.9, epsilon 1e-6) follows each of them, True by
-            default.
+        normalization: what follows each of them: `"batch"` normalization (momentum 0.9, epsilon 1e-6) by default;
+            `"instance"` normalization, with the statistics of each image, as in nnU-Net; or None. Where a batch is one
+            image, both are the same in training, but batch normalization predicts with a moving average over images
+            instead of the image's own statistics.
         negative_slope: the slope of the leaky ReLU after each of them, 0.1 by default.
         dropout: the rate of the dropout after each convolution but the first and the last, 0.5 by default.
-        use_bias: whether convolutions have a bias. By default they have one only without batch normalization, whose
-            offset makes it superfluous; the paper's code never has one.
+        use_bias: whether convolutions have a bias. By default they have one only without normalization, whose offset
+            makes it superfluous; the paper's code never has one.
         activation_of_output: the activation of the output, such as `"softmax"`; None by default.
         name: the model's name.
 
@@ -82,7 +84,7 @@ def _unet(
     levels: int = 4,
     convolutions: int = 2,
     kernel_size: int = 3,
-    batch_normalization: bool = True,
+    normalization: Literal["batch", "instance"] | None = "batch",
     negative_slope: float = 0.1,
     dropout: float = 0.5,
     use_bias: bool | None = None,
@@ -99,14 +101,18 @@ def _unet(
         convolutions=convolutions,
         kernel_size=kernel_size,
     )
-    use_bias = not batch_normalization if use_bias is None else use_bias
+    if normalization not in ("batch", "instance", None):
+        raise ValueError(f"normalization must be 'batch', 'instance' or None. Received: {normalization!r}")
+    use_bias = normalization is None if use_bias is None else use_bias
     convolution, transposed, pooling = KITS[rank].convolution, KITS[rank].transposed, KITS[rank].pooling
 
     def level_of(x, width: int, label: str, dropout_of: Sequence[bool]):
         for number, drop in enumerate(dropout_of, start=1):
             x = convolution(width, kernel_size, padding="same", use_bias=use_bias, name=f"{label}_conv{number}")(x)
-            if batch_normalization:
+            if normalization == "batch":
                 x = layers.BatchNormalization(momentum=0.9, epsilon=1e-6, name=f"{label}_norm{number}")(x)
+            elif normalization == "instance":
+                x = layers.GroupNormalization(groups=-1, epsilon=1e-5, name=f"{label}_norm{number}")(x)
             x = layers.LeakyReLU(negative_slope, name=f"{label}_relu{number}")(x)
             if drop and dropout:
                 x = layers.Dropout(dropout, name=f"{label}_dropout{number}")(x)

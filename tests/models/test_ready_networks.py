@@ -8,6 +8,10 @@ import keras_spatial as ks
 
 SMALL = {"filters": 2, "levels": 3}
 NETWORKS = {
+    "unet_instance": (
+        lambda: ks.models.UNet3D((16, 8, 12, 1), 3, normalization="instance", dropout=0.0, **SMALL),
+        "2x2",
+    ),
     "residual_unet": (lambda: ks.models.ResidualUNet3D((16, 8, 12, 1), 3, blocks=(1, 2, 1), **SMALL), "2x2"),
     "residual_unet_2d": (lambda: ks.models.ResidualUNet2D((24, 20, 2), 3, **SMALL), "3x1"),
     "vnet": (lambda: ks.models.VNet3D((8, 12, 8, 1), 2, filters=2, levels=2), "1x2"),
@@ -53,6 +57,11 @@ def test_the_residual_encoder_has_as_many_blocks_as_nnunets():
 def test_arguments_out_of_range_are_named(make, changes, expected):
     with pytest.raises(ValueError, match=expected):
         make(**{"input_shape": (16, 16, 16, 1), "classes": 2, "levels": 4, **changes})
+
+
+def test_an_unknown_normalization_is_refused():
+    with pytest.raises(ValueError, match=r"normalization must be 'batch', 'instance' or None\. Received: 'layer'"):
+        ks.models.UNet2D((16, 16, 1), 2, levels=2, normalization="layer")
 
 
 def test_blocks_of_another_number_of_levels_are_refused():
