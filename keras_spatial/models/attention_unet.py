@@ -8,6 +8,7 @@ from keras import layers
 
 from keras_spatial.model import Model
 from keras_spatial.models.arguments import KITS, check_arguments
+from keras_spatial.models.normalization import Normalization, check_normalization, normalized
 
 
 def AttentionUNet2D(input_shape: Sequence[int | None], classes: int, **options: Any) -> Model:
@@ -47,7 +48,8 @@ def AttentionUNet3D(input_shape: Sequence[int | None], classes: int, **options: 
     Keyword Args:
         filters: the number of filters of the first level, 16 by default. It doubles from level to level.
         levels: the number of levels, 4 by default. The image is halved `levels - 1` times.
-        batch_normalization: whether batch normalization follows each convolution, True by default.
+        normalization: what follows each convolution: `"batch"` normalization by default, `"instance"` normalization,
+            with the statistics of each image, or None.
         dropout: the rate of the dropout after each level, 0 by default.
         name: the model's name.
 
@@ -73,20 +75,19 @@ def _attention_unet(
     *,
     filters: int = 16,
     levels: int = 4,
-    batch_normalization: bool = True,
+    normalization: Normalization = "batch",
     dropout: float = 0.0,
     name: str | None = None,
 ) -> Model:
     check_arguments(rank, input_shape, levels=levels, dropout=dropout, classes=classes, filters=filters)
+    check_normalization(normalization)
     kit = KITS[rank]
 
     def level_of(x, width: int, label: str):
         for number in (1, 2):
-            x = kit.convolution(
-                width, 3, padding="same", use_bias=not batch_normalization, name=f"{label}_conv{number}"
-            )(x)
-            if batch_normalization:
-                x = layers.BatchNormalization(name=f"{label}_norm{number}")(x)
+            bias = normalization is None
+            x = kit.convolution(width, 3, padding="same", use_bias=bias, name=f"{label}_conv{number}")(x)
+            x = normalized(x, normalization, f"{label}_norm{number}")
             x = layers.ReLU(name=f"{label}_relu{number}")(x)
         return layers.Dropout(dropout, name=f"{label}_dropout")(x) if dropout else x
 

@@ -1,13 +1,14 @@
 """The U-Net of Hou et al., arXiv 1909.03108, in two and three dimensions."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import keras
 from keras import layers
 
 from keras_spatial.model import Model
 from keras_spatial.models.arguments import KITS, check_arguments
+from keras_spatial.models.normalization import Normalization, check_normalization, normalized
 
 
 def UNet2D(input_shape: Sequence[int | None], classes: int, **options: Any) -> Model:
@@ -84,7 +85,7 @@ def _unet(
     levels: int = 4,
     convolutions: int = 2,
     kernel_size: int = 3,
-    normalization: Literal["batch", "instance"] | None = "batch",
+    normalization: Normalization = "batch",
     negative_slope: float = 0.1,
     dropout: float = 0.5,
     use_bias: bool | None = None,
@@ -101,18 +102,14 @@ def _unet(
         convolutions=convolutions,
         kernel_size=kernel_size,
     )
-    if normalization not in ("batch", "instance", None):
-        raise ValueError(f"normalization must be 'batch', 'instance' or None. Received: {normalization!r}")
+    check_normalization(normalization)
     use_bias = normalization is None if use_bias is None else use_bias
     convolution, transposed, pooling = KITS[rank].convolution, KITS[rank].transposed, KITS[rank].pooling
 
     def level_of(x, width: int, label: str, dropout_of: Sequence[bool]):
         for number, drop in enumerate(dropout_of, start=1):
             x = convolution(width, kernel_size, padding="same", use_bias=use_bias, name=f"{label}_conv{number}")(x)
-            if normalization == "batch":
-                x = layers.BatchNormalization(momentum=0.9, epsilon=1e-6, name=f"{label}_norm{number}")(x)
-            elif normalization == "instance":
-                x = layers.GroupNormalization(groups=-1, epsilon=1e-5, name=f"{label}_norm{number}")(x)
+            x = normalized(x, normalization, f"{label}_norm{number}", momentum=0.9, epsilon=1e-6)
             x = layers.LeakyReLU(negative_slope, name=f"{label}_relu{number}")(x)
             if drop and dropout:
                 x = layers.Dropout(dropout, name=f"{label}_dropout{number}")(x)

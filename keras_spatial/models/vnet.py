@@ -8,6 +8,7 @@ from keras import layers
 
 from keras_spatial.model import Model
 from keras_spatial.models.arguments import KITS, check_arguments
+from keras_spatial.models.normalization import Normalization, check_normalization, normalized
 
 # The number of convolutions of each level in the paper; deeper levels have as many as the last.
 _CONVOLUTIONS = (1, 2, 3, 3, 3)
@@ -40,8 +41,8 @@ def VNet3D(input_shape: Sequence[int | None], classes: int, **options: Any) -> M
     """A 3D V-Net (Milletari et al., arXiv 1606.04797): levels of 5³ convolutions, connected by strided convolutions.
 
     The input of each level is added to its output. Activations are PReLUs with one slope for each channel. The paper
-    has no normalisation; `normalization` adds batch normalisation before each activation in place of the convolutions'
-    biases, as most implementations do.
+    has no normalization; `normalization` adds one before each activation in place of the convolutions' biases, as most
+    implementations do.
 
     Args:
         input_shape: the shape `(x, y, z, channels)` of an image, in voxels.
@@ -51,7 +52,8 @@ def VNet3D(input_shape: Sequence[int | None], classes: int, **options: Any) -> M
         filters: the number of filters of the first level, 16 by default. It doubles from level to level.
         levels: the number of levels, 5 by default. The image is halved `levels - 1` times.
         kernel_size: the kernel size of the convolutions inside a level, 5 by default.
-        normalization: whether batch normalisation precedes each activation, False by default.
+        normalization: what precedes each activation: `"batch"` normalization, `"instance"` normalization, with the
+            statistics of each image, or None, the default.
         dropout: the rate of the dropout after each level, 0 by default.
         name: the model's name.
 
@@ -78,18 +80,18 @@ def _vnet(
     filters: int = 16,
     levels: int = 5,
     kernel_size: int = 5,
-    normalization: bool = False,
+    normalization: Normalization = None,
     dropout: float = 0.0,
     name: str | None = None,
 ) -> Model:
     check_arguments(
         rank, input_shape, levels=levels, dropout=dropout, classes=classes, filters=filters, kernel_size=kernel_size
     )
-    kit, options = KITS[rank], {"use_bias": not normalization}
+    check_normalization(normalization)
+    kit, options = KITS[rank], {"use_bias": normalization is None}
 
     def activated(x, label: str):
-        if normalization:
-            x = layers.BatchNormalization(name=f"{label}_norm")(x)
+        x = normalized(x, normalization, f"{label}_norm")
         return layers.PReLU(shared_axes=list(range(1, rank + 1)), name=f"{label}_prelu")(x)
 
     def stage(x, shortcut, level: int, label: str):
