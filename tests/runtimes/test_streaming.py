@@ -70,6 +70,22 @@ def test_training_evaluation_and_prediction_are_equal_to_the_last_bit(shape, lay
     assert list(tmp_path.iterdir()) == []
 
 
+def test_padding_that_becomes_the_windows_own_is_equal_to_the_last_bit(tmp_path):
+    results = []
+    for distribution in distributions("rows:2, columns:2", "x:rows, y:columns", tmp_path):
+        keras.utils.set_random_seed(3)
+        with distribution.scope():
+            x = inputs = keras.Input(SHAPE)
+            x = ks.layers.Conv3D(2, 3, strides=2)(ks.layers.ZeroPadding3D(1)(x))
+            x = ks.layers.MaxPooling3D(3, strides=1)(ks.layers.ZeroPadding3D(1)(x))
+            model = ks.Model(inputs, ks.layers.GlobalAveragePooling3D()(x))
+            model.compile("sgd", "mse")
+        losses = [float(np.ravel(model.train_on_batch(IMAGES, np.ones((len(IMAGES), 2))))[0]) for _ in range(2)]
+        results.append([losses, model.get_weights()])
+    equal(results[1], results[0])
+    equal(results[2], results[0])
+
+
 def test_gradients_of_calls_and_recomputation_are_equal_to_the_last_bit(tmp_path):
     results = []
     for distribution in distributions(*MESHES[0], tmp_path):

@@ -63,6 +63,8 @@ def main() -> None:
     with distribution.scope() if distribution else contextlib.nullcontext():
         inputs = keras.Input((16, 16, 8, 1))
         turned = ks.layers.RandomRotation3D(0.05, "xyz")(inputs)
+        # Padding that becomes the windows' own.
+        turned = ks.layers.Conv3D(1, 3, name="stem")(ks.layers.ZeroPadding3D(1)(turned))
         unet = ks.models.UNet3D(
             inputs.shape[1:], classes=3, filters=4, levels=2, convolutions=1, dropout=arguments.dropout
         )
