@@ -128,7 +128,7 @@ class Step:
             trace = self.trace
             for part, of in split_concatenations(trace.graph, trace.impl).items():
                 trace.layers[part] = trace.layers.get(of, ())
-            fuse(trace.graph, trace.impl, [x.value for x in self._read] + [value for _, value in trace.updates])
+            fuse(trace.graph, trace.impl, [x.value for x in self._read] + [value for _, value, _ in trace.updates])
             self._fused = True
 
     def _check(self, holds: bool, what: str) -> None:
@@ -193,5 +193,6 @@ class Step:
     def apply_updates(self) -> None:
         """Assign the moving averages."""
         self.apply_assignments()
-        for variable, value in self.trace.updates:
-            variable.assign(tf.cast(self._export(value, variable.shape), variable.dtype))
+        for variable, value, blend in self.trace.updates:
+            new = blend(self.trace.value_of(variable), self._export(value, variable.shape))
+            variable.assign(tf.cast(new, variable.dtype))

@@ -17,6 +17,9 @@ from keras_spatial.mesh_tensorflow import mtf
 from keras_spatial.runtimes.blocks import LocalBlocks
 from keras_spatial.runtimes.functions import static_sizes
 
+# From the value of a variable and a tensor to the variable's new value.
+Blend = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
 
 @dataclass
 class Graph:
@@ -29,7 +32,8 @@ class Graph:
         weight_values: values to use in place of variables, keyed by the variables' `id`; other variables are read.
         planning: whether the walk only looks for shards that fit; no variable is changed then.
         channels_first: whether the model's images have their channels before the image axes.
-        updates: variables with their new values (batch-norm statistics), which are assigned when the step is done.
+        updates: variables that are assigned when the step is done (batch-norm statistics), each with a tensor and the
+            function of the variable's value and that tensor which gives its new value.
         assignments: variables with new values that apply before the optimizer changes them (normalized kernels).
         losses: scalars that layers add to the loss, such as activity regularization.
         lower: a function that lowers a layer inside another layer, such as a wrapper. Its arguments are the layer, the
@@ -46,7 +50,7 @@ class Graph:
     weight_values: Mapping[int, tf.Tensor] = field(default_factory=dict)
     planning: bool = False
     channels_first: bool = False
-    updates: list[tuple[keras.Variable, mtf.Tensor]] = field(default_factory=list)
+    updates: list[tuple[keras.Variable, mtf.Tensor, Blend]] = field(default_factory=list)
     assignments: list[tuple[keras.Variable, tf.Tensor]] = field(default_factory=list)
     losses: list[SpatialTensor] = field(default_factory=list)
     layers: dict[mtf.Operation, tuple[str, ...]] = field(default_factory=dict)
@@ -212,9 +216,16 @@ class Graph:
         )
         return SpatialTensor(source.outputs[0], axes)
 
-    def update(self, variable: keras.Variable, value: SpatialTensor) -> None:
-        """Assign a replicated tensor to a variable when the step is done."""
-        self.updates.append((variable, value.value))
+    def update(self, variable: keras.Variable, value: SpatialTensor, blend: Blend = lambda _, new: new) -> None:
+        """Assign a replicated tensor to a variable when the step is done.
+
+        Args:
+            variable: the variable.
+            value: the tensor.
+            blend: from the variable's value by then, and the tensor, to what is assigned. It is computed once, not on
+                every device.
+        """
+        self.updates.append((variable, value.value, blend))
 
     # Local operations.
 
@@ -231,6 +242,7 @@ class Graph:
         derivative_at_output: bool = False,
         summed: Mapping[int, int] | None = None,
         concatenates: bool = False,
+        differentiates: bool = False,
         name: str = "local",
     ) -> list[SpatialTensor]:
         """Apply a function to each shard. A result that lacks an axis of the inputs is a partial sum over that axis.
@@ -245,7 +257,7 @@ class Graph:
             masked: whether `fn` sees only the elements inside the image along the axes that all results lack, so that
                 elements beyond it are not summed. Pass False if `fn` depends on the full length of the shards and
                 masks those elements itself.
-            elementwise, linear, derivative_at_output, summed, concatenates: see `LocalOperation`.
+            elementwise, linear, derivative_at_output, summed, concatenates, differentiates: see `LocalOperation`.
             name: a name for the graph.
 
         Raises:
@@ -261,6 +273,7 @@ class Graph:
             derivative_at_output=derivative_at_output,
             summed=summed,
             concatenates=concatenates,
+            differentiates=differentiates,
             name=name,
         )
         return [SpatialTensor(v, tuple(axes)) for v, (axes, _) in zip(operation.outputs, outputs, strict=True)]

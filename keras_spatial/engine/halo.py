@@ -18,6 +18,9 @@ from keras_spatial.runtimes.functions import SharedFunction, custom_gradient, sc
 
 # Elements of a shard, from which on copying it costs more than preparing some more operations.
 LARGE = 1 << 18
+# TensorFlow's own `tensor_scatter_nd_add` and `_update` copy the tensor that they change on CPUs, and page by page the
+# copy costs more than anything else about halos. `InplaceAdd` and `InplaceUpdate` do not, but overwrite what others may
+# still read: they get only what was made for them.
 
 # By it a profile tells the exchange's own operations from the layers' (`keras_spatial.profiling`).
 SCOPE = "halo_exchange"
@@ -98,6 +101,11 @@ def exchange_adjoint(mesh_impl: mtf.MeshImpl, dx, dreceived: Sequence, halos: Se
     """
     shape = dx.to_laid_out_tensor().slice_shape
     dreceived = list(dreceived)
+    # Large shards are worth more nodes, which add in place.
+    large = math.prod(shape) >= LARGE
+    in_place = mesh_impl.in_place and large and bool(halos)
+    if in_place:
+        dx = mesh_impl.slicewise(_own_memory, dx)
     for number in reversed(range(len(halos))):
         halo, length = halos[number], shape[halos[number].axis]
         dbelow, dabove = dreceived[2 * number :]
@@ -113,10 +121,14 @@ def exchange_adjoint(mesh_impl: mtf.MeshImpl, dx, dreceived: Sequence, halos: Se
             piece = _cut(mesh_impl, dabove, halo.axis, start, width, halo.after)
             pieces.append(mesh_impl.shift_by_n_processors(piece, halo.mesh_axis, hop, wrap=False))
             start += width
-        add = _add_returned(tuple(halos[:number]), halo, length)
-        # Large shards are worth more nodes, which add in place.
-        large = math.prod(shape) >= LARGE
-        dx, *dreceived = mesh_impl.slicewise(add.inline if large else add, dx, *dreceived, *pieces)
+        earlier = tuple(halos[:number])
+        if in_place:
+            rows, *dreceived = mesh_impl.slicewise(_add_to_halos(earlier, halo, length), *dreceived, *pieces)
+            places = [start + i for start, width in _ranges(halo, length) for i in range(width)]
+            dx = mesh_impl.slicewise(functools.partial(_write, tf.raw_ops.InplaceAdd, halo.axis, places), dx, rows)
+        else:
+            add = _add_returned(earlier, halo, length)
+            dx, *dreceived = mesh_impl.slicewise(add.inline if large else add, dx, *dreceived, *pieces)
     return dx
 
 
@@ -135,6 +147,7 @@ def neighbourhood(
     halos: Sequence[Halo],
     paddings: Mapping[int, tuple[int, int]] | None = None,
     fill: float = 0.0,
+    in_place: bool = False,
 ) -> tf.Tensor:
     """As `assemble`, with other axes padded too. Its gradient cuts what it needs, without copies in between.
 
@@ -143,6 +156,7 @@ def neighbourhood(
         received, halos: as for `assemble`.
         paddings: elements below and above along axes without a halo.
         fill: what they are.
+        in_place: whether halos may be written into a padded copy of a large shard.
     """
     around = {**(paddings or {}), **{halo.axis: (halo.before, halo.after) for halo in halos}}
     around = {axis: widths for axis, widths in around.items() if any(widths)}
@@ -154,10 +168,12 @@ def neighbourhood(
 
     @custom_gradient
     def put_together(x: tf.Tensor, *received: tf.Tensor):
-        # Two concatenations take half the time of writing the halos into a padded copy.
-        y = assemble(x, received, halos)
-        outer = [widths[axis] if axis in others else (0, 0) for axis in range(x.shape.rank)]
-        y = tf.pad(y, outer, constant_values=scalar(fill, x.dtype)) if others else y
+        if others and in_place and math.prod(static_sizes(x.shape)) >= LARGE:
+            y = _written_around(x, received, halos, widths, fill)
+        else:
+            y = assemble(x, received, halos)
+            outer = [widths[axis] if axis in others else (0, 0) for axis in range(x.shape.rank)]
+            y = tf.pad(y, outer, constant_values=scalar(fill, x.dtype)) if others else y
         places = []
         for number, halo in enumerate(halos):
             # A halo spans those of the halos before it, and of the axes after it only the shard.
@@ -174,6 +190,50 @@ def neighbourhood(
         return y, gradient
 
     return put_together(x, *received)
+
+
+@_scoped
+def _written_around(
+    x: tf.Tensor, received: Sequence[tf.Tensor], halos: Sequence[Halo], widths: Sequence[tuple[int, int]], fill: float
+) -> tf.Tensor:
+    """A shard with its halos and padding around it, in one copy of the shard instead of one for each axis."""
+    value = scalar(fill, x.dtype)
+    y = tf.pad(x, widths, constant_values=value)
+    for number, halo in enumerate(halos):
+        # A halo spans those of the halos before it. What it lacks along later axes is written after it.
+        done = {h.axis for h in halos[: number + 1]}
+        lacking = [(0, 0) if axis in done else pair for axis, pair in enumerate(widths)]
+        above = halo.before + static_sizes(x.shape)[halo.axis]
+        for rows, start in zip(received[2 * number :][:2], (0, above), strict=True):
+            places = [start + i for i in range(static_sizes(rows.shape)[halo.axis])]
+            if places:
+                rows = tf.pad(rows, lacking, constant_values=value)
+                y = _write(tf.raw_ops.InplaceUpdate, halo.axis, places, y, rows)
+    return y
+
+
+@_scoped
+def _own_memory(x: tf.Tensor) -> tf.Tensor:
+    """A tensor that nothing else reads: itself where that is so already, or else a copy."""
+    return tf.raw_ops.Snapshot(input=x)
+
+
+@_scoped
+def _write(operation: Callable[..., tf.Tensor], axis: int, places: Sequence[int], x: tf.Tensor, rows: tf.Tensor):
+    """Add or write rows at places along one axis of `x`, over the memory of `x`.
+
+    Args:
+        operation: `tf.raw_ops.InplaceAdd` or `tf.raw_ops.InplaceUpdate`.
+        axis: the axis.
+        places: for each of the rows along the axis, where it goes.
+        x: a tensor that nothing else reads.
+        rows: as `x`, but as many along the axis as there are places.
+    """
+    sizes = static_sizes(x.shape)
+    lead, rest = math.prod(sizes[:axis]), math.prod(sizes[axis + 1 :])
+    index = (np.arange(lead)[:, None] * sizes[axis] + np.asarray(places)).reshape(-1).astype("int32")
+    flat = tf.reshape(x, [lead * sizes[axis], rest])
+    return tf.reshape(operation(x=flat, i=tf.constant(index), v=tf.reshape(rows, [len(index), rest])), sizes)
 
 
 def take(x: tf.Tensor, axis: int, start: int, width: int) -> tf.Tensor:
@@ -228,19 +288,37 @@ def _add_returned(earlier: tuple[Halo, ...], halo: Halo, length: int) -> SharedF
     def add(dx: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
         tensors, strips = [dx, *others[: 2 * len(earlier)]], others[2 * len(earlier) :]
         for (start, _), strip in zip(ranges, strips, strict=True):
-            for i, rows in enumerate(_disassemble(strip, [static_sizes(t.shape) for t in tensors], earlier)):
+            for i, rows in enumerate(_disassemble(strip, [static_sizes(t.shape) for t in tensors[1:]], earlier)):
                 tensors[i] = add_rows(tensors[i], rows, halo.axis, start)
         return tuple(tensors)
 
     return SharedFunction(add)
 
 
+@functools.cache
+def _add_to_halos(earlier: tuple[Halo, ...], halo: Halo, length: int) -> SharedFunction:
+    """As `_add_returned`, but what belongs to the shard itself comes first, side by side, and is not added yet."""
+    ranges = _ranges(halo, length)
+
+    @_scoped
+    def add(*tensors: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        halos, strips = list(tensors[: 2 * len(earlier)]), tensors[2 * len(earlier) :]
+        own = []
+        for (start, _), strip in zip(ranges, strips, strict=True):
+            rows, *others = _disassemble(strip, [static_sizes(t.shape) for t in halos], earlier)
+            own.append(rows)
+            halos = [add_rows(t, more, halo.axis, start) for t, more in zip(halos, others, strict=True)]
+        return tf.concat(own, halo.axis), *halos
+
+    return SharedFunction(add)
+
+
 def _disassemble(strip: tf.Tensor, shapes: Sequence[list[int]], earlier: Sequence[Halo]) -> list[tf.Tensor]:
-    """The inverse of `assemble`: the shard's own part, then each halo's."""
+    """The inverse of `assemble`: the shard's own part, then that of each halo, whose shapes are given."""
     received: list[tf.Tensor] = []
     for number in reversed(range(len(earlier))):
         axis = earlier[number].axis
-        below, above = shapes[1 + 2 * number][axis], shapes[2 + 2 * number][axis]
+        below, above = shapes[2 * number][axis], shapes[2 * number + 1][axis]
         own = static_sizes(strip.shape)[axis] - below - above
         received = [take(strip, axis, 0, below), take(strip, axis, below + own, above), *received]
         strip = take(strip, axis, below, own)

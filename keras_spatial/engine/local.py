@@ -12,7 +12,7 @@ from keras_spatial.engine.identity import identity_of
 from keras_spatial.engine.interning import InternedDerivative, InternedFunction
 from keras_spatial.mesh_tensorflow import mtf
 from keras_spatial.runtimes.blocks import LocalBlocks
-from keras_spatial.runtimes.functions import VariedFunction
+from keras_spatial.runtimes.functions import SharedFunction, VariedFunction
 
 
 class LocalOperation(mtf.Operation):
@@ -45,6 +45,8 @@ class LocalOperation(mtf.Operation):
         summed: of an operation that sums over the channels of the first input: for each other input that it sums over
             with them, its number among those and its axis.
         concatenates: whether it puts the channels of its inputs side by side.
+        differentiates: whether its outputs are numbers with which the derivative of the first is best computed, as for
+            a loss: the backward pass begins there, and finds a tensor that is kept no longer than the input would be.
         name: a name for the graph.
 
     Operations that follow one another become one where that keeps less for the backward pass: see `engine.fusion`.
@@ -68,6 +70,7 @@ class LocalOperation(mtf.Operation):
         derivative_at_output: bool = False,
         summed: Mapping[int, int] | None = None,
         concatenates: bool = False,
+        differentiates: bool = False,
         name: str = "local",
     ):
         super().__init__(list(inputs), name=name)
@@ -84,10 +87,15 @@ class LocalOperation(mtf.Operation):
         self.linear = linear
         self.derivative_at_output = derivative_at_output
         self.summed, self.concatenates = dict(summed or {}), concatenates
+        self.differentiates = differentiates
         # Applied to the result of `fn`; its derivative is taken at the operation's own output.
         self.tail: Callable[[tf.Tensor], tf.Tensor] | None = None
         self.arguments: list = []
         self.intervals: Any = None
+        self.in_place = False
+        # Of a number that was differentiated before it was lowered: the index of the input, and the derivative.
+        self.kept_input: int | None = None
+        self.kept: Any = None
         self.slice_shapes: list[list[int]] = []
         self._on_slices = VariedFunction(
             lambda intervals: InternedFunction(
@@ -125,7 +133,7 @@ class LocalOperation(mtf.Operation):
         places, received, inputs = self.sorted(arguments)
         if self.on_halos is not None:
             received = self.on_halos(intervals, received)
-        inputs = [neighbourhood(inputs[0], received, self.halos, self.paddings, self.fill), *inputs[1:]]
+        inputs = [neighbourhood(inputs[0], received, self.halos, self.paddings, self.fill, self.in_place), *inputs[1:]]
         for edge, interval in zip(self.edges, intervals, strict=True):
             if edge.fill is not None and not edge.in_halos:
                 inputs[edge.input] = beyond(inputs[edge.input], edge.axis, interval, edge.fill)
@@ -143,6 +151,7 @@ class LocalOperation(mtf.Operation):
         """
         outputs = tuple((tuple(shape), o.dtype) for shape, o in zip(self.slice_shapes, self.outputs, strict=True))
         around = (self.halos, self.paddings, self.fill, self.on_halos, self.edges, intervals, len(self.coordinates))
+        around = (*around, self.in_place)
         return identity_of((self.fn, *around, self.reduction, outputs, more))
 
     def of_nothing(self) -> tuple[tf.Tensor, ...]:
@@ -163,7 +172,11 @@ class LocalOperation(mtf.Operation):
         self.arguments = [*places, *exchange(mesh_impl, inputs[0], self.halos), *inputs]
         self.slice_shapes = [list(mesh_impl.slice_shape(output.shape)) for output in self.outputs]
         self.intervals = intervals_of(mesh_impl, self.edges)
-        results = mesh_impl.slicewise(self._on_slices, self.intervals, *self.arguments)
+        self.in_place = mesh_impl.in_place
+        if self.kept_input is None:
+            results = mesh_impl.slicewise(self._on_slices, self.intervals, *self.arguments)
+        else:
+            *results, self.kept = mesh_impl.slicewise(self._with_derivative, self.intervals, *self.arguments)
         own_axes = split_axes(mesh_impl, self.inputs)
         for output, result in zip(self.outputs, results, strict=True):
             missing = own_axes - split_axes(mesh_impl, [output])
@@ -181,9 +194,64 @@ class LocalOperation(mtf.Operation):
         wanted = differentiable_inputs(self)
         if not wanted:
             return [None] * len(self.inputs)
-        operation = _LocalGradient(self, grad_ys, wanted)
+        first, *others = grad_ys
+        if first is not None and not any(dy is not None for dy in others) and self._keeps_derivative(wanted):
+            operation = _KeptGradient(self, first, wanted[0])
+        else:
+            operation = _LocalGradient(self, grad_ys, wanted)
         gradients = dict(zip(wanted, operation.outputs, strict=True))
         return [gradients.get(i) for i in range(len(self.inputs))]
+
+    def _keeps_derivative(self, wanted: Sequence[int]) -> bool:
+        """Whether the derivative of the first output, with respect to one sharded input, is computed with it.
+
+        It is multiplied by that output's gradient later: float16 would lose what a scaled loss saves.
+        """
+        lowered = bool(self.arguments)
+        if not self.differentiates or lowered or len(wanted) != 1:
+            return False
+        x = self.inputs[wanted[0]]
+        return x.dtype.size >= 4 and all(set(t.shape.dims) <= set(x.shape.dims) for t in self.inputs)
+
+    @functools.cached_property
+    def _with_derivative(self) -> VariedFunction:
+        """As `_on_slices`, with the derivative of the first result as one more result."""
+        assert self.kept_input is not None
+        place = len(self.coordinates) + 2 * len(self.halos) + self.kept_input
+
+        def differentiated(intervals: Intervals, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(arguments[place])
+                results = self.on_slice(intervals, *arguments)
+            zero = tf.UnconnectedGradients.ZERO
+            gradient = tape.gradient(results[0], arguments[place], unconnected_gradients=zero)
+            return *results, tf.convert_to_tensor(gradient)  # Dense, also where rows were looked up.
+
+        return VariedFunction(
+            lambda intervals: InternedFunction(
+                functools.partial(differentiated, intervals), self.identity(intervals, "kept", place)
+            )
+        )
+
+
+class _KeptGradient(mtf.Operation):
+    """The gradient of a number whose derivative was computed with it."""
+
+    def __init__(self, forward: LocalOperation, dy: mtf.Tensor, wanted: int):
+        self.forward = forward
+        forward.kept_input = wanted
+        super().__init__([dy], mesh=forward.mesh, name=forward.name.split("/")[-1] + "_gradient")
+        x = forward.inputs[wanted]
+        self._outputs = [mtf.Tensor(self, x.shape, x.dtype)]
+
+    def lower(self, lowering: mtf.Lowering) -> None:
+        dy = lowering.tensors[self.inputs[0]].to_laid_out_tensor()
+        (dx,) = lowering.mesh_impl(self).slicewise(_PRODUCT, self.forward.kept, dy)
+        self.forward.kept = None
+        lowering.set_tensor_lowering(self.outputs[0], dx)
+
+
+_PRODUCT = SharedFunction(lambda x, factor: (x * tf.cast(factor, x.dtype),))
 
 
 class _LocalGradient(mtf.Operation):

@@ -57,10 +57,10 @@ class Normalization(mtf.Operation):
         name: str,
     ):
         self._present = tuple(t is not None for t in (gamma, beta))
+        self.scales = gamma is not None
         super().__init__([x, *(t for t in (gamma, beta) if t is not None)], name=name)
         self.edges = tuple(edges)
         self.intervals: Any = None
-        self.place_of_beta = 1 + (gamma is not None)  # The index of beta among the inputs, if there is a beta.
         self.count, self.epsilon, self.dtype = count, epsilon, dtype
         self.moment_dtype = x.dtype if x.dtype == tf.float64 else tf.float32
         channels = mtf.Shape([x.shape.dims[-1]])
@@ -92,12 +92,12 @@ class Normalization(mtf.Operation):
             x = cropped(x, edge.axis, interval)
         return x
 
-    def _sum(self, intervals: Intervals, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        x = self._inside(intervals, arguments[0])
+    def _sum(self, intervals: Intervals, x: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        x = self._inside(intervals, x)
         return (_total(tf.cast(x, self.moment_dtype)) / self.count,)
 
-    def _squares(self, intervals: Intervals, mean: tf.Tensor, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        x = self._inside(intervals, arguments[0])
+    def _squares(self, intervals: Intervals, mean: tf.Tensor, x: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        x = self._inside(intervals, x)
         squares = _by_channel(tf.math.squared_difference, tf.cast(x, mean.dtype), mean)
         return (_total(squares) / self.count,)
 
@@ -121,7 +121,7 @@ class Normalization(mtf.Operation):
     def derivative_sums(self, intervals, mean, variance, dy, *arguments) -> tuple[tf.Tensor, ...]:
         """This shard's partial sums `[sum(dn), sum(dn * n)]`, which are the gradients of beta and gamma; and `dn`.
 
-        `dn` is the gradient with respect to the result before the tails.
+        `dn` is the gradient with respect to the result before the tails. Without tails, x is the only input needed.
         """
         if self.tails:
             dy = derivative(self._tail, self._before_tail(mean, variance, arguments), dy)
@@ -130,11 +130,10 @@ class Normalization(mtf.Operation):
         products = _total(dn * centered) * tf.math.rsqrt(variance + self.epsilon)
         return tf.stack([_total(dn), products]), dy
 
-    def derivative(self, intervals, mean, variance, dn, sums, *arguments) -> tuple[tf.Tensor, ...]:
-        """The gradient with respect to `x`, given the sums over the whole image."""
-        x, gamma, _ = self.named(arguments)
+    def derivative(self, intervals, mean, variance, dn, sums, x, *gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The gradients with respect to the inputs, given the sums over the whole image."""
         inverse = tf.math.rsqrt(variance + self.epsilon)
-        scale = inverse if gamma is None else inverse * tf.cast(gamma, inverse.dtype)
+        scale = inverse * tf.cast(gamma[0], inverse.dtype) if gamma else inverse
         means = sums / self.count
         dx = _by_channel(
             lambda t, mean, slope, offset: (t - mean) * slope + offset,
@@ -146,7 +145,13 @@ class Normalization(mtf.Operation):
         dx = _by_channel(tf.multiply, tf.cast(dn, dx.dtype) - dx, scale)
         for edge, interval in zip(self.edges, intervals, strict=True):
             dx = beyond(dx, edge.axis, interval, 0.0)
-        return (tf.cast(dx, x.dtype),)
+        return tf.cast(dx, x.dtype), *self.derivative_of_weights(sums)
+
+    def derivative_of_weights(self, sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The gradients with respect to gamma and beta, as far as there are such."""
+        weights = self.inputs[1:]
+        numbers = [number for number, present in zip((1, 0), self._present, strict=True) if present]
+        return tuple(tf.cast(sums[n], w.dtype) for n, w in zip(numbers, weights, strict=True))
 
     def varied(self, method: Callable[..., tuple[tf.Tensor, ...]]) -> VariedFunction:
         """One of the operation's functions, whose first argument is the part of the shard inside the image."""
@@ -156,22 +161,22 @@ class Normalization(mtf.Operation):
 
     def identity(self, method: Callable[..., tuple[tf.Tensor, ...]], intervals: Intervals = ()) -> Hashable | None:
         """What one of the operation's functions computes; None if it is not known."""
-        numbers = (self.count, self.epsilon, self.dtype, self.moment_dtype)
+        numbers = (self.count, self.epsilon, self.dtype, self.moment_dtype, [t.dtype for t in self.inputs])
         return identity_of((method.__name__, type(self), numbers, self._present, self.tails, self.edges, intervals))
 
     # On the mesh.
 
     def lower(self, lowering: mtf.Lowering) -> None:
         mesh_impl = lowering.mesh_impl(self)
-        inputs = [lowering.tensors[t].to_laid_out_tensor() for t in self.inputs]
+        x, *weights = [lowering.tensors[t].to_laid_out_tensor() for t in self.inputs]
         self.intervals = intervals_of(mesh_impl, self.edges)
-        (mean,) = mesh_impl.slicewise(self.varied(self._sum), self.intervals, *inputs)
+        (mean,) = mesh_impl.slicewise(self.varied(self._sum), self.intervals, x)
         mean = self.reduce(mesh_impl, mean)
-        (variance,) = mesh_impl.slicewise(self.varied(self._squares), self.intervals, mean, *inputs)
+        (variance,) = mesh_impl.slicewise(self.varied(self._squares), self.intervals, mean, x)
         variance = self.reduce(mesh_impl, variance)
         self.moments = [mean, variance]
         normalize = InternedFunction(self._normalize, self.identity(self._normalize))
-        (y,) = mesh_impl.slicewise(normalize, mean, variance, *inputs)
+        (y,) = mesh_impl.slicewise(normalize, mean, variance, x, *weights)
         for output, value in zip(self.outputs, (y, mean, variance), strict=True):
             lowering.set_tensor_lowering(output, value)
 
@@ -197,18 +202,20 @@ class _NormalizationGradient(mtf.Operation):
     def lower(self, lowering: mtf.Lowering) -> None:
         mesh_impl, forward = lowering.mesh_impl(self), self.forward
         dy = lowering.tensors[self.inputs[0]].to_laid_out_tensor()
-        inputs = [lowering.tensors[t].to_laid_out_tensor() for t in forward.inputs]
+        x, *weights = [lowering.tensors[t].to_laid_out_tensor() for t in forward.inputs]
         sums_of = forward.varied(forward.derivative_sums)
-        sums, dn = mesh_impl.slicewise(sums_of, forward.intervals, *forward.moments, dy, *inputs)
+        for_tails = weights if forward.tails else []
+        sums, dn = mesh_impl.slicewise(sums_of, forward.intervals, *forward.moments, dy, x, *for_tails)
         sums = forward.reduce(mesh_impl, sums)
+        if 0 in self.wanted:
+            derivative = forward.varied(forward.derivative)
+            gamma = weights[:1] if forward.scales else []
+            found = mesh_impl.slicewise(derivative, forward.intervals, *forward.moments, dn, sums, x, *gamma)
+        else:
+            method = forward.derivative_of_weights
+            found = (None, *mesh_impl.slicewise(InternedFunction(method, forward.identity(method)), sums))
         for i, output in zip(self.wanted, self.outputs, strict=True):
-            if i == 0:
-                derivative = forward.varied(forward.derivative)
-                (value,) = mesh_impl.slicewise(derivative, forward.intervals, *forward.moments, dn, sums, *inputs)
-            else:
-                number = 0 if i == forward.place_of_beta else 1
-                value = mesh_impl.slicewise(lambda s, n=number, d=output.dtype: tf.cast(s[n], d), sums)
-            lowering.set_tensor_lowering(output, value)
+            lowering.set_tensor_lowering(output, found[i])
 
 
 def _total(x: tf.Tensor) -> tf.Tensor:

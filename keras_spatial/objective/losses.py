@@ -117,7 +117,9 @@ def _per_voxel_loss(
 
     outputs = [((), dtype)] * 3
     inputs = [y_true, y_pred, *weights]
-    value, valid, weighed = trace.local(total, inputs, outputs, weights=found.variables, name=loss.name)
+    value, valid, weighed = trace.local(
+        total, inputs, outputs, weights=found.variables, differentiates=True, name=loss.name
+    )
     if loss.reduction == "sum":
         return value
     if loss.reduction == "mean_with_sample_weight" and (masked or weights):

@@ -11,13 +11,16 @@ from keras_spatial.runtimes.rehearsal import RECEIVED, byte_size
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 # Their results are their first input under another shape or name.
-_ALIASES = {"Identity", "Reshape", "Squeeze", "ExpandDims", "EnsureShape", "StopGradient", "ReadVariableOp", "Bitcast"}
+_ALIASES = {
+    *("Identity", "Reshape", "Squeeze", "ExpandDims", "EnsureShape", "StopGradient", "ReadVariableOp", "Bitcast"),
+    *("InplaceAdd", "InplaceUpdate"),
+}
 # TensorFlow's kernels write these results over an input of the same size that nothing else needs.
 _IN_PLACE = {
     *("Add", "AddN", "AddV2", "BiasAdd", "Div", "DivNoNan", "Elu", "EluGrad", "Exp", "LeakyRelu", "LeakyReluGrad"),
     *("Log", "Maximum", "Minimum", "Mul", "Neg", "Pow", "RealDiv", "Reciprocal", "Relu", "Relu6", "ReluGrad"),
     *("Rsqrt", "RsqrtGrad", "Select", "SelectV2", "Selu", "Sigmoid", "SigmoidGrad", "Softmax", "Softplus"),
-    *("Sqrt", "Square", "SquaredDifference", "Sub", "Tanh", "TanhGrad", "TensorScatterAdd", "TensorScatterUpdate"),
+    *("Snapshot", "Sqrt", "Square", "SquaredDifference", "Sub", "Tanh", "TanhGrad"),
 }
 # What an optimizer does with a gradient, and what ends in it.
 _CHEAP = _IN_PLACE | _ALIASES | {"Cast", "IdentityN"}

@@ -167,5 +167,4 @@ def _update(trace: Trace, variable, value: SpatialTensor, momentum: float) -> No
     def blend(old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
         return tf.cast(old, new.dtype) * momentum + new * (1.0 - momentum)
 
-    old = SpatialTensor(trace.weight(variable), value.axes)
-    trace.update(variable, trace.reduced(blend, [old, value], value.axes, dtype=value.dtype, name="moving_average"))
+    trace.update(variable, value, blend)

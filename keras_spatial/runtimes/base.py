@@ -119,6 +119,9 @@ class ShardOperations:
     laid_out_pnum: Callable[[], Any]
     LaidOutTensor: Any
 
+    # Whether thin tensors are written into large ones by operations that write into their argument, as CPUs have them.
+    in_place = False
+
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
 

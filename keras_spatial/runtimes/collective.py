@@ -54,12 +54,12 @@ class CollectiveMesh(Placement):
 
     def import_tf_tensor(self, x: mtf.Tensor, tf_x: tf.Tensor):
         shape = self.slice_shape(x.shape)
+        if list(shape) == static_sizes(tf_x.shape):
+            return self.LaidOutTensor([tf_x] * len(self.local))
         shards = []
         for pnum, device in zip(self.local, self.devices, strict=True):
-            part = tf_x
-            if list(shape) != tf_x.shape.as_list():
-                with self.on_host():
-                    part = tf.slice(tf_x, self.slice_begin(x.shape, pnum), shape)
+            with self.on_host():
+                part = tf.slice(tf_x, self.slice_begin(x.shape, pnum), shape)
             with tf.device(device):
                 shards.append(tf.identity(part))
         return self.LaidOutTensor(shards)
@@ -102,9 +102,7 @@ class CollectiveMesh(Placement):
                 total = _reduce([shards[pnum] for pnum in mine], reduction_fn_string)
                 if key is not None:
                     total = self._reduce_over(total, leaders, key, reduction_fn_string)
-            for pnum in mine:
-                with tf.device(self.all_devices[pnum]):
-                    results[pnum] = tf.identity(total)
+            results |= dict.fromkeys(mine, total)
         return self.LaidOutTensor([results[pnum] for pnum in self.local])
 
     def receive(self, x, mesh_axis: int, source_pcoord: Sequence[int | None]):

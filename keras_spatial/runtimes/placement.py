@@ -2,7 +2,8 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -17,10 +18,19 @@ REDUCE_SCOPE = "allreduce"
 class Placement(ShardOperations, PlacementMeshImpl):
     """A mesh with one shard of every tensor on each device; TensorFlow's executor copies data between devices.
 
-    It differs from `mtf.PlacementMeshImpl` in operations that cost graph nodes or memory: an all-reduce is one sum and
-    a copy for each device instead of an unrolled ring (N instead of N² nodes), an imported tensor is cut into shards
-    axis after axis, and processor coordinates are Python integers.
+    It differs from `mtf.PlacementMeshImpl` in operations that cost graph nodes or memory: an all-reduce is one sum
+    instead of an unrolled ring (1 instead of N² nodes), an imported tensor is cut into shards axis after axis, and
+    processor coordinates are Python integers. A tensor that all devices read is one node: TensorFlow copies it once to
+    each device on which something reads it.
     """
+
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
+        self._known_zeros: dict[tuple, tf.Tensor] = {}
+
+    @property
+    def in_place(self) -> bool:
+        return all((tf.DeviceSpec.from_string(device).device_type or "CPU").upper() == "CPU" for device in self.devices)
 
     def on_host(self) -> contextlib.AbstractContextManager:
         return host_of(self.devices)
@@ -28,14 +38,13 @@ class Placement(ShardOperations, PlacementMeshImpl):
     def allreduce(self, x, mesh_axes: Sequence[int], reduction_fn_string: str):
         reduce = {"SUM": tf.add_n, "MAX": lambda xs: tf.reduce_max(tf.stack(xs), axis=0)}[reduction_fn_string]
 
-        def sum_and_copy(shards: list[tf.Tensor], devices: list[str]) -> list[tf.Tensor]:
+        def reduced(shards: list[tf.Tensor], devices: list[str]) -> list[tf.Tensor]:
             with tf.device(devices[0]), tf.name_scope(REDUCE_SCOPE):
-                total = reduce(shards)
-            return _on_each(devices, tf.identity, [total] * len(devices))
+                return [reduce(shards)] * len(devices)
 
         if all(self.shape[axis].size == 1 for axis in mesh_axes):
             return x.to_laid_out_tensor()
-        return self._collective_with_groups(x, list(mesh_axes), sum_and_copy)
+        return self._collective_with_groups(x, list(mesh_axes), reduced)
 
     def receive(self, x, mesh_axis: int, source_pcoord: Sequence[int | None]):
         """Receive a shard from one neighbour, or zeros. TensorFlow copies it to the device of the reading operation."""
@@ -43,9 +52,16 @@ class Placement(ShardOperations, PlacementMeshImpl):
         received = [None] * len(shards)
         for group in mtf.processor_groups(self.shape, [mesh_axis]):
             for pnum, source in zip(group, source_pcoord, strict=True):
-                with tf.device(self.devices[pnum]):
-                    received[pnum] = tf.zeros_like(shards[pnum]) if source is None else shards[group[source]]
+                received[pnum] = self._zeros(pnum, shards[pnum]) if source is None else shards[group[source]]
         return self.LaidOutTensor(received)
+
+    def _zeros(self, pnum: int, like: tf.Tensor) -> tf.Tensor:
+        """Zeros on a device. The halos from beyond the mesh of all layers with the same shapes are one tensor."""
+        key = (tf.compat.v1.get_default_graph(), pnum, like.dtype, tuple(static_sizes(like.shape)))
+        if key not in self._known_zeros:
+            with tf.device(self.devices[pnum]):
+                self._known_zeros[key] = tf.zeros_like(like)
+        return self._known_zeros[key]
 
     def laid_out_pcoord(self, mesh_axis: int):
         coordinates = [mtf.pnum_to_processor_coordinates(self.shape, pnum) for pnum in range(self.size)]
@@ -53,6 +69,8 @@ class Placement(ShardOperations, PlacementMeshImpl):
 
     def import_tf_tensor(self, x: mtf.Tensor, tf_x: tf.Tensor):
         layout = self.tensor_layout(x.shape)
+        if layout.is_fully_replicated:
+            return self.LaidOutTensor([tf_x] * self.size)
         pieces: dict[tuple[int, ...], tf.Tensor] = {(): tf_x}
         with self.on_host():
             for axis, mesh_axis in enumerate(layout.tensor_axis_to_mesh_axis):
@@ -68,7 +86,11 @@ class Placement(ShardOperations, PlacementMeshImpl):
             begin = self.slice_begin(x.shape, pnum)
             return pieces[tuple(b // max(s, 1) for b, s in zip(begin, slice_shape, strict=True))]
 
-        return self.LaidOutTensor(_on_each(self.devices, tf.identity, [piece_of(p) for p in range(self.size)]))
+        shards = []
+        for pnum, device in enumerate(self.devices):
+            with tf.device(device):
+                shards.append(tf.identity(piece_of(pnum)))
+        return self.LaidOutTensor(shards)
 
 
 class PlacementRuntime(Runtime):
@@ -96,11 +118,3 @@ def _split(x: tf.Tensor, count: int, axis: int) -> list[tf.Tensor]:
         return tf.split(x, count, axis)
     parts = tf.split(tf.reshape(x, shape[axis:]), count, 0)
     return [tf.reshape(part, [*shape[:axis], *static_sizes(part.shape)]) for part in parts]
-
-
-def _on_each(devices: Sequence[str], function: Callable, values: Sequence) -> list:
-    results = []
-    for device, value in zip(devices, values, strict=True):
-        with tf.device(device):
-            results.append(function(value))
-    return results

@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 from equality import split
 
-from keras_spatial.engine.halo import Halo, assemble, exchange, exchange_adjoint
+from keras_spatial.engine import halo
+from keras_spatial.engine.halo import Halo, assemble, exchange, exchange_adjoint, neighbourhood
 from keras_spatial.engine.tensors import mesh_shape_of
 from keras_spatial.layout import Axis
 from keras_spatial.mesh_tensorflow import mtf
@@ -52,9 +53,11 @@ def test_every_slice_receives_its_neighbourhood(mesh, widths):
         np.testing.assert_array_equal(seen, padded[begin[0] : end[0], begin[1] : end[1]])
 
 
+@pytest.mark.parametrize("large", [1, halo.LARGE], ids=["in-place", "small"])
 @pytest.mark.parametrize(("mesh", "widths"), CASES)
-def test_adjoint_is_the_transpose(mesh, widths):
+def test_adjoint_is_the_transpose(mesh, widths, large, monkeypatch):
     """<E x, y> = <x, E' y> for random x and y, where E is the exchange."""
+    monkeypatch.setattr(halo, "LARGE", large)
     impl = split(mesh).runtime.mesh_impl()
     blocks, halos = halos_of(mesh, widths)
     generator = np.random.default_rng(1)
@@ -71,6 +74,30 @@ def test_adjoint_is_the_transpose(mesh, widths):
     forward = inner(x, dx) + sum(inner(m, d) for m, d in zip(received, dreceived, strict=True))
     backward = inner(x, exchange_adjoint(impl, dx, dreceived, halos))
     assert forward == pytest.approx(backward, rel=1e-12)
+    # What was given is not written over.
+    again = inner(x, dx) + sum(inner(m, d) for m, d in zip(received, dreceived, strict=True))
+    assert forward == again
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("fill", [0.0, -2.0])
+@pytest.mark.parametrize("halos", [[Halo(1, 0, 1, 2), Halo(2, 1, 2, 1)], [Halo(2, 1, 0, 1)], [Halo(1, 0, 3, 0)]])
+def test_a_large_shard_is_surrounded_in_one_copy(halos, fill, dtype, monkeypatch):
+    generator = np.random.default_rng(2)
+    x = tf.constant(generator.normal(size=(2, 4, 3, 5, 2)), dtype)
+    received, around = [], list(x.shape)
+    for one in halos:
+        received += [
+            tf.constant(generator.normal(size=[*around[: one.axis], n, *around[one.axis + 1 :]]), dtype)
+            for n in (one.before, one.after)
+        ]
+        around[one.axis] += one.before + one.after
+    given = (x, received, halos, {3: (1, 2)}, fill)
+    before = x.numpy().copy()
+    monkeypatch.setattr(halo, "LARGE", 1)
+    found = tf.function(lambda: neighbourhood(*given, in_place=True))()
+    np.testing.assert_array_equal(found, neighbourhood(*given))
+    np.testing.assert_array_equal(x, before)
 
 
 def test_nothing_is_sent_where_nothing_is_needed():
