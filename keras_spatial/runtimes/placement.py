@@ -49,7 +49,7 @@ class Placement(ShardOperations, PlacementMeshImpl):
     def receive(self, x, mesh_axis: int, source_pcoord: Sequence[int | None]):
         """Receive a shard from one neighbour, or zeros. TensorFlow copies it to the device of the reading operation."""
         shards = x.to_laid_out_tensor().tensor_list
-        received = [None] * len(shards)
+        received: list[Any] = [None] * len(shards)
         for group in mtf.processor_groups(self.shape, [mesh_axis]):
             for pnum, source in zip(group, source_pcoord, strict=True):
                 received[pnum] = self._zeros(pnum, shards[pnum]) if source is None else shards[group[source]]
