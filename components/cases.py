@@ -1,9 +1,15 @@
 """The cases of a step's folder, whatever its layout: LiTS's, one that `dataset.json` describes, or a plain one."""
 
-from collections.abc import Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
+from components import storage
 from datasets.cases import Case, NoCasesError
 from datasets.conversion import AnyCase
 from datasets.decathlon.layout import (
@@ -16,11 +22,16 @@ from datasets.decathlon.layout import (
 )
 from datasets.decathlon.reader import TaskReader
 from datasets.lits import cases as lits
+from datasets.origins import Listed, Movable, Origin, StoreOrigin, opened
 from keras_spatial._paths import NIFTI, VOLUMES, ending_of
 from keras_spatial.volumes import LITS, Channel, Limits, Percentiles, Task, TaskError, Volume, ZScore
 
 LITS_TASK = "lits"
 """The name of LiTS's task, in the place of a file that describes one."""
+
+INDEX = "index.json"
+"""What the step ingest says of the cases that it has checked."""
+_Case = TypeVar("_Case", bound=Movable)
 
 
 @dataclass(frozen=True)
@@ -28,19 +39,33 @@ class Folder:
     """The cases of a folder.
 
     Attributes:
-        path: the path of the folder.
-        cases: the cases, all of one kind.
+        origin: where their files lie.
+        cases: the cases, all of one kind. Of files in an object store their paths are names alone, see `near`.
         reader: the reader of the cases of a folder that is described; None for files in the form of LiTS.
         numbers: by name, the numbers that cases in a plain folder get as those of LiTS; empty for another task.
     """
 
-    path: Path
+    origin: Origin
     cases: Sequence[AnyCase]
     reader: TaskReader | None
     numbers: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def path(self) -> Path:
+        """The folder of the paths."""
+        return self.origin.folder
+
+    @cached_property
+    def referred(self) -> bool:
+        """Whether steps read the files where they lie, in an object store: none of them has to be written anew."""
+        return not self.origin.local and not self.numbers and not any(map(self.converted, self.cases))
+
+    def near(self, case: _Case) -> AbstractContextManager[_Case]:
+        """The case with its files on this machine, for as long as the `with` block lasts."""
+        return self.origin.near(case)
+
     def check(self, case: AnyCase) -> tuple[list[Volume], Volume]:
-        """Check every voxel of a case, as the data set's builder does.
+        """Check every voxel of a case whose files are here, as the data set's builder does.
 
         Returns:
             Its channels and its labels; those of a described folder in canonical (RAS) order.
@@ -85,14 +110,15 @@ class Folder:
 _LITS = ("volume", "segmentation")
 
 
-def open_folder(folder: str | Path, task: str = "") -> Folder:
+@contextmanager
+def open_folder(location: str | Path, task: str = "") -> Iterator[Folder]:
     """Find the cases of a folder: those that its `dataset.json` describes, or without one those with LiTS's names, or
     those of a plain folder.
 
     Cases with LiTS's names whose description is LiTS's, such as the Decathlon's liver, are LiTS's: they get its scores.
 
     Args:
-        folder: the path of the folder.
+        location: a path, or the URL of a folder in an object store, of which the names alone are read.
         task: for a plain folder without `dataset.json`, the path of a file that names channels and labels (see
             `datasets.decathlon.layout.read_names`), or "lits", whose cases are numbered in the order of their names.
 
@@ -100,11 +126,98 @@ def open_folder(folder: str | Path, task: str = "") -> Folder:
         NoCasesError: if none of these is there.
         TaskError: if the names of the classes cannot be used, nothing names them, or two things do.
         VolumeError: as `datasets.lits.find_cases` and `datasets.decathlon.read_layout`.
+        StorageError: if a store refuses or cannot be reached.
     """
-    path = Path(folder)
+    with opened(location) as origin:
+        with origin.named():
+            folder = _folder(origin, task)
+        yield folder
+
+
+@contextmanager
+def open_checked(cases: str | Path) -> Iterator[Folder]:
+    """The cases that the step ingest has checked, by the path or URL of its folder.
+
+    Those of an object store were not copied: the index says where they lie, and a file that is no longer what was
+    checked is refused when it is read.
+
+    Raises:
+        ChangedCaseError: from `Folder.near`, if a file is not what was checked.
+        VolumeError, StorageError: as `open_folder`.
+    """
+    index = storage.read_json(storage.join(str(cases), INDEX)) or {}
+    if "source" not in index:
+        with open_folder(cases) as folder:
+            yield folder
+        return
+    described = storage.read_bytes(storage.join(str(cases), DESCRIPTION))
+    files = {name: Listed(*facts) for name, facts in index["files"].items()}
+    contents = {} if described is None else {DESCRIPTION: described}
+    with tempfile.TemporaryDirectory(prefix="keras-spatial-") as scratch:
+        origin = StoreOrigin(index["source"], files, Path(scratch), contents)
+        with origin.named():
+            folder = _folder(origin, "")
+        yield folder
+
+
+@dataclass(frozen=True)
+class _Several:
+    """Files of several cases, and the folder that they are in."""
+
+    files: tuple[Path, ...]
+    root: Path
+
+    def moved(self, move: Callable[[Path], Path]) -> "_Several":
+        return _Several(tuple(map(move, self.files)), move(self.root))
+
+
+@contextmanager
+def some_cases(cases: str | Path, wanted: Collection[int | str]) -> Iterator[str]:
+    """A folder of this machine with checked cases, in which at least those are that are wanted, by number or name.
+
+    Args:
+        cases: folder of the step ingest, by path or URL.
+        wanted: The numbers, or the names, of the cases that are brought from an object store.
+
+    Raises:
+        ChangedCaseError: if a file is not what was checked.
+        VolumeError, StorageError: as `open_folder`.
+    """
+    with open_checked(cases) as folder:
+        if folder.origin.local:
+            yield str(folder.path)
+            return
+        chosen = [case for case in folder.cases if getattr(case, "number", case.name) in wanted]
+        several = _Several(tuple(path for case in chosen for path in case.files), folder.path)
+        with folder.near(several) as near:
+            if (folder.path / DESCRIPTION).is_file():
+                shutil.copyfile(folder.path / DESCRIPTION, near.root / DESCRIPTION)
+            yield str(near.root)
+
+
+def source_of(folder: Folder, checked: Mapping[str, str]) -> dict[str, Any]:
+    """What the index says of cases that are not copied.
+
+    Args:
+        folder: in an object store.
+        checked: SHA-256 of each file that was checked, by its name among the checked ones, see `Folder.names`.
+    """
+    assert isinstance(folder.origin, StoreOrigin)
+    files = {}
+    for case in folder.cases:
+        for name, path in zip(folder.names(case), case.files, strict=True):
+            if name in checked:
+                place = path.relative_to(folder.path).as_posix()
+                listed = folder.origin.files[place]
+                files[place] = [listed.size, listed.version, checked[name]]
+    return {"source": folder.origin.location, "files": files}
+
+
+def _folder(origin: Origin, task: str) -> Folder:
+    path = origin.folder
     described = (path / DESCRIPTION).is_file()
     if is_plain(path) and not described:
-        return _plain(path, task)
+        return _plain(origin, task)
     if task not in ("", LITS_TASK):
         raise TaskError(
             f"{path}: expected a plain folder, images and labels without a {DESCRIPTION}, whose channels and labels a "
@@ -114,17 +227,18 @@ def open_folder(folder: str | Path, task: str = "") -> Folder:
     layout = read_layout(path) if described else None
     if layout is None or lits.is_lits(layout):
         try:
-            return Folder(path, lits.find_cases(path), None)
+            return Folder(origin, lits.find_cases(path), None)
         except NoCasesError as error:
             if layout is None:
                 raise NoCasesError(
                     f"{error} Other data need a {DESCRIPTION} that names their channels and labels; see the page Your "
                     "own data."
                 ) from None
-    return Folder(path, layout.cases, _reader(path / DESCRIPTION, layout.name, layout.channels, layout.labels))
+    return Folder(origin, layout.cases, _reader(path / DESCRIPTION, layout.name, layout.channels, layout.labels))
 
 
-def _plain(path: Path, task: str) -> Folder:
+def _plain(origin: Origin, task: str) -> Folder:
+    path = origin.folder
     if not task:
         raise TaskError(
             f"{path}: expected the names of channels and labels. Received: the folders images and labels, which name "
@@ -138,7 +252,7 @@ def _plain(path: Path, task: str) -> Folder:
         names = read_names(task)
     layout = read_layout(path, *names)
     numbers = {case.name: number for number, case in enumerate(layout.cases)} if task == LITS_TASK else {}
-    return Folder(path, layout.cases, _reader(task, layout.name, *names), numbers)
+    return Folder(origin, layout.cases, _reader(task, layout.name, *names), numbers)
 
 
 def _reader(where: str | Path, name: str, channels: Sequence[str], labels: tuple[str, ...]) -> TaskReader:

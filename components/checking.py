@@ -61,12 +61,12 @@ def check_run(pipeline: str, settings: Settings) -> None:
 
     Args:
         pipeline: the name of the pipeline, which decides what of the settings is read.
-        settings: the settings of the run. Where `data` is a URL the cases are not known yet, and what depends on the
-            classes is not checked.
+        settings: the settings of the run. Of a URL `data` the names of the files alone are read, and `dataset.json`.
 
     Raises:
         SettingsError: naming the setting, its value and what was expected.
         VolumeError: if there are no cases in the folder.
+        StorageError: if an object store refuses or cannot be reached.
     """
     needed = _needed(pipeline, settings)
     if needed is not None:
@@ -167,19 +167,19 @@ def _needed(pipeline: str, settings: Settings) -> Rehearsal | None:
 def _facts(settings: Settings) -> Facts | None:
     if not settings.data:
         return Facts(_PHANTOM_LABELS, 1, settings.phantoms)
-    if storage.is_url(settings.data) or storage.is_url(settings.task):
+    if storage.is_url(settings.task):
         return None
     from components.cases import open_folder
     from components.preprocess.preprocess import WindowError, check_window
     from keras_spatial.volumes import LITS
 
-    folder = open_folder(settings.data, settings.task)
-    try:
-        check_window(folder, settings)
-    except WindowError as error:
-        raise SettingsError(str(error)) from None
-    task = LITS if folder.reader is None else folder.reader.task
-    return Facts(task.labels, len(task.channels), len(folder.cases))
+    with open_folder(settings.data, settings.task) as folder:
+        try:
+            check_window(folder, settings)
+        except WindowError as error:
+            raise SettingsError(str(error)) from None
+        task = LITS if folder.reader is None else folder.reader.task
+        return Facts(task.labels, len(task.channels), len(folder.cases))
 
 
 def _check_folds(pipeline: str, settings: Settings, facts: Facts) -> None:

@@ -90,7 +90,8 @@ def step(
         scratch_url: whether that folder may be a URL; otherwise a local one is given, whose files are kept at the URL.
         stored: outputs that are too large to be copied from step to step: where there is a store of results, their
             artifacts are references to it.
-        remote: inputs of which the function takes the URL where they are in an object store; others are downloaded.
+        remote: inputs and folders of which the function takes the URL where they are in an object store; others are
+            downloaded.
         live: by output, the folder in it that is uploaded while the function writes, where there is an object store.
 
     Raises:
@@ -124,7 +125,7 @@ def step(
         console.started(name)
         targets = {o: shared.target(o) if shared else artifact.path for o, artifact in outputs.items()}
         paths = {argument: _path(artifact, argument in remote) for argument, artifact in inputs.items()}
-        near = {argument: str(storage.local(place)) if place else place for argument, place in folders.items()}
+        near = {a: place if a in remote or not place else str(storage.local(place)) for a, place in folders.items()}
         call = pkgutil.resolve_name(function) if isinstance(function, str) else function
         with _scratch(name, key, urls=scratch_url) if scratch else contextlib.nullcontext() as work:
             more = {"scratch": work} if scratch else {}

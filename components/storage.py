@@ -12,31 +12,17 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from components import pure
+from datasets.object_store import StorageError, is_url, join, listing, named, system, version
 
 REFERENCE = "reference.json"
 """In the folder of an artifact: where its files really are."""
-_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 _MIRROR_SECONDS = 30.0
-
-
-class StorageError(OSError):
-    """A folder or an object store cannot be read or written; the message says what an administrator has to change."""
-
-
-def is_url(location: str | os.PathLike) -> bool:
-    return "://" in str(location)
-
-
-def join(location: str, *parts: str) -> str:
-    return "/".join([location.rstrip("/"), *parts])
 
 
 def writable(folder: str | Path) -> Path:
@@ -83,6 +69,14 @@ def read_json(location: str) -> Any | None:
         return None
 
 
+def read_bytes(location: str) -> bytes | None:
+    """A small file by path or URL; None where there is none."""
+    try:
+        return _content(location)
+    except FileNotFoundError:
+        return None
+
+
 def write_json(location: str, value: Any) -> None:
     """Write JSON by path or URL; it appears when it is complete.
 
@@ -91,7 +85,7 @@ def write_json(location: str, value: Any) -> None:
     """
     data = json.dumps(value, indent=1, allow_nan=False).encode()
     if is_url(location):
-        with _named(location), _system(location).open(location, "wb") as file:
+        with named(location), system(location).open(location, "wb") as file:
             file.write(data)
         return
     path = Path(location)
@@ -110,32 +104,38 @@ def upload(source: str | Path, location: str) -> None:
     source = Path(source)
     files = sorted(p for p in _walk(source) if p.is_file()) if source.is_dir() else [source]
     targets = [join(location, *p.relative_to(source).parts) if source.is_dir() else location for p in files]
-    with _named(location):
-        _system(location).put([str(p) for p in files], targets)
+    with named(location):
+        system(location).put([str(p) for p in files], targets)
 
 
-def download(location: str, target: str | Path) -> Path:
+def download(location: str, target: str | Path, only: Callable[[str], bool] = lambda _: True) -> Path:
     """Copy a file, or everything below a folder, from a URL; the target appears when it is complete.
+
+    Args:
+        location: The URL.
+        target: The path of what is made.
+        only: Says by the last part of its name whether a file of a folder is copied.
 
     Raises:
         StorageError: if there is nothing, or the store refuses or cannot be reached.
     """
     target = Path(target)
     part = target.with_name(f".part-{os.getpid()}-{target.name}")
-    with _named(location):
-        system = _system(location)
-        root = system._strip_protocol(location).rstrip("/")
+    with named(location):
+        store = system(location)
+        root = store._strip_protocol(location).rstrip("/")
         # The consoles of stores mark folders by empty objects, whose names end so.
-        found = [name for name in system.find(root) if not name.endswith("/")]
+        found = [name for name in store.find(root) if not name.endswith("/")]
         if not found:
             raise StorageError(f"{location}: nothing is there. Expected a file or a folder with files.")
         single = found == [root]
+        found = [name for name in found if single or only(name.rpartition("/")[2])]
         names = [part if single else part / _inside(location, name[len(root) + 1 :]) for name in found]
         if part.is_dir():
             shutil.rmtree(part)
         for name in names:
             name.parent.mkdir(parents=True, exist_ok=True)
-        system.get(found, [str(name) for name in names])
+        store.get(found, [str(name) for name in names])
     if target.is_dir():
         shutil.rmtree(target)
     part.rename(target)
@@ -155,21 +155,21 @@ def _inside(location: str, name: str) -> str:
     return name
 
 
-def local(location: str, cache: str | Path | None = None) -> Path:
+def local(location: str, cache: str | Path | None = None, only: Callable[[str], bool] = lambda _: True) -> Path:
     """A local path with what a path or URL names; downloaded once into `cache`, by default a folder of this process,
-    which is removed at its end."""
+    which is removed at its end. Of a folder `only` says which files, see `download`."""
     if not is_url(location):
         return Path(location)
-    folder = Path(cache) if cache is not None else _own_folder(os.getpid())
+    folder = Path(cache) if cache is not None else own_folder(os.getpid())
     folder.mkdir(parents=True, exist_ok=True)
     # The name is kept, for what a file is may follow from its suffix.
     target = folder / hashlib.sha256(location.encode()).hexdigest()[:16] / location.rstrip("/").rsplit("/", 1)[-1]
     target.parent.mkdir(exist_ok=True)
-    return target if target.exists() else download(location, target)
+    return target if target.exists() else download(location, target, only)
 
 
 @functools.cache
-def _own_folder(process: int) -> Path:
+def own_folder(process: int) -> Path:
     """A folder that no other user can write, and no other process knows: a name that can be told in advance would let
     others put their files where this process expects what it has downloaded."""
     folder = Path(tempfile.mkdtemp(prefix="keras-spatial-"))
@@ -185,20 +185,19 @@ def _own_folder(process: int) -> Path:
 def fingerprint(location: str) -> str:
     """Digest of the names, sizes and versions of everything below a URL."""
     digest = hashlib.sha256(location.encode())
-    with _named(location):
-        for name, about in sorted(_system(location).find(location, detail=True).items()):
-            version = about.get("ETag") or about.get("etag") or about.get("md5Hash") or about.get("mtime")
-            digest.update(f"{name} {about['size']} {version}\n".encode())
+    _, found = listing(location)
+    for name, about in sorted(found.items()):
+        digest.update(f"{name} {about['size']} {version(about)}\n".encode())
     return digest.hexdigest()[:16]
 
 
 def remove(location: str) -> None:
     """Delete a file or folder; what is gone already is no error."""
     if is_url(location):
-        with _named(location):
-            system = _system(location)
-            if system.exists(location):
-                system.rm(location, recursive=True)
+        with named(location):
+            store = system(location)
+            if store.exists(location):
+                store.rm(location, recursive=True)
     elif Path(location).is_dir():
         shutil.rmtree(location)
     else:
@@ -274,44 +273,17 @@ def exists(location: str) -> bool:
     """Whether there is a file, or a folder with files, at a path or URL."""
     if not is_url(location):
         return Path(location).exists()
-    with _named(location):
-        return bool(_system(location).find(location))
-
-
-def _system(location: str) -> Any:
-    protocol = location.partition("://")[0]
-    try:
-        system = fsspec.filesystem(protocol)
-    except (ImportError, ValueError) as error:
-        package = _PACKAGES.get(protocol)
-        remedy = f"install {package} in the image" if package else f"expected one of {sorted(_PACKAGES)}"
-        raise StorageError(f"{location}: cannot be opened: {error}; {remedy}.") from error
-    # Other processes write there too.
-    system.invalidate_cache()
-    return system
+    with named(location):
+        return bool(system(location).find(location))
 
 
 def _content(location: str) -> bytes:
     if not is_url(location):
         return pure.load("_paths").regular(location).read_bytes()
-    with _named(location):
+    with named(location):
         try:
-            with _system(location).open(location, "rb") as file:
+            with system(location).open(location, "rb") as file:
                 return file.read()
         except FileNotFoundError as error:
             missing = error
     raise missing
-
-
-@contextmanager
-def _named(location: str) -> Iterator[None]:
-    """The stores' clients raise whatever their HTTP libraries do."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except Exception as error:
-        raise StorageError(
-            f"{location}: {type(error).__name__}: {error}. Look at the address, the credentials (files of a secret, or "
-            "the service account's) and AWS_ENDPOINT_URL."
-        ) from error

@@ -17,8 +17,10 @@ import tensorflow_datasets as tfds
 from datasets import splits as case_splits
 from datasets.blocks import BlockBuilder, BlockGrid, Index, features
 from datasets.building import on_local_runner, pipeline, writes_on_beam
-from datasets.cases import BadCase, ChangedCaseError, check_local, error_of
+from datasets.cases import BadCase, ChangedCaseError, error_of
 from datasets.conversion import STORE, AnyCase, Converted, Reader, Target, changed, convert, find, present
+from datasets.object_store import is_url
+from datasets.origins import HERE, Origin, opened
 from datasets.progress import Tell, progress
 from datasets.sources import Digests
 from keras_spatial.volumes import Grid, Limits, Task, VolumeError
@@ -76,6 +78,8 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
 
     limits: Limits | None = None
     """What is accepted of a case; None for `Limits.current()`."""
+    origin: Origin = HERE
+    """Where the files of the cases lie, while the data set is built or compared with them."""
     tell: Tell | None = None
     """Is told how many cases are converted; None for a bar of `tqdm`."""
 
@@ -107,7 +111,7 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
 
     def target(self, limits: Limits) -> Target:
         """What the cases are converted to."""
-        return Target(self.config.grid, self.blocks, str(self.shared / STORE), self.reader, limits)
+        return Target(self.config.grid, self.blocks, str(self.shared / STORE), self.reader, limits, self.origin)
 
     @property
     def accepted(self) -> Limits:
@@ -116,7 +120,7 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
 
     def digests(self) -> Digests:
         """The digests of the files that this data set, or another one beside it, was built of."""
-        return Digests(Path(self.shared) / ".digests.json")
+        return Digests(Path(self.shared) / ".digests.json", self.origin)
 
     @property
     def lock_names(self) -> tuple[str, ...]:
@@ -144,19 +148,46 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
 
     HOMEPAGE = ""
 
+    def download_and_prepare(self, *, download_config: Any = None, **options: Any) -> None:
+        """As in TFDS; the folder of the user's files may also be the URL of an object store.
+
+        Raises:
+            BuildInProgressError: if another process builds the data set there.
+            VolumeError, StorageError: as `datasets.lits.prepare`.
+        """
+        if self.data_path.exists() or download_config is None or download_config.manual_dir is None:
+            super().download_and_prepare(download_config=download_config, **options)
+            return
+        before, given = self.origin, str(download_config.manual_dir)
+        with opened(before if before.location == given else given) as origin:
+            self.origin = origin
+            try:
+                config = download_config.replace(manual_dir=str(origin.folder))
+                super().download_and_prepare(download_config=config, **options)
+            finally:
+                self.origin = before
+
     def _generate_splits(self, dl_manager: Any, download_config: tfds.download.DownloadConfig) -> Any:
         # The conversion runs before it is known which cases TFDS's own pipeline has to write, so it needs its own, on
         # the same runner.
-        for folder in (self.shared, download_config.manual_dir or ""):
-            check_local(folder)
+        if is_url(str(self.shared)):
+            raise ValueError(
+                f"{self.shared}: expected a folder of the file system, in which folders are renamed when they are "
+                "complete. Received: a URL. datasets.lits.prepare and datasets.decathlon.prepare take one: they build "
+                "here, and upload"
+            )
         self._beam = on_local_runner(download_config)
         return super()._generate_splits(dl_manager, self._beam)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         beam = tfds.core.lazy_imports.apache_beam
-        found = self.find_cases(str(dl_manager.manual_dir))
+        with self.origin.named():
+            found = self.find_cases(str(dl_manager.manual_dir))
         target = self.target(self.accepted)
-        usable, bad = _checked(found, functools.partial(self.reader.check_header, limits=target.limits))
+        usable, bad = list(found), []
+        if self.origin.local:
+            # Elsewhere a header costs what its file does, and the conversion looks at it again.
+            usable, bad = _checked(found, functools.partial(self.reader.check_header, limits=target.limits))
         if bad and (self.config.on_bad_case == "raise" or not usable):
             raise error_of(bad, others=bool(usable))
         # Too few cases for the split: known before the hours of conversion.

@@ -1,10 +1,9 @@
 """A case of any data set, and what may be wrong with it. A case that cannot be used is named, listed and left out."""
 
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +78,10 @@ class Case:
         """All files and folders of series, images first."""
         return *self.images, self.label
 
+    def moved(self, move: Callable[[Path], Path]) -> "Case":
+        """The case with its files elsewhere."""
+        return replace(self, images=tuple(map(move, self.images)), label=move(self.label))
+
 
 @dataclass(frozen=True)
 class BadCase:
@@ -134,15 +137,6 @@ def without_names(case: Any, text: str) -> str:
         if len(path.name) > 1:
             text = re.sub(rf"(?<!\w){re.escape(path.name)}(?!\w)", instead.name, text)
     return text
-
-
-def check_local(folder: str | os.PathLike) -> None:
-    """Raise ValueError for the URL of an object store: readers map files, and complete folders are renamed."""
-    if "://" in str(folder):
-        raise ValueError(
-            f"{folder}: expected a folder of the file system. Received: a URL. Copy the files, or mount the bucket, "
-            "such as by gcsfuse or mount-s3. A data set that is built can be copied to gs:// and read from there"
-        )
 
 
 def check_same_shape(path: Path, shape: tuple[int, ...], of: Path, expected: tuple[int, ...]) -> None:

@@ -13,13 +13,14 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from datasets.blocks import BlockGrid
 from datasets.cases import CaseTooLargeError, ChangedCaseError, UnusableCaseError, shown, without_names
-from datasets.sources import digest, identity
+from datasets.origins import HERE, Origin
+from datasets.sources import digest
 from keras_spatial.data.packing import Packed, compress, table
 from keras_spatial.volumes import Grid, Limits, Shape, Volume, VolumeError, resampled_affine
 
@@ -43,6 +44,10 @@ class AnyCase(Protocol):
     @property
     def files(self) -> tuple[Path, ...]:
         """All files, the label last."""
+        ...
+
+    def moved(self, move: Callable[[Path], Path]) -> Self:
+        """The case with its files elsewhere."""
         ...
 
 
@@ -127,6 +132,7 @@ class Target:
         store: folder of the results.
         reader: the reader of the cases.
         limits: the limits that a case must keep; a worker on another machine does not have this one's environment.
+        origin: where the files of the cases lie.
     """
 
     grid: Grid
@@ -134,6 +140,7 @@ class Target:
     store: str
     reader: Reader
     limits: Limits = field(default_factory=Limits.current)
+    origin: Origin = HERE
 
     @property
     def folder(self) -> Path:
@@ -158,20 +165,22 @@ def convert(case: AnyCase, target: Target) -> Converted:
     part.mkdir(parents=True)
     try:
         facts: dict[str, Any] = {
-            "identity": _identity(case),
-            "sources": _digests(case),
+            "identity": _identity(case, target.origin),
+            "sources": [""] * len(case.files),
             "limits": target.limits.as_dict(),
         }
         try:
-            facts |= {**_blocks(case, target, part), "checksum": _checksum(facts["sources"])}
-            after = _identity(case)
+            with target.origin.near(case) as near:
+                facts["sources"] = _digests(near)
+                facts |= {**_blocks(near, target, part), "checksum": _checksum(facts["sources"])}
+            after = _identity(case, target.origin)
             if after != facts["identity"]:
                 # The error belongs to the case as it is now.
                 facts["identity"] = after
                 raise changed(case)
         except Exception as error:
             fault = _named(case, error)
-            facts["error"] = [type(fault).__name__, without_names(case, str(fault))]
+            facts["error"] = [type(fault).__name__, target.origin.shown(without_names(case, str(fault)))]
         (part / "facts.json").write_text(json.dumps(facts, indent=1))
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
@@ -209,7 +218,7 @@ def find(case: AnyCase, target: Target) -> Converted | None:
     folder = _folder(case, target)
     try:
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-        if facts["identity"] != _identity(case) or facts["limits"] != target.limits.as_dict():
+        if facts["identity"] != _identity(case, target.origin) or facts["limits"] != target.limits.as_dict():
             return None
         found = Converted(folder, facts)
         if "error" not in facts and (folder / BLOCKS).stat().st_size != found.size:
@@ -231,8 +240,8 @@ def _folder(case: AnyCase, target: Target) -> Path:
     return target.folder / case.name
 
 
-def _identity(case: AnyCase) -> list[list[int]]:
-    return [identity(path) for path in case.files]
+def _identity(case: AnyCase, origin: Origin) -> list[list[int]]:
+    return [origin.identity(path) for path in case.files]
 
 
 def _digests(case: AnyCase) -> list[str]:

@@ -9,9 +9,11 @@ from typing import Any, cast
 
 from datasets.building import build
 from datasets.case_builder import CaseBuilder, CaseConfig, sources
-from datasets.cases import OtherSourcesError, check_local
+from datasets.cases import OtherSourcesError
 from datasets.conversion import AnyCase
+from datasets.origins import Origin
 from datasets.progress import Tell
+from datasets.publishing import nearby, published
 from keras_spatial._paths import fault_of_name, printable
 from keras_spatial.data.opening import StoreError, named, open_builder
 from keras_spatial.volumes import FileNameError, Limits
@@ -19,12 +21,8 @@ from keras_spatial.volumes import FileNameError, Limits
 TFRECORD, ARRAY_RECORD = "tfrecord", "array_record"
 
 
-def check_arguments(
-    source: str | Path, data_dir: str | Path, on_other_sources: str, file_format: str = TFRECORD
-) -> None:
+def check_arguments(data_dir: str | Path, on_other_sources: str, file_format: str = TFRECORD) -> None:
     """Raise ValueError or FileNameError for arguments of `prepare` that no data set can have."""
-    for folder in (source, data_dir):
-        check_local(folder)
     if file_format not in (TFRECORD, ARRAY_RECORD):
         raise ValueError(f"file_format: expected {TFRECORD!r} or {ARRAY_RECORD!r}. Received: {file_format!r}")
     if on_other_sources not in ("raise", "rebuild"):
@@ -37,7 +35,7 @@ def check_arguments(
 def prepare(
     kind: type[CaseBuilder],
     config: CaseConfig,
-    manual_dir: str | Path,
+    origin: Origin,
     data_dir: str | Path,
     *,
     beam_options: list[str] | None,
@@ -51,15 +49,36 @@ def prepare(
     Args:
         kind: class of the builder.
         config: the config of the data set.
-        manual_dir, data_dir, beam_options, limits, on_other_sources, tell, file_format: as `datasets.lits.prepare`.
+        origin: the user's files.
+        data_dir, beam_options, limits, on_other_sources, tell, file_format: as `datasets.lits.prepare`.
 
     Raises:
-        VolumeError, OtherSourcesError, BuildInProgressError, StoreError: as `datasets.lits.prepare`.
+        VolumeError, OtherSourcesError, BuildInProgressError, StoreError, StorageError: as `datasets.lits.prepare`.
     """
+    with published(data_dir, (kind.name, config.name, str(kind.VERSION))):
+        return _prepare(
+            kind, config, origin, nearby(data_dir), beam_options=beam_options, limits=limits,
+            on_other_sources=on_other_sources, tell=tell, file_format=file_format,
+        )  # fmt: skip
+
+
+def _prepare(
+    kind: type[CaseBuilder],
+    config: CaseConfig,
+    origin: Origin,
+    data_dir: Path,
+    *,
+    beam_options: list[str] | None,
+    limits: Limits | None,
+    on_other_sources: str,
+    tell: Tell | None,
+    file_format: str,
+) -> CaseBuilder:
+    """As `prepare`, in a folder of this machine."""
     builder = _open(kind, config, data_dir)
-    builder.limits, builder.tell = limits, tell
+    builder.limits, builder.tell, builder.origin = limits, tell, origin
     if builder.data_path.exists():
-        different = _differences(builder, manual_dir, file_format)
+        different = _differences(builder, file_format)
         if not different:
             return builder
         if on_other_sources == "raise":
@@ -68,25 +87,27 @@ def prepare(
                 f'another data_dir, or pass on_other_sources="rebuild" to build it again. Received: '
                 f"{'; '.join(different)}"
             )
-        return _rebuild(builder, manual_dir, data_dir, beam_options, file_format)
+        return _rebuild(builder, data_dir, beam_options, file_format)
+    with origin.named():
+        # Of a folder that is missing TFDS says no more than that.
+        builder.find_cases(str(origin.folder))
     with builder.ownership():
-        build(builder, manual_dir, beam_options, file_format)
+        build(builder, origin.location, beam_options, file_format)
         built = bool(cast(dict, builder.info.metadata)["sources"])
         if built:
             _remove_converted(builder)
     if not built:
         # Another process has built it since it was looked for.
-        return prepare(
-            kind, config, manual_dir, data_dir, beam_options=beam_options, limits=limits, on_other_sources="raise",
-            file_format=file_format,
+        return _prepare(
+            kind, config, origin, data_dir, beam_options=beam_options, limits=limits, on_other_sources="raise",
+            tell=None, file_format=file_format,
         )  # fmt: skip
     return builder
 
 
 def _rebuild(
     builder: CaseBuilder,
-    manual_dir: str | Path,
-    data_dir: str | Path,
+    data_dir: Path,
     beam_options: list[str] | None,
     file_format: str,
 ) -> CaseBuilder:
@@ -97,16 +118,16 @@ def _rebuild(
         # An attempt that was killed.
         shutil.rmtree(aside, ignore_errors=True)
         new = kind(config=config, data_dir=str(aside))
-        new.limits, new.tell = builder.limits, builder.tell
+        new.limits, new.tell, new.origin = builder.limits, builder.tell, builder.origin
         new.home, new.owned = builder.shared, True
         try:
-            build(new, manual_dir, beam_options, file_format)
+            build(new, builder.origin.location, beam_options, file_format)
             _exchange(path, Path(new.data_path))
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         _remove_converted(builder)
     result = _open(kind, config, data_dir)
-    result.limits, result.tell = builder.limits, builder.tell
+    result.limits, result.tell, result.origin = builder.limits, builder.tell, builder.origin
     return result
 
 
@@ -127,8 +148,8 @@ def _remove_converted(builder: CaseBuilder) -> None:
     shutil.rmtree(builder.target(builder.accepted).folder, ignore_errors=True)
 
 
-def _open(kind: type[CaseBuilder], config: CaseConfig, data_dir: str | Path) -> CaseBuilder:
-    folder = Path(data_dir) / kind.name / config.name / str(kind.VERSION)
+def _open(kind: type[CaseBuilder], config: CaseConfig, data_dir: Path) -> CaseBuilder:
+    folder = data_dir / kind.name / config.name / str(kind.VERSION)
     if folder.exists():
         # It reads all that is on disk; the data set's own class takes some of it from its code instead.
         open_builder(folder)
@@ -136,7 +157,7 @@ def _open(kind: type[CaseBuilder], config: CaseConfig, data_dir: str | Path) -> 
         return kind(config=config, data_dir=str(data_dir))
 
 
-def _differences(builder: CaseBuilder, manual_dir: str | Path, file_format: str) -> list[str]:
+def _differences(builder: CaseBuilder, file_format: str) -> list[str]:
     """How the data set on disk differs from the one that is asked for; empty if it does not."""
     metadata = cast(dict, builder.info.metadata or {})
     # Every data set was built of something, so without sources there are only the defaults of the code.
@@ -146,7 +167,8 @@ def _differences(builder: CaseBuilder, manual_dir: str | Path, file_format: str)
             f"Received: {sorted(metadata)}"
         )
     found = []
-    changed = _changed(builder, metadata["sources"], builder.find_cases(str(manual_dir)))
+    with builder.origin.named():
+        changed = _changed(builder, metadata["sources"], builder.find_cases(str(builder.origin.folder)))
     if changed:
         found.append(f"new, changed or missing cases {changed}")
     stored_format = cast(Any, builder.info.file_format).value

@@ -8,7 +8,7 @@ import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from keras_spatial._paths import regular, walk
 
@@ -24,7 +24,7 @@ def identity(path: Path) -> list[int]:
     """
     try:
         status = path.stat()
-        files = _files(path) if stat.S_ISDIR(status.st_mode) else None
+        files = files_of(path) if stat.S_ISDIR(status.st_mode) else None
     except OSError:
         return [-1]
     if files is None:
@@ -48,13 +48,43 @@ def digest(path: Path) -> str:
         OSError: if it cannot be read.
     """
     if path.is_dir():
-        return hashlib.sha256("".join(sorted(map(digest, _files(path)))).encode()).hexdigest()
+        return hashlib.sha256("".join(sorted(map(digest, files_of(path)))).encode()).hexdigest()
     with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _files(folder: Path) -> list[Path]:
+def files_of(folder: Path) -> list[Path]:
+    """The files of a folder that is a series of them."""
     return sorted(path for path in walk(folder, hidden=False) if path.is_file())
+
+
+class Files(Protocol):
+    """Files that can be told apart, wherever they are."""
+
+    def key(self, path: Path) -> bytes:
+        """What a file goes by in caches."""
+        ...
+
+    def identity(self, path: Path) -> list[int]:
+        """What changes when a file does."""
+        ...
+
+    def digest(self, path: Path) -> str:
+        """Its digest."""
+        ...
+
+
+class LocalFiles:
+    """Those of the file system."""
+
+    def key(self, path: Path) -> bytes:
+        return os.fsencode(path.absolute())
+
+    def identity(self, path: Path) -> list[int]:
+        return identity(path)
+
+    def digest(self, path: Path) -> str:
+        return digest(path)
 
 
 class Digests:
@@ -62,22 +92,23 @@ class Digests:
 
     Args:
         cache: JSON file to keep them in. One that is missing or damaged is no error: the digests are computed.
+        files: whose digests these are; those of the file system by default.
     """
 
-    def __init__(self, cache: Path):
-        self._cache = cache
+    def __init__(self, cache: Path, files: Files | None = None):
+        self._cache, self._files = cache, files or LocalFiles()
         self._known = _read(cache)
         self._saved = dict(self._known)
         self.computed = 0
 
     def __getitem__(self, path: Path) -> str:
         """The digest of a file; the empty text for one that cannot be read."""
-        now = identity(path)
-        known = self._known.get(_key(path))
+        now = self._files.identity(path)
+        known = self._known.get(self._key(path))
         if known is not None and known[0] == now:
             return known[1]
         try:
-            found = digest(path)
+            found = self._files.digest(path)
         except OSError:
             return ""
         self.computed += 1
@@ -93,8 +124,12 @@ class Digests:
             found: its digest.
         """
         settled = before[0] >= 0 and time.time_ns() - max(before[1:3]) > _SETTLED
-        if settled and identity(path) == before:
-            self._known[_key(path)] = [before, found]
+        if settled and self._files.identity(path) == before:
+            self._known[self._key(path)] = [before, found]
+
+    def _key(self, path: Path) -> str:
+        # Only its digest is kept: the name of a folder of DICOM files may be the patient's.
+        return hashlib.sha256(self._files.key(path)).hexdigest()
 
     def save(self) -> None:
         """Write the cache if it has changed; it appears only when it is complete.
@@ -115,11 +150,6 @@ class Digests:
         finally:
             part.unlink(missing_ok=True)
         self._saved = dict(self._known)
-
-
-def _key(path: Path) -> str:
-    """The name of a file in the cache: a digest, because the name of a folder of DICOM files may be the patient's."""
-    return hashlib.sha256(os.fsencode(path.absolute())).hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any]:

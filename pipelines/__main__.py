@@ -35,7 +35,7 @@ REFUSALS = (
     "pipelines.submission.PackageError",
     "keras_spatial.volumes.volume.VolumeError",
     "keras_spatial.volumes.task.TaskError",
-    "components.storage.StorageError",
+    "datasets.object_store.StorageError",
     "components.compare.compare.BaselineError",
     "keras_spatial.inference.sources.NothingToSegment",
     "keras_spatial.inference.sources.ResultsCollide",
@@ -223,7 +223,8 @@ def show_settings(config: str | None, assignments: tuple[str, ...]) -> None:
 def _cases(data: str, task: str = "") -> int:
     from components.cases import open_folder
 
-    return len(open_folder(data, task).cases)
+    with open_folder(data, task) as folder:
+        return len(folder.cases)
 
 
 def _check_files(name: str, settings: "Settings") -> None:
@@ -231,7 +232,8 @@ def _check_files(name: str, settings: "Settings") -> None:
     from components import pure, storage
     from pipelines.settings import SettingsError
 
-    for setting, place in (("data", settings.data), ("model", settings.model), ("task", settings.task)):
+    for setting in ("data", "model", "task", "baseline"):
+        place = getattr(settings, setting)
         if storage.is_url(place) and not storage.exists(place):
             raise SettingsError(f"{setting}: nothing is at this URL. Received: {place!r}")
     if settings.model and not storage.is_url(settings.model):
@@ -244,12 +246,11 @@ def _check_files(name: str, settings: "Settings") -> None:
     if settings.baseline:
         from components.compare.compare import read_baseline
 
-        read_baseline(settings.baseline)
+        read_baseline(storage.local(settings.baseline))
     if name == "batch_inference":
-        from components.segment.volumes import volumes_in
+        from components.segment.volumes import check_url, volumes_in
 
-        if not storage.is_url(settings.data):
-            volumes_in(settings.data)
+        (check_url if storage.is_url(settings.data) else volumes_in)(settings.data)
     elif settings.data:
         _cases(settings.data, settings.task)
 

@@ -30,7 +30,7 @@ def batch_inference(settings: Settings, cluster: Cluster | None = None) -> BaseC
     def build(p: Parameters) -> None:
         with guarded(cluster):
             start = begin("batch_inference", p, settings, give)
-            imported = start.given(imported_volumes="data", imported_model="model")
+            imported = start.given(imported_model="model")
             if len(shares) == 1:
                 segmented(p, settings, give, volumes=p["data"], **imported)
                 return

@@ -43,10 +43,10 @@ def lits_segmentation(settings: Settings, cluster: Cluster | None = None) -> Bas
             made = {"cases": cases, "dataset": dataset, "model": model}
             scored = evaluated(p, settings, give, **made)
             evaluation, predictions = scored.outputs["evaluation"], scored.outputs["predictions"]
-            earlier = start.given(imported_baseline="baseline")
-            reported = report(**made, evaluation=evaluation, predictions=predictions, **earlier, **p.of(report))
+            reported = report(**made, evaluation=evaluation, predictions=predictions, **p.of(report))
             # KFP's cache knows the baseline's name and not what is in the file.
             give(reported).set_caching_options(False)
+            earlier = start.given(imported_baseline="baseline")
             compared = give(compare(evaluation=evaluation, **earlier, **p.of(compare))).set_caching_options(False)
             with dsl.If(compared.outputs["Output"] == True, name="accepted"):  # noqa: E712 - KFP overloads it.
                 give(export(model=model, evaluation=evaluation))

@@ -79,7 +79,10 @@ def _apply(cluster: Cluster, task: Any, *, accelerated: bool) -> None:
     resources = cluster.resources(step, accelerated=accelerated)
     task.set_cpu_limit(resources.cpu).set_memory_limit(resources.memory)
     task.set_cpu_request(resources.cpu).set_memory_request(resources.memory)
-    task.set_retry(**retry_options(cluster, timeout))
+    if step != "validate":
+        # What it refuses once it refuses again, and Argo, which KFP gives neither policy nor expression, tells no
+        # refusal from a failure: the run would end after all pauses. What may pass it asks for again itself.
+        task.set_retry(**retry_options(cluster, timeout))
     kubernetes.set_timeout(task, timeout)
     for key, value in cluster.node_selectors.items():
         kubernetes.add_node_selector(task, key, value)

@@ -57,8 +57,9 @@ class Start:
 def begin(name: str, p: Parameters, settings: Settings, give: Resources) -> Start:
     """What comes before the steps of a pipeline: its parameters are checked, and what URLs name is imported.
 
-    KFP imports URLs of `IMPORTED` alone, and downloads them for each step that reads them; a path on a volume it does
-    not know. So whether a setting is imported is decided when the pipeline is built.
+    KFP imports URLs of `IMPORTED` alone; a path on a volume it does not know. So whether a setting is imported is
+    decided when the pipeline is built. Its launcher downloads an artifact whole for each step that takes it: right for
+    the file of a model or of metrics. The corpus is imported for the lineage alone, and no step takes it.
     """
     urls = [n for n in _IMPORTS if n in p and getattr(settings, n).startswith(IMPORTED)]
     if give.cluster is not None:
@@ -109,10 +110,8 @@ def checked_cases(p: Parameters, settings: Settings, give: Resources, start: Sta
     versions = {"version": _version(p["data"], give)}
     if settings.task not in ("", "lits"):
         versions["task_version"] = _version(p["task"], give)
-    if "data" in start.imported:
-        task = ingest(volumes=start.imported["data"], **versions, **p.of(ingest))
-    else:
-        task = ingest_folder(**versions, **p.of(ingest_folder))
+    # By path or URL, also where it is imported: what a step takes as an artifact KFP's launcher downloads whole.
+    task = ingest_folder(**versions, **p.of(ingest_folder))
     return give(task).outputs["cases"]
 
 

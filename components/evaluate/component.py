@@ -41,6 +41,7 @@ def evaluate(
         outputs={"evaluation": evaluation, "predictions": predictions},
         settings=settings,
         stored=("predictions",),
+        remote=("cases", "dataset"),
     )
     for name, value in evaluation.metadata.items():
         if "dice" in name:

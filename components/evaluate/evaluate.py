@@ -21,8 +21,8 @@ def evaluate_model(
     See `components.evaluate.process.evaluate_cases`, which every process runs.
 
     Args:
-        cases: folder with the checked cases.
-        dataset: folder of the step preprocess; it says which cases are held out.
+        cases: folder with the checked cases, by path or URL; see `components.evaluate.needed`.
+        dataset: folder of the step preprocess; it says which cases are held out. By path or URL, too.
         model: folder of the step train.
         evaluation: folder to make: `cases.json` (all metrics of each case), `cases.csv`, `summary.json`,
             `metrics.json`.
@@ -53,4 +53,5 @@ def described(
         outputs={"evaluation": str(evaluation), "predictions": str(predictions)},
         settings=settings.model_dump(mode="json"),
         facts="",
+        remote=("cases", "dataset"),
     )

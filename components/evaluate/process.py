@@ -11,6 +11,7 @@ import keras_spatial as ks  # First: it turns oneDNN on before TensorFlow starts
 import numpy as np
 
 from components import console, devices
+from components.evaluate.needed import needed
 from components.evaluate.results import CASE, METRICS, metadata, write_metrics
 from components.evaluate.settings import EvaluationSettings
 from components.evaluate.stored import StoredCases
@@ -41,12 +42,19 @@ def evaluate_cases(
 
     Args:
         cases, dataset, model, evaluation, predictions: see `components.evaluate.evaluate.evaluate_model`. All processes
-            see the same folders.
+            see the same folders. What is in an object store each brings to its machine, as far as it is needed.
         settings: The settings of the evaluation.
 
     Raises:
         TaskError: if the model was trained for other images or classes than those of the data set.
     """
+    with needed(cases, dataset, thresholds=settings.thresholds) as (near_cases, near_dataset):
+        return _evaluate(near_cases, near_dataset, model, evaluation, predictions, settings)
+
+
+def _evaluate(
+    cases: str, dataset: str, model: str, evaluation: str, predictions: str, settings: EvaluationSettings
+) -> Mapping[str, Mapping[str, Any]]:
     job, placed = processes.current(), settings.placed
     network = ks.load_model(Path(model) / MODEL, distribution=devices.distribution(placed), compile=False)
     builder = open_dataset(dataset)

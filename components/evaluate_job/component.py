@@ -45,7 +45,7 @@ def evaluate_job(
         scratch=True,
         scratch_url=True,
         stored=("predictions",),
-        remote=("dataset",),
+        remote=("cases", "dataset"),
     )
     for name, value in evaluation.metadata.items():
         if "dice" in name:

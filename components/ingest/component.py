@@ -12,20 +12,16 @@ def ingest(
     quarantine: dsl.Output[dsl.HTML],
     on_bad_case: str = "raise",
     task: str = "",
-    version: str = "",
-    task_version: str = "",
 ):
     """Check and index volumes with labels; put bad ones aside with their reasons.
 
     Args:
-        volumes: A folder of cases, made by a step or imported: volume-N.nii[.gz] and segmentation-N.nii[.gz], or
-            dataset.json, or images and labels.
+        volumes: A folder of cases, made by a step: volume-N.nii[.gz] and segmentation-N.nii[.gz], or dataset.json, or
+            images and labels.
         cases: The usable cases and their index.
         quarantine: A table of the bad cases.
         on_bad_case: Whether a bad case ends the run (raise) or is left out (skip).
-        task: What names channels and labels of a folder without dataset.json: a file of that form, or lits.
-        version: The digest of an imported folder from the step fingerprint, which only KFP's cache reads.
-        task_version: The same of the file that task names.
+        task: What names channels and labels of a folder without dataset.json, lits; for a file see `ingest_folder`.
     """
     from components.resume import step
 
@@ -54,9 +50,10 @@ def ingest_folder(
     """Check and index the volumes and labels of a folder; put bad ones aside with their reasons.
 
     Args:
-        data: A folder of cases, which is mounted where the step runs: volume-N.nii[.gz] and segmentation-N.nii[.gz], or
-            dataset.json, or images and labels.
-        cases: The usable cases and their index.
+        data: A folder of cases, which is mounted where the step runs, or a URL, from which one case after the other is
+            brought: volume-N.nii[.gz] and segmentation-N.nii[.gz], or dataset.json, or images and labels.
+        cases: The usable cases and their index; of a URL the index alone, which says where they lie, unless they have
+            to be written as NIfTI files.
         quarantine: A table of the bad cases.
         on_bad_case: Whether a bad case ends the run (raise) or is left out (skip).
         task: What names channels and labels of a folder without dataset.json: a file of that form, or lits.
@@ -73,4 +70,5 @@ def ingest_folder(
         outputs=outputs,
         settings={"on_bad_case": on_bad_case, "task": "lits" if task == "lits" else ""},
         stored=("cases",),
+        remote=("data",),
     )

@@ -12,7 +12,7 @@ from typing import Any
 import nibabel as nib
 
 from components import console
-from components.cases import Folder, open_folder
+from components.cases import INDEX, Folder, open_folder, source_of
 from components.files import read_json, write_json
 from datasets.cases import BadCase, BadCasesError
 from datasets.conversion import AnyCase, changed
@@ -29,11 +29,12 @@ def ingest_volumes(
 
     Args:
         data: folder with volume-N.nii[.gz] and segmentation-N.nii[.gz], or with `dataset.json` as the Decathlon and
-            nnU-Net have it, or with `images` and `labels`.
+            nnU-Net have it, or with `images` and `labels`, by path or URL. From a URL one case at a time is brought.
         cases: folder to make, with copies of the usable cases' files, which share the disk with the originals where
             the file system can clone, and `index.json` with their digests. No link: an original that is edited later
             must not change what was checked. Cases with files of DICOM, whose headers name the patient, are written as
-            NIfTI files.
+            NIfTI files. Other files of an object store are not copied: the index says where they lie and what was
+            checked.
         quarantine: HTML file to write, a table of the bad cases; the same as CSV lies beside the index.
         on_bad_case: "skip" leaves bad cases out, "raise" ends the step after every case was checked.
         task_file, task: what names channels and labels of a plain folder: a file, or "lits"; see `open_folder`.
@@ -43,14 +44,20 @@ def ingest_volumes(
 
     Raises:
         VolumeError: if no case is usable, or one is bad and `on_bad_case` is "raise".
+        StorageError: if the store refuses or cannot be reached.
     """
     if on_bad_case not in ("skip", "raise"):
         raise ValueError(f'on_bad_case: expected "skip" or "raise". Received: {on_bad_case!r}')
     target = Path(cases)
     target.mkdir(parents=True, exist_ok=True)
-    folder = open_folder(data, task_file or task)
+    with open_folder(data, task_file or task) as folder:
+        return _ingest(folder, target, Path(quarantine), on_bad_case)
+
+
+def _ingest(folder: Folder, target: Path, quarantine: Path, on_bad_case: str) -> Mapping[str, Mapping[str, Any]]:
+    data = folder.origin.location
     digests, bad = _collect(folder, target)
-    _write_table(Path(quarantine), target / "quarantine.csv", len(digests), bad)
+    _write_table(quarantine, target / "quarantine.csv", len(digests), bad)
     if bad and (on_bad_case == "raise" or not digests):
         lines = "\n".join(f"  {b.case}: {b.error}: {b.reason}" for b in bad)
         remedy = "Repair or remove them" + (", or set on_bad_case=skip" if digests else "")
@@ -58,15 +65,17 @@ def ingest_volumes(
     index = {"cases": list(digests), "bad": [vars(b) for b in bad], "sha256": {}}
     for files in digests.values():
         index["sha256"].update(files)
+    if folder.referred:
+        index |= source_of(folder, index["sha256"])
     if folder.numbers:
         index["numbers"] = dict(folder.numbers)
     elif folder.reader is not None:
         _write_description(folder, folder.reader.task, target, list(digests))
-    write_json(target / "index.json", index)
+    write_json(target / INDEX, index)
     counts = {"usable": len(digests), "bad": len(bad)}
     left_out = f"; {console.count(len(bad), 'bad case')} left out" if bad else ""
     console.result("ingest", f"{console.count(len(digests), 'usable case')}{left_out}")
-    return {"cases": {**counts, "source": str(data)}, "quarantine": counts}
+    return {"cases": {**counts, "source": data}, "quarantine": counts}
 
 
 def _write_description(folder: Folder, task: Task, target: Path, usable: list[int | str]) -> None:
@@ -86,14 +95,14 @@ def _write_description(folder: Folder, task: Task, target: Path, usable: list[in
 
 
 def _collect(folder: Folder, target: Path) -> tuple[dict[int | str, dict[str, str]], list[BadCase]]:
-    """Check and copy each case: the digests of the files of the good ones by number or name, and the bad ones."""
+    """Check each case and keep it: the digests of the files of the good ones by number or name, and the bad ones."""
     good: dict[int | str, dict[str, str]] = {}
     bad: list[BadCase] = []
     found = folder.cases
     for number, case in enumerate(found, start=1):
-        before = [identity(path) for path in case.files]
         try:
-            files = _kept(folder, case, target, before)
+            with folder.near(case) as near:
+                files = _kept(folder, case, near, target)
         except VolumeError as error:
             bad.append(BadCase.of(case, error))
             console.note("ingest", f"{case.name} cannot be used: {bad[-1].reason}")
@@ -103,24 +112,34 @@ def _collect(folder: Folder, target: Path) -> tuple[dict[int | str, dict[str, st
     return good, bad
 
 
-def _kept(folder: Folder, case: AnyCase, target: Path, before: list[list[int]]) -> dict[str, str]:
-    """Check a case and keep its files, as they are or converted; their names and digests.
+def _kept(folder: Folder, case: AnyCase, near: AnyCase, target: Path) -> dict[str, str]:
+    """Check a case and keep its files, as they are or converted, unless they are read where they lie; their names and
+    digests.
+
+    Args:
+        folder: The folder of the case.
+        case: The case by its names.
+        near: The case with its files on this machine.
+        target: The folder for the files.
 
     Raises:
         VolumeError: what is wrong with it; ChangedCaseError if a file is no longer what was checked. None is left in
             the target then.
     """
-    volumes, labels = folder.check(case)
+    before = [identity(path) for path in near.files]
+    volumes, labels = folder.check(near)
     names = folder.names(case)
+    if folder.referred:
+        return {name: digest(path) for name, path in zip(names, near.files, strict=True)}
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
     if folder.converted(case):
         for name, volume in zip(names, [*volumes, labels], strict=True):
             nib.save(nib.Nifti1Image(volume.array, volume.affine), target / name)
     else:
-        for name, path in zip(names, case.files, strict=True):
+        for name, path in zip(names, near.files, strict=True):
             clone_or_copy(path, target / name)
-    if [identity(path) for path in case.files] != before:
+    if [identity(path) for path in near.files] != before:
         for name in names:
             (target / name).unlink(missing_ok=True)
         raise changed(case)

@@ -1,7 +1,7 @@
 """What each process of a job is told: one value, which travels as a JSON file."""
 
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -33,6 +33,8 @@ class Description:
         work: the folder that outlives a failure, for a step that resumes from it; "" for one that does not.
         live: by output, the folder in it that is uploaded while the step runs, where the output is a URL.
         arguments: further arguments of the step's function.
+        remote: inputs of which the function takes the URL, because it needs only some of what is there; others are
+            downloaded.
         heartbeat: the file by which the step that launched the job says that it lives; "" where it needs not.
         local_processes: how many processes of the job share this machine; 0 where each has a machine of its own.
     """
@@ -45,6 +47,7 @@ class Description:
     work: str = ""
     live: Mapping[str, str] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    remote: Sequence[str] = ()
     heartbeat: str = ""
     local_processes: int = 0
 

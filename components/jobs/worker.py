@@ -62,7 +62,7 @@ def _near(job: Description, first: bool) -> Iterator[dict[str, Any]]:
                 print(f"{job.step}: TensorBoard's logs are kept at {logs}", flush=True)
                 stack.enter_context(storage.mirrored(logs, Path(places[name]) / job.live[name]))
         for name, place in job.inputs.items():
-            places[name] = str(storage.local(place, folder / "data")) if place else ""
+            places[name] = place if name in job.remote or not place else str(storage.local(place, folder / "data"))
         yield places
         for name, place in job.outputs.items():
             if storage.is_url(place) and first:

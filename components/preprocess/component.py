@@ -29,4 +29,5 @@ def preprocess(
         outputs={"dataset": dataset},
         settings=settings,
         stored=("dataset",),
+        remote=("cases",),
     )

@@ -1,13 +1,14 @@
 """From NIfTI files to the TFDS data set that training reads."""
 
 import json
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components import console
-from components.cases import Folder, open_folder
+from components import console, storage
+from components.cases import INDEX, Folder, open_checked
 from components.files import read_json
 from components.preprocess.settings import PreprocessSettings
 from datasets.cases import OtherSourcesError
@@ -26,7 +27,7 @@ class RunnerError(ValueError):
 def check_runner(options: Sequence[str]) -> None:
     """Refuse runners whose workers are other machines.
 
-    The step's files lie in its pod, where no other machine reads or writes them.
+    The step's files lie in its pod, where no other machine reads or writes them: the converted cases, and the data set.
 
     Raises:
         RunnerError: naming the runner and another way.
@@ -63,7 +64,7 @@ def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Map
     Volumes are stored in the blocks that the training's mesh reads.
 
     Args:
-        cases: folder of the step ingest.
+        cases: folder of the step ingest, by path or URL. Files of an object store are brought here case by case.
         dataset: folder to make, a TFDS data directory.
         settings: those of `PreprocessSettings`.
 
@@ -72,18 +73,25 @@ def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Map
 
     Raises:
         OtherSourcesError: if the files in `cases` are no longer those that the step ingest checked.
+        ChangedCaseError: the same, of files in an object store.
+        StorageError: if the store refuses or cannot be reached.
         VolumeError: as `datasets.lits.prepare`.
         RunnerError: see `check_runner`.
         WindowError: see `check_window`.
     """
     given = PreprocessSettings.model_validate(settings)
     check_runner(given.beam_options)
+    with open_checked(cases) as folder:
+        return _build(folder, dataset, given)
+
+
+def _build(folder: Folder, dataset: str, given: PreprocessSettings) -> Mapping[str, Mapping[str, Any]]:
     # TFDS takes seconds to import, and a wrong runner needs none of it.
     from datasets import decathlon, lits
     from keras_spatial.data import write_classes
 
-    folder, cube = open_folder(cases), given.resolution or None
     check_window(folder, given)
+    cube = given.resolution or None
     options: dict[str, Any] = {
         "resolution": cube,
         "split": given.split,
@@ -92,9 +100,9 @@ def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Map
         "tell": lambda done, total: console.progress("preprocess", done, total, "cases converted"),
     }
     if folder.reader is None:
-        builder = lits.prepare(cases, dataset, window=given.window, **options)
+        builder = lits.prepare(folder.origin, dataset, window=given.window, **options)
     else:
-        builder = decathlon.prepare(cases, dataset, spacing=None if cube else "median", **options)
+        builder = decathlon.prepare(folder.origin, dataset, spacing=None if cube else "median", **options)
     write_classes(builder)
     metadata = dict(builder.info.metadata or {})
     _check_sources(folder, metadata["sources"])
@@ -120,7 +128,8 @@ def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Map
 
 def _check_sources(folder: Folder, sources: Mapping[str, list[str]]) -> None:
     """Compare the digests of what was built with those of what was checked, where the step ingest has left them."""
-    index = folder.path / "index.json"
+    # Those of an object store were compared when they were read.
+    index = folder.path / INDEX
     checked = read_json(index).get("sha256", {}) if index.is_file() else {}
     built = {
         name: value
@@ -133,6 +142,22 @@ def _check_sources(folder: Folder, sources: Mapping[str, list[str]]) -> None:
             f"{folder.path}: files were changed since the step ingest checked them; run the pipeline in another "
             f"folder. Received: {changed}"
         )
+
+
+def near_dataset(dataset: str, splits: Collection[str]) -> str:
+    """A folder of `build_dataset` on this machine; of one at a URL only the records of some splits are brought.
+
+    Raises:
+        StorageError: if the store refuses or cannot be reached.
+    """
+
+    def wanted(name: str) -> bool:
+        # TFDS names the files of records after data set and split.
+        return ".tfrecord" not in name or any(f"-{split}.tfrecord" in name for split in splits)
+
+    # Apart from what other splits, or all of them, are brought to.
+    cache = storage.own_folder(os.getpid()) / "-".join(["dataset", *splits])
+    return str(storage.local(dataset, cache, wanted))
 
 
 def open_dataset(dataset: str) -> Any:

@@ -16,7 +16,6 @@ def report(
     summary: dsl.Output[dsl.Markdown],
     title: str = "Liver and lesion segmentation",
     baseline: str = "",
-    imported_baseline: dsl.Input[dsl.Artifact] = None,
 ):
     """Write the report: Dice per case and class, curves, slices with outlines, mesh and timing.
 
@@ -29,8 +28,8 @@ def report(
         page: The report, one self-contained HTML page.
         summary: Its figures in Markdown.
         title: The heading of the page.
-        baseline: The path of the metrics.json of an earlier run, with which this one is compared.
-        imported_baseline: The file that baseline names, where KFP has imported it.
+        baseline: The metrics.json of an earlier run, by path or URL, with which this one is compared: its means, and by
+            the cases.json beside it each case.
     """
     from components.resume import step
 
@@ -46,5 +45,5 @@ def report(
         outputs=outputs,
         settings={"title": title, "seconds": seconds},
         folders={"baseline": baseline},
-        imported={"baseline": imported_baseline},
+        remote=("baseline", "cases", "dataset", "model", "predictions"),
     )

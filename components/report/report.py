@@ -8,6 +8,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from components import storage
+from components.cases import some_cases
 from components.evaluate.results import CASES, load_metrics, load_scores
 from components.files import read_json
 from components.report.page import CaseVolumes, RunReport, write_report
@@ -39,13 +41,15 @@ def report_run(
     """Write the report of one run.
 
     Args:
-        cases, dataset, model: folders of the steps ingest, preprocess and train.
-        evaluation, predictions: folders of the step evaluate.
+        cases, dataset, model: folders of the steps ingest, preprocess and train, by path or URL. Of what is in a
+            store only what is shown is brought.
+        evaluation, predictions: folders of the step evaluate; the predictions by path or URL.
         page: HTML file to write.
         summary: Markdown file to write.
         title: heading.
         seconds: time of each step.
-        baseline: `metrics.json` of an earlier run, which the page shows beside this one; empty for none.
+        baseline: `metrics.json` of an earlier run, which the page shows beside this one, by path or URL; empty for
+            none.
     """
     run = collect(cases, dataset, model, evaluation, predictions, title, seconds)
     earlier, notes = earlier_run(baseline)
@@ -67,11 +71,11 @@ def collect(
     seconds: Mapping[str, float],
 ) -> RunReport:
     """The values of a report page; arguments as `report_run`."""
-    from components.preprocess.preprocess import open_dataset
+    from components.preprocess.preprocess import near_dataset, open_dataset
 
-    training = read_json(Path(model) / TRAINING)
+    training = read_json(storage.local(storage.join(str(model), TRAINING)))
     metrics = load_metrics(evaluation)
-    builder = open_dataset(dataset)
+    builder = open_dataset(near_dataset(dataset, ()))
     task = task_of(builder)
     volumes = (
         _labelled_volumes(cases, task, predictions, cast(Sequence[LabelledCase], metrics))
@@ -103,10 +107,12 @@ def earlier_run(baseline: str) -> tuple[list[RunReport], list[str]]:
     """
     if not baseline:
         return [], []
-    folder = Path(baseline).parent
-    if not (folder / CASES).is_file():
+    above, slash, _ = baseline.rpartition("/")
+    place = f"{above}{slash}{CASES}"
+    if not storage.exists(place):
         return [], [f"The earlier run {baseline} is compared by its means only: {CASES} does not lie beside it."]
-    return [RunReport(title=f"baseline: {folder.name}", metrics=load_metrics(folder))], []
+    title = f"baseline: {above.rpartition('/')[2]}"
+    return [RunReport(title=title, metrics=load_metrics(storage.local(place).parent))], []
 
 
 def markdown(title: str, scores: Mapping[str, Any], notes: Sequence[str]) -> str:
@@ -137,26 +143,33 @@ def _threshold_note(scores: Mapping[str, Any]) -> list[str]:
 
 def _labelled_volumes(cases: str, task: Task, predictions: str, metrics: Sequence[LabelledCase]) -> list[CaseVolumes]:
     """The cases with the lowest Dice."""
-    reader = TaskReader(task)
-    found = {case.name: case for case in read_layout(cases).cases}
-    result = []
-    for scored in sorted(metrics, key=lambda m: (m.mean_dice, m.case))[:SHOWN]:
-        images, truth = reader.read(found[scored.case], Limits.current())
-        predicted = to_canonical(read_volume(Path(predictions) / f"prediction-{scored.case}.nii.gz"))
-        prediction = predicted.array.astype(np.uint8)
-        image = np.stack([volume.array for volume in images], axis=3)
-        result.append(CaseVolumes(scored.case, image, truth.array, prediction, images[0].spacing))
+    reader, result = TaskReader(task), []
+    chosen = sorted(metrics, key=lambda m: (m.mean_dice, m.case))[:SHOWN]
+    with some_cases(cases, {scored.case for scored in chosen}) as folder:
+        found = {case.name: case for case in read_layout(folder).cases}
+        for scored in chosen:
+            images, truth = reader.read(found[scored.case], Limits.current())
+            image = np.stack([volume.array for volume in images], axis=3)
+            prediction = _prediction(predictions, scored.case)
+            result.append(CaseVolumes(scored.case, image, truth.array, prediction, images[0].spacing))
     return result
 
 
+def _prediction(predictions: str, name: int | str) -> np.ndarray:
+    """The segmentation of a case in canonical order, uint8."""
+    path = storage.local(storage.join(str(predictions), f"prediction-{name}.nii.gz"))
+    return to_canonical(read_volume(path)).array.astype(np.uint8)
+
+
 def _volumes(cases: str, predictions: str, metrics: Sequence[CaseMetrics]) -> list[CaseVolumes]:
-    found = {case.name: case for case in find_cases(cases)}
     result = []
-    for scored in sorted(metrics, key=lambda m: (m.lesion.dice, m.liver.dice))[:SHOWN]:
-        case = found[scored.case]
-        volume, labels = read_case(case)
-        predicted = to_canonical(read_volume(Path(predictions) / f"prediction-{case.number}.nii.gz"))
-        image, truth = to_canonical(volume), to_canonical(labels)
-        prediction = predicted.array.astype(np.uint8)
-        result.append(CaseVolumes(scored.case, image.array, truth.array, prediction, image.spacing))
+    chosen = sorted(metrics, key=lambda m: (m.lesion.dice, m.liver.dice))[:SHOWN]
+    with some_cases(cases, {int(scored.case.removeprefix("volume-")) for scored in chosen}) as folder:
+        found = {case.name: case for case in find_cases(folder)}
+        for scored in chosen:
+            case = found[scored.case]
+            volume, labels = read_case(case)
+            image, truth = to_canonical(volume), to_canonical(labels)
+            prediction = _prediction(predictions, case.number)
+            result.append(CaseVolumes(scored.case, image.array, truth.array, prediction, image.spacing))
     return result

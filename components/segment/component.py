@@ -15,17 +15,16 @@ def segment(
     predictions: dsl.Output[dsl.Dataset],
     settings: Annotated[dict, LocalSegmentationSettings],
     share: str = "0-of-1",
-    imported_volumes: dsl.Input[dsl.Dataset] = None,
     imported_model: dsl.Input[dsl.Model] = None,
 ):
     """Segment volumes by the task of a model; every label file has its volume's affine and spacing.
 
     Args:
-        volumes: A volume, or a folder with volumes or DICOM series, which is mounted where the step runs.
+        volumes: A volume, or a folder with volumes or DICOM series, which is mounted where the step runs, or a URL: one
+            after the other is brought, and of a share its own alone.
         model: A .keras file, or a folder with model.keras.
         predictions: The label files, and a table of the volumes that could not be used.
         share: Which of the volumes, K-of-N, where several steps share them.
-        imported_volumes: What volumes names, where KFP has imported it.
         imported_model: What model names, where KFP has imported it.
     """
     from components.resume import step
@@ -37,6 +36,7 @@ def segment(
         outputs={"predictions": predictions},
         settings={**settings, "share": share, "task": "lits" if task == "lits" else ""},
         folders={"volumes": volumes, "model": model, "task_file": "" if task == "lits" else task},
-        imported={"volumes": imported_volumes, "model": imported_model},
+        imported={"model": imported_model},
         stored=("predictions",),
+        remote=("volumes",),
     )

@@ -1,18 +1,18 @@
 """One process of a segmentation; results lie on each volume's own grid."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras_spatial as ks
 from components import console, devices
 from components.files import write_json
-from components.segment.segment import ALL, SEEN
 from components.segment.settings import SegmentationSettings
-from components.segment.volumes import model_file, shared, volumes_in
+from components.segment.volumes import ALL, SEEN, batches, model_file
 from keras_spatial import processes
 from keras_spatial._paths import printable
-from keras_spatial.inference import NothingToSegment, Traffic, segment_all
+from keras_spatial.inference import NothingToSegment, Source, Traffic, segment_all, write_failed
 from keras_spatial.inference.tasks import chosen_task
 
 
@@ -20,30 +20,32 @@ def segment_share(
     volumes: str, model: str, predictions: str, task_file: str, share: str, settings: SegmentationSettings
 ) -> Mapping[str, Mapping[str, Any]]:
     """Segment volumes; see `components.segment.segment.segment_folder`. All processes of the job call it with the same
-    arguments, and see the same folders."""
-    found, job = volumes_in(volumes), processes.current()
-    sources = shared(found, share)
-    # Every process has looked into the folder by itself.
-    job.agree("volumes", {"volumes": [source.stem for source in sources]})
+    arguments, and see the same folders. Volumes in an object store each of them brings to its machine."""
+    job, traffic = processes.current(), Traffic()
+    loaded, outcomes = None, []
+    seen: dict[str, str] = {}
+    for batch in batches(volumes, share, seen):
+        _agree(batch.sources)
+        # Only for a share that has volumes.
+        loaded = loaded or _load(model_file(model), task_file, settings)
+        network, task = loaded
+        made = segment_all(network, batch.sources, predictions, _say, task=task, traffic=traffic)
+        # What was brought here is known by another path than the one that is told.
+        outcomes += [replace(o, reason=o.reason and batch.shown(o.reason)) for o in made]
+        if job.is_first:
+            write_failed(predictions, outcomes)
+    _agree(())
     if share != ALL and job.is_first:
         # Every step looks into the folder by itself, and what is there may have changed since another one did.
-        write_json(Path(predictions) / SEEN, {source.stem: source.name for source in found})
-    if not sources:
+        write_json(Path(predictions) / SEEN, seen)
+    if not outcomes and share != ALL:
         if job.is_first:
             console.result("segment", f"no volume is left for the share {share}")
         return {"predictions": {"segmented": 0, "failed": 0}}
-    path = model_file(model)
-    task = chosen_task(path, task_file or settings.task, "--set task=")
-    network = ks.load_model(path, distribution=devices.distribution(settings), compile=False)
-    traffic = Traffic()
-    outcomes = segment_all(
-        network,
-        sources,
-        predictions,
-        lambda line: print(f"segment: {line}", flush=True),
-        task=task,
-        traffic=traffic,
-    )
+    if not outcomes:
+        raise NothingToSegment(
+            f"{volumes}: no volume found. Expected .nii, .nii.gz, .nrrd or .mha files, or DICOM series."
+        )
     if job.count > 1:
         console.detail(
             "segment",
@@ -51,11 +53,26 @@ def segment_share(
             f"of probabilities and {traffic.labels_written} of labels",
         )
     failed = [outcome for outcome in outcomes if outcome.reason is not None]
-    if len(failed) == len(sources) and share == ALL:
-        raise NothingToSegment(f"{volumes}: none of {len(sources)} volumes can be used; the first: {failed[0].reason}")
+    if len(failed) == len(outcomes) and share == ALL:
+        raise NothingToSegment(f"{volumes}: none of {len(outcomes)} volumes can be used; the first: {failed[0].reason}")
     if job.is_first:
         for outcome in failed:
             console.note("segment", f"{printable(outcome.source.name)} is left out: {printable(str(outcome.reason))}")
         left_out = f"; {console.count(len(failed), 'volume')} left out, see failed.csv" if failed else ""
-        console.result("segment", f"segmented {console.count(len(sources) - len(failed), 'volume')}{left_out}")
-    return {"predictions": {"segmented": len(sources) - len(failed), "failed": len(failed)}}
+        console.result("segment", f"segmented {console.count(len(outcomes) - len(failed), 'volume')}{left_out}")
+    return {"predictions": {"segmented": len(outcomes) - len(failed), "failed": len(failed)}}
+
+
+def _agree(sources: Sequence[Source]) -> None:
+    """Make sure that all processes, each of which has looked for itself, are about to segment the same volumes."""
+    processes.current().agree("volumes", {"volumes": [source.stem for source in sources]})
+
+
+def _load(path: Path, task_file: str, settings: SegmentationSettings) -> tuple[Any, Any]:
+    """The network, and the task by which it segments."""
+    task = chosen_task(path, task_file or settings.task, "--set task=")
+    return ks.load_model(path, distribution=devices.distribution(settings), compile=False), task
+
+
+def _say(line: str) -> None:
+    print(f"segment: {line}", flush=True)

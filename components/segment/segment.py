@@ -6,11 +6,7 @@ from typing import Any
 from components.jobs.description import Description
 from components.jobs.here import run_here
 from components.segment.settings import LocalSegmentationSettings, SegmentationSettings
-
-ALL = "0-of-1"
-"""The share that all volumes make up."""
-SEEN = "volumes.json"
-"""Beside the results of a share: the names of all volumes that were in the folder, by what their results are called."""
+from components.segment.volumes import ALL
 
 
 def segment_folder(
@@ -21,10 +17,11 @@ def segment_folder(
     A volume that cannot be used is listed in `failed.csv` and does not stop the others.
 
     Args:
-        volumes: a volume, or a folder with volumes and DICOM series.
+        volumes: a volume, or a folder with volumes and DICOM series, by path or URL; see
+            `components.segment.volumes.batches`.
         model: a `.keras` file, or a folder with `model.keras`.
         predictions: folder to make: a NIfTI label file per volume with its orientation and affine, `failed.csv`, and
-            for one of several shares `SEEN`.
+            for one of several shares `components.segment.volumes.SEEN`.
         task_file: a task.json in place of the task in the model's file.
         share: which of the volumes, see `components.segment.volumes.shared`.
         settings: those of `LocalSegmentationSettings`.
@@ -56,4 +53,5 @@ def described(
         settings=settings.model_dump(mode="json"),
         facts="",
         arguments={"share": share},
+        remote=("volumes",),
     )

@@ -16,18 +16,17 @@ def segment_job(
     job: str,
     settings: Annotated[dict, SegmentationSettings],
     share: str = "0-of-1",
-    imported_volumes: dsl.Input[dsl.Dataset] = None,
     imported_model: dsl.Input[dsl.Model] = None,
 ):
     """Segment volumes in a job of several pods, whose devices are one mesh, by the task of a model.
 
     Args:
-        volumes: A volume, or a folder with volumes or DICOM series, which is mounted where the step runs.
+        volumes: A volume, or a folder with volumes or DICOM series, which is mounted where the pods run, or a URL: one
+            after the other is brought to each pod, and of a share its own alone.
         model: A .keras file, or a folder with model.keras.
         predictions: The label files, and a table of the volumes that could not be used.
         job: The JSON of the job (kind, pods, image, resources, volumes); the compiler writes it from the cluster file.
         share: Which of the volumes, K-of-N, where several steps share them.
-        imported_volumes: What volumes names, where KFP has imported it.
         imported_model: What model names, where KFP has imported it.
     """
     from components.resume import step
@@ -39,8 +38,9 @@ def segment_job(
         outputs={"predictions": predictions},
         settings={**settings, "job": job, "share": share, "task": "lits" if task == "lits" else ""},
         folders={"volumes": volumes, "model": model, "task_file": "" if task == "lits" else task},
-        imported={"volumes": imported_volumes, "model": imported_model},
+        imported={"model": imported_model},
         scratch=True,
         scratch_url=True,
         stored=("predictions",),
+        remote=("volumes",),
     )

@@ -6,8 +6,9 @@ from typing import Any
 from components.jobs.cluster_api import ClusterApi
 from components.jobs.pods import POLL_SECONDS, run_in_pods
 from components.jobs.settings import JobSettings
-from components.segment.segment import ALL, described
+from components.segment.segment import described
 from components.segment.settings import SegmentationSettings
+from components.segment.volumes import ALL
 
 
 def segment_in_job(

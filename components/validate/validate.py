@@ -1,5 +1,6 @@
 """The checks of a run's parameters where it runs: anyone may have changed them since the pipeline was compiled."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from components.validate.settings import Settings, SettingsError, check
 IMPORTED = ("gs://", "s3://")
 """URLs that KFP imports: those of which its launcher knows the store, and this project does too (kubeflow/pipelines
 2.17.0, backend/src/v2/objectstore/config.go, ParseBucketPathToConfig)."""
+_PAUSES = (2.0, 5.0)
+"""Seconds between two looks at a store that fails."""
 
 
 class Graph(BaseModel):
@@ -106,7 +109,7 @@ def validate_run(values: Mapping[str, Any], *, graph: str) -> None:
     known.check(settings)
     for name, place in places(settings).items():
         try:
-            there = storage.exists(place)
+            there = _exists(place)
         except storage.StorageError as error:
             raise SettingsError(f"{name}: {error}") from error
         if not there:
@@ -121,6 +124,17 @@ def validate_run(values: Mapping[str, Any], *, graph: str) -> None:
 def _names_file(task: str) -> bool:
     """Whether a setting `task` is the path or URL of a file."""
     return task not in ("", "lits")
+
+
+def _exists(place: str) -> bool:
+    """Whether something is there; a store that fails is asked again, for this step has but one attempt."""
+    for seconds in _PAUSES:
+        try:
+            return storage.exists(place)
+        except storage.StorageError as error:
+            console.note("validate", f"{error} Trying again in {seconds:g} s")
+            time.sleep(seconds)
+    return storage.exists(place)
 
 
 def places(settings: Settings) -> dict[str, str]:

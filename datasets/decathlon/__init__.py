@@ -12,7 +12,9 @@ from datasets.cases import Case
 from datasets.decathlon.decathlon_dataset_builder import Builder, DecathlonConfig
 from datasets.decathlon.fingerprints import Fingerprint, fingerprint
 from datasets.decathlon.layout import Layout, LayoutError, read_layout
+from datasets.origins import Origin, opened
 from datasets.progress import Tell
+from datasets.publishing import nearby
 from datasets.splits import PUBLISHED
 from keras_spatial.volumes import Channel, Grid, Limits, Normalisation, Percentiles, Task, Window, ZScore
 
@@ -33,7 +35,7 @@ Kind = Literal["auto", "window", "percentiles", "zscore"]
 
 
 def configure(
-    folder: str | Path,
+    folder: str | Path | Origin,
     data_dir: str | Path,
     *,
     resolution: int | None = None,
@@ -47,13 +49,43 @@ def configure(
     limits: Limits | None = None,
 ) -> DecathlonConfig:
     """Look through a folder, and decide channels, labels, normalisation and grid; arguments are those of `prepare`."""
-    layout = read_layout(folder, channels, labels)
+    with opened(folder) as origin:
+        with origin.named():
+            layout = read_layout(origin.folder, channels, labels)
+        return _configure(
+            origin,
+            layout,
+            nearby(data_dir),
+            resolution=resolution,
+            spacing=spacing,
+            normalisation=normalisation,
+            blocks=blocks,
+            split=split,
+            on_bad_case=on_bad_case,
+            limits=limits,
+        )
+
+
+def _configure(
+    origin: Origin,
+    layout: Layout,
+    data_dir: Path,
+    *,
+    resolution: int | None,
+    spacing: float | tuple[float, float, float] | Literal["median"] | None,
+    normalisation: Kind | tuple[float, float],
+    blocks: tuple[int, int, int],
+    split: str,
+    on_bad_case: str,
+    limits: Limits | None,
+) -> DecathlonConfig:
+    folder = origin.location
     # What cannot be divided is refused before all cases are read.
     splits.assign([case.name for case in layout.cases], split)
     draft = Task(
         layout.name, layout.labels or ("background", "foreground"), tuple(Channel(c, ZScore()) for c in layout.channels)
     )
-    facts = fingerprint(layout.cases, draft, Path(data_dir) / Builder.name / ".fingerprints", limits)
+    facts = fingerprint(layout.cases, draft, data_dir / Builder.name / ".fingerprints", limits, origin)
     grid = Grid(resolution, facts.spacing if spacing == "median" else spacing)
     task = Task(
         name=layout.name,
@@ -69,7 +101,7 @@ def configure(
 
 
 def prepare(
-    folder: str | Path,
+    folder: str | Path | Origin,
     data_dir: str | Path,
     *,
     resolution: int | None = None,
@@ -90,8 +122,10 @@ def prepare(
 
     Args:
         folder: with `dataset.json`, `imagesTr` and `labelsTr` (Medical Segmentation Decathlon, nnU-Net v2), or with
-            `images` and `labels`; volumes as `.nii`, `.nii.gz`, `.nrrd` or `.mha`.
-        data_dir: where TFDS stores data sets.
+            `images` and `labels`; volumes as `.nii`, `.nii.gz`, `.nrrd` or `.mha`. By path, or by URL as the
+            `manual_dir` of `datasets.lits.prepare`; all cases are read twice, to look at them and to convert them, and
+            what fits into `datasets.origins.KEPT_BYTES` is kept in between.
+        data_dir: where TFDS stores data sets, by path or URL, see `datasets.lits.prepare`.
         resolution: voxels along each axis of a cube over the whole field of view.
         spacing: edge of the voxels in mm, once or for x, y and z (to the right, to the front, up), or "median" for the
             data set's own. Without it and a resolution every volume keeps its grid.
@@ -115,7 +149,7 @@ def prepare(
         LayoutError: if the folder does not say what it holds, or asks for what is not supported.
         OtherSourcesError: if the data set is there, but was built of other files, or with other labels, channels,
             normalisation or limits.
-        VolumeError, BuildInProgressError, StoreError: as `datasets.lits.prepare`.
+        VolumeError, BuildInProgressError, StoreError, StorageError: as `datasets.lits.prepare`.
 
     Example:
 
@@ -125,31 +159,32 @@ def prepare(
                                 labels=["background", "peripheral", "transition"])
     ```
     """
-    preparing.check_arguments(folder, data_dir, on_other_sources, file_format)
-    config = configure(
-        folder,
-        data_dir,
-        resolution=resolution,
-        spacing=spacing,
-        normalisation=normalisation,
-        channels=channels,
-        labels=labels,
-        blocks=blocks,
-        split=split,
-        on_bad_case=on_bad_case,
-        limits=limits,
-    )
-    return preparing.prepare(
-        Builder,
-        config,
-        folder,
-        data_dir,
-        beam_options=beam_options,
-        limits=limits,
-        on_other_sources=on_other_sources,
-        tell=tell,
-        file_format=file_format,
-    )
+    preparing.check_arguments(data_dir, on_other_sources, file_format)
+    with opened(folder) as origin:
+        config = configure(
+            origin,
+            data_dir,
+            resolution=resolution,
+            spacing=spacing,
+            normalisation=normalisation,
+            channels=channels,
+            labels=labels,
+            blocks=blocks,
+            split=split,
+            on_bad_case=on_bad_case,
+            limits=limits,
+        )
+        return preparing.prepare(
+            Builder,
+            config,
+            origin,
+            data_dir,
+            beam_options=beam_options,
+            limits=limits,
+            on_other_sources=on_other_sources,
+            tell=tell,
+            file_format=file_format,
+        )
 
 
 def _found(folder: str | Path, labels: tuple[int, ...]) -> tuple[str, ...]:

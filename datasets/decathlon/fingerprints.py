@@ -7,6 +7,7 @@ included. The numbers of each case are kept on disk, and computed again only if 
 import hashlib
 import json
 import logging
+import os
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ import numpy as np
 
 from datasets.cases import BadCase, Case, error_of, shown
 from datasets.decathlon.reader import TaskReader
-from datasets.sources import identity
+from datasets.origins import HERE, Origin
 from keras_spatial.volumes import Limits, Task, VolumeError, as_labels, to_canonical
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,9 @@ class Fingerprint:
     labels: tuple[int, ...]
 
 
-def fingerprint(cases: Sequence[Case], task: Task, store: str | Path, limits: Limits | None = None) -> Fingerprint:
+def fingerprint(
+    cases: Sequence[Case], task: Task, store: str | Path, limits: Limits | None = None, origin: Origin = HERE
+) -> Fingerprint:
     """Look through all cases.
 
     Args:
@@ -59,6 +62,7 @@ def fingerprint(cases: Sequence[Case], task: Task, store: str | Path, limits: Li
         task: the task whose channels the cases have.
         store: folder where the numbers of each case are kept.
         limits: the limits that a case must keep.
+        origin: where the files of the cases lie; on this machine by default.
 
     Raises:
         VolumeError: if no case can be read; the error of one case, or a list of all.
@@ -68,7 +72,7 @@ def fingerprint(cases: Sequence[Case], task: Task, store: str | Path, limits: Li
 
     def look(case: Case) -> dict[str, np.ndarray] | BadCase:
         try:
-            return _kept(case, task, folder, limits)
+            return _kept(case, task, folder, limits, origin)
         except VolumeError as error:
             return BadCase.of(case, error)
 
@@ -106,18 +110,19 @@ def _statistics(values: np.ndarray) -> tuple[float, float, float, float]:
     return low, high, float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
 
 
-def _kept(case: Case, task: Task, folder: Path, limits: Limits) -> dict[str, np.ndarray]:
+def _kept(case: Case, task: Task, folder: Path, limits: Limits, origin: Origin) -> dict[str, np.ndarray]:
     """The numbers of a case, from disk if its files are what they were."""
     # Whether a case can be read depends on the limits, and on which channels have to be in Hounsfield units.
     asked = [[channel.is_ct for channel in task.channels], limits.as_dict()]
-    known = json.dumps([[[str(p.absolute()), identity(p)] for p in case.files], *asked])
+    known = json.dumps([[[os.fsdecode(origin.key(p)), origin.identity(p)] for p in case.files], *asked])
     path = folder / f"{hashlib.sha256(known.encode()).hexdigest()[:32]}.npz"
     try:
         with np.load(path) as stored:
             return dict(stored)
     except (OSError, ValueError, EOFError, KeyError):
         pass
-    values = _look(case, task, limits)
+    with origin.near(case) as near:
+        values = _look(near, task, limits)
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".part-{uuid.uuid4().hex}.npz"
     try:

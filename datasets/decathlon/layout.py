@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from datasets.cases import Case, DuplicateCaseError, NoCasesError, shown
+from datasets.origins import DESCRIPTION
 from keras_spatial._paths import LABELS, NIFTI, VOLUMES, ending_of, fault_of_name, printable, regular, stem_of
 from keras_spatial.volumes import FileNameError, Task, TaskError, VolumeError
 from keras_spatial.volumes.identity import identifiers_kept, pseudonym
 
-DESCRIPTION = "dataset.json"
 PLAIN_IMAGES, PLAIN_LABELS = "images", "labels"
 _CHANNEL = re.compile(r"(.+)_([0-9]{4})")
 

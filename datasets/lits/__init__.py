@@ -8,6 +8,8 @@ from datasets.cases import OtherSourcesError
 from datasets.lits.cases import Case, check_case, find_cases
 from datasets.lits.lits_dataset_builder import Builder, LitsConfig
 from datasets.locking import BuildInProgressError
+from datasets.object_store import StorageError
+from datasets.origins import Origin, opened
 from datasets.progress import Tell
 from datasets.splits import PUBLISHED
 from keras_spatial.volumes import Limits
@@ -18,6 +20,7 @@ __all__ = [
     "Case",
     "LitsConfig",
     "OtherSourcesError",
+    "StorageError",
     "check_case",
     "find_cases",
     "prepare",
@@ -25,7 +28,7 @@ __all__ = [
 
 
 def prepare(
-    manual_dir: str | Path,
+    manual_dir: str | Path | Origin,
     data_dir: str | Path,
     resolution: int | None = 64,
     blocks: tuple[int, int, int] = (1, 1, 1),
@@ -42,8 +45,12 @@ def prepare(
     """Build the data set from a folder of LiTS files unless it is there, and return its builder.
 
     Args:
-        manual_dir: folder with `volume-N.nii[.gz]` and `segmentation-N.nii[.gz]`, or the Decathlon's layout.
+        manual_dir: folder with `volume-N.nii[.gz]` and `segmentation-N.nii[.gz]`, or the Decathlon's layout. Of one in
+            an object store (`s3://...`, `gs://...`) a worker brings the files of a case when it converts it, and
+            removes them afterwards.
         data_dir: where TFDS stores data sets. Converted cases are kept in its `lits/converted` until the build is done.
+            For a URL the data set is built, and read, in a folder of this machine (`datasets.publishing.nearby`), and
+            uploaded when it is complete.
         resolution: voxels along each axis; None with `spacing` for cubic voxels, None alone for the scan's grid.
         blocks: blocks to store a volume in, along x, y and z.
         on_bad_case: "raise" or "skip".
@@ -72,21 +79,23 @@ def prepare(
             limits that may have left out other cases.
         BuildInProgressError: if another process is building it in the same `data_dir`.
         StoreError: if the data set is there, but its files are damaged.
+        StorageError: if an object store refuses or cannot be reached; the next call resumes.
     """
-    preparing.check_arguments(manual_dir, data_dir, on_other_sources, file_format)
+    preparing.check_arguments(data_dir, on_other_sources, file_format)
     config = LitsConfig(
         resolution=resolution, spacing=spacing, window=window, blocks=blocks, split=split, on_bad_case=on_bad_case
     )
     # TFDS wants its own object for the configs that the builder lists.
     config = Builder.builder_configs.get(config.name, config)
-    return preparing.prepare(
-        Builder,
-        config,
-        manual_dir,
-        data_dir,
-        beam_options=beam_options,
-        limits=limits,
-        on_other_sources=on_other_sources,
-        tell=tell,
-        file_format=file_format,
-    )
+    with opened(manual_dir) as origin:
+        return preparing.prepare(
+            Builder,
+            config,
+            origin,
+            data_dir,
+            beam_options=beam_options,
+            limits=limits,
+            on_other_sources=on_other_sources,
+            tell=tell,
+            file_format=file_format,
+        )

@@ -1,6 +1,7 @@
 """Finding the cases of LiTS in a folder, and checking them before anything is computed."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,10 @@ class Case:
     def files(self) -> tuple[Path, ...]:
         """Both files, the volume first."""
         return self.volume, self.segmentation
+
+    def moved(self, move: Callable[[Path], Path]) -> "Case":
+        """The case with its files elsewhere."""
+        return Case(self.number, move(self.volume), move(self.segmentation))
 
 
 def find_cases(folder: str | Path) -> list[Case]:

@@ -152,8 +152,8 @@ def test_a_folder_is_what_its_description_says_whatever_its_files_are_called(tmp
             "modality": {"0": "CT"}, "labels": {str(n): name for name, n in named.items()}, "training": training,
         }  # fmt: skip
     (tmp_path / "dataset.json").write_text(json.dumps(description))
-    folder = open_folder(tmp_path)
-    assert (type(folder.reader).__name__, [case.name for case in folder.cases]) == (reader, names)
+    with open_folder(tmp_path) as folder:
+        assert (type(folder.reader).__name__, [case.name for case in folder.cases]) == (reader, names)
 
 
 def test_a_folder_that_says_nothing_is_told_what_is_missing(tmp_path):

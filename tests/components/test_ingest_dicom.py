@@ -6,9 +6,11 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+import s3_server
 from nibabel.affines import from_matvec
 from volumes.dicom_files import SECRET, SHAPE, hounsfield, write_enhanced, write_series
 
+from components import storage
 from components.cases import open_folder
 from components.ingest.ingest import ingest_volumes
 from components.preprocess.preprocess import build_dataset
@@ -100,7 +102,8 @@ def test_cases_become_nifti_files_on_their_grid_and_are_built(folder, tmp_path, 
 
 def test_cases_of_lits_get_numbers_and_its_names(folder, tmp_path):
     cases = run(folder, tmp_path / "out", task="lits")
-    assert open_folder(cases).reader is None
+    with open_folder(cases) as opened:
+        assert opened.reader is None
     index = json.loads((cases / "index.json").read_text())
     assert index["cases"] == [0, 1, 2, 3]
     number = index["numbers"]["plain_3"]
@@ -133,11 +136,33 @@ def test_a_series_without_liver_is_no_case_of_lits(folder, tmp_path):
 
 
 def test_what_names_channels_and_labels_is_asked_for_once(folder, tmp_path):
-    with pytest.raises(TaskError, match=r"which name none.*dataset\.json.*--set task="):
-        open_folder(folder)
-    with pytest.raises(LayoutError, match=r"names\.json: cannot be read"):
-        open_folder(folder, str(tmp_path / "names.json"))
+    with pytest.raises(TaskError, match=r"which name none.*dataset\.json.*--set task="), open_folder(folder):
+        pass
+    with (
+        pytest.raises(LayoutError, match=r"names\.json: cannot be read"),
+        open_folder(folder, str(tmp_path / "names.json")),
+    ):
+        pass
     copy = shutil.copytree(folder, tmp_path / "copy")
     names_file(copy / "dataset.json")
-    with pytest.raises(TaskError, match=r"Received: the task .*, and its dataset\.json\. Leave the task out"):
-        open_folder(copy, names_file(tmp_path / "names.json"))
+    given = names_file(tmp_path / "names.json")
+    twice = r"Received: the task .*, and its dataset\.json\. Leave the task out"
+    with pytest.raises(TaskError, match=twice), open_folder(copy, given):
+        pass
+
+
+def test_dicom_of_a_url_becomes_the_same_files(folder, tmp_path, monkeypatch):
+    local = run(folder, tmp_path / "local", task="lits")
+    with s3_server.running() as server:
+        url = f"{s3_server.bucket_of(server, monkeypatch, tmp_path)}/study"
+        storage.upload(folder, url)
+        cases = run(url, tmp_path / "out", task="lits")
+        assert set(server.below(url).values()) == {1}
+        storage.remove(f"{url}/images/{SECRET}^0/{SECRET}003.dcm")
+        skipped = run(url, tmp_path / "out" / "skipped", on_bad_case="skip", task="lits")
+    assert sorted(p.name for p in cases.iterdir()) == sorted(p.name for p in local.iterdir())
+    for path in local.glob("*.nii.gz"):
+        wanted, made = (read_volume(p / path.name) for p in (local, cases))
+        assert np.array_equal(made.array, wanted.array) and np.array_equal(made.affine, wanted.affine)
+    assert f"{pseudonym(f'{SECRET}^0')},SliceError," in (skipped / "quarantine.csv").read_text()
+    no_patient_in(tmp_path / "out")

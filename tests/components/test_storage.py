@@ -12,10 +12,10 @@ from pathlib import Path
 import boto3
 import kubernetes_server as fake
 import pytest
+import s3_server
 import s3fs
 import tensorflow as tf
 from kfp import dsl
-from moto.server import ThreadedMotoServer
 
 from components import resume, storage
 from components.base import component
@@ -51,29 +51,14 @@ TRAINING = {
 
 @pytest.fixture(scope="module")
 def server():
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_server.running() as server:
+        yield server
 
 
 @pytest.fixture
 def bucket(server, monkeypatch, tmp_path):
     """URL of an empty folder in a bucket."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
-    }.items():
-        monkeypatch.setenv(name, value)
-    system = storage._system("s3://")
-    if not system.exists("bucket"):
-        system.mkdir("bucket")
-    return f"s3://bucket/{tmp_path.name}"
+    return s3_server.bucket_of(server, monkeypatch, tmp_path)
 
 
 @pytest.fixture(params=["volume", "s3"])
@@ -357,7 +342,7 @@ def test_tensorboards_logs_are_in_the_store_while_a_training_writes_them(bucket,
 
     def records():
         """What a TensorBoard elsewhere reads of each event file."""
-        files = [f"s3://{name}" for name in storage._system("s3://").find(f"{bucket}") if "tfevents" in name]
+        files = [f"s3://{name}" for name in storage.system("s3://").find(f"{bucket}") if "tfevents" in name]
         near = [str(storage.download(file, tmp_path / file.rsplit("/", 1)[-1])) for file in files]
         return [sum(1 for _ in tf.data.TFRecordDataset(path)) for path in near]
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from components import storage
 from components.validate.component import validate
 from components.validate.hardware import Hardware
 from components.validate.settings import Settings, SettingsError
@@ -18,6 +19,11 @@ TRAINING = {
     "spans_pods": False,
     "hardware": NO_ACCELERATORS,
 }
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr("components.validate.validate._PAUSES", (0.0, 0.0))
 
 
 def run(graph=(), **parameters):
@@ -75,6 +81,20 @@ def test_a_parameter_at_fault_is_named_with_its_value(graph, parameters, expecte
 
 def test_settings_that_a_pipeline_does_not_read_do_not_bind_it():
     run({"read": ("network", "levels", "resolutions")}, levels=8, resolutions=[128])
+
+
+def test_a_store_that_fails_is_asked_again_for_the_step_has_one_attempt(monkeypatch):
+    asked = []
+
+    def exists(place):
+        asked.append(place)
+        if len(asked) < 3:
+            raise storage.StorageError(f"{place}: 503 SlowDown")
+        return True
+
+    monkeypatch.setattr(storage, "exists", exists)
+    run(baseline="s3://bucket/metrics.json")
+    assert asked == ["s3://bucket/metrics.json"] * 3
 
 
 def test_every_setting_is_checked():

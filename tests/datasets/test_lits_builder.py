@@ -14,7 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from datasets import cases as faults
-from datasets import decathlon, lits, phantom
+from datasets import lits, phantom
 from datasets.blocks import BlockGrid
 from datasets.conversion import Target, convert, find
 from datasets.lits import cases, conversion
@@ -361,13 +361,11 @@ def test_names_that_are_not_utf8_are_refused(folder, tmp_path):
             lits.prepare(tmp_path / name, tmp_path / "data", 16)
 
 
-@pytest.mark.parametrize("place", ["s3://bucket/data", "gs://bucket/data"])
-def test_the_url_of_an_object_store_is_refused_with_what_to_do(folder, tmp_path, place):
-    for source, data in ((folder, place), (place, tmp_path)):
-        with pytest.raises(ValueError, match=f"{place}: expected a folder of the file system.*mount"):
-            lits.prepare(source, data, 16)
-        with pytest.raises(ValueError, match=f"{place}: expected a folder of the file system.*mount"):
-            decathlon.prepare(source, data)
+def test_tfds_own_command_is_told_who_builds_at_a_url(tmp_path):
+    builder = Builder(config="64", data_dir=str(tmp_path))
+    builder.home = "gs://bucket/lits"
+    with pytest.raises(ValueError, match=r"gs://bucket/lits: expected a folder of the file system.*prepare take one"):
+        builder._generate_splits(None, tfds.download.DownloadConfig())
 
 
 @pytest.mark.parametrize(

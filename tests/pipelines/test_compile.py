@@ -138,9 +138,10 @@ def test_every_step_waits_until_all_parameters_are_validated(name):
     assert given == {f"pipelinechannel--{name}" for name in spec["root"]["inputDefinitions"]["parameters"]}
 
 
+# By setting, the task that takes the artifact. KFP's launcher downloads it whole, so nothing takes the corpus.
 IMPORTED = {
-    "lits_segmentation": {"data": "ingest", "baseline": "compare", "network": "train"},
-    "batch_inference": {"data": "segment", "model": "segment"},
+    "lits_segmentation": {"data": None, "baseline": "compare", "network": "train"},
+    "batch_inference": {"data": None, "model": "segment"},
 }
 
 
@@ -159,10 +160,15 @@ def test_what_urls_name_is_imported_and_descends_from_there(name):
         # KFP's importer takes no output of a task: a parameter of the pipeline (importer_launcher.go, v2.17.0).
         assert task["inputs"]["parameters"]["uri"] == {"componentInputParameter": f"pipelinechannel--{setting}"}
         assert task["dependentTasks"] == ["validate"]
-        read = [a["taskOutputArtifact"]["producerTask"] for a in tasks[reader]["inputs"]["artifacts"].values()]
-        assert importers[f"import-{setting}"] in read
+        taken = [
+            name
+            for name, other in tasks.items()
+            for a in other.get("inputs", {}).get("artifacts", {}).values()
+            if a.get("taskOutputArtifact", {}).get("producerTask") == importers[f"import-{setting}"]
+        ]
+        assert reader in taken if reader else not taken
     # KFP's cache knows the URL of what it imports and not its files.
-    for name, version in (("ingest", "version"), ("train", "network_version")):
+    for name, version in (("ingest-folder", "version"), ("train", "network_version")):
         if name in tasks:
             producer = tasks[name]["inputs"]["parameters"][version]["taskOutputParameter"]["producerTask"]
             assert "enableCache" not in tasks[producer]["cachingOptions"]

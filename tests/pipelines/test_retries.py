@@ -52,6 +52,11 @@ def test_waiting_for_a_node_does_not_use_up_the_retries(strategies):
     assert outcome.phase == "Succeeded"
 
 
+def test_parameters_that_were_refused_end_the_run_at_once(strategies):
+    """A task without a retry policy gets no strategy (container.go), and Argo starts no second pod."""
+    assert "validate" not in strategies
+
+
 def test_a_step_that_keeps_failing_ends(strategies):
     outcome = run(strategies["train"], [Attempt(60, "Failed")] * 9)
     assert (outcome.attempts, outcome.message) == (3, "No more retries left")

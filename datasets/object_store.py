@@ -1,0 +1,77 @@
+"""Object stores by URL: `gs://...` and `s3://...` through fsspec, with its packages gcsfs and s3fs."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import fsspec
+
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
+
+
+class StorageError(OSError):
+    """A folder or an object store cannot be read or written; the message says what an administrator has to change."""
+
+
+def is_url(location: str | os.PathLike) -> bool:
+    return "://" in str(location)
+
+
+def join(location: str, *parts: str) -> str:
+    return "/".join([location.rstrip("/"), *parts])
+
+
+def system(location: str) -> Any:
+    """The file system of fsspec for a URL, which knows nothing of what it has read before.
+
+    Raises:
+        StorageError: if there is none, or its package is missing.
+    """
+    protocol = location.partition("://")[0]
+    try:
+        found = fsspec.filesystem(protocol)
+    except (ImportError, ValueError) as error:
+        package = _PACKAGES.get(protocol)
+        remedy = f"install {package} in the image" if package else f"expected one of {sorted(_PACKAGES)}"
+        raise StorageError(f"{location}: cannot be opened: {error}; {remedy}.") from error
+    # Other processes write there too.
+    found.invalidate_cache()
+    return found
+
+
+@contextmanager
+def named(location: str) -> Iterator[None]:
+    """Turn errors of the `with` block into a `StorageError`: the stores' clients raise whatever their HTTP libraries
+    do."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        raise StorageError(
+            f"{location}: {type(error).__name__}: {error}. Look at the address, the credentials (files of a secret, or "
+            "the service account's) and AWS_ENDPOINT_URL."
+        ) from error
+
+
+def listing(location: str) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Everything below a URL.
+
+    Returns:
+        The URL as the file system writes it, and by name from there what the store says of each object. A single object
+        has the name "".
+
+    Raises:
+        StorageError: if the store refuses or cannot be reached.
+    """
+    with named(location):
+        found = system(location)
+        root = found._strip_protocol(location).rstrip("/")
+        below = found.find(root, detail=True)
+        return root, {name[len(root) :].removeprefix("/"): about for name, about in below.items()}
+
+
+def version(about: dict[str, Any]) -> str:
+    """What changes when an object does."""
+    return str(about.get("ETag") or about.get("etag") or about.get("md5Hash") or about.get("mtime"))

@@ -1,0 +1,338 @@
+"""Where the files of cases lie: in a folder, or in an object store, from which one case at a time is brought here.
+
+What is at a URL is listed once. A folder of empty files with the same names, the outline, stands for it: whatever finds
+cases by names alone works there as in any folder. The paths of a case are then those of the outline, and `near` gives
+the case with its files really there.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol, Self, TypeVar
+
+from datasets import object_store, sources
+from datasets.cases import ChangedCaseError
+from keras_spatial._paths import fault_of_name, printable
+from keras_spatial.volumes import FileNameError
+
+DESCRIPTION = "dataset.json"
+"""What a data set says of itself; it is brought with the names."""
+KEPT_BYTES = 4 << 30
+"""Files that are kept after their case was looked at, because a data set of unknown intensities is read twice: as many
+as fit into this, and into half of the disk that is free."""
+_NAMES, _KEPT, _NEAR = "names", "kept", "near-"
+
+
+class Movable(Protocol):
+    """A case, or anything else that names files."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files, and folders that are series of files."""
+        ...
+
+    def moved(self, move: Callable[[Path], Path]) -> Self:
+        """The same with other paths."""
+        ...
+
+
+AnyMovable = TypeVar("AnyMovable", bound=Movable)
+
+
+class Origin(Protocol):
+    """Where the files of cases lie. It travels to Beam's workers, so it can be pickled."""
+
+    location: str
+    """The path or the URL."""
+    folder: Path
+    """A folder with all names, or the file that the location names; it does not exist where there is nothing."""
+    local: bool
+    """Whether files can be read where they are, each as often as one likes."""
+
+    def key(self, path: Path) -> bytes:
+        """What a file or a folder goes by in caches."""
+        ...
+
+    def identity(self, path: Path) -> list[int]:
+        """What changes when a file or a folder does, see `datasets.sources.identity`."""
+        ...
+
+    def digest(self, path: Path) -> str:
+        """See `datasets.sources.digest`."""
+        ...
+
+    def near(self, case: AnyMovable) -> contextlib.AbstractContextManager[AnyMovable]:
+        """The case with its files on this machine for as long as the `with` block lasts.
+
+        Raises:
+            ChangedCaseError: if one of them is not what it was when it was listed.
+            StorageError: if the store refuses or cannot be reached.
+        """
+        ...
+
+    def named(self) -> contextlib.AbstractContextManager[None]:
+        """Let errors of the `with` block name files where they lie."""
+        ...
+
+    def shown(self, text: str) -> str:
+        """A text with the addresses of files in the place of their paths on this machine."""
+        ...
+
+
+class LocalOrigin(sources.LocalFiles):
+    """A folder or a file of the file system."""
+
+    local = True
+
+    def __init__(self, folder: str | Path):
+        self.folder, self.location = Path(folder), str(folder)
+
+    @contextmanager
+    def near(self, case: AnyMovable) -> Iterator[AnyMovable]:
+        yield case
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        yield
+
+    def shown(self, text: str) -> str:
+        return text
+
+
+HERE = LocalOrigin("/")
+"""Of cases that are known by the paths of their files alone."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What is known of an object.
+
+    Attributes:
+        size: bytes.
+        version: what the store calls its content; empty where that is not compared.
+        sha256: its digest, or "" if it was never read.
+    """
+
+    size: int
+    version: str
+    sha256: str = ""
+
+
+class StoreOrigin:
+    """A folder or a single file in an object store.
+
+    Args:
+        url: its address.
+        files: What is there, by name from the URL; a single file has the name "".
+        scratch: A folder of the caller's, who removes it.
+        contents: What the files of these names hold, where that is known; also of files that are not there.
+
+    Raises:
+        FileNameError: a name cannot be that of a file.
+    """
+
+    local = False
+
+    def __init__(self, url: str, files: Mapping[str, Listed], scratch: Path, contents: Mapping[str, bytes]):
+        self.location = url.rstrip("/")
+        self._files, self._scratch = dict(files), scratch
+        # Under its own name, by which a plain folder is called, and by which a file's kind is known.
+        self.folder = scratch / _NAMES / self._last
+        self._folders = _by_folder(self._files)
+        self._kept = self._keepers()
+        self._outline(contents)
+
+    @classmethod
+    def listed(cls, url: str, scratch: Path) -> Self:
+        """Everything below a URL, by the store's listing.
+
+        Raises:
+            StorageError: if the store refuses or cannot be reached.
+        """
+        root, found = object_store.listing(url)
+        files = {
+            name: Listed(int(about["size"]), object_store.version(about))
+            for name, about in found.items()
+            # Programs that show a store as folders leave objects that stand for one.
+            if not name.endswith("/") and about["type"] == "file"
+        }
+        described = [name for name in files if PurePosixPath(name).name == DESCRIPTION]
+        with object_store.named(url):
+            contents = object_store.system(url).cat([f"{root}/{name}" for name in described]) if described else {}
+        return cls(url, files, scratch, {name: contents[f"{root}/{name}"] for name in described})
+
+    @property
+    def _last(self) -> str:
+        return self.location.rpartition("/")[2]
+
+    @property
+    def files(self) -> Mapping[str, Listed]:
+        """What is there, by name from the URL."""
+        return self._files
+
+    def key(self, path: Path) -> bytes:
+        return self._url(self._name(path)).encode()
+
+    def identity(self, path: Path) -> list[int]:
+        below = self._below(path)
+        if not below:
+            return [-1]
+        facts = [(name, self._files[name].size, self._files[name].version) for name in below]
+        mark = int.from_bytes(hashlib.sha256(repr(facts).encode()).digest()[:6])
+        # No times: the version follows from the content.
+        return [sum(size for _, size, _ in facts), 0, 0, mark]
+
+    def digest(self, path: Path) -> str:
+        below = self._below(path)
+        if not below:
+            raise FileNotFoundError(f"{self._url(self._name(path))}: nothing is there")
+        if below == [self._name(path)] and self._files[below[0]].sha256:
+            return self._files[below[0]].sha256
+        with self._brought(below) as place:
+            return sources.digest(place(path))
+
+    @contextmanager
+    def near(self, case: AnyMovable) -> Iterator[AnyMovable]:
+        # A file that is missing is named by who reads it.
+        names = [name for path in case.files for name in self._below(path)]
+        with self.named(), self._brought(names) as place:
+            yield case.moved(place)
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            error.args = tuple(self.shown(value) if isinstance(value, str) else value for value in error.args)
+            raise
+
+    def shown(self, text: str) -> str:
+        places = rf"{re.escape(str(self._scratch))}/(?:{_NAMES}|{_NEAR}[0-9a-f]+)/{re.escape(self._last)}"
+        return re.sub(places, lambda _: self.location, text)
+
+    def _outline(self, contents: Mapping[str, bytes]) -> None:
+        for name in self._files:
+            path = PurePosixPath(name)
+            # What a store calls an object need not be the path of a file, least of all one inside of a folder.
+            strange = path.is_absolute() or ".." in path.parts or (name and name != str(path))
+            fault = "no relative path" if strange else fault_of_name(name)
+            if fault is None:
+                place = self.folder / name if name else self.folder
+                try:
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.write_bytes(contents.get(name, b""))
+                except OSError as error:
+                    fault = f"{type(error).__name__}, perhaps because it is a file and a folder"
+            if fault is not None:
+                raise FileNameError(f"{printable(self._url(name))}: rename the object. Received: {fault}")
+        for name in contents.keys() - self._files.keys():
+            (self.folder / name).write_bytes(contents[name])
+
+    def _keepers(self) -> frozenset[str]:
+        """Names of the files that stay once they are here."""
+        free = shutil.disk_usage(self._scratch).free
+        limit, total, kept = min(KEPT_BYTES, free // 2), 0, set()
+        for name, about in sorted(self._files.items()):
+            total += about.size
+            if total <= limit:
+                kept.add(name)
+        return frozenset(kept)
+
+    def _url(self, name: str) -> str:
+        return f"{self.location}/{name}" if name else self.location
+
+    def _name(self, path: Path) -> str:
+        relative = path.relative_to(self.folder)
+        return relative.as_posix() if relative.parts else ""
+
+    def _below(self, path: Path) -> list[str]:
+        """The file that a path of the outline names, or those of the folder that it names, without hidden ones."""
+        name = self._name(path)
+        return [name] if name in self._files else self._folders.get(name, [])
+
+    @contextmanager
+    def _brought(self, names: Sequence[str]) -> Iterator[Callable[[Path], Path]]:
+        """Bring files to a folder of their own; where a path of the outline is in it."""
+        # A worker on another machine has no outline, and nobody would remove what it keeps.
+        keep = (self._scratch / _NAMES).is_dir()
+        near = self._scratch / f"{_NEAR}{uuid.uuid4().hex}"
+        root = near / self._last
+        try:
+            for name in sorted(set(names)):
+                self._bring(name, root / name if name else root, keep=keep)
+            yield lambda path: root / path.relative_to(self.folder)
+        finally:
+            shutil.rmtree(near, ignore_errors=True)
+
+    def _bring(self, name: str, target: Path, *, keep: bool) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        kept = self._scratch / _KEPT / hashlib.sha256(name.encode()).hexdigest()
+        with contextlib.suppress(OSError):
+            os.link(kept, target)
+            return
+        url, listed = self._url(name), self._files[name]
+        fault = _brought(url, target, listed)
+        if fault:
+            raise ChangedCaseError(
+                f"{url}: expected what it was when it was listed or checked. Received: {fault}. Start again with the "
+                "files as they are now"
+            )
+        if keep and name in self._kept:
+            kept.parent.mkdir(exist_ok=True)
+            with contextlib.suppress(OSError):
+                os.link(target, kept)
+
+
+def _brought(url: str, target: Path, listed: Listed) -> str:
+    """Download a file; why it is not what was listed, or ""."""
+    with object_store.named(url):
+        store = object_store.system(url)
+        try:
+            store.get_file(store._strip_protocol(url), str(target))
+            # One that was overwritten after it was listed, or while it was read, has another version now.
+            now = listed.version if listed.sha256 else object_store.version(store.info(url))
+        except FileNotFoundError:
+            return "nothing"
+    if target.stat().st_size != listed.size:
+        return f"{target.stat().st_size} bytes, not {listed.size}"
+    if now != listed.version:
+        return f"version {now}, not {listed.version}"
+    found = sources.digest(target) if listed.sha256 else ""
+    return "" if found == listed.sha256 else f"SHA-256 {found}, not {listed.sha256}"
+
+
+def _by_folder(names: Iterable[str]) -> dict[str, list[str]]:
+    """The files below each folder in the order of their names, without those that are hidden there."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        parts = PurePosixPath(name).parts
+        for depth in range(len(parts) - 1, -1, -1):
+            if parts[depth].startswith("."):
+                break
+            found.setdefault("/".join(parts[:depth]), []).append(name)
+    return found
+
+
+@contextmanager
+def opened(location: "str | os.PathLike | Origin") -> Iterator[Origin]:
+    """The files at a path or URL; what is brought of them is removed at the end.
+
+    Raises:
+        StorageError: if the store refuses or cannot be reached.
+        FileNameError: if an object of the store has a name that cannot be that of a file.
+    """
+    if not isinstance(location, (str, os.PathLike)):
+        yield location
+    elif not object_store.is_url(location):
+        yield LocalOrigin(Path(location))
+    else:
+        with tempfile.TemporaryDirectory(prefix="keras-spatial-") as scratch:
+            yield StoreOrigin.listed(str(location), Path(scratch))

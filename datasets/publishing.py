@@ -1,0 +1,129 @@
+"""Data sets at a URL: built in a folder of this machine, which stands for it, and uploaded when they are complete.
+
+TensorFlow, by which records are written, opens `s3://` only with TensorFlow I/O, of which current versions have no
+build, and no object store renames a folder. So the work is done here, where it is resumed after a failure too, and a
+reader of the URL finds a whole data set or none.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from datasets import object_store
+from datasets.locking import exclusive
+
+CACHE_VARIABLE = "KERAS_SPATIAL_CACHE"
+_LAST = "dataset_info.json"
+"""Without it a folder is no data set; it is uploaded last."""
+_DIGESTS = ".digests.json"
+
+
+def nearby(data_dir: str | os.PathLike) -> Path:
+    """The folder of this machine in which the data sets of a `data_dir` are: itself, or one for a URL."""
+    if not object_store.is_url(data_dir):
+        return Path(data_dir)
+    given = os.environ.get(CACHE_VARIABLE)
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    root = Path(given) if given else Path(home) / "keras-spatial"
+    return root / hashlib.sha256(str(data_dir).rstrip("/").encode()).hexdigest()[:16]
+
+
+@contextmanager
+def published(data_dir: str | os.PathLike, parts: tuple[str, str, str]) -> Iterator[None]:
+    """Bring a data set of a URL to the folder that stands for it, and afterwards upload what has changed there. Where
+    `data_dir` is a path there is nothing to do.
+
+    Args:
+        data_dir: A path or a URL.
+        parts: Name, config and version of the data set, its folder in there.
+
+    Raises:
+        BuildInProgressError: if another process of this machine is doing the same.
+        StorageError: if the store refuses or cannot be reached. What was built stays, and the next call uploads it.
+    """
+    if not object_store.is_url(data_dir):
+        yield
+        return
+    folder = nearby(data_dir).joinpath(*parts)
+    url = object_store.join(str(data_dir), *parts)
+    known = folder.parents[1] / f".published-{parts[1]}-{parts[2]}.json"
+    with exclusive(folder.parents[1] / f".lock-published-{parts[1]}"):
+        there = _there(url)
+        if _LAST in there and _read(known) != [there, _here(folder)]:
+            _download(url, folder)
+            _write(known, [there, _here(folder)])
+        _share_digests(url, folder, upload=False)
+        yield
+        if folder.is_dir() and _read(known) != [there, _here(folder)]:
+            _upload(folder, url, list(there))
+            _share_digests(url, folder, upload=True)
+            _write(known, [_there(url), _here(folder)])
+
+
+def _there(url: str) -> dict[str, Any]:
+    """Size and version of each object below a URL."""
+    _, found = object_store.listing(url)
+    return {name: [about["size"], object_store.version(about)] for name, about in sorted(found.items())}
+
+
+def _here(folder: Path) -> dict[str, Any]:
+    """Size and time of each file of a folder."""
+    files = {path.relative_to(folder).as_posix(): path.stat() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: [about.st_size, about.st_mtime_ns] for name, about in files.items()}
+
+
+def _download(url: str, folder: Path) -> None:
+    """Bring a data set here in the place of one that is there."""
+    part, old = (folder.with_name(f".{kind}-{uuid.uuid4().hex}") for kind in ("part", "old"))
+    try:
+        with object_store.named(url):
+            object_store.system(url).get(url, str(part), recursive=True)
+        if folder.is_dir():
+            folder.rename(old)
+        part.rename(folder)
+    finally:
+        for left in (part, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _upload(folder: Path, url: str, there: list[str]) -> None:
+    names = [name for name in _here(folder) if name != _LAST]
+    with object_store.named(url):
+        store = object_store.system(url)
+        if _LAST in there:
+            store.rm(object_store.join(url, _LAST))
+        store.put([str(folder / name) for name in names], [object_store.join(url, name) for name in names])
+        for name in {*there} - {*names, _LAST}:
+            store.rm(object_store.join(url, name))
+        store.put_file(str(folder / _LAST), object_store.join(url, _LAST))
+
+
+def _share_digests(url: str, folder: Path, *, upload: bool) -> None:
+    """The digests of the sources, without which another machine would read all of them to compare a data set."""
+    near, place = folder.parents[1] / _DIGESTS, object_store.join(url.rsplit("/", 2)[0], _DIGESTS)
+    with object_store.named(place):
+        store = object_store.system(place)
+        if upload and near.is_file():
+            store.put_file(str(near), place)
+        elif not upload and not near.is_file() and store.exists(place):
+            near.parent.mkdir(parents=True, exist_ok=True)
+            store.get_file(store._strip_protocol(place), str(near))
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _write(path: Path, value: Any) -> None:
+    part = path.with_name(f".part-{uuid.uuid4().hex}")
+    part.write_text(json.dumps(value))
+    part.replace(path)

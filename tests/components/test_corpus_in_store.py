@@ -1,0 +1,202 @@
+"""Steps whose corpus is in an object store get a reference, and read only what they need: a real server counts."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import keras
+import nibabel as nib
+import numpy as np
+import pytest
+import s3_server
+from kfp import dsl
+from pydantic import TypeAdapter
+from volumes.dicom_files import write_series
+
+from components import resume, storage
+from components.cases import open_checked, some_cases
+from components.evaluate.needed import needed
+from components.ingest.component import ingest_folder
+from components.ingest.ingest import ingest_volumes
+from components.preprocess.component import preprocess
+from components.preprocess.preprocess import build_dataset
+from components.report.report import earlier_run
+from components.results import located
+from components.segment.segment import segment_folder
+from components.segment.volumes import ALL, batches
+from datasets.cases import ChangedCaseError
+from datasets.lits.cases import find_cases
+from datasets.phantom import write_lits_folder
+from keras_spatial.evaluation import CaseMetrics, evaluate_case
+from keras_spatial.inference import NothingToSegment, VolumesBelow
+from keras_spatial.volumes import Channel, Percentiles, Task, write_task
+
+
+@pytest.fixture(scope="module")
+def server():
+    with s3_server.running() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(server, monkeypatch, tmp_path):
+    return s3_server.bucket_of(server, monkeypatch, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("source") / "lits"
+    write_lits_folder(folder, 4, size=16)
+    return folder
+
+
+def put(folder, url):
+    storage.upload(folder, url)
+    return url
+
+
+def names_of(folder):
+    return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file())
+
+
+def test_the_steps_pass_a_reference_and_read_each_file_once(server, bucket, folder, tmp_path, monkeypatch):
+    url = put(folder, f"{bucket}/corpus")
+    monkeypatch.setenv(resume.STORE_VARIABLE, f"{bucket}/store")
+    monkeypatch.setenv(resume.RUN_VARIABLE, "run-1")
+    cases, quarantine, dataset = (dsl.Dataset(uri=str(tmp_path / name)) for name in ("cases", "quarantine", "dataset"))
+
+    ingest_folder.python_func(data=url, cases=cases, quarantine=quarantine)
+    assert server.below(url) == dict.fromkeys(names_of(folder), 1)
+    stored = storage.download(located(cases.path), tmp_path / "stored")
+    assert names_of(stored) == ["index.json", "quarantine.csv"]
+    assert cases.metadata["source"] == url
+
+    server.reads.clear()
+    preprocess.python_func(cases=cases, dataset=dataset, resolution=16)
+    assert server.below(url) == dict.fromkeys(names_of(folder), 1)
+    ingest_volumes(str(folder), str(tmp_path / "here"), str(tmp_path / "here.html"))
+    build_dataset(str(tmp_path / "here"), str(tmp_path / "built"), resolution=16)
+    brought = storage.download(located(dataset.path), tmp_path / "brought")
+    [made] = brought.glob("lits/*/*/dataset_info.json")
+    [wanted] = (tmp_path / "built").glob("lits/*/*/dataset_info.json")
+    assert names_of(made.parent) == names_of(wanted.parent)
+    for name in names_of(wanted.parent):
+        assert (made.parent / name).read_bytes() == (wanted.parent / name).read_bytes()
+
+    server.reads.clear()
+    [held_out] = json.loads((made.parent / "metadata.json").read_text())["cases"]["test"]
+    with needed(located(cases.path), located(dataset.path)) as (here, near):
+        assert [case.number for case in find_cases(here)] == [held_out]
+        assert [p.name.split("-")[1] for p in Path(near).rglob("*tfrecord*")] == ["test.tfrecord"]
+    assert server.below(url) == {f"volume-{held_out}.nii.gz": 1, f"segmentation-{held_out}.nii.gz": 1}
+    records = {name for name in server.below(located(dataset.path)) if "tfrecord" in name}
+    assert [name.rpartition("/")[2].split("-")[1] for name in records] == ["test.tfrecord"]
+
+
+def test_a_file_that_was_changed_after_it_was_checked_ends_the_step_that_reads_it(bucket, folder, tmp_path):
+    url = put(folder, f"{bucket}/corpus")
+    ingest_volumes(url, str(tmp_path / "cases"), str(tmp_path / "q.html"))
+    storage.upload(folder / "segmentation-1.nii.gz", f"{url}/segmentation-2.nii.gz")
+    changed = f"{url}/segmentation-2.nii.gz: expected what it was"
+    with pytest.raises(ChangedCaseError, match=changed):
+        build_dataset(str(tmp_path / "cases"), str(tmp_path / "data"), resolution=16)
+    with pytest.raises(ChangedCaseError, match=changed), some_cases(tmp_path / "cases", {2}):
+        pass
+    with some_cases(tmp_path / "cases", {1}) as here:
+        assert [case.number for case in find_cases(here)] == [1]
+
+
+def test_bad_cases_of_a_url_are_in_the_quarantine_and_no_part_of_the_reference(bucket, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "spoilt")
+    path = tmp_path / "spoilt" / "volume-1.nii.gz"
+    path.write_bytes(path.read_bytes()[:500])
+    url = put(tmp_path / "spoilt", f"{bucket}/corpus")
+    facts = ingest_volumes(url, str(tmp_path / "cases"), str(tmp_path / "q.html"), on_bad_case="skip")
+    assert facts["quarantine"] == {"usable": 3, "bad": 1}
+    [bad] = csv.DictReader((tmp_path / "cases" / "quarantine.csv").open())
+    assert bad["case"] == "volume-1" and f"{url}/volume-1.nii.gz" in bad["reason"] and "/tmp" not in bad["reason"]
+    with open_checked(tmp_path / "cases") as checked:
+        assert [case.number for case in checked.cases] == [0, 2, 3]
+
+
+def test_a_baseline_at_a_url_is_compared_case_by_case(bucket, tmp_path):
+    labels = np.zeros((4, 4, 4), np.uint8)
+    labels[1:3, 1:3, 1:3], labels[1, 1, 1] = 1, 2
+    scored = evaluate_case(labels, labels, (1.0, 1.0, 1.0), case="volume-0")
+    for name in ("metrics.json", "cases.json"):
+        (tmp_path / "first").mkdir(exist_ok=True)
+        (tmp_path / "first" / name).write_bytes(TypeAdapter(list[CaseMetrics]).dump_json([scored]))
+    put(tmp_path / "first", f"{bucket}/first")
+    [run], notes = earlier_run(f"{bucket}/first/metrics.json")
+    assert (run.title, [metrics.case for metrics in run.metrics], notes) == ("baseline: first", ["volume-0"], [])
+    storage.remove(f"{bucket}/first/cases.json")
+    runs, [note] = earlier_run(f"{bucket}/first/metrics.json")
+    assert not runs and "compared by its means only" in note
+
+
+SIZE = (8, 6, 4)
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A network whose class 1 is what is above 0 after its normalisation."""
+    inputs = keras.Input((*SIZE, 1))
+    layer = keras.layers.Conv3D(2, 1)
+    made = keras.Model(inputs, layer(inputs))
+    layer.set_weights([np.array([0, 50], np.float32).reshape(1, 1, 1, 1, 2), np.zeros(2, np.float32)])
+    made.save(tmp_path / "model.keras")
+    write_task(
+        tmp_path / "model.keras", Task("a", ("background", "b"), (Channel("CT", Percentiles(-50, 350, 100, 80)),))
+    )
+    return str(tmp_path / "model.keras")
+
+
+def write_scans(folder):
+    folder.mkdir()
+    for number in range(4):
+        hu = np.full((10, 6, 4), -100, np.int16)
+        hu[: number + 2] = 200
+        nib.save(nib.Nifti1Image(hu, np.eye(4)), folder / f"scan-{number}.nii.gz")
+    path = folder / "scan-3.nii.gz"
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def test_a_share_of_a_batch_reads_its_own_files_alone(server, bucket, model, tmp_path):
+    write_scans(tmp_path / "scans")
+    url = put(tmp_path / "scans", f"{bucket}/scans")
+    options = {"mesh": "rows:1", "layout": "x:rows"}
+    for share, own in (("0-of-2", (0, 2)), ("1-of-2", (1, 3)), ("4-of-9", ())):
+        server.reads.clear()
+        facts = segment_folder(url, model, str(tmp_path / share), share=share, **options)
+        assert server.below(url) == {f"scan-{number}.nii.gz": 1 for number in own}
+        assert facts["predictions"] == {"segmented": len(own) - (3 in own), "failed": int(3 in own)}
+    [failed] = csv.DictReader((tmp_path / "1-of-2" / "failed.csv").open())
+    assert failed["volume"] == "scan-3.nii.gz" and "/tmp" not in failed["reason"]
+    segment_folder(str(tmp_path / "scans"), model, str(tmp_path / "all"), **options)
+    for number in range(3):
+        name = f"segmentation-scan-{number}.nii.gz"
+        made, wanted = (np.asarray(nib.load(tmp_path / f / name).dataobj) for f in (f"{number % 2}-of-2", "all"))
+        np.testing.assert_array_equal(made, wanted)
+
+
+def test_dicom_series_of_a_url_are_brought_by_their_folders(server, bucket, tmp_path):
+    for number in range(2):
+        write_series(tmp_path / "scans" / f"patient-{number}", series=f"1.2.{number}")
+    (tmp_path / "scans" / "README").write_text("No volume.")
+    url = put(tmp_path / "scans", f"{bucket}/scans")
+    assert len([source for batch in batches(url, ALL) for source in batch.sources]) == 2
+    server.reads.clear()
+    assert [len(batch.sources) for batch in batches(url, "1-of-3")] == [1]
+    assert {name.partition("/")[0] for name in server.below(url)} == {"patient-1"}
+
+
+def test_a_url_of_one_volume_and_urls_without_any(bucket, tmp_path):
+    write_scans(tmp_path / "scans")
+    url = put(tmp_path / "scans" / "scan-0.nii.gz", f"{bucket}/scan-0.nii.gz")
+    assert [source.name for batch in batches(url, ALL) for source in batch.sources] == ["scan-0.nii.gz"]
+    with pytest.raises(NothingToSegment, match=f"{bucket}/none: no such file or folder"):
+        list(batches(f"{bucket}/none", ALL))
+    put(tmp_path / "scans", f"{bucket}/deep/er")
+    with pytest.raises(VolumesBelow, match=f"{bucket}/deep: expected the volumes in the folder itself"):
+        list(batches(f"{bucket}/deep", ALL))

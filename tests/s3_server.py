@@ -1,0 +1,72 @@
+"""A real S3-compatible server on loopback, which counts what is read of it; for fixtures of the tests."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
+
+from datasets import object_store
+
+
+class Server:
+    """What a test knows of the server.
+
+    Attributes:
+        url: its address.
+        reads: How often the content of each object was asked for, by its name with the bucket's before it.
+    """
+
+    def __init__(self, url: str):
+        self.url = url
+        self.reads: Counter[str] = Counter()
+
+    def below(self, location: str) -> dict[str, int]:
+        """`reads` of what lies below a URL, by name from there."""
+        root = location.partition("://")[2].rstrip("/") + "/"
+        return {name.removeprefix(root): n for name, n in self.reads.items() if name.startswith(root)}
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    server = Server(f"http://{host}:{port}")
+    assert moto._server is not None
+    inner = moto._server.app
+
+    def counting(environ, start_response):
+        name = environ["PATH_INFO"].encode("latin-1").decode().strip("/")
+        if environ["REQUEST_METHOD"] == "GET" and "/" in name and "list-type" not in environ["QUERY_STRING"]:
+            server.reads[name] += 1
+        return inner(environ, start_response)
+
+    moto._server.app = counting
+    try:
+        yield server
+    finally:
+        moto.stop()
+
+
+def bucket_of(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """URL of an empty folder in a bucket of the server, which the process is told of."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": server.url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    # A client keeps the address that it was made with, be it of another test's server.
+    s3fs.S3FileSystem.clear_instance_cache()
+    system = object_store.system("s3://")
+    if not system.exists("bucket"):
+        system.mkdir("bucket")
+    server.reads.clear()
+    return f"s3://bucket/{tmp_path.name}"
