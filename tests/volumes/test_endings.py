@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from datasets.cases import MissingPairError
 from datasets.decathlon.layout import read_layout
 from datasets.decathlon.reader import TaskReader
 from datasets.lits.cases import find_cases
@@ -72,12 +71,11 @@ def test_data_sets_and_comparisons_find_files_in_capitals(tmp_path):
     assert main(["evaluate", str(tmp_path / "plain" / "images"), str(tmp_path / "plain" / "labels")]) == 0
 
 
-def test_a_file_of_nnunet_in_capitals_is_named_and_not_passed_over(tmp_path):
+def test_files_of_nnunet_in_capitals_are_found(tmp_path):
     for name in ("imagesTr/A_0000.NII.GZ", "labelsTr/A.NII.GZ"):
         nifti(tmp_path / name, np.ones((3, 4, 5), np.uint8))
     description = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
     (tmp_path / "dataset.json").write_text(json.dumps(description))
     layout = read_layout(tmp_path)
-    task = Task(layout.name, layout.labels, (Channel("T1", ZScore()),))
-    with pytest.raises(MissingPairError, match=r"A_0000\.nii\.gz: case A has no channel 0"):
-        TaskReader(task).check_header(layout.cases[0], Limits())
+    assert [path.name for path in layout.cases[0].files] == ["A_0000.NII.GZ", "A.NII.GZ"]
+    TaskReader(Task(layout.name, layout.labels, (Channel("T1", ZScore()),))).check_header(layout.cases[0], Limits())
