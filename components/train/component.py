@@ -41,6 +41,7 @@ def train(
         code=[path for name in ("network", "loss") for path in imported_by(settings[name])],
         scratch=True,
         stored=("model",),
+        remote=("dataset",),
         live={"model": LOGS},
     )
     for name in METRICS:

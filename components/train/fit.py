@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from components import console, devices
 from components.files import append_json, write_json
-from components.preprocess.preprocess import open_dataset
+from components.preprocess.preprocess import near_dataset, open_dataset
 from components.train import network as networks
 from components.train import objective, tracking
 from components.train.best import BestWeights, forget, plain_name
@@ -23,7 +23,7 @@ from components.train.feeding import Feed, describe, oversampling
 from components.train.history import EpochLog, elapsed, history, read_epochs
 from components.train.memory import plan_training
 from components.train.schedule import Schedule
-from components.train.settings import LOGS, MODEL, TRAINING, TrainingError, TrainingSettings
+from components.train.settings import LOGS, MODEL, READ, TRAINING, TrainingError, TrainingSettings
 from components.train.task import largest_image, task_of
 from keras_spatial import data, processes
 from keras_spatial.backup import read_position
@@ -38,7 +38,7 @@ def fit(dataset: str, model: str, work: str, settings: TrainingSettings) -> None
     """Train, and write the model. Every process of the job must call it with the same arguments.
 
     Args:
-        dataset: folder that the step preprocess made.
+        dataset: folder that the step preprocess made, by path or URL.
         model: folder to make, see `components.train.train.train_model`.
         work: folder for the backup and the log, from which a restarted training resumes. All processes see it.
         settings: the settings of the training.
@@ -49,6 +49,7 @@ def fit(dataset: str, model: str, work: str, settings: TrainingSettings) -> None
     """
     keras.utils.set_random_seed(settings.seed)
     distribution = devices.distribution(settings)
+    dataset = near_dataset(dataset, READ)
     builder = open_dataset(dataset)
     job, folder = processes.current(), Path(model)
     log, backup = Path(work) / "epochs.jsonl", Path(work) / _BACKUP

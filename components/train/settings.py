@@ -15,6 +15,9 @@ from components.settings import LocalSettings, MeshSettings, binding
 MODEL, TRAINING, LOGS = "model.keras", "training.json", "logs"
 """Names in the folder of a trained model: the Keras file, the history, and TensorBoard's folder."""
 
+READ = ("train", "validation")
+"""The splits that a training reads."""
+
 NETWORKS = {
     "unet": "UNet3D",
     "residual_unet": "ResidualUNet3D",

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components import storage
 from components.jobs.description import Description
 from components.jobs.here import run_here
-from components.train.settings import TRAINING, LocalTrainingSettings, TrainingSettings
+from components.train.settings import READ, TRAINING, LocalTrainingSettings, TrainingSettings
 
 METRICS = ("best_validation_dice", "best_epoch", "final_loss", "seconds_per_step")
 """What of a model's metadata KFP shows, and compares between runs. The seconds include those of validations."""
@@ -26,7 +27,8 @@ def train_model(
     """Train a network and save it with its history.
 
     Args:
-        dataset: folder that the step preprocess made.
+        dataset: folder that the step preprocess made, by path or URL; of one at a URL only what training reads is
+            brought.
         model: folder to make: `model.keras` (a plain Keras file that holds its task), `task.json`,
             `training.json` (history, settings, time, memory), `logs` (for TensorBoard).
         network_files: the `.keras` file to fine-tune, where it is on this machine; otherwise, as `loss_files`, it only
@@ -46,6 +48,11 @@ def train_model(
     if given.network_source == "file" and network_files:
         given = given.model_copy(update={"network": network_files})
     wanted = given.part(TrainingSettings)
+    if storage.is_url(dataset):
+        from components.preprocess.preprocess import near_dataset
+
+        # Once for all processes of this machine.
+        dataset = near_dataset(dataset, READ)
     with tempfile.TemporaryDirectory() as temporary:
         work = scratch or temporary
         if given.processes == 1:

@@ -46,6 +46,7 @@ def train_in_job(
         facts="",
         work="work",
         live={"model": LOGS},
+        remote=("dataset",),
     )
     run_in_pods(description, JobSettings.from_json(job), scratch, api, poll)
     return {"model": metadata(model)}

@@ -25,6 +25,7 @@ from components.report.report import earlier_run
 from components.results import located
 from components.segment.segment import segment_folder
 from components.segment.volumes import ALL, batches
+from components.train.train import train_model
 from datasets.cases import ChangedCaseError
 from datasets.lits.cases import find_cases
 from datasets.phantom import write_lits_folder
@@ -92,6 +93,13 @@ def test_the_steps_pass_a_reference_and_read_each_file_once(server, bucket, fold
     assert server.below(url) == {f"volume-{held_out}.nii.gz": 1, f"segmentation-{held_out}.nii.gz": 1}
     records = {name for name in server.below(located(dataset.path)) if "tfrecord" in name}
     assert [name.rpartition("/")[2].split("-")[1] for name in records] == ["test.tfrecord"]
+
+    server.reads.clear()
+    small = {"mesh": "rows:2", "layout": "x:rows", "filters": 2, "levels": 2, "epochs": 1, "slices": 0}
+    train_model(located(dataset.path), str(tmp_path / "model"), **small)
+    records = {name for name in server.below(located(dataset.path)) if "tfrecord" in name}
+    assert {name.rpartition("/")[2].split("-")[1] for name in records} <= {"train.tfrecord", "validation.tfrecord"}
+    assert not server.below(url)
 
 
 def test_a_file_that_was_changed_after_it_was_checked_ends_the_step_that_reads_it(bucket, folder, tmp_path):
