@@ -94,7 +94,11 @@ def collect(
         timings=dict(seconds),
         memory=training["peak_bytes"],
         model_summary=training["summary"],
-        parameters={name: training[name] for name in ("resolution", "epochs", "parameters")},
+        # A resolution of 0 leaves every image on its own grid.
+        parameters={
+            "resolution": training["resolution"] or "own grid",
+            **{name: training[name] for name in ("epochs", "parameters")},
+        },
         notes=warnings + _threshold_note(load_scores(evaluation)),
     )
 
