@@ -115,6 +115,18 @@ def test_a_file_that_was_changed_after_it_was_checked_ends_the_step_that_reads_i
         assert [case.number for case in find_cases(here)] == [1]
 
 
+def test_a_folder_of_a_volume_is_a_reference_too_where_it_is_given_as_a_file_url(folder, tmp_path):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(folder, corpus)
+    ingest_volumes(corpus.as_uri(), str(tmp_path / "cases"), str(tmp_path / "q.html"))
+    assert names_of(tmp_path / "cases") == ["index.json", "quarantine.csv"]
+    with some_cases(tmp_path / "cases", {1}) as here:
+        assert (Path(here) / "volume-1.nii.gz").read_bytes() == (corpus / "volume-1.nii.gz").read_bytes()
+    shutil.copyfile(folder / "segmentation-1.nii.gz", corpus / "segmentation-2.nii.gz")
+    with pytest.raises(ChangedCaseError, match="segmentation-2"), some_cases(tmp_path / "cases", {2}):
+        pass
+
+
 def test_bad_cases_of_a_url_are_in_the_quarantine_and_no_part_of_the_reference(bucket, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "spoilt")
     path = tmp_path / "spoilt" / "volume-1.nii.gz"
