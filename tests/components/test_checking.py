@@ -10,6 +10,8 @@ import pytest
 
 from components.checking import check_apart, check_run
 from components.validate.settings import Settings, SettingsError
+from datasets.cases import NoCasesError
+from datasets.phantom import write_lits_folder
 from pipelines.__main__ import cli
 
 HERE = Path(__file__).parent
@@ -80,11 +82,14 @@ def test_the_classes_and_channels_are_those_of_the_cases(tmp_path):
         check_run("lits_segmentation", Settings(**RUN, window="[-160, 240]", data=str(tmp_path)))
 
 
-def test_what_depends_on_cases_at_a_url_is_left_to_later_steps():
-    given = {**OWN, "data": "memory://scans", "class_weights": [1]}
-    check_run("lits_segmentation", Settings(**{**given, "network": "own_networks:too_few_classes"}))
-    with pytest.raises(SettingsError, match="own_networks:missing cannot be imported"):
-        check_run("lits_segmentation", Settings(**{**given, "network": "own_networks:missing"}))
+def test_cases_at_a_url_are_known_by_their_names(tmp_path):
+    write_lits_folder(tmp_path / "scans", 3, size=16)
+    given = {**OWN, "data": (tmp_path / "scans").as_uri()}
+    check_run("lits_segmentation", Settings(**given))
+    with pytest.raises(SettingsError, match="class_weights: expected 3 numbers"):
+        check_run("lits_segmentation", Settings(**{**given, "class_weights": [1]}))
+    with pytest.raises(NoCasesError, match="memory://scans"):
+        check_run("lits_segmentation", Settings(**{**given, "data": "memory://scans"}))
 
 
 @pytest.mark.parametrize(
