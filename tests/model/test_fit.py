@@ -135,7 +135,7 @@ def test_sample_and_class_weights_equal_keras():
         x = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
         x = keras.layers.Dense(1, activation="sigmoid")(keras.layers.GlobalAveragePooling2D()(x))
         model = keras.Model(inputs, x) if mesh is None else ks.partition(keras.Model(inputs, x), mesh)
-        compile_like(model, lambda: "binary_crossentropy", metrics=lambda: ["accuracy", keras.metrics.AUC()])
+        compile_like(model, lambda: "binary_crossentropy", metrics=lambda: ["accuracy", keras.metrics.AUC(name="auc")])
         history = model.fit(images, labels, batch_size=2, epochs=2, shuffle=False, class_weight={0: 1, 1: 5}, verbose=0)
         weighted = model.train_on_batch(images, labels, sample_weight=np.array([1.0, 0.0, 2.0, 1.0]))
         losses.append([*history.history["loss"], *history.history["accuracy"], *history.history["auc"], weighted[0]])
