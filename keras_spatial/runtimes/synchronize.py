@@ -36,7 +36,9 @@ def state_of(model: keras.Model) -> list[keras.Variable]:
     """The variables that training changes, except those of metrics: weights, averages, seeds, the optimizer's state."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and not optimizer.built:
-        optimizer.build(model.trainable_variables)
+        # On TPUs its variables belong to the strategy, which is in force only while Keras itself builds them.
+        with model._runtime.scope():
+            optimizer.build(model.trainable_variables)
     metrics = {id(v) for v in model.metrics_variables}
     found = [*model.variables, *(optimizer.variables if optimizer is not None else ())]
     return list({id(v): v for v in found if id(v) not in metrics}.values())
