@@ -219,7 +219,12 @@ def test_a_folder_that_the_pods_do_not_see_is_refused(server, shared, scratch):
 
 def test_a_terminated_step_deletes_its_job(server, shared):
     server.frames = [Frame("Running")]
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    def made(name, body):
+        if body["kind"] == "TrainJob":
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    server.created = made
     with pytest.raises(JobError, match="ended by SIGTERM; its job is deleted"):
         launch(server, shared)
     assert server.objects == {}
