@@ -19,8 +19,8 @@ HEAD = """# Benchmarks
 
 Ratios are ours over the peer's, from runs that took turns on the same cores, medians; below 1 ours is less. A target
 is a bound on the ratio, or on our figure where there is no peer. `make bench` measures it again, all but `streaming`,
-which takes hours. No figure is from a GPU or TPU. This page is written by `docs/generate_benchmarks.py` from
-`benchmarks/results/*.json`.
+which takes hours, and `hippocampus`, which needs the data of the Decathlon's Task04. No figure is from a GPU or TPU.
+This page is written by `docs/generate_benchmarks.py` from `benchmarks/results/*.json`.
 """
 
 
