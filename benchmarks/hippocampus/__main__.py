@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     running.add_argument("folder", type=Path, help="The folder of the data set.")
     running.add_argument("--folds", type=int, nargs="*", help="The folds to run; all of them by default.")
     running.add_argument("--steps", type=int, default=Settings.steps, help="The number of training steps of a fold.")
-    running.add_argument("--policy", default=Settings.policy, help="Keras's dtype policy of the network.")
+    running.add_argument("--policy", default=Settings().policy, help="Keras's dtype policy of the network.")
     running.add_argument("--save", action="store_true", help="Keep the results of all folds in benchmarks/results.")
     segmenting = commands.add_parser("segment", help="Segment new cases with the ensemble.")
     segmenting.add_argument("images", type=Path, nargs="+", help="The volumes to segment.")
