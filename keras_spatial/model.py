@@ -14,7 +14,7 @@ from keras_spatial.inputs import as_inputs, batches_of, is_concrete
 from keras_spatial.keras_private import Functional, unpack_x_y_sample_weight
 from keras_spatial.mesh_state import MeshState
 from keras_spatial.network import Network
-from keras_spatial.objective import Objective, check_compiled, update_metric
+from keras_spatial.objective import Objective, check_compiled
 from keras_spatial.own_steps import computed_whole
 from keras_spatial.runtimes.functions import undifferentiated
 from keras_spatial.step import Step
@@ -233,7 +233,7 @@ class Model(keras.Model):
         cases = tree.flatten(step.inputs)[0].shape[0]
         keras_private.update_loss_trackers(self, total + tf.cast(regularization, total.dtype), losses, cases)
         for update in objective.updates:
-            update_metric(update, [step.whole(value) for value in update.values])
+            update.apply([step.whole(value) for value in update.values])
 
     def _make_function(self, step_function):
         if self.distribution is None:

@@ -5,7 +5,7 @@ name; `locality` proves that a function treats each voxel independently; `sums` 
 metrics; `lower` combines the losses and metrics of a compiled model.
 """
 
-from keras_spatial.objective.lower import Objective, check_compiled, lower_objective, update_metric
+from keras_spatial.objective.lower import Objective, check_compiled, lower_objective
 from keras_spatial.objective.refusal import UnsupportedObjective
 
-__all__ = ["Objective", "UnsupportedObjective", "check_compiled", "lower_objective", "update_metric"]
+__all__ = ["Objective", "UnsupportedObjective", "check_compiled", "lower_objective"]

@@ -1,8 +1,8 @@
 """Decide from a function's operations whether it treats each voxel of labels and predictions independently.
 
-What it does is traced with symbolic tensors of the whole image's shape: every operation must act element by element, or
-along the channels alone. Then those very operations run on each shard, with the numbers that were read off the whole
-shape; the function itself is not called again.
+The function is traced with symbolic tensors of the whole image's shape: every operation must act element by element, or
+along the channels alone. The traced operations then run on each shard, with the numbers that the function has read off
+the whole shape; the function itself is not called again.
 """
 
 import math
@@ -48,10 +48,11 @@ class NotTraceable(Exception):
 
 @dataclass(frozen=True)
 class Traced:
-    """What a function does with tensors of some shapes, and nothing else, whatever it is run on.
+    """The operations that a function has run on tensors of certain shapes.
 
     Attributes:
-        graph: from the tensors, and then the variables, to its result, and to its mask if it has one.
+        graph: the graph from the tensors, followed by the variables, to the function's result, and to its mask if it
+            has one.
         variables: the variables that it reads.
     """
 
@@ -69,14 +70,15 @@ def symbolic(x: Any) -> keras.KerasTensor:
 
 
 def traced(function: Callable[..., Any], *tensors: Any) -> Traced:
-    """What a function does with tensors of some shapes and dtypes, as a graph of operations.
+    """Trace what a function does with tensors of certain shapes and dtypes, as a graph of operations.
 
     Args:
         function: a function from symbolic tensors to one symbolic tensor, or to a list of them.
-        *tensors: anything with `shape` and `dtype`; None is passed on.
+        *tensors: anything with `shape` and `dtype`; None stays None.
 
     Raises:
-        NotTraceable: if it does anything with them but call `keras.ops`, draws random numbers, or changes variables.
+        NotTraceable: if it does anything with them except calling `keras.ops`, draws random numbers, or changes
+            variables.
     """
     with _tracing(tensors) as (inputs, state):
         outputs = function(*inputs)
@@ -89,13 +91,13 @@ def traced(function: Callable[..., Any], *tensors: Any) -> Traced:
 
 
 def traced_changes(function: Callable[..., Any], *tensors: Any) -> tuple[Traced | None, list[tuple[Any, Any]]]:
-    """What a function makes of variables: the graph of the new values that depend on anything, and all new values.
+    """Trace the new values that a function assigns to variables.
 
     Args, Raises: see `traced`.
 
     Returns:
-        The graph, or None if there is none, and each changed variable with its new value, a tensor or a symbolic one:
-        the next of the graph's outputs.
+        The graph of the new values that depend on the inputs, or None if none does; and each changed variable with its
+        new value. The symbolic ones of these values are the graph's outputs, in the same order.
     """
     with _tracing(tensors) as (inputs, state):
         function(*inputs)
@@ -114,7 +116,7 @@ def _tracing(tensors: Sequence[Any]) -> Iterator[tuple[list, SymbolicState]]:
             # Keras's own variables are symbolic here.
             reads.variables[:] = [v for v in reads.variables if not isinstance(v, keras.Variable)]
             if reads:
-                raise NotTraceable(f"it reads {reads}, which would stay as it was at first")
+                raise NotTraceable(f"it reads {reads}, whose value in the first step would be used in all steps")
         except NotTraceable:
             raise
         except Exception as error:
@@ -127,11 +129,11 @@ def _graph(inputs: Sequence[Any], state: SymbolicState, outputs: Any) -> Traced:
 
 
 def is_local(found: Traced, voxels: Sequence[int]) -> bool:
-    """Whether a function treats every voxel by itself, and gives each one value.
+    """Whether a function computes one value for each voxel, from the labels and predictions of that voxel alone.
 
     Args:
-        found: from `traced`, of labels and predictions.
-        voxels: the sizes of all axes of the predictions but the channels'.
+        found: what `traced` has returned for labels and predictions.
+        voxels: the sizes of all axes of the predictions except that of the channels.
     """
     voxels = tuple(voxels)
     graph, count = found.graph, len(found.variables)
@@ -140,7 +142,7 @@ def is_local(found: Traced, voxels: Sequence[int]) -> bool:
         return False
     if any(tuple(x.shape) != voxels for x in graph.outputs):
         return False
-    # What variables alone decide is the same on every device, however it is computed.
+    # A value that depends on variables alone is the same on every device, however it is computed.
     small = {id(x) for x in variables}
     for node in nodes_of(graph):
         if isinstance(node.operation, keras.layers.InputLayer):
@@ -185,18 +187,27 @@ def _is_local(node: Any, voxels: tuple[int, ...], small: Container[int]) -> bool
 
 
 def check_traced(found: Traced) -> None:
-    """Raise `NotTraceable` for an operation that no rule could tell from one of voxels alike."""
+    """Refuse elementwise operations that hold an array of their own.
+
+    The array may differ from voxel to voxel, and the rules would give every shard the same one.
+
+    Raises:
+        NotTraceable: if there is such an operation.
+    """
     for node in nodes_of(found.graph):
         if isinstance(node.operation, _ELEMENTWISE) and (names := hidden_arrays(node.operation)):
             raise NotTraceable(f"{type(node.operation).__name__} with an array as {names}")
 
 
 def on_shards(found: Traced, rank: int) -> Callable[..., list[tf.Tensor]]:
-    """A function that is local as one of shards: from them, and the values of the variables, to the graph's outputs.
+    """The function that runs a traced function on shards.
 
     Args:
         found: a function that `is_local`.
-        rank: the number of the voxels' axes.
+        rank: the number of axes, without that of the channels.
+
+    Returns:
+        A function from shards, followed by the values of the variables, to the graph's outputs on these shards.
     """
     kept = {id(n.operation): n.outputs[0].shape[rank:] for n in nodes_of(found.graph)}
 

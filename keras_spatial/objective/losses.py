@@ -21,7 +21,7 @@ from keras_spatial.objective.locality import (
 from keras_spatial.objective.overrides import keeps_loss_call, overridden
 from keras_spatial.objective.refusal import REFUSALS, refusal
 from keras_spatial.objective.sums import sums_of_cases
-from keras_spatial.objective.whole import Changing, observed, on_whole
+from keras_spatial.objective.whole import DrawsRandomNumbers, observed, on_whole
 from keras_spatial.rules.walk import lower_graph
 from keras_spatial.rules.weights import variable_tensor
 from keras_spatial.runtimes.functions import scalar
@@ -66,13 +66,13 @@ def _of_sums(
     try:
         sums = sums_of_cases(trace, loss.sums, y_true, y_pred, weight, loss.dtype, loss.name)
         found = observed(lambda s: loss.from_sums(s, voxels), sums)
-    except Changing as error:
+    except DrawsRandomNumbers as error:
         raise refusal("Loss", loss.name, str(error), _INSTEAD) from error
     return trace.reduced(found, [sums], (), weights=found.variables, name=loss.name)
 
 
 def per_voxel(loss: keras.losses.Loss, y_true: SpatialTensor, y_pred: SpatialTensor) -> Traced | None:
-    """What `loss.call` does, if it gives every voxel a value of its own.
+    """Trace `loss.call`, if it computes each voxel's value from that voxel alone; None if it does not.
 
     Raises:
         NotTraceable: if it does not consist of `keras.ops`.
@@ -170,7 +170,7 @@ def _by_rules(
     y_pred: SpatialTensor,
     weight: SpatialTensor | None,
 ) -> SpatialTensor:
-    """A loss that is a function of the whole image, such as Dice: every operation of its call by its own rule."""
+    """Lower a loss of the whole image, such as Dice: each operation of its call is lowered by its own rule."""
     if tuple(found.graph.outputs[0].shape):
         shape = found.graph.outputs[0].shape
         raise refusal("Loss", loss.name, f"its call gives a tensor of shape {shape}", "Reduce it")
@@ -196,16 +196,16 @@ def _replicated(
     weight: SpatialTensor | None,
     reason: str,
 ) -> SpatialTensor:
-    """The loss as it is, of whole tensors on every device, if the model may do so.
+    """Compute the loss on whole tensors on every device, if the model allows that.
 
     Raises:
-        UnsupportedObjective: if it may not.
-        Exception: Keras's own, if the loss fails in plain Keras too.
+        UnsupportedObjective: if the model does not allow it.
+        Exception: the error of Keras, if the loss fails in plain Keras too.
     """
     tensors = [x for x in (y_true, y_pred, weight) if x is not None]
     try:
         variables = observed(loss, *tensors).variables
-    except Changing as error:
+    except DrawsRandomNumbers as error:
         raise refusal("Loss", loss.name, str(error), _INSTEAD) from error
     if not trace.replicate:
         raise refusal("Loss", loss.name, reason, _INSTEAD)

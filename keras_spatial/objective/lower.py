@@ -1,6 +1,6 @@
 """Lower the losses and metrics of a compiled model, combined as Keras combines them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,11 +74,6 @@ def lower_objective(trace: Trace, model: keras.Model, outputs: Any, labels: Any,
     return Objective(total, losses, tuple(updates))
 
 
-def update_metric(update: Update, values: Sequence[tf.Tensor]) -> None:
-    """Assign an update's values, which were read from the mesh, to its metric."""
-    update.apply(values)
-
-
 def _times(factor: float) -> Callable[[tf.Tensor], tf.Tensor]:
     return lambda value: value * scalar(factor, value.dtype)
 
@@ -146,7 +141,8 @@ def check_compiled(outputs_for_planning: Callable[[], tuple[Trace, Any] | None],
             return
         except UnsupportedObjective as error:
             refusals.append(error)
-        except Exception:  # Keras's own, for labels of another kind than it takes: it says so when it gets them.
+        except Exception:
+            # Keras does not accept this kind of labels, and raises the same error if a user gives it such labels.
             continue
     if refusals:
         raise refusals[0]

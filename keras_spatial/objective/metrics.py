@@ -30,7 +30,7 @@ from keras_spatial.objective.prepared import keras_own, prepared_arguments, prep
 from keras_spatial.objective.probe import Merge, NoMerge, merge_of
 from keras_spatial.objective.refusal import REFUSALS, refusal
 from keras_spatial.objective.sums import sums_of_cases
-from keras_spatial.objective.whole import Changing, observed, on_whole
+from keras_spatial.objective.whole import DrawsRandomNumbers, observed, on_whole
 from keras_spatial.rules.walk import lower_graph
 from keras_spatial.rules.weights import variable_tensor
 from keras_spatial.runtimes.functions import scalar, static_sizes
@@ -45,8 +45,8 @@ class Update:
     Attributes:
         metric: the metric.
         values: scalars or small tensors, the same on every device.
-        apply: assigns them, brought back from the mesh, to the metric.
-        new: what variables of the metric, by their `id`, are then; empty if `apply` adds to what they are.
+        apply: a function that takes the values as they were read from the mesh, and changes the metric's state.
+        new: the metric's new state, by the `id` of each variable; empty if `apply` adds to the current state.
     """
 
     metric: keras.metrics.Metric
@@ -71,7 +71,7 @@ def lower_metric(
         y_true: the labels.
         y_pred: the predictions, channels last.
         weight: sample weights, or None.
-        before: what the batch changes of it for another output.
+        before: the update of the same metric for another output of the model, which comes first; None for none.
 
     Raises:
         UnsupportedObjective: if there is no known way to merge its state from shards.
@@ -79,7 +79,7 @@ def lower_metric(
     if isinstance(metric, SumsMetric) and not overridden(metric, "sums", "update_from_sums", "result", "reset_state"):
         try:
             sums = sums_of_cases(trace, metric.sums, y_true, y_pred, weight, metric.dtype, metric.name)
-        except Changing as error:
+        except DrawsRandomNumbers as error:
             raise refusal("Metric", metric.name, str(error), _INSTEAD) from error
         return Update(metric, [sums], lambda values: metric.update_from_sums(values[0]))
     _build(metric, y_true, y_pred)
@@ -111,7 +111,7 @@ def _on_shards(
         try:
             return _mean_of_function(trace, metric, y_true, y_pred, weight)
         except NotTraceable:
-            # Of Keras's own functions whose operations have no rule, such as top-k, the parts may still tell.
+            # Keras's own functions with operations that have no rule, such as top-k, may still be merged from parts.
             if not is_of_keras(keras_private.wrapped_function(metric)):
                 raise
     return _merged(trace, metric, y_true, y_pred, weight, merge_of(metric, y_true, y_pred, weight))
@@ -169,7 +169,10 @@ def _mean_of_function(
 def _lowered(
     trace: Trace, found: Traced, inputs: Sequence[SpatialTensor], earlier: dict[int, Any] | None = None
 ) -> list[SpatialTensor]:
-    """What a traced function gives, each operation by its own rule, of variables that may have changed earlier."""
+    """Lower a traced function, each operation by its own rule.
+
+    `earlier` has the new values of variables, by their `id`, that the step has already changed.
+    """
     check_traced(found)
     known = earlier or {}
     inputs = [*inputs, *(known[id(v)] if id(v) in known else variable_tensor(trace, v) for v in found.variables)]
@@ -180,7 +183,7 @@ def _lowered(
 
 
 def _update_of(metric: keras.metrics.Metric) -> Callable[..., None]:
-    """What a batch changes of a metric, from labels, predictions and, if there are any, weights."""
+    """`metric.update_state` as a function of labels, predictions and, if there are any, weights."""
 
     def update(y_true: Any, y_pred: Any, *weights: Any) -> None:
         metric.update_state(y_true, y_pred, **({"sample_weight": weights[0]} if weights else {}))
@@ -196,7 +199,7 @@ def _by_rules(
     weight: SpatialTensor | None,
     earlier: dict[int, Any],
 ) -> Update:
-    """The new state of any metric, every operation of its update by its own rule."""
+    """Lower any metric to its new state: each operation of its update is lowered by its own rule."""
     inputs = [x for x in (y_true, y_pred, weight) if x is not None]
     own = {id(v) for v in metric.variables}
     found, changes = traced_changes(_update_of(metric), *inputs)
@@ -225,16 +228,16 @@ def _prepared(
     y_pred: SpatialTensor,
     weight: SpatialTensor | None,
 ) -> Update:
-    """What a metric makes of labels and predictions by the operations' rules, then Keras's own update on shards."""
+    """Lower the metric's own preparation by the operations' rules, and then run Keras's update on the shards."""
     inputs = [x for x in (y_true, y_pred, weight) if x is not None]
     labels, predictions, *weights = _lowered(trace, prepared_arguments(metric, y_true, y_pred, weight), inputs)
     class_numbers = predictions.ndim == y_pred.ndim - 1
     if class_numbers:
         if labels.ndim != predictions.ndim or any(w.ndim > predictions.ndim for w in weights):
-            raise NotTraceable("it hands on class numbers, and labels or weights of another rank")
+            raise NotTraceable("it passes class numbers to Keras together with labels or weights of another rank")
         labels, predictions = (_with_channels(trace, x) for x in (labels, predictions))
     elif predictions.ndim != y_pred.ndim or predictions.axes[-1].sharded:
-        raise NotTraceable(f"it hands on predictions of shape {predictions.shape}")
+        raise NotTraceable(f"it passes predictions of shape {predictions.shape} to Keras")
     own = keras_own(metric, with_channels=class_numbers)
     given = weights[0] if weights else None
     merge = merge_of(own, labels, predictions, given)
@@ -255,9 +258,9 @@ def _merged(
     merge: Merge,
     found: Traced | None = None,
 ) -> Update:
-    """Keras's own update on every shard, and the sum of what the shards add.
+    """Run Keras's own update on every shard, and sum what the shards add.
 
-    `found` is what gives the values of a mean, if it is one of a function of voxels.
+    For the mean of a function of voxels, `found` is that function.
     """
     voxels = math.prod(y_pred.shape[1:-1])
     inputs = [y_true, y_pred] if weight is None else [y_true, y_pred, weight]
@@ -314,11 +317,11 @@ def _replicated(
     earlier: dict[int, Any],
     reason: str,
 ) -> Update:
-    """The metric as it is, of whole tensors on every device: its new state, if the model may do so.
+    """Compute the metric's new state from whole tensors on every device, if the model allows that.
 
     Raises:
-        UnsupportedObjective: if it may not.
-        Exception: Keras's own, if the metric fails in plain Keras too.
+        UnsupportedObjective: if the model does not allow it.
+        Exception: the error of Keras, if the metric fails in plain Keras too.
     """
     tensors = [x for x in (y_true, y_pred, weight) if x is not None]
     update = _update_of(metric)
@@ -333,7 +336,7 @@ def _replicated(
     try:
         zeros = [tf.zeros(v.shape, v.dtype) for v in own]
         read = observed(lambda *given: new_state(zeros, *given), *tensors).variables
-    except Changing as error:
+    except DrawsRandomNumbers as error:
         raise refusal("Metric", metric.name, str(error), _INSTEAD) from error
     if not trace.replicate:
         raise refusal("Metric", metric.name, reason, _INSTEAD)

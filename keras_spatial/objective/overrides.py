@@ -1,10 +1,10 @@
-"""What the class of a loss or metric does otherwise than the class of Keras or of this package that it comes from."""
+"""Find out what a loss or metric overrides of the class of Keras, or of this package, that it extends."""
 
 from typing import Any
 
 import keras
 
-# A class has these anyway, or they are asked for outside a step.
+# Every class has these names, or they are used only outside of a step.
 _HARMLESS = {*dir(type("", (), {})), "get_config", "from_config", "__annotations__", "__static_attributes__"}
 _OF_STEPS = {"__call__", "__getattribute__", "__getattr__"}
 
@@ -15,7 +15,7 @@ def known_class(value: Any) -> type:
 
 
 def overridden(value: Any, *allowed: str) -> set[str]:
-    """What the classes before `known_class`, or the object itself, override of it, but for names that are allowed."""
+    """The names of `known_class` that a subclass of it or the object itself overrides, without those in `allowed`."""
     known = known_class(value)
     mro = type(value).__mro__
     names = {name for cls in mro[: mro.index(known)] for name in vars(cls)}
@@ -30,10 +30,10 @@ def is_of_keras(function: Any) -> bool:
 
 
 def keeps_loss_call(loss: keras.losses.Loss) -> bool:
-    """Whether a loss is called as Keras's own are: `call`, weights, reduction."""
+    """Whether a loss overrides at most `call`, so that weights and reduction are applied as in Keras."""
     return not overridden(loss, "call")
 
 
 def keeps_update(metric: keras.metrics.Metric) -> bool:
-    """Whether what a batch changes of a metric is as Keras's own class has it."""
+    """Whether a metric updates its state exactly as the Keras class does that it extends."""
     return known_class(metric) is not keras.metrics.Metric and not overridden(metric, "result", "reset_state")

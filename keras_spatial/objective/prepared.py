@@ -13,38 +13,38 @@ from keras_spatial.objective.overrides import known_class, overridden
 
 
 def prepares(metric: keras.metrics.Metric) -> bool:
-    """Whether a metric is one of Keras's own but for an `update_state` that may call Keras's."""
+    """Whether a metric extends one of Keras's own and overrides only `update_state`, which may call Keras's."""
     return known_class(metric) is not keras.metrics.Metric and (
         overridden(metric, "result", "reset_state") == {"update_state"}
     )
 
 
 def prepared_arguments(metric: keras.metrics.Metric, y_true: Any, y_pred: Any, weight: Any) -> Traced:
-    """What a metric hands on to the `update_state` of the class of Keras that it extends.
+    """What a metric passes to the `update_state` of the Keras class that it extends.
 
     Args:
         metric: a metric that `prepares`.
         y_true, y_pred, weight: anything with `shape` and `dtype`; `weight` may be None.
 
     Returns:
-        The graph from labels, predictions and weights to those that Keras's own method gets; without weights where it
-        gets none.
+        The graph from labels, predictions and weights to the arguments of Keras's own method, which are labels,
+        predictions and, if the metric passes them, weights.
 
     Raises:
-        NotTraceable: If it calls that method not once, or does anything else that cannot be traced.
+        NotTraceable: if it does not call that method exactly once, or does anything that cannot be traced.
     """
 
-    def handed_on(t: Any, p: Any, *weights: Any) -> list[Any]:
+    def passed(t: Any, p: Any, *weights: Any) -> list[Any]:
         with _recorded(known_class(metric)) as calls:
             metric.update_state(t, p, **({"sample_weight": weights[0]} if weights else {}))
         if len(calls) != 1:
             raise NotTraceable(f"its update_state calls that of Keras {len(calls)} times")
         given = [x for x in calls[0] if x is not None]
         if not all(isinstance(x, keras.KerasTensor) for x in given):
-            raise NotTraceable("it hands on to Keras what is not computed of labels and predictions")
+            raise NotTraceable("it passes values to Keras that are not computed from labels and predictions")
         return given
 
-    return traced(handed_on, *(x for x in (y_true, y_pred, weight) if x is not None))
+    return traced(passed, *(x for x in (y_true, y_pred, weight) if x is not None))
 
 
 @contextmanager
@@ -70,8 +70,8 @@ def keras_own(metric: keras.metrics.Metric, *, with_channels: bool) -> keras.met
 
     Args:
         metric: a metric that `prepares`.
-        with_channels: whether it will get tensors with a last axis of length 1 that Keras's method is not to see, since
-            class numbers have no axis of channels.
+        with_channels: whether its tensors have an added last axis of length 1. It is removed before Keras's method sees
+            them, because class numbers have no channel axis.
     """
     cls: Any = known_class(metric)
 
@@ -79,6 +79,6 @@ def keras_own(metric: keras.metrics.Metric, *, with_channels: bool) -> keras.met
         def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
             super().update_state(ops.squeeze(y_true, -1), ops.squeeze(y_pred, -1), sample_weight)
 
-    # Where `known_class` looks for Keras's own.
+    # `known_class` recognises Keras's own classes by their module.
     WithoutChannels.__module__ = cls.__module__
     return keras_private.bare_copy(metric, WithoutChannels if with_channels else cls)

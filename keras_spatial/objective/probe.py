@@ -1,10 +1,10 @@
 """Find out on small random data how a metric's state is merged from parts of a batch.
 
-Keras does not say what the state of its own metrics is. So they are asked: on labels and predictions like the model's,
-is what the whole adds to each variable the sum of what the parts add, or their mean over voxels? If it is neither, on
-any of several draws and cuts, the state has no known merge, and the metric is refused. Some draws are nearly empty, or
-of very different sizes, lest what saturates looks like a mean. Metrics of one's own are never asked: they might do
-anything for values that were not drawn.
+Keras does not say what the state of its metrics means, so they are probed with labels and predictions like the
+model's: is what the whole adds to each variable the sum of what the parts add, or the parts' mean over voxels? If
+neither holds for one of several draws and cuts, the state has no known merge, and the metric is refused. Some draws are
+nearly empty or have values of very different sizes, because a state that saturates could otherwise look like a mean.
+Users' own metrics are never probed: they might do anything for values that were not drawn.
 """
 
 import json
@@ -35,7 +35,7 @@ class NoMerge(Exception):
     """A metric's state has no known merge; the message says why."""
 
 
-# The answers of Keras's own metrics: a model is asked when it is compiled and again for each step that is traced.
+# What probing has shown for Keras's own metrics: it is needed when a model is compiled, and for each traced step again.
 _answers: dict[tuple, Merge | str] = {}
 
 
@@ -44,7 +44,7 @@ def merge_of(
 ) -> Merge:
     """Find how a metric's state is merged from parts of the image and of the batch.
 
-    A metric of Keras is asked once in a process for models whose labels and predictions are alike.
+    A metric of Keras is probed once in a process for labels and predictions of the same kinds.
 
     Args:
         metric: a metric.
@@ -57,21 +57,21 @@ def merge_of(
     like = _Like.of(y_true, y_pred, weight)
     configuration = _configuration(metric)
     if configuration is None:
-        return _asked(metric, like, uniform_state)
-    question = (type(metric), configuration, like, uniform_state, keras.config.floatx(), keras.config.epsilon())
-    if question not in _answers:
+        return _probed(metric, like, uniform_state)
+    key = (type(metric), configuration, like, uniform_state, keras.config.floatx(), keras.config.epsilon())
+    if key not in _answers:
         try:
-            _answers[question] = _asked(metric, like, uniform_state)
+            _answers[key] = _probed(metric, like, uniform_state)
         except NoMerge as error:
-            _answers[question] = str(error)
-    answer = _answers[question]
+            _answers[key] = str(error)
+    answer = _answers[key]
     if isinstance(answer, str):
         raise NoMerge(answer)
     return answer
 
 
 def _configuration(metric: keras.metrics.Metric) -> str | None:
-    """What makes metrics of one of Keras's classes equal; None for other metrics, which may differ in anything."""
+    """A text that is the same for equal metrics of a Keras class; None for other metrics, which are never alike."""
     if type(metric) is not known_class(metric) or overridden(metric):
         return None
     state = [(tuple(v.shape), v.dtype) for v in metric.variables]
@@ -81,7 +81,7 @@ def _configuration(metric: keras.metrics.Metric) -> str | None:
         return None
 
 
-def _asked(metric: keras.metrics.Metric, like: "_Like", uniform_state: bool) -> Merge:
+def _probed(metric: keras.metrics.Metric, like: "_Like", uniform_state: bool) -> Merge:
     if not metric.variables:
         raise NoMerge("it has no state")
     with tf.init_scope():
@@ -142,11 +142,12 @@ class _Like:
     """What draws have in common with the labels, predictions and weights of a model.
 
     Attributes:
-        rank: of the predictions.
-        channels: of the predictions.
-        labels_rank: of the labels.
+        rank: the number of axes of the predictions.
+        channels: the number of channels of the predictions.
+        labels_rank: the number of axes of the labels.
         dense: whether labels have the channels of the predictions.
-        labels, predictions: the names of their dtypes.
+        labels: the name of the labels' dtype.
+        predictions: the name of the predictions' dtype.
         weights: for each axis of the weights, whether it is as long as that of the predictions; None without weights.
     """
 
@@ -224,7 +225,7 @@ def _draws(like: _Like) -> Iterator[_Draw]:
         if draw in (1, 2) and dense and tf.as_dtype(like.labels).is_floating:
             labels = generator.uniform(0, 1, p_shape) if draw == 1 else 2.0 * labels - 1.0
         if draw == _NEARLY_EMPTY:
-            # Class 0 but for one voxel of the first case.
+            # Class 0 everywhere except for one voxel of the first case.
             place = (0, *[1] * (len(image) - 1))
             labels, predicted = np.zeros_like(labels), 0.1 * predicted
             predicted[..., 0] += 0.5 if rank > 1 and channels > 1 else 0.0
@@ -235,7 +236,7 @@ def _draws(like: _Like) -> Iterator[_Draw]:
             else:
                 labels[place] = 1
         elif draw == _OF_ALL_SIZES and floating:
-            # One voxel of most cases is large, and two far apart of the first.
+            # One voxel of most cases has a large value, and two of the first case, which are far apart.
             ends = [(0, *[-1] * (len(image) - 1)), (slice(0, -1), *[1] * (len(image) - 1))]
             for place in ends:
                 predicted[place] *= 1e3

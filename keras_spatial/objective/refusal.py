@@ -1,6 +1,6 @@
 """The error for a loss or metric that cannot be computed on shards."""
 
-# What a lowering rule raises for an operation that it does not take.
+# The errors that a lowering rule may raise for an operation that it does not support.
 REFUSALS = (ValueError, NotImplementedError, TypeError, AttributeError, IndexError)
 
 

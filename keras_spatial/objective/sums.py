@@ -1,4 +1,4 @@
-"""This package's own losses and metrics: sums over each case's image, as partial sums over the shards."""
+"""Compute the sums over each case's image, which this package's losses and metrics need, from the shards' own sums."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,15 @@ def sums_of_cases(
     dtype: str,
     name: str,
 ) -> SpatialTensor:
-    """`sums` over the whole image of every case of the batch, replicated, of shape `(batch, number of sums)`."""
+    """The sums over the whole image of every case, replicated, of shape `(batch, number of sums)`.
+
+    Args:
+        trace: the trace of the step.
+        sums: a function of labels, predictions and voxel weights, to an array of shape `(cases, number of sums)`.
+        y_true, y_pred, weight: labels, predictions and sample weights; `weight` may be None.
+        dtype: the dtype of the sums.
+        name: the name of the loss or metric.
+    """
     batch = y_pred.axes[0]
     inputs = [y_true, y_pred] if weight is None else [y_true, y_pred, weight]
 

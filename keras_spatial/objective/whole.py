@@ -1,4 +1,4 @@
-"""Losses and metrics that every device computes as they are, and the variables that they read."""
+"""Losses and metrics that every device computes on whole tensors, and the variables that they read."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from keras_spatial.rules.replication import replicated
 from keras_spatial.rules.variables_read import reading_variables
 
 
-class Changing(Exception):
-    """A function draws random numbers, which every device would draw by itself."""
+class DrawsRandomNumbers(Exception):
+    """A function draws random numbers, so every device would get another result."""
 
 
 class Whole(keras.Layer):
-    """A function as a layer, so that the variables that it reads are read in every step."""
+    """A function as a layer, so that its variables are read again in every step."""
 
     def __init__(self, function: Callable[..., Any], variables: Sequence[keras.Variable], name: str):
         super().__init__(name=name, autocast=False)
@@ -31,7 +31,7 @@ class Whole(keras.Layer):
 
 @dataclass(frozen=True)
 class Observed:
-    """A function of tensors, and what it reads besides.
+    """A function of tensors, and the variables that it reads.
 
     Attributes:
         function: the function.
@@ -44,29 +44,30 @@ class Observed:
     shapes: Any
 
     def __call__(self, *arguments: Any) -> Any:
-        """The function of tensors and then the values of the variables."""
+        """Call the function with tensors, which the values of its variables follow in `arguments`."""
         count = len(arguments) - len(self.variables)
         with keras.StatelessScope(zip(self.variables, arguments[count:], strict=True)):
             return self.function(*arguments[:count])
 
 
 def observed(function: Callable[..., Any], *tensors: Any) -> Observed:
-    """What a function reads, which is run in a graph as Keras would run it.
+    """Trace a function as Keras would, and record which variables it reads.
 
     Args:
-        function: from tensors.
+        function: a function of tensors.
         *tensors: anything with `shape` and `dtype`.
 
     Raises:
-        Changing: if it draws random numbers from a state of TensorFlow's.
-        Exception: Keras's own, if the function fails in plain Keras too, for labels of another shape, say.
+        DrawsRandomNumbers: if it draws random numbers from TensorFlow's own state.
+        Exception: the error of Keras, if the function fails in plain Keras too, for example because of the labels'
+            shape.
     """
     specs = [tf.TensorSpec(x.shape, x.dtype) for x in tensors]
     with tf.init_scope(), reading_variables() as reads:
         compiled = tf.function(lambda *given: function(*given), autograph=False).get_concrete_function(*specs)
     drawn = [op.type for op in compiled.graph.get_operations() if op.op_def.is_stateful and "Random" in op.type]
     if drawn:
-        raise Changing(f"it draws random numbers ({drawn[0]}), which every device would draw by itself")
+        raise DrawsRandomNumbers(f"it draws random numbers ({drawn[0]}), which every device would draw by itself")
     variables = tuple(v for v in reads.variables if isinstance(v, keras.Variable))
     return Observed(function, variables, compiled.output_shapes)
 
@@ -80,5 +81,5 @@ def on_whole(
     name: str,
     reason: str,
 ) -> Any:
-    """A function of whole tensors on every device; see `rules.replication`."""
+    """Run a function of whole tensors on every device; see `rules.replication`."""
     return replicated(Whole(function, variables, name), trace, tuple(tensors), {}, reason=reason)
