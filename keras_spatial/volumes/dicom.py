@@ -294,7 +294,7 @@ def _values(series: Series, image: Slice, pixels: np.ndarray, dtype: np.dtype) -
     if image.index is not None and dtype.kind == "i":
         array = pixels.astype(np.int64) * int(image.slope) + int(image.intercept)
     elif image.index is not None:
-        # What is beyond float32 is infinite, and named as such.
+        # Values beyond float32 become infinite, which `read_series` refuses.
         with np.errstate(over="ignore"):
             return (pixels * np.float64(image.slope) + image.intercept).astype(dtype)
     if dtype.kind == "i":

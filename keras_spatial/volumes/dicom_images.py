@@ -1,7 +1,7 @@
 """The images that a DICOM file holds, as its header describes them. No pixel is read.
 
-A file of the classic kind holds one image. An enhanced one holds many, its frames; where each of them lies and how it
-is scaled stands in functional groups, each of which either belongs to one frame or is shared by all.
+A classic file holds one image. An enhanced file holds many, its frames: its functional groups say where each frame lies
+and how it is scaled, and a group belongs either to one frame or to all of them.
 """
 
 import re
@@ -123,9 +123,9 @@ def read_slices(path: Path, name: str) -> tuple[tuple[str, ...], list[Slice]] | 
 
 
 def _is_no_image(header: Any) -> bool:
-    """Whether a file says, in two places, that it is a segmentation or not an image: a report, a plan, a directory.
+    """Whether a file is a segmentation or no image at all, such as a report, a plan or a directory.
 
-    A file without the size of its image that is only damaged is not left out.
+    Its header must say so in two places: an image whose header is damaged is an error, and must not be left out.
     """
     uid = _text(header, "SOPClassUID")
     stored = _text(header.file_meta, "MediaStorageSOPClassUID")

@@ -1,9 +1,9 @@
 """Decode the pixels of DICOM images within the size that their header says.
 
 GDCM allocates what a file asks for: each length in a header, and the size in the header of a compressed image, which
-may be another one than `Rows` and `Columns`. So it never sees the file itself. The pixels of one image at a time are
-read, and no more than there are; the compressed image must have the size of the slice; and GDCM decodes a copy in
-memory that has the few fields that determine the pixels, and nothing else.
+may differ from `Rows` and `Columns`. So it never sees the file itself. The pixels are read one image at a time, and no
+more of them than the file has; the compressed image must have the size of the slice; and GDCM decodes a copy in memory
+that has the few fields that determine the pixels, and nothing else.
 """
 
 import io
@@ -22,15 +22,15 @@ from keras_spatial.volumes.identity import quiet
 from keras_spatial.volumes.series import Series
 from keras_spatial.volumes.volume import UnreadableVolumeError, VolumeError
 
-# What decides how pixels are decoded.
+# The fields that determine how pixels are decoded.
 _KEPT = [
     "SOPClassUID", "Modality", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated",
     "BitsStored", "HighBit", "PixelRepresentation",
 ]  # fmt: skip
-# What decides how GDCM scales them. It does so for some classes of images only.
+# The fields that determine how GDCM scales pixels, which it does only for some classes of images.
 _SCALE = ["RescaleIntercept", "RescaleSlope", "RescaleType"]
 _DOSE = "DoseGridScaling"
-# Where frames begin in compressed pixels, and how long they are, if the header says so.
+# The fields that say where frames begin in compressed pixels and how long they are. Not every header has them.
 _TABLE = ["ExtendedOffsetTable", "ExtendedOffsetTableLengths"]
 _META = ("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID")
 # Transfer syntaxes without compression.
@@ -38,11 +38,11 @@ _IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 PLAIN = (_IMPLICIT, "1.2.840.10008.1.2.1", _BIG_ENDIAN)
 _RLE = "1.2.840.10008.1.2.5"
 _JPEG = "1.2.840.10008.1.2.4."
-# A class of images whose values GDCM takes as they are stored where there is no slope: frames are scaled later, each
-# by its own.
+# The class of CT images, whose values GDCM leaves as they are stored if there is no slope. Frames are scaled later,
+# each by its own slope.
 _UNSCALED = "1.2.840.10008.5.1.4.1.1.2"
 _PIXELS = 0x7FE00010
-# Start of a JPEG 2000 image, and of its header.
+# The first bytes of a JPEG 2000 image and of its header.
 _JPEG_2000 = b"\xff\x4f\xff\x51"
 # A decoder keeps several kilobytes for each tile. Scanners' images are one tile each.
 _TILES = 1024
@@ -90,14 +90,14 @@ def _undecodable(series: Series, image: Slice) -> UnreadableVolumeError:
 
 
 def _alone(series: Series, images: Sequence[Slice]) -> Iterator[memoryview]:
-    """For each image of a file, a DICOM file of its pixels and what is needed to decode them; its size is checked."""
+    """For each image of a file, a DICOM file with its pixels and the fields that decode them; the size is checked."""
     first = images[0]
     options = {"stop_before_pixels": True, "specific_tags": [*_KEPT, *_SCALE, *_TABLE, _DOSE]}
     with opened(first.path, first.called, **options) as (header, file):
         if _DOSE in header:
             raise UnreadableVolumeError(
-                f"{series}: {first.called}: expected an image. Received: a dose, of which only DoseGridScaling gives "
-                "values"
+                f"{series}: {first.called}: expected an image. Received: a radiation dose, whose values depend on "
+                "DoseGridScaling"
             )
         syntax = str(header.file_meta.TransferSyntaxUID)
         table = [header.get(name) for name in _TABLE]
@@ -119,7 +119,7 @@ def _alone(series: Series, images: Sequence[Slice]) -> Iterator[memoryview]:
 
 
 def _without_pixels(header: Any, image: Slice) -> Any:
-    """The fields of a header that decide how pixels are decoded, and unless they are a frame's, how they are scaled."""
+    """The fields of a header that determine how pixels are decoded and, except for frames, how they are scaled."""
     reader = pydicom("Reading DICOM")
     alone, meta = reader.Dataset(), reader.dataset.FileMetaDataset()
     for keyword in (*_KEPT, *(_SCALE if image.index is None else ())):
@@ -135,7 +135,7 @@ def _without_pixels(header: Any, image: Slice) -> Any:
 
 
 def _pixels_at(series: Series, image: Slice, file: BoundedFile, syntax: str) -> tuple[str, int]:
-    """Read the head of the element at which the file stands: its kind and length. The file stands at its value then."""
+    """Read the kind and the length of the element with the pixels, which comes next in the file; its value follows."""
     order = ">" if syntax == _BIG_ENDIAN else "<"
     if struct.unpack(f"{order}HH", file.read(4)) != (_PIXELS >> 16, _PIXELS & 0xFFFF):
         raise _undecodable(series, image)
@@ -146,7 +146,7 @@ def _pixels_at(series: Series, image: Slice, file: BoundedFile, syntax: str) -> 
 
 
 def _plain(series: Series, images: Sequence[Slice], file: BoundedFile, length: int, bits: int) -> Iterator[bytes]:
-    """The pixels of each image of a file without compression; an image has so many bits."""
+    """The pixels of each image of a file without compression, each of which has `bits` bits."""
     stored, there = bits // 8, min(length, file.left)
     if stored * len(images) > there or (bits % 8 and len(images) > 1):
         first = images[0]
@@ -157,7 +157,7 @@ def _plain(series: Series, images: Sequence[Slice], file: BoundedFile, length: i
             f"{stored} bytes"
         )
     for number in range(len(images)):
-        # With what fills the last image up to an even number of bytes.
+        # The last image includes the byte that may pad the pixels to an even length.
         yield file.read(stored if number < len(images) - 1 else there - stored * number)
 
 
@@ -168,7 +168,7 @@ def _compressed(
     syntax: str,
     table: tuple[bytes, bytes] | None,
 ) -> Iterator[bytes]:
-    """The compressed image of each image of a file, after its size was checked; one may lie in several fragments."""
+    """The compressed content of each image of a file, whose size is checked; one may lie in several fragments."""
     generate = pydicom("Reading DICOM").encaps.generate_frames
     found = generate(file, number_of_frames=len(images), extended_offsets=table)
     if len(images) == 1:
@@ -189,7 +189,8 @@ def _check_size(series: Series, image: Slice, syntax: str, content: bytes) -> No
     size: tuple[int, ...] | None = (image.rows, image.columns, 1)
     if syntax.startswith(_JPEG):
         size = _size_in_jpeg_2000(content) if content.startswith(_JPEG_2000) else _size_in_jpeg(content)
-    elif syntax != _RLE:  # Whose decoder writes as many pixels as the header says.
+    elif syntax != _RLE:
+        # The decoder of RLE needs no check, because it writes as many pixels as the header says.
         size = None
     if size != (image.rows, image.columns, 1):
         raise UnreadableVolumeError(

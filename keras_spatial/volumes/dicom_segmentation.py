@@ -32,7 +32,7 @@ _KEPT = [
     "SpacingBetweenSlices", "ImageType", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated",
     "BitsStored", "HighBit", "PixelRepresentation", "PositionReferenceIndicator", "InstanceNumber", "NumberOfFrames",
 ]  # fmt: skip
-# Of the functional groups of an enhanced source, those that say where its frames lie.
+# The functional groups of an enhanced source, and those among them that say where its frames lie.
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _PLACES = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
 # The fields about patient and study that a segmentation must have, even if they are empty.
@@ -227,7 +227,7 @@ def _source(image: Slice, like: Volume, patient: str, keep: bool) -> Any:
 
 
 def _keep_places(header: Any) -> None:
-    """Remove from functional groups, if there are any, all but where the frames lie."""
+    """Remove everything from the functional groups, if there are any, except where the frames lie."""
     for groups in (item for name in _GROUPS for item in header.get(name) or ()):
         for tag in [element.tag for element in groups if element.keyword not in _PLACES]:
             del groups[tag]

@@ -79,8 +79,8 @@ class Grid:
         """The shape of a volume in canonical order on this grid.
 
         Raises:
-            LimitError: if that is more voxels than the limits allow because of the volume's spacing, whose header may
-                have it in another unit.
+            LimitError: if that is more voxels than the limits allow, perhaps because the lengths in the header are not
+                in mm.
         """
         x, y, z = volume.array.shape
         target = self.target((x, y, z), volume.spacing)
@@ -106,6 +106,12 @@ def resampled_affine(affine: np.ndarray, shape: Shape, target: Shape) -> np.ndar
 
     Returns:
         The affine after resampling, float64 `[4, 4]`.
+
+    Example:
+
+    ```python
+    affine = ks.volumes.resampled_affine(volume.affine, volume.array.shape, (128, 128, 64))
+    ```
     """
     factor = np.array(shape) / np.array(target)
     scale = affines.from_matvec(np.diag(factor), (factor - 1) / 2)

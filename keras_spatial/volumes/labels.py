@@ -134,8 +134,8 @@ def as_labels(array: np.ndarray, name: str = "labels") -> np.ndarray:
     """Class numbers as uint8.
 
     Args:
-        array: numbers of any kind, or a mask.
-        name: what a message calls them, such as their file.
+        array: an array of numbers of any dtype, or a mask.
+        name: the name of the labels in messages, such as that of their file.
 
     Raises:
         LabelError: unless every value is an integer from 0 to 255.
@@ -161,6 +161,12 @@ def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
 
     Returns:
         A uint32 array `[X, Y, Z]` with 0 outside the mask and 1 to n inside, and the number n.
+
+    Example:
+
+    ```python
+    numbered, count = ks.volumes.components(volume.array > 300)
+    ```
     """
     image = sitk.GetImageFromArray(np.ascontiguousarray(mask, np.uint8))
     numbered = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, False))
@@ -168,7 +174,18 @@ def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
-    """The smallest box around the elements above 0, as one slice for each axis; None if there are no such elements."""
+    """The smallest box around the elements above 0, as one slice for each axis; None if there are no such elements.
+
+    Args:
+        mask: a mask or class numbers, of any shape.
+
+    Example:
+
+    ```python
+    box = ks.volumes.bounding_box(labels)
+    cropped = labels if box is None else labels[box]
+    ```
+    """
     # The axis with the largest stride comes first, so that memory is read in order.
     found: list[slice] = [slice(None)] * mask.ndim
     for axis in sorted(range(mask.ndim), key=lambda a: -abs(mask.strides[a])):

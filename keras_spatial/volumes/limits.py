@@ -57,7 +57,7 @@ class Limits:
             raise ValueError(f"limits: extent: expected a length in mm. Received: {self.extent!r}")
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The limits as a plain dictionary, for JSON; `of` reads it."""
         return {**asdict(self), "spacing": list(self.spacing)}
 
     def covers(self, other: "Limits") -> bool:
@@ -75,7 +75,7 @@ class Limits:
         """The limits of a dictionary that `as_dict` made.
 
         Raises:
-            TypeError, ValueError, KeyError: if it is none.
+            TypeError, ValueError, KeyError: if it is not such a dictionary.
         """
         return cls(**{**value, "spacing": tuple(value["spacing"])})
 

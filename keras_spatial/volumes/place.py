@@ -1,4 +1,4 @@
-"""Where volumes lie in the patient, compared with one another: one measure and one tolerance for all that compare."""
+"""Compare where volumes lie in the patient, with one measure and one tolerance for the whole package."""
 
 import itertools
 import math
@@ -20,20 +20,21 @@ from keras_spatial.volumes.volume import (
 )
 
 TOLERANCE = 0.1
-"""Voxels by which places may differ that are meant to be the same: what a header rounds, and not what it gets wrong."""
+"""The number of voxels by which equal positions may differ: enough for a header's rounding, too little for an error."""
 
 
 def misplaced(volume: Volume, of: Volume) -> str | None:
-    """What is wrong if two images of one shape do not lie in the same place, for a message, or None.
+    """Say how far two images of the same shape lie apart, for a message; None if they lie in the same place.
 
-    A distance in mm says nothing where voxels are flat: 4 mm are less than a slice, and many voxels across it.
+    The distance is measured in voxels along each axis, because millimetres mislead if voxels are flat: 4 mm may be less
+    than the distance between two slices, but many voxels within one.
     """
     apart = _apart(volume.affine, of.affine, volume.array.shape)
     if apart.max() <= TOLERANCE:
         return None
     corners = _corners(volume.array.shape)
     distance = float(np.abs(((volume.affine - of.affine) @ corners)[:3]).max())
-    # The path of a series may hold the patient's name.
+    # The path of a series may contain the patient's name.
     known = of.path.name if of.series is None else of.name
     return (
         f"lies up to {distance:.1f} mm away from {known}, {np.round(apart, 2).tolist()} voxels along the axes, where "
@@ -42,13 +43,27 @@ def misplaced(volume: Volume, of: Volume) -> str | None:
 
 
 def placed_on(labels: Volume, like: Volume) -> np.ndarray:
-    """Labels on the grid of another volume, in its array order; 0 where they do not reach.
+    """Put labels on the grid of another volume, with 0 for the voxels that they do not cover.
 
-    They may be turned another way, and cover fewer slices, as a DICOM segmentation does, but no voxel is resampled.
+    The labels may have another orientation and cover fewer slices, as a DICOM segmentation does. Nothing is resampled.
+
+    Args:
+        labels: the labels, whose voxels coincide with voxels of `like`.
+        like: the other volume.
+
+    Returns:
+        The labels in the shape and the array order of `like`, with the dtype of `labels`.
 
     Raises:
-        AffineError: the voxels of the two do not coincide.
-        DimensionError: the labels reach beyond the other volume.
+        AffineError: if the voxels of the two do not coincide.
+        DimensionError: if the labels reach beyond the other volume.
+
+    Example:
+
+    ```python
+    volume = ks.volumes.read_volume("series")
+    labels = ks.volumes.placed_on(ks.volumes.read_volume("bright.dcm"), volume)
+    ```
     """
     ours, theirs = to_canonical(labels), to_canonical(like)
     first = _offset(ours, theirs)
@@ -62,13 +77,18 @@ def placed_on(labels: Volume, like: Volume) -> np.ndarray:
 
 
 def enlarged(labels: Volume, over: Volume, limits: Limits | None = None) -> Volume:
-    """Labels on their grid, carried on as far as another volume reaches, with 0 there; in canonical order.
+    """Extend labels with 0 as far as another volume reaches, on their own grid and in canonical order.
 
-    For labels whose file leaves out the slices without any, as DICOM segmentations do.
+    This is for labels whose file leaves out the slices without labels, as DICOM segmentations do.
+
+    Args:
+        labels: the labels, whose voxels coincide with voxels of `over`.
+        over: the other volume.
+        limits: the limits that the result must keep; `Limits.current()` by default.
 
     Raises:
-        AffineError: the voxels of the two do not coincide.
-        LimitError: both together reach over more voxels than the limits allow.
+        AffineError: if the voxels of the two do not coincide.
+        LimitError: if both together extend over more voxels than the limits allow.
     """
     ours, theirs = to_canonical(labels), to_canonical(over)
     offset = _offset(theirs, ours)
@@ -86,7 +106,7 @@ def enlarged(labels: Volume, over: Volume, limits: Limits | None = None) -> Volu
 
 
 def _offset(part: Volume, whole: Volume) -> list[int]:
-    """The voxel of `whole` on which the first one of `part` lies; both are in canonical order."""
+    """The voxel of `whole` that coincides with the first voxel of `part`; both are in canonical order."""
     start = (np.linalg.inv(whole.affine) @ part.affine)[:3, 3]
     first = [round(float(s)) for s in start]
     beginning = whole.affine @ affines.from_matvec(np.eye(3), first)
@@ -100,12 +120,12 @@ def _offset(part: Volume, whole: Volume) -> list[int]:
 
 
 def _apart(affine: np.ndarray, of: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """How far a grid's corners lie from those of another one, along each axis of that one in its voxels."""
+    """The largest distance between the corners of two grids along each axis of the second one, in its voxels."""
     return np.abs(((np.linalg.inv(of) @ affine - np.eye(4)) @ _corners(shape))[:3]).max(axis=1)
 
 
 def _corners(shape: Sequence[int]) -> np.ndarray:
-    # All eight: what differs at some may cancel out at others.
+    # All eight corners, because at some of them differences may cancel out.
     return np.array([[*corner, 1.0] for corner in itertools.product(*((-0.5, n - 0.5) for n in shape))]).T
 
 

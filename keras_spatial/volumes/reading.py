@@ -64,7 +64,7 @@ def read_volume(path: str | Path | Series, limits: Limits | None = None) -> Volu
 def read_channels(path: str | Path | Series, channels: int, limits: Limits | None = None) -> list[Volume]:
     """Read the channels of one file: the images along its fourth axis.
 
-    The Medical Segmentation Decathlon stores several MR sequences so.
+    The Medical Segmentation Decathlon stores the MR sequences of a case in this way.
 
     Args:
         path: as for `read_volume`; a DICOM series has one channel.
@@ -104,7 +104,7 @@ def read_channels(path: str | Path | Series, channels: int, limits: Limits | Non
 
 
 def read_grid(path: str | Path, channels: int = 1, limits: Limits | None = None) -> tuple[Shape, np.ndarray]:
-    """Read only the header of a NIfTI, NRRD or MetaImage file or those of a series, and return shape and affine.
+    """Read the shape and the affine from the header of a NIfTI, NRRD or MetaImage file, or from those of a series.
 
     Args:
         path: the path of the file, or the folder of a DICOM series.

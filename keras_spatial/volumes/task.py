@@ -19,9 +19,9 @@ from keras_spatial.volumes.resampling import resample_image
 from keras_spatial.volumes.volume import ChannelError, Shape, Volume
 
 TASK = model_tasks.MEMBER
-"""Name of a model's task: in its `.keras` file, and of a file of its own."""
+"""The name under which a task is stored: in a model's `.keras` file, and as a file of its own."""
 Scores = Literal["classes", "lits"]
-# Scanners mark voxels outside their circle with -2000 or -3024 HU; averaged, that would spread into the body.
+# Scanners mark voxels outside their field of view with -2000 or -3024 HU, which means would spread into the body.
 _AIR, _METAL = -1024, 3071
 
 
@@ -128,7 +128,7 @@ class Task:
             other = of_metrics.setdefault(metric_name(name), name)
             if other != name:
                 raise TaskError(
-                    f"labels: expected names that differ in letters or digits, for the metrics are called by these. "
+                    f"labels: expected names that differ in letters or digits, because metrics are named after them. "
                     f"Received: {name!r} beside {other!r}"
                 )
         if not self.channels:
@@ -149,13 +149,13 @@ class Task:
         return self.labels[1:]
 
     def image(self, volumes: Sequence[Volume], shape: Shape | None = None) -> np.ndarray:
-        """The network's input: the channels of one case, normalised, then resampled to the grid.
+        """The network's input: the channels of one case, normalised and then resampled to the grid.
 
-        Those of LiTS are resampled first, as its data set stores them: see `whole_hounsfield`.
+        Scans for LiTS are resampled before they are normalised, as its data set stores them; see `whole_hounsfield`.
 
         Args:
-            volumes: one a channel, in canonical (RAS) order, on one grid.
-            shape: voxels along each axis; by default those of the task's grid.
+            volumes: one volume for each channel, in canonical (RAS) order, all on one grid.
+            shape: the number of voxels along each axis; by default that of the task's grid.
 
         Returns:
             A float32 image `[X, Y, Z, channels]`. Its values are rounded to float16, in which the data sets are stored;
@@ -198,7 +198,7 @@ class Task:
 
         Args:
             value: the dictionary.
-            where: where it was read from, for the message.
+            where: the name of its source, for the message.
 
         Raises:
             TaskError: if something in it is missing or wrong.
@@ -223,25 +223,41 @@ class Task:
             ) from error
 
     def same_input(self, other: "Task") -> bool:
-        """Whether a network of the other task takes the same images and gives the same classes."""
+        """Whether a network for the other task takes the same images and gives the same classes."""
         own, others = self.as_dict(), other.as_dict()
         return all(own[name] == others[name] for name in ("labels", "channels", "grid", "scores"))
 
 
 def metric_name(name: str) -> str:
-    """A class's name as a part of a metric's: small letters, digits and underscores."""
+    """The name of a class within the name of a metric: lower-case letters, digits and underscores.
+
+    Example:
+
+    ```python
+    print(ks.volumes.metric_name("Peripheral zone"))  # peripheral_zone
+    ```
+    """
     return "".join(c if c.isalnum() else "_" for c in name.lower())
 
 
 def whole_hounsfield(hu: np.ndarray, shape: Shape) -> np.ndarray:
-    """Whole HU on a grid, as scanners give them: LiTS's window then has 1025 values, all of them exact in float16.
+    """Resample HU to a grid and round them to whole HU, as scanners give them.
+
+    After LiTS's window there are then 1025 possible values, all of them exact in float16.
 
     Args:
-        hu: of a volume in canonical order, any real type.
-        shape: voxels along each axis.
+        hu: the HU of a volume in canonical order `[X, Y, Z]`, of any real dtype.
+        shape: the number of voxels along each axis of the grid.
 
     Returns:
-        Whole numbers `[*shape]` from -1024 to 3071, of any type.
+        Whole numbers from -1024 to 3071, of that shape: float32 if anything was resampled or rounded, or else in the
+        dtype of `hu`.
+
+    Example:
+
+    ```python
+    hu = ks.volumes.whole_hounsfield(volume.array, (128, 128, 64))
+    ```
     """
     if hu.min() < _AIR or hu.max() > _METAL:
         hu = np.clip(hu, _AIR, _METAL)
@@ -259,14 +275,21 @@ LITS = Task(
 
 
 def read_task(path: str | Path) -> Task:
-    """The task of a model.
+    """Read the task of a model from its file.
 
     Args:
-        path: its `.keras` file, which holds the task; or a `task.json`; or a folder with `model.keras` or `task.json`.
-            Models of earlier versions have it in a `task.json` beside `model.keras`.
+        path: the model's `.keras` file, which holds the task; or a `task.json`; or a folder with `model.keras` or
+            `task.json`. Models of earlier versions have their task in a `task.json` beside `model.keras`.
 
     Raises:
-        TaskError: if it is missing or damaged.
+        TaskError: if the task is missing or damaged.
+
+    Example:
+
+    ```python
+    task = ks.volumes.read_task("prostate.keras")
+    print(task.labels, [channel.name for channel in task.channels])
+    ```
     """
     path = Path(path)
     try:
@@ -288,15 +311,15 @@ def read_task(path: str | Path) -> Task:
 def write_task(path: str | Path, task: Task) -> None:
     """Put a task into a model's `.keras` file, in place of the one that it may hold.
 
-    Plain Keras loads the file as before. `ks.load_model` gives the model its task, by which `ks.inference.segment`
-    goes, and a partitioned model that is saved again takes it along; a plain one that Keras saves again loses it.
+    Plain Keras loads the file as before. `ks.load_model` also loads the task, which `ks.inference.segment` follows. A
+    partitioned model keeps its task when it is saved again; a model that plain Keras loads and saves loses it.
 
     Args:
-        path: of the file.
-        task: of the data set that the model was trained on.
+        path: the path of the file.
+        task: the task of the data set on which the model was trained.
 
     Raises:
-        TaskError: if the path is no `.keras` file.
+        TaskError: if the file is not a `.keras` file.
 
     Example:
 
@@ -315,7 +338,13 @@ def task_of(model: Any) -> Task | None:
     """The task that `ks.load_model` found in a model's file; None if there was none.
 
     Raises:
-        TaskError: if it is damaged.
+        TaskError: if the task is damaged.
+
+    Example:
+
+    ```python
+    task = ks.volumes.task_of(ks.load_model("prostate.keras"))
+    ```
     """
     text = model_tasks.attached(model)
     if text is None:
@@ -347,7 +376,7 @@ def _numbers(value: Any, name: str) -> list[float]:
 
 
 def _whole(value: Any, name: str) -> list[int]:
-    """Whole numbers. Those that went through KFP or protobuf come back as floats."""
+    """The numbers of a list as integers: numbers that went through KFP or protobuf come back as floats."""
     numbers = _numbers(value, name)
     if any(number != int(number) for number in numbers):
         raise ValueError(f"{name}: expected whole numbers. Received: {value!r:.100}")
