@@ -1,4 +1,4 @@
-"""Running a pipeline in the current environment with KFP's local runner, into one folder that can be resumed."""
+"""Run a pipeline in the current environment with KFP's local runner, in one folder from which it can be resumed."""
 
 import os
 import shutil
@@ -37,7 +37,9 @@ class StepFailed(RuntimeError):
 
 
 class Ended(BaseException):
-    """A signal has ended the run. No `Exception`: nothing that a step's failure leads to may follow.
+    """A signal has ended the run.
+
+    It is not an `Exception`, because what handles the failure of a step must not handle it.
 
     Attributes:
         number: the number of the signal.
@@ -50,13 +52,13 @@ class Ended(BaseException):
 
 @dataclass(frozen=True)
 class Step:
-    """A finished step, as the journal of a run has it.
+    """A finished step in the journal of a run.
 
     Attributes:
         name: the name of the step.
-        seconds: its own time, in the run in which it was computed.
+        seconds: the time that the step took in the run in which it was computed.
         reused: whether its results come from an earlier run.
-        outputs: by name: path and metadata.
+        outputs: the path and the metadata of each output, by the name of the output.
     """
 
     name: str
@@ -65,14 +67,15 @@ class Step:
     outputs: Mapping[str, Mapping[str, Any]]
 
     def path(self, output: str) -> Path:
+        """The path of an output."""
         return Path(self.outputs[output]["path"])
 
 
 def check_folder(run_dir: str | Path) -> Path:
-    """Make the folder of a run and make sure that it can be written.
+    """Make the folder of a run, and make sure that it can be written.
 
     Raises:
-        RunFolderError: no rights, not a folder, or less than 1 GB free.
+        RunFolderError: if this user may not write there, it is not a folder, or less than 1 GB is free.
     """
     folder = Path(run_dir).resolve()
     try:
@@ -91,26 +94,27 @@ def check_folder(run_dir: str | Path) -> Path:
 
 
 def run(pipeline: "BaseComponent", run_dir: str | Path, settings: str = "", *, verbose: bool = False) -> list[Step]:
-    """Run a pipeline; steps that an earlier run in the same folder finished with the same inputs are not run again.
+    """Run a pipeline. Steps that an earlier run in the same folder has finished with the same inputs are not run again.
 
-    A step does not outlive the run, however that ends.
+    However the run ends, its steps end with it.
 
     Args:
         pipeline: the pipeline, as `pipelines.lits_segmentation.lits_segmentation` makes it.
         run_dir: the folder of the run. It gets `artifacts/` (KFP's outputs), `steps/` (records of finished steps),
             `log.txt`, `seconds.json` and `settings.yaml`.
         settings: the text of `settings.yaml`.
-        verbose: whether the standard output gets every line of `log.txt`, and not only what a person follows.
+        verbose: whether the standard output shows every line of `log.txt`, and not only the progress of the steps.
 
     Returns:
         The steps in the order in which they finished.
 
     Raises:
-        RunFolderError: if the folder cannot be used, or another run is using it; nothing in it has been changed then.
-        StepFailed: if a step fails; results of the finished ones are kept.
-        Ended: if SIGTERM, SIGHUP or SIGINT ends the run; its steps have ended then, and results are kept as well.
+        RunFolderError: if the folder cannot be used, or another run is using it. Nothing in it is changed then.
+        StepFailed: if a step fails. The results of finished steps are kept.
+        Ended: if SIGTERM, SIGHUP or SIGINT ends the run. Its steps have ended by then, and the results of finished
+            steps are kept.
     """
-    # Both take long to import, which a message about an argument or a folder does without.
+    # Both take seconds to import, and messages about an argument or a folder do not need them.
     from kfp import local
 
     from pipelines.console import logged
@@ -140,7 +144,7 @@ def run(pipeline: "BaseComponent", run_dir: str | Path, settings: str = "", *, v
         done = read_journal(steps)
         seconds: dict[str, float] = {}
         for step in done:
-            # A step inside a loop counts with all its turns.
+            # A step inside a loop has run several times, and counts with all of them.
             seconds[step.name] = round(seconds.get(step.name, 0.0) + step.seconds, 1)
         write_json(folder / "seconds.json", {**seconds, "this_run": round(time.monotonic() - started, 1)})
     return done
@@ -155,13 +159,17 @@ def read_journal(steps: Path) -> list[Step]:
 
 @contextmanager
 def _exclusive(folder: Path) -> Iterator[Callable[[], None]]:
-    """Own a folder. Yields what ends the steps of this run."""
+    """Own a folder for the `with` block, which gets a function that ends the steps of this run.
+
+    Raises:
+        RunFolderError: if another run owns the folder, or it cannot be locked.
+    """
     with ExitStack() as stack:
         try:
             end_steps = stack.enter_context(owner.own(folder / LOCK))
         except owner.FolderInUse as error:
             raise RunFolderError(
-                f"{folder}: another run is using this folder ({error}). Wait for its end, or choose another --run-dir."
+                f"{folder}: another run is using this folder ({error}). Wait for it to end, or choose another --run-dir."
             ) from None
         except OSError as error:
             raise RunFolderError(f"{folder}: cannot be locked ({error}).") from error
@@ -170,14 +178,15 @@ def _exclusive(folder: Path) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def _ended_by_signals(end_steps: Callable[[], None]) -> Iterator[None]:
-    """Take the steps along when a signal ends the run: KFP would wait for them."""
+    """End the steps when a signal ends the run, because KFP would wait for them."""
 
     def end(number: int, _: Any) -> None:
         end_steps()
         raise Ended(number)
 
     if threading.current_thread() is not threading.main_thread():
-        yield  # Only the main thread gets signals.
+        # Only the main thread can handle signals.
+        yield
         return
     handled = [n for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) if signal.getsignal(n) != signal.SIG_IGN]
     before = [signal.signal(number, end) for number in handled]
@@ -185,28 +194,29 @@ def _ended_by_signals(end_steps: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         for number, handler in zip(handled, before, strict=True):
-            # None stands for a handler that Python did not set, and cannot.
+            # None stands for a handler that was not set from Python, and cannot be set from there.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @contextmanager
 def _environment(steps: Path) -> Iterator[None]:
-    """What the steps' processes inherit."""
+    """Set the environment variables that the processes of the steps inherit."""
     values = {
         STEPS_VARIABLE: str(steps),
         SCRATCH_VARIABLE: str(steps.parent / "scratch"),
         "PYTHONPATH": os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH", "")) if p),
         "PYTHONUNBUFFERED": "1",
         "TQDM_DISABLE": "1",
-        **pure.load("_environment").for_children(os.environ, log_level="0"),  # For the log.
+        # TensorFlow's notices go into the log and not to the terminal, so none is suppressed.
+        **pure.load("_environment").for_children(os.environ, log_level="0"),
     }
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
         with warnings.catch_warnings():
-            # KFP warns of each step's image, which local runs do not use, and of resource settings.
+            # KFP warns about images and resources of steps, which local runs do not use,
             warnings.filterwarnings("ignore", category=RuntimeWarning)
-            # And that it leaves what it imports at its URL, from where our steps bring it.
+            # and about files that it imports and leaves at their URL, from which our steps download them.
             warnings.filterwarnings("ignore", message="It looks like you're using the remote file")
             yield
     finally:

@@ -1,4 +1,4 @@
-"""The parameters of a pipeline: the settings that its components take, written once, in `pipelines.settings`."""
+"""The parameters of a pipeline: the settings that its components take, so that each setting is defined only once."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from pipelines.settings import Settings, refuse_unread
 
 
 class Parameters(Mapping[str, Any]):
-    """The values of a pipeline's parameters while it is built: KFP's channels, by name of setting."""
+    """The values of a pipeline's parameters while it is built: KFP's channels, by the names of the settings."""
 
     def __init__(self, values: Mapping[str, Any]):
         self._values = dict(values)
@@ -27,7 +27,7 @@ class Parameters(Mapping[str, Any]):
         return len(self._values)
 
     def of(self, component: BaseComponent) -> dict[str, Any]:
-        """Those that a component takes."""
+        """The values that a component takes."""
         return {name: self[name] for name in _inputs(component) if name in self}
 
 
@@ -40,20 +40,21 @@ def pipeline(
     without: Sequence[str] = (),
     fixed: Sequence[str] = (),
 ) -> Callable[[Callable[[Parameters], None]], BaseComponent]:
-    """Make a KFP pipeline of a function that takes `Parameters`.
+    """Make a decorator that turns a function of `Parameters` into a KFP pipeline.
 
     Args:
         name: the name of the pipeline.
-        description: one sentence.
-        settings: give the defaults; their descriptions become the parameters' help in the user interface.
-        components: whose inputs, where they are settings, are the parameters.
-        also: further settings.
-        without: settings that are no parameters.
-        fixed: settings that are read while the pipeline is built, so that they are no parameters.
+        description: the description of the pipeline, one sentence.
+        settings: the settings that give the parameters' defaults. Their descriptions become the parameters' help in
+            KFP's user interface.
+        components: the components of the pipeline. Their inputs that are settings become parameters.
+        also: the names of further settings that become parameters.
+        without: the names of settings that do not become parameters.
+        fixed: the names of settings that are read while the pipeline is built, and so cannot be parameters.
 
     Raises:
-        SettingsError: if `settings` gives a value to one that the pipeline does not read, or those that it reads do
-            not fit together.
+        SettingsError: if a setting that the pipeline does not read has another value than its default, or the settings
+            that it reads do not fit together.
     """
     taken = {name for component in components for name in _inputs(component)} | set(also)
     names = [name for name in Settings.model_fields if name in taken and name not in (*without, *fixed)]
@@ -65,7 +66,7 @@ def pipeline(
         def function(*values: Any) -> None:
             build(Parameters(dict(zip(names, values, strict=True))))
 
-        # KFP reads names, types and defaults of the signature, and the help of the docstring.
+        # KFP takes names, types and defaults from the signature, and the help from the docstring.
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         signature = inspect.Signature(
             [inspect.Parameter(n, kind, default=default, annotation=type(default)) for n, default in defaults.items()]
@@ -79,6 +80,6 @@ def pipeline(
 
 
 def _inputs(component: BaseComponent) -> list[str]:
-    """The parameters of a component; artifacts are no settings, whatever their names."""
+    """The names of a component's parameters, without its artifacts, which may be called like settings."""
     inputs = component.component_spec.inputs or {}
     return [name for name, facts in inputs.items() if type_utils.is_parameter_type(facts.type)]

@@ -17,11 +17,12 @@ def refuse_unread(settings: Settings, pipeline: str, read: Collection[str]) -> N
 
     Args:
         settings: the settings of the run.
-        pipeline: its name, for the message.
-        read: names of the settings that it reads.
+        pipeline: the name of the pipeline, for the message.
+        read: the names of the settings that the pipeline reads.
 
     Raises:
-        SettingsError: naming each setting that has another value than its default and is not read.
+        SettingsError: if a setting that the pipeline does not read has another value than its default; the message
+            names each of them.
     """
     unread = [
         name
@@ -38,10 +39,16 @@ def refuse_unread(settings: Settings, pipeline: str, read: Collection[str]) -> N
 
 
 def load(file: str | Path | None = None, assignments: Iterable[str] = (), **defaults: Any) -> Settings:
-    """Settings from defaults, then a YAML file, then `name=value` strings; the later one counts.
+    """Read settings from defaults, a YAML file and `name=value` strings, of which later ones override earlier ones.
+
+    Args:
+        file: the path of the YAML file, or None.
+        assignments: the strings.
+        **defaults: the defaults, by the name of the setting.
 
     Raises:
-        SettingsError: unknown name (with the nearest known one), wrong type or range, or unreadable file.
+        SettingsError: if a setting is unknown or has the wrong type or range, or the file cannot be read. The message
+            names the setting, and the nearest known one for an unknown name.
     """
     values: dict[str, Any] = dict(defaults)
     if file is not None:
@@ -55,7 +62,7 @@ def load(file: str | Path | None = None, assignments: Iterable[str] = (), **defa
 
 
 def _parse(name: str, value: str) -> Any:
-    """A string as it is for text fields, otherwise as YAML."""
+    """The value of a setting in a string: the string itself for text, and YAML for everything else."""
     field = Settings.model_fields.get(name)
     if field is None or is_text(field.annotation):
         return value
@@ -78,7 +85,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def dump(settings: Settings) -> str:
-    """The YAML form, with each setting's description."""
+    """All settings as YAML, each with its description as a comment."""
     lines = []
     for name, field in Settings.model_fields.items():
         lines += [f"# {field.description}", yaml.safe_dump({name: settings.model_dump(mode="json")[name]}).strip()]

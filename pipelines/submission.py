@@ -1,4 +1,4 @@
-"""Compiling pipelines to KFP's YAML, checking such files, and sending them to a cluster."""
+"""Compile pipelines to KFP's YAML, check such files, and send them to a cluster."""
 
 import ipaddress
 import json
@@ -22,16 +22,16 @@ from pipelines import versions
 from pipelines.bounded_yaml import YamlError, YamlLimits, read_yaml
 from pipelines.settings import Settings, SettingsError, check
 
-# KFP's own limit for a package is 32 MiB; ours have 100 kB.
+# KFP allows packages of up to 32 MiB; those of this project have about 100 kB.
 _PACKAGE = YamlLimits(size=1 << 22, values=500_000)
 _FINAL = {"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"}
-# How long a server may answer with errors of its own, or not at all, while a run is followed.
+# For how long a server may answer with server errors, or not at all, while a run is followed.
 _PATIENCE_SECONDS = 900.0
 _T = TypeVar("_T")
 
 
 class PackageError(ValueError):
-    """A pipeline file is no package that this version can submit."""
+    """A file is not a pipeline that this version can submit."""
 
 
 class SubmissionError(RuntimeError):
@@ -39,10 +39,10 @@ class SubmissionError(RuntimeError):
 
 
 class AddressError(ValueError):
-    """The address of KFP's API server cannot be used, or not with a token."""
+    """The address of KFP's API server cannot be used, or cannot be used with a token."""
 
 
-# Where a pod of a cluster finds the token that KFP's client sends by itself, and what names another place.
+# The file with the token that KFP's client sends by default in a pod, and the variable that names another file.
 _POD_TOKEN, _POD_TOKEN_VARIABLE = Path("/var/run/secrets/kubeflow/pipelines/token"), "KF_PIPELINES_SA_TOKEN_PATH"
 
 
@@ -51,14 +51,15 @@ class Server:
     """How to reach KFP's API server.
 
     Attributes:
-        host: its address, such as "https://kubeflow.example.org/pipeline", without a user's name and password.
+        host: the address of the server, such as "https://kubeflow.example.org/pipeline", without a user name and
+            password.
         namespace: the namespace of the run.
-        token: bearer token. It is never shown.
-        allow_http: whether the token may travel unencrypted, where whoever listens on the way can read it.
+        token: the bearer token. It is never shown.
+        allow_http: whether the token may be sent unencrypted, so that others on the network can read it.
 
     Raises:
-        AddressError: if the address is none, holds a password, or would send a token by plain HTTP to another machine
-            without `allow_http`.
+        AddressError: if the address is invalid or contains a password, or a token would be sent to another machine by
+            plain HTTP without `allow_http`.
     """
 
     host: str
@@ -69,11 +70,11 @@ class Server:
     def __post_init__(self) -> None:
         if "@" in self.host:
             raise AddressError(
-                "--host (KFP_HOST): expected an address without a user's name and password, which KFP does not take. "
-                "Received: one with an @ in it, not shown here. Give a token in KFP_TOKEN instead."
+                "--host (KFP_HOST): expected an address without a user name and password, which KFP does not accept. "
+                "Received: an address with an @, which is not shown here. Give a token in KFP_TOKEN instead."
             )
         try:
-            # KFP's client takes an address without a scheme for one of HTTPS.
+            # KFP's client uses HTTPS for an address without a scheme.
             address = urlsplit(self.host if "://" in self.host else f"https://{self.host}")
             name = address.hostname
         except ValueError:
@@ -84,8 +85,8 @@ class Server:
             )
         if address.scheme == "http" and not self.allow_http and not _is_loopback(name) and self._sends_token():
             raise AddressError(
-                f"--host (KFP_HOST): expected https:// where a token is sent. Received: {self.host!r}, by which "
-                "everybody on the way can read the token. Use https, a forwarded port of this machine, or --allow-http."
+                f"--host (KFP_HOST): expected https://, because a token is sent. Received: {self.host!r}, with which "
+                "others on the network can read it. Use https, a forwarded port of this machine, or --allow-http."
             )
 
     def _sends_token(self) -> bool:
@@ -100,14 +101,21 @@ def _is_loopback(name: str) -> bool:
 
 
 def compile_pipeline(pipeline: BaseComponent, path: str | Path) -> Path:
-    """Write a pipeline as YAML; the file appears only when it is complete and was read back.
+    """Write a pipeline as YAML. The file appears only when it is complete and has been read back.
+
+    Args:
+        pipeline: the pipeline.
+        path: the path of the file, which ends in .yaml.
+
+    Returns:
+        The path.
 
     Raises:
-        PackageError: if the path does not end in .yaml, or what was written is not valid.
+        PackageError: if the path does not end in .yaml, or the written file is not valid.
     """
     path = Path(path)
     if path.suffix not in (".yaml", ".yml") or path.is_dir():
-        raise PackageError(f"{path}: expected a name that ends in .yaml, and no folder.")
+        raise PackageError(f"{path}: expected the name of a file that ends in .yaml.")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".part-{path.name}")
     try:
@@ -123,10 +131,11 @@ def check_package(path: str | Path) -> pipeline_spec_pb2.PipelineSpec:
     """Read a compiled pipeline.
 
     Returns:
-        Its specification.
+        The specification of the pipeline.
 
     Raises:
-        PackageError: unreadable, not a pipeline, with unknown fields, or compiled by another minor version of KFP.
+        PackageError: if the file cannot be read, is not a pipeline, has unknown fields, or was compiled by another
+            minor version of KFP.
     """
     try:
         documents = read_yaml(path, YamlLimits.current(_PACKAGE))
@@ -157,13 +166,14 @@ class Request:
 
     Attributes:
         name: the name of the run or schedule.
-        arguments: values of the pipeline's parameters; the others keep their defaults.
-        experiment: that it belongs to; made where there is none.
+        arguments: the values of parameters of the pipeline; other parameters keep their defaults.
+        experiment: the experiment to which it belongs, which is made if it does not exist.
         service_account: the service account of the steps' pods; None for KFP's default.
-        pipeline_root: where KFP keeps artifacts; None for its default.
-        pipeline: name under which the package is uploaded, as a new version if there is one; None for no upload.
-        cron: schedule, with seconds first, as KFP writes it; None for one run now.
-        no_cache: whether every step is to run.
+        pipeline_root: the URL below which KFP keeps artifacts; None for its default.
+        pipeline: the name under which the package is uploaded, as a new version if there is such a pipeline already;
+            None for no upload.
+        cron: the schedule as KFP writes it, with seconds first; None for one run now.
+        no_cache: whether to run every step, even if KFP's cache has its results.
     """
 
     name: str
@@ -177,10 +187,11 @@ class Request:
 
 
 def read_arguments(spec: pipeline_spec_pb2.PipelineSpec, assignments: Iterable[str]) -> dict[str, Any]:
-    """Values of a pipeline's parameters of `name=value` texts: text as it is, everything else as JSON.
+    """The values of a pipeline's parameters in `name=value` strings: text as it is, and everything else as JSON.
 
     Raises:
-        PackageError: no such parameter, not a value of its type, or no setting that the steps would take.
+        PackageError: if a parameter does not exist, a value does not have its type, or the steps would refuse the value
+            as a setting.
     """
     known = spec.root.input_definitions.parameters
     kinds = pipeline_spec_pb2.ParameterType.ParameterTypeEnum
@@ -208,7 +219,7 @@ def read_arguments(spec: pipeline_spec_pb2.PipelineSpec, assignments: Iterable[s
 
 
 def _check_settings(parameters: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Check the settings that a run will have, as those of a pipeline are when it is compiled."""
+    """Check the settings that a run will have, by the same rules as when a pipeline is compiled."""
     defaults = {n: json_format.MessageToDict(p.default_value) for n, p in parameters.items()}
     values = {name: value for name, value in {**defaults, **given}.items() if name in Settings.model_fields}
     try:
@@ -231,21 +242,21 @@ def submit(
 
     Args:
         path: the path of the YAML file.
-        server: to send it to.
+        server: the server to which it is sent.
         request: what to run.
         wait: whether to follow the run to its end and print its state.
         any_version: whether to submit to a backend that is older than the package needs.
-        kube_context: the context of the kubeconfig in which Kubernetes, and what a training job needs of it, are
-            checked; None for no such check.
-        poll: seconds between two looks at its state.
+        kube_context: the context of the kubeconfig whose cluster is checked for Kubernetes and for what a training job
+            needs; None for no such check.
+        poll: the number of seconds between two looks at the run's state.
 
     Returns:
-        "run" or "schedule", and its identity.
+        "run" or "schedule", and its ID.
 
     Raises:
-        PackageError: see `check_package`; or a schedule that is to be waited for.
+        PackageError: if the file cannot be used, see `check_package`, or `wait` is given for a schedule.
         VersionError: if something on the cluster is missing or too old, see `pipelines.versions`.
-        SubmissionError: if the server cannot be reached or refuses, or the awaited run does not succeed.
+        SubmissionError: if the server refuses or cannot be reached, or the awaited run does not succeed.
     """
     spec = check_package(path)
     if wait and request.cron:
@@ -270,7 +281,7 @@ def submit(
                 experiment,
                 request.name,
                 cron_expression=request.cron,
-                # One at a time: the next begins when the last has ended, and missed ones are not made up for.
+                # Runs do not overlap, and runs that were missed are not caught up.
                 max_concurrency=1,
                 no_catchup=True,
                 **source,
@@ -283,7 +294,7 @@ def submit(
             try:
                 _follow(client, run.run_id, server, poll)
             except KeyboardInterrupt:
-                print(f"run {run.run_id}: it is not followed any more, and continues on the cluster", flush=True)
+                print(f"Run {run.run_id} is no longer followed. It continues on the cluster.", flush=True)
                 raise
     except (SubmissionError, PackageError, versions.VersionError):
         raise
@@ -293,10 +304,10 @@ def submit(
 
 
 def _health(client: kfp.Client) -> dict[str, Any] | None:
-    """What KFP's API server says of itself; None if a gateway does not let this be asked.
+    """What KFP's API server tells about itself; None if a gateway does not pass the request on.
 
-    The server tells more than its proto has, its tag among it (kubeflow/pipelines 2.17.0,
-    backend/src/apiserver/main.go, healthzResponse), and the generated client drops that.
+    The request is made without the generated client, which drops the server's version because its proto has no such
+    field (kubeflow/pipelines 2.17.0, backend/src/apiserver/main.go, healthzResponse).
     """
     api = client._healthz_api.api_client
     try:
@@ -315,7 +326,7 @@ def _health(client: kfp.Client) -> dict[str, Any] | None:
 
 
 def _source(client: kfp.Client, path: str, server: Server, request: Request) -> dict[str, Any]:
-    """What is run: the file itself, or the version that it becomes."""
+    """What KFP's client is told to run: the file itself, or the version of a pipeline as which it is uploaded."""
     if request.pipeline is None:
         return {"pipeline_package_path": path}
     equals = {"operation": "EQUALS", "key": "display_name", "stringValue": request.pipeline}
@@ -326,7 +337,7 @@ def _source(client: kfp.Client, path: str, server: Server, request: Request) -> 
         pipeline = made.pipeline_id
         [version] = client.list_pipeline_versions(pipeline, page_size=1).pipeline_versions
     else:
-        # A version is what was uploaded at a time, and never changes.
+        # Versions never change, so each upload makes a new one, whose name has the time.
         pipeline = found[0].pipeline_id
         label = f"{request.pipeline} {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}"
         version = client.upload_pipeline_version(path, label, pipeline_id=pipeline)
@@ -335,7 +346,7 @@ def _source(client: kfp.Client, path: str, server: Server, request: Request) -> 
 
 
 def _refusal(error: Exception, server: Server) -> str:
-    """What went wrong, and where, from what the generated client raised: whatever its HTTP library does."""
+    """What went wrong and where, for any error of the generated client and its HTTP library."""
     if getattr(error, "status", None) == 401:
         given = "the token" if server.token else "a request without a token"
         return (
@@ -346,7 +357,7 @@ def _refusal(error: Exception, server: Server) -> str:
 
 
 def _reason(error: Exception, server: Server) -> str:
-    """An error's own words, without the token."""
+    """The message of an error, without the token."""
     reason = str(getattr(error, "body", None) or getattr(error, "reason", None) or error)
     return reason.replace(server.token, "***") if server.token else reason
 
@@ -368,10 +379,10 @@ def _follow(client: kfp.Client, run_id: str, server: Server, poll: float) -> Non
 
 
 def _patiently(call: Callable[[], _T], server: Server, poll: float) -> _T:
-    """Call again while the server has an error of its own or is not there; a refusal counts at once.
+    """Call again while the server fails or cannot be reached. An error that the request caused is raised at once.
 
     Raises:
-        SubmissionError: if that lasts for a quarter of an hour.
+        SubmissionError: if the server fails for a quarter of an hour.
     """
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:

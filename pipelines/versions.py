@@ -1,8 +1,8 @@
-"""Whether what runs on a cluster is new enough for a package, as far as its APIs tell.
+"""Check that the software on a cluster is new enough for a package, as far as its APIs tell.
 
-KFP's API server tells its own tag. Trainer, JobSet and Kueue tell no version, but Kubernetes publishes the schemas of
-their kinds, and drops fields that those do not know without a word: so every object of a training job is compared with
-them, field by field.
+KFP's API server tells its own version. Trainer, JobSet and Kueue do not tell theirs, but Kubernetes publishes the
+schemas of their kinds, and silently drops fields that are not in them. So every object of a training job is compared
+with these schemas, field by field.
 """
 
 import json
@@ -17,17 +17,17 @@ from components.jobs.manifests import NETWORK_POLICY, Part, objects
 from components.jobs.settings import JobSettings
 
 BACKEND = "2.16.0"
-"""The first KFP whose driver gives a step its user and group (backend/src/v2/driver/k8s.go)."""
+"""The first version of KFP whose driver applies a step's user and group (backend/src/v2/driver/k8s.go)."""
 KUBERNETES = "1.26"
 TRAINER = "2.0.0 (2.1.0 for gang: volcano), with JobSet 0.8.2"
 TRAINING_OPERATOR = "1.9.2"
 KUEUE = "0.14.0 (0.17.0 from Trainer 2.2 on)"
-"""The first Kueue with `pkg/controller/jobs/trainjob`, and that whose `go.mod` has Trainer 2.2."""
+"""The first version of Kueue with `pkg/controller/jobs/trainjob`, and the first one whose `go.mod` has Trainer 2.2."""
 
 _JOBS = ("comp-train-job", "comp-evaluate-job", "comp-segment-job")
 
 Read = Callable[[str], Any | None]
-"""The JSON at a path of the Kubernetes API; None where there is none."""
+"""A function from a path of the Kubernetes API to the JSON there; None if the path does not exist."""
 
 
 class VersionError(RuntimeError):
@@ -35,40 +35,40 @@ class VersionError(RuntimeError):
 
 
 def check_backend(health: Mapping[str, Any] | None) -> str:
-    """Check the tag of KFP's API server.
+    """Check the version of KFP's API server.
 
     Args:
         health: the answer of `/apis/v2beta1/healthz`; None if there was none.
 
     Returns:
-        A note for whoever submits: the version, or that it is not known.
+        A line to show: the version, or that it is not known.
 
     Raises:
-        VersionError: if it is older than `BACKEND`.
+        VersionError: if the version is older than `BACKEND`.
     """
     tag = str((health or {}).get("tag_name", ""))
     if not _release(tag):
-        return f"Note: KFP's backend does not tell its version (tag_name {tag!r}); {BACKEND} or later is needed."
+        return f"Note: KFP's backend does not tell its version (tag_name {tag!r}). Expected {BACKEND} or later."
     if _release(tag) < _release(BACKEND):
         raise VersionError(
-            f"Kubeflow Pipelines: expected a backend of version {BACKEND} or later, for older ones ignore the steps' "
-            f"user and group. Received: {tag}. Update it, or give --any-version if this tag is not KFP's own."
+            f"Kubeflow Pipelines: expected a backend of version {BACKEND} or later, because older ones ignore the "
+            f"steps' user and group. Received: {tag}. Update it, or give --any-version if this tag is not KFP's own."
         )
     return f"KFP's backend: {tag}"
 
 
 def check_cluster(read: Read, job: JobSettings | None) -> list[str]:
-    """Check Kubernetes, and what a job of several pods needs of it.
+    """Check the version of Kubernetes, and that it has what a job of several pods needs.
 
     Args:
-        read: how the API is asked.
-        job: The job of a package; None for one that has none.
+        read: a function that reads the Kubernetes API, such as `kubernetes` returns.
+        job: the job that a package launches; None if it launches none.
 
     Returns:
-        Notes for whoever submits: what was found.
+        Lines to show: what was found.
 
     Raises:
-        VersionError: naming what is missing or too old, and what was expected.
+        VersionError: if something is missing or too old; the message names it and what was expected.
     """
     said = read("/version") or {}
     found = f"{said.get('major')}.{str(said.get('minor')).rstrip('+')}"
@@ -80,14 +80,14 @@ def check_cluster(read: Read, job: JobSettings | None) -> list[str]:
     for group, remedy in _groups(job).items():
         if read(f"/apis/{group}") is None:
             raise VersionError(f"{group}: the cluster has no such API. Expected {remedy}; see pipelines/README.md.")
-        notes.append(f"{group}: is there")
+        notes.append(f"{group}: found")
     for part in objects("keras-spatial-check", job, ["true"]):
         _check_fields(read, part, job)
     return [*notes, f"{job.kind}: the cluster knows every field"]
 
 
 def launched_job(spec: pipeline_spec_pb2.PipelineSpec) -> JobSettings | None:
-    """The job of several pods that a package launches; None if it has none. All of a package's jobs are alike."""
+    """The job of several pods that a package launches; None if it launches none. All jobs of a package are the same."""
     for component in spec.components.values():
         for task in component.dag.tasks.values():
             if task.component_ref.name.startswith(_JOBS):
@@ -96,13 +96,13 @@ def launched_job(spec: pipeline_spec_pb2.PipelineSpec) -> JobSettings | None:
 
 
 def _release(tag: str) -> tuple[int, int] | tuple[()]:
-    """Major and minor number of a tag such as 2.16.0 or v1.33; nothing for another one, such as nightly."""
+    """The major and the minor number of a tag such as 2.16.0 or v1.33; empty for other tags, such as nightly."""
     found = re.match(r"v?(\d+)\.(\d+)", tag)
     return (int(found[1]), int(found[2])) if found else ()
 
 
 def _groups(job: JobSettings) -> dict[str, str]:
-    """By name of an API group that a job needs: what installs it."""
+    """The API groups that a job needs, and what installs each of them."""
     if job.kind == "TFJob":
         groups = {"kubeflow.org": f"the training operator {TRAINING_OPERATOR}"}
     else:
@@ -122,7 +122,8 @@ def _groups(job: JobSettings) -> dict[str, str]:
 def _check_fields(read: Read, part: Part, job: JobSettings) -> None:
     resource, body = part
     if resource == NETWORK_POLICY:
-        return  # Of Kubernetes itself, and older than all that is supported.
+        # It is part of Kubernetes itself, and older than every supported version.
+        return
     document = read(f"/openapi/v3/apis/{resource.group}/{resource.version}")
     schema = _schema(document or {}, resource.kind)
     least = TRAINING_OPERATOR if job.kind == "TFJob" else TRAINER
@@ -133,8 +134,8 @@ def _check_fields(read: Read, part: Part, job: JobSettings) -> None:
     unknown = sorted(set(_unknown(body, schema)))
     if unknown:
         raise VersionError(
-            f"{resource.kind}: expected version {least}. Received: one that does not know {', '.join(unknown)}, and "
-            "would drop what it says."
+            f"{resource.kind}: expected version {least}. Received: a version that does not know the fields "
+            f"{', '.join(unknown)}, and would ignore them."
         )
 
 
@@ -150,7 +151,7 @@ def _unknown(value: Any, schema: Mapping[str, Any], path: str = "") -> Iterator[
     """The paths of the fields that a schema does not name."""
     if isinstance(value, Mapping):
         names = schema.get("properties")
-        # Maps of any names, and what the schema leaves open or refers to, such as metadata.
+        # The schema allows any names here, or refers to another schema, as it does for metadata.
         if names is None:
             return
         for name, inner in value.items():
@@ -164,10 +165,10 @@ def _unknown(value: Any, schema: Mapping[str, Any], path: str = "") -> Iterator[
 
 
 def kubernetes(context: str | None) -> Read:
-    """The API of a context of the kubeconfig, asked with its credentials.
+    """A function that reads the Kubernetes API with the address and credentials of a context of the kubeconfig.
 
     Raises:
-        VersionError: if there is no such context.
+        VersionError: if there is no such context. The function itself raises it if the API refuses a request.
     """
     from kubernetes import client, config
 

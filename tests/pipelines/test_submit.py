@@ -177,7 +177,7 @@ def test_a_password_in_the_address_is_refused_and_never_shown(package, capsys, m
     monkeypatch.setenv("KFP_HOST", host)
     assert cli(["submit", package]) == 2
     said = capsys.readouterr()
-    assert "without a user's name and password" in said.err
+    assert "without a user name and password" in said.err
     assert "heim" not in said.err + said.out
 
 
@@ -185,7 +185,7 @@ def test_a_password_in_the_address_is_refused_and_never_shown(package, capsys, m
 def test_a_token_is_not_sent_by_plain_http_to_another_machine(package, capsys, host):
     assert cli(["submit", package, "--host", host, "--token", "geheim"]) == 2
     said = capsys.readouterr()
-    assert "expected https:// where a token is sent" in said.err and "--allow-http" in said.err
+    assert "expected https://, because a token is sent" in said.err and "--allow-http" in said.err
     assert "geheim" not in said.err + said.out
 
 
@@ -193,7 +193,7 @@ def test_the_token_of_a_pod_counts_as_one(package, capsys, monkeypatch, tmp_path
     (tmp_path / "token").write_text("geheim")
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "token"))
     assert cli(["submit", package, "--host", "http://kfp.example.org"]) == 2
-    assert "expected https:// where a token is sent" in capsys.readouterr().err
+    assert "expected https://, because a token is sent" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_a_wait_that_is_interrupted_says_that_the_run_continues(server, package,
     threading.Thread(target=press, daemon=True).start()
     assert submit(server, package, "--wait") == 130
     said = capsys.readouterr()
-    assert "run r1: it is not followed any more, and continues on the cluster" in said.out
+    assert "Run r1 is no longer followed. It continues on the cluster." in said.out
     assert said.err.strip() == "FAILED: interrupted."
 
 

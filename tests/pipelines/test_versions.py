@@ -60,7 +60,7 @@ def test_what_a_job_needs_is_looked_for(cluster, job, installed, group):
     server.installed |= set(installed)
     notes = check_cluster(read, job)
     assert notes[0] == "Kubernetes: 1.33"
-    assert f"{group}: is there" in notes
+    assert f"{group}: found" in notes
     assert notes[-1] == f"{job.kind}: the cluster knows every field"
     server.installed -= set(installed)
     if not installed:
