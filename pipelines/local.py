@@ -169,7 +169,8 @@ def _exclusive(folder: Path) -> Iterator[Callable[[], None]]:
             end_steps = stack.enter_context(owner.own(folder / LOCK))
         except owner.FolderInUse as error:
             raise RunFolderError(
-                f"{folder}: another run is using this folder ({error}). Wait for it to end, or choose another --run-dir."
+                f"{folder}: another run is using this folder ({error}). Wait until it ends, or choose another "
+                "--run-dir."
             ) from None
         except OSError as error:
             raise RunFolderError(f"{folder}: cannot be locked ({error}).") from error

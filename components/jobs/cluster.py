@@ -1,8 +1,8 @@
-"""The addresses of a TrainJob's processes, from what Kubernetes tells each pod. Pure functions of the environment.
+"""Compute the addresses of a TrainJob's processes from the environment variables that Kubernetes sets in each pod.
 
-Kubeflow Trainer has no runtime for TensorFlow and sets no `TF_CONFIG`; its JobSet gives every pod a host name
+Kubeflow Trainer has no runtime for TensorFlow and does not set `TF_CONFIG`. Its JobSet gives every pod a host name
 (https://jobset.sigs.k8s.io/docs/concepts/: `<jobset>-<replicated job>-<job index>-<pod index>.<subdomain>`, where the
-subdomain is the JobSet's name), and the Indexed job beneath it sets `JOB_COMPLETION_INDEX`.
+subdomain is the JobSet's name), and the Indexed job below the JobSet sets `JOB_COMPLETION_INDEX`.
 """
 
 import json
@@ -10,12 +10,12 @@ from collections.abc import Mapping
 
 JOB, NODES, INDEX = "KERAS_SPATIAL_JOB", "KERAS_SPATIAL_NODES", "JOB_COMPLETION_INDEX"
 PEER_TIMEOUT = "KERAS_SPATIAL_PEER_TIMEOUT"
-"""Environment variable: seconds that a process waits for the others."""
+"""The environment variable with the number of seconds that a process waits for the others."""
 _PEER_SECONDS = 300.0
 PORT = 2222
-"""Of TensorFlow's gRPC server; the same as the TFJob operator's."""
+"""The port of TensorFlow's gRPC server, which is also that of the TFJob operator."""
 REPLICATED_JOB = "node"
-"""Name of the replicated job and of its container that Kubeflow Trainer's own runtimes use."""
+"""The name of the replicated job and of its container, as in Kubeflow Trainer's own runtimes."""
 
 
 class ClusterError(ValueError):
@@ -23,15 +23,15 @@ class ClusterError(ValueError):
 
 
 def host(job: str, index: int) -> str:
-    """Host name of a pod of a TrainJob."""
+    """The host name of a pod of a TrainJob."""
     return f"{job}-{REPLICATED_JOB}-0-{index}.{job}"
 
 
 def tf_config(job: str, nodes: int, index: int) -> str:
-    """`TF_CONFIG` of one process: all are workers, the first of which writes files.
+    """The value of `TF_CONFIG` for one process. All processes are workers, and the first one writes the files.
 
     Args:
-        job: name of the TrainJob, which is also that of its JobSet.
+        job: the name of the TrainJob, which is also that of its JobSet.
         nodes: the number of pods.
         index: the number of this pod, from 0.
     """
@@ -40,7 +40,7 @@ def tf_config(job: str, nodes: int, index: int) -> str:
 
 
 def with_tf_config(environment: Mapping[str, str]) -> dict[str, str]:
-    """What to add to the environment of a process; nothing where `TF_CONFIG` is set, or no TrainJob named.
+    """The variables to add to the environment of a process; none if `TF_CONFIG` is set, or the pod has no TrainJob.
 
     Raises:
         ClusterError: if the number of pods or the pod's index is missing or wrong.
@@ -54,15 +54,15 @@ def with_tf_config(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def rank_of(environment: Mapping[str, str]) -> int:
-    """Number of a process among those of its machine, which `keras_spatial.launch` gives as the task of `TF_CONFIG`."""
+    """The number of a process among those of its machine, which `keras_spatial.launch` sets in `TF_CONFIG`."""
     return int(json.loads(environment["TF_CONFIG"])["task"]["index"])
 
 
 def peer_timeout(environment: Mapping[str, str]) -> float:
-    """Seconds that the processes of a job wait for each other: the environment's, or `ks.initialize`'s own.
+    """For how many seconds the processes of a job wait for each other; by default as long as in `ks.initialize`.
 
     Raises:
-        ClusterError: if it is no number of seconds.
+        ClusterError: if the variable is not a whole number.
     """
     return float(_number(environment, PEER_TIMEOUT)) if PEER_TIMEOUT in environment else _PEER_SECONDS
 

@@ -30,13 +30,13 @@ class ClusterApiError(RuntimeError):
 
 @dataclass(frozen=True)
 class Pod:
-    """What a pod says of itself.
+    """The state of a pod.
 
     Attributes:
         name: the name of the pod.
         phase: Pending, Running, Succeeded, Failed or Unknown.
-        reason: why it waits or failed, such as "OOMKilled: exit code 137" or "ImagePullBackOff: ..."; empty if all is
-            well.
+        reason: why the pod waits or has failed, such as "OOMKilled: exit code 137" or "ImagePullBackOff: ..."; empty if
+            it does neither.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Pod:
 
 @dataclass(frozen=True)
 class Resource:
-    """A kind of custom object: the place of its API."""
+    """A kind of custom object, and where the API has it."""
 
     group: str
     version: str
@@ -72,7 +72,7 @@ class ClusterApi:
 
     @classmethod
     def in_cluster(cls) -> "ClusterApi":
-        """By the service account of this pod.
+        """The API of this pod's cluster, with the rights of the pod's service account.
 
         Raises:
             ClusterApiError: if this process does not run in a pod with a service account.
@@ -85,6 +85,7 @@ class ClusterApi:
         return cls(client.ApiClient(), namespace)
 
     def create(self, resource: Resource, body: Mapping[str, Any]) -> None:
+        """Create an object."""
         self._call(
             f"create {resource.kind} {body['metadata']['name']}",
             self._custom.create_namespaced_custom_object,
@@ -97,6 +98,7 @@ class ClusterApi:
         )
 
     def get(self, resource: Resource, name: str) -> dict[str, Any]:
+        """Read an object."""
         return self._call(
             f"read {resource.kind} {name}",
             self._custom.get_namespaced_custom_object,
@@ -109,7 +111,7 @@ class ClusterApi:
         )
 
     def delete(self, resource: Resource, name: str) -> None:
-        """Delete an object and what it owns; one that is gone already is no error."""
+        """Delete an object and what it owns, if it exists."""
         try:
             self._call(
                 f"delete {resource.kind} {name}",
@@ -127,7 +129,7 @@ class ClusterApi:
                 raise
 
     def pods(self, selector: str) -> list[Pod]:
-        """The pods with these labels, by name."""
+        """The pods with these labels, in the order of their names."""
         found = self._call(
             f"list pods {selector}",
             self._core.list_namespaced_pod,
@@ -138,15 +140,15 @@ class ClusterApi:
         return sorted((_pod(item) for item in found.items), key=lambda pod: pod.name)
 
     def owner(self, step: str, environment: Mapping[str, str] = os.environ) -> dict[str, str] | None:
-        """What should own the objects that this step makes, as an ownerReference; None outside of a KFP step.
+        """The ownerReference for the objects that this step creates; None outside of a KFP step.
 
-        It is the controller of the step's pod, Argo's Workflow: with the run Kubernetes then deletes them. The pod
-        itself would take them along when its node is lost, though the next attempt of the step could wait for them; it
-        is named where this step may not read it.
+        The owner is the controller of the step's pod, Argo's Workflow, so that Kubernetes deletes the objects with the
+        run. If the pod itself were the owner, the objects would be deleted with it when its node is lost, although the
+        next attempt of the step could wait for them. So the pod is the owner only if this step may not read it.
 
         Args:
-            step: The name of the step, which begins what it prints.
-            environment: where KFP has put the names of the pod.
+            step: the name of the step, with which each printed line begins.
+            environment: the environment, in which KFP has put the name and the UID of the pod.
         """
         if _POD_NAME not in environment or _POD_UID not in environment:
             return None
@@ -166,7 +168,7 @@ class ClusterApi:
         return {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}
 
     def events(self, prefix: str) -> list[str]:
-        """Warnings about objects whose names begin so, such as a quota that keeps pods from being made."""
+        """The warnings about objects whose names begin with `prefix`, such as that a quota does not allow more pods."""
         found = self._call(
             "list events",
             self._core.list_namespaced_event,
@@ -178,7 +180,7 @@ class ClusterApi:
         return list(dict.fromkeys(f"{event.reason}: {event.message}" for event in ours))
 
     def log(self, pod: str, container: str, lines: int | None = None) -> str:
-        """What a container has written; its last lines where `lines` says how many."""
+        """The text that a container has written, or only its last lines if `lines` says how many."""
         options = {} if lines is None else {"tail_lines": lines}
         response = self._call(
             f"read the log of pod {pod}",
@@ -193,7 +195,7 @@ class ClusterApi:
         return response.data.decode("utf-8", errors="replace")
 
     def recent(self, pod: str, container: str, seconds: int) -> list[str]:
-        """The lines of the last seconds, each with its time in front, which makes it different from all others."""
+        """The lines of the last seconds. Each begins with its time, which distinguishes it from all other lines."""
         response = self._call(
             f"read the log of pod {pod}",
             self._core.read_namespaced_pod_log,
@@ -232,7 +234,7 @@ def _reason(status: Any) -> str:
         if state and state.terminated and state.terminated.exit_code:
             detail = f": {state.terminated.message}" if state.terminated.message else ""
             return f"{state.terminated.reason or 'Error'}: exit code {state.terminated.exit_code}{detail}"
-        # "ContainerCreating" and "PodInitializing" are on the way.
+        # A pod in the states "ContainerCreating" and "PodInitializing" is starting.
         waiting = state.waiting if state else None
         if waiting and waiting.reason not in (None, "ContainerCreating", "PodInitializing"):
             return f"{waiting.reason}: {waiting.message or ''}".strip(": ")

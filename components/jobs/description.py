@@ -1,4 +1,4 @@
-"""What each process of a job is told: one value, which travels as a JSON file."""
+"""The description of a step that several processes run: one value, which each of them reads from a JSON file."""
 
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
@@ -13,30 +13,31 @@ _WORK = {
     "evaluate": ("components.evaluate.process:evaluate_cases", "components.evaluate.settings:EvaluationSettings"),
     "segment": ("components.segment.process:segment_share", "components.segment.settings:SegmentationSettings"),
 }
-"""By name of step: what every process calls, and what it is given as `settings`."""
+"""The function that every process of a step calls, and the class of its `settings`, by the name of the step."""
 
 
 class JobError(RuntimeError):
-    """A job of several processes has failed, or cannot be started."""
+    """A job of several processes failed, or cannot be started."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """A step as its processes see it. Each place is a path that all of them see, or a URL.
+    """A step as its processes see it. Every place is a URL, or a path that all processes see.
 
     Attributes:
         step: "train", "evaluate" or "segment".
-        inputs: what is read, by argument.
-        outputs: the folders to make, by argument.
+        inputs: the places of the inputs, by the argument of the step's function.
+        outputs: the places of the folders to make, by the argument of the step's function.
         settings: the settings of the step.
-        facts: the JSON file that gets what the step's function returns.
-        work: the folder that outlives a failure, for a step that resumes from it; "" for one that does not.
-        live: by output, the folder in it that is uploaded while the step runs, where the output is a URL.
+        facts: the place of the JSON file that gets what the step's function returns.
+        work: the place of the folder that is kept after a failure, for a step that resumes from it; otherwise "".
+        live: the folder in an output that is uploaded while the step runs if the output is at a URL, by the argument of
+            the output.
         arguments: further arguments of the step's function.
-        remote: inputs of which the function takes the URL, because it needs only some of what is there; others are
-            downloaded.
-        heartbeat: the file by which the step that launched the job says that it lives; "" where it needs not.
-        local_processes: how many processes of the job share this machine; 0 where each has a machine of its own.
+        remote: the inputs that the function takes as URLs, because it needs only some of the files there; other inputs
+            are downloaded.
+        heartbeat: the place of the file by which the step that launched the job shows that it still runs; "" for none.
+        local_processes: how many processes of the job share this machine; 0 if each has a machine of its own.
     """
 
     step: str
@@ -72,8 +73,8 @@ class Description:
         return cls(**value)
 
     def function(self) -> Callable[..., Mapping[str, Mapping[str, Any]] | None]:
-        """What every process of the step calls with inputs, outputs, arguments, `settings`, and `work` where there is
-        one. Importing it imports TensorFlow."""
+        """The function that every process of the step calls with the inputs, outputs, arguments, `settings` and, if
+        there is one, `work`. This imports TensorFlow."""
         return pkgutil.resolve_name(_WORK[self.step][0])
 
     def given(self) -> MeshSettings:

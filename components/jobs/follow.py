@@ -1,4 +1,4 @@
-"""Waiting for a job of several pods: its state and its first process's lines as they come, and what failed."""
+"""Wait for a job of several pods, and show its states, the log of its first process, and what failed."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,16 +11,17 @@ from components.jobs.settings import JobSettings
 
 _LAST_LINES = 30
 _PATIENCE_SECONDS = 300.0
-# How long an admitted job may have fewer pods than nodes: a quota or an admission policy keeps them from being made.
+# For how long an admitted job may have fewer pods than nodes: a quota or an admission policy may forbid them.
 _CREATION_SECONDS = 600.0
-# Pods in these states need a person: the job will not get further by itself.
+# Pods in these states need the help of a person.
 _STUCK = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")
 
 
 def outcome(resource: Mapping[str, Any]) -> tuple[str, str]:
-    """The state of a job and its message: "Complete", "Failed", or the latest condition that holds; "" for none yet.
+    """The state of a job and its message.
 
-    A TrainJob ends as Complete or Failed, a TFJob as Succeeded or Failed.
+    The state is "Complete", which a TFJob calls Succeeded, "Failed", or the latest condition that holds; "" if none
+    holds yet.
     """
     conditions = [c for c in (resource.get("status") or {}).get("conditions") or [] if c.get("status") == "True"]
     for condition in conditions:
@@ -36,12 +37,12 @@ class Follower:
     """Waits for a job.
 
     Args:
-        api: The API of the cluster.
-        resource: kind of the job.
-        name: The name of the job.
-        job: its settings.
-        step: The name of the step that waits, which begins the lines that it prints.
-        poll: seconds between two looks.
+        api: the API of the cluster.
+        resource: the kind of the job.
+        name: the name of the job.
+        job: the settings of the job.
+        step: the name of the step that waits, with which each printed line begins.
+        poll: the number of seconds between two looks at the job.
         alive: a function that is called at every look.
     """
 
@@ -61,16 +62,16 @@ class Follower:
         self._lines: set[str] = set()
         self._stuck: dict[str, float] = {}
         self._incomplete: float | None = None
-        # Seconds in which no pod ran, and in which one did.
+        # The seconds in which no pod ran, and those in which one did.
         self._queued = self._ran = 0.0
 
     def wait(self) -> None:
         """Return when the job has succeeded.
 
         Raises:
-            JobError: with the pods' errors and the last lines of those that failed; if the job fails, is deleted,
-                runs out of time, or its pods cannot start or are not made.
-            ClusterApiError: if the API cannot be reached for five minutes, or refuses.
+            JobError: if the job fails, is deleted or runs out of time, or its pods cannot start or are not made. The
+                message has the errors of the pods and the last lines of those that failed.
+            ClusterApiError: if the API refuses, or cannot be reached for five minutes.
         """
         lost: float | None = None
         before = time.monotonic()
@@ -88,13 +89,13 @@ class Follower:
             except ClusterApiError as error:
                 if error.status == 404:
                     raise JobError(f"{self._what} was deleted while it ran. Start the run again.") from error
-                # Refused for good, or for a while: a server that restarts, or too many requests.
+                # A refusal is final. A server that restarts or gets too many requests answers later.
                 lost = lost or time.monotonic()
                 refused = 400 <= error.status < 500 and error.status != 429
                 if refused or time.monotonic() - lost > _PATIENCE_SECONDS:
                     raise
                 print(f"{self._step}: {error}; trying again", flush=True)
-                # Nothing is known of this moment, so that it counts for nothing.
+                # It is not known whether a pod ran in this time, so it counts neither as running nor as queued.
                 before = time.monotonic()
                 time.sleep(self._poll)
                 continue
@@ -114,20 +115,20 @@ class Follower:
             before = now
             if self._ran > self._job.timeout:
                 raise JobError(
-                    f"{self._what} was not done after it had run {self._job.timeout} s. The same run, tried again, "
-                    "resumes a training at its last backup; timeout in the cluster file gives it longer."
+                    f"{self._what} was not done after it had run {self._job.timeout} s. A training resumes at its last "
+                    "backup when the run is started again; timeout in the cluster file allows more time."
                     f"{self._details(pods)}"
                 )
             if self._queued > self._job.queue_timeout:
                 raise JobError(
-                    f"{self._what} has waited for its pods to run for {self._job.queue_timeout} s, in state "
-                    f"{state or 'unknown'!r}. queue_timeout in the cluster file lets it wait longer."
+                    f"{self._what} has waited {self._job.queue_timeout} s for its pods to run, in state "
+                    f"{state or 'unknown'!r}; queue_timeout in the cluster file allows more time."
                     f"{self._details(pods)}"
                 )
             time.sleep(self._poll)
 
     def _check_created(self, state: str, pods: list[Pod]) -> None:
-        """Raise if pods have been missing for long, though no queue keeps the job back."""
+        """Raise a JobError if pods have been missing for long and the job does not wait in a queue."""
         if state == "Suspended" or len(pods) >= self._job.nodes:
             self._incomplete = None
             return
@@ -140,9 +141,9 @@ class Follower:
         except ClusterApiError as error:
             reasons = [str(error)]
         raise JobError(
-            f"{self._what} has {len(pods)} of {self._job.nodes} pods after {_CREATION_SECONDS:.0f} s: the others were "
+            f"{self._what} has {len(pods)} of {self._job.nodes} pods after {_CREATION_SECONDS:.0f} s; the others were "
             f"never made. {'; '.join(reasons) or 'No event says why.'} A quota, a pod security policy or a missing "
-            "operator may be the reason; look at `kubectl describe` of the job and its JobSet."
+            "operator may be the reason; see `kubectl describe` of the job and its JobSet."
         )
 
     @property
@@ -157,12 +158,13 @@ class Follower:
         self._shown = now
         running = [pod for pod in pods if pod.phase != "Pending"]
         if running:
-            # Windows overlap, and what was shown is left out. Pods are sorted by name, so the first is process 0.
+            # Time windows overlap, and lines that were shown already are left out. Pods are sorted by name, so the
+            # first one is process 0.
             window = int(2 * self._poll) + 5
             try:
                 lines = self._api.recent(running[0].name, container_name(self._job), window)
             except ClusterApiError as error:
-                # The container has not begun to write, or its pod is gone again: the next look will tell.
+                # The container has not written anything yet, or its pod is gone; the next look will tell.
                 if error.status in (400, 404):
                     return
                 raise
@@ -172,7 +174,7 @@ class Follower:
             self._lines = set(lines)
 
     def _cannot_start(self, pods: list[Pod]) -> str:
-        """The reason of a pod that has been stuck for long: a registry that fails once is no reason."""
+        """Why a pod cannot start, if that has lasted for minutes, because a registry may fail once; otherwise ""."""
         now = time.monotonic()
         reasons = {pod.name: pod.reason for pod in pods if pod.phase == "Pending" and pod.reason.startswith(_STUCK)}
         self._stuck = {name: self._stuck.get(name, now) for name in reasons}
@@ -182,7 +184,7 @@ class Follower:
         return ""
 
     def _details(self, pods: list[Pod]) -> str:
-        """Reasons and last lines of the pods that failed; of all where none did."""
+        """The reasons and the last lines of the pods that failed, or of all pods if none failed."""
         failed = [pod for pod in pods if pod.phase == "Failed"] or pods
         parts = []
         for pod in failed:

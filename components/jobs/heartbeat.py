@@ -1,5 +1,8 @@
-"""A sign of life of the step that launched a job. Without it a job would run on, and its accelerators with it, when the
-step's pod is lost or the run is ended in a way that does not let the step delete its job."""
+"""A heartbeat of the step that launches a job, without which the job ends itself.
+
+Otherwise the job would keep running, and keep its accelerators, if the step's pod is lost, or if the run is ended in a
+way that does not let the step delete its job.
+"""
 
 import os
 import sys
@@ -10,25 +13,25 @@ from typing import Any
 from components import storage
 
 LIMIT_SECONDS = 1800.0
-"""Longer than a retried step takes to start again, pulling its image included; it then takes its job over."""
+"""A step that is tried again starts within this time, including the pull of its image, and then takes over its job."""
 
 
 def beat(location: str) -> None:
-    """Say that the launching step lives, in a file by path or URL.
+    """Write the time into a file, by path or URL, to show that the launching step still runs.
 
-    A write that fails (a shared file system that restarts, a full one) is printed and tried again at the next look: the
-    job ends by itself if it hears nothing for `LIMIT_SECONDS`.
+    If that fails, because a shared file system restarts or is full, the error is printed, and the next heartbeat tries
+    again. The job ends itself after `LIMIT_SECONDS` without one.
     """
     try:
         storage.write_json(location, time.time())
     except OSError as error:
-        print(f"heartbeat: the sign of life cannot be written: {error}; trying again", flush=True)
+        print(f"heartbeat: cannot be written: {error}; trying again", flush=True)
 
 
 def end_without(location: str, limit: float = LIMIT_SECONDS, look_every: float = 30.0) -> threading.Thread:
-    """End this process (status 75) when nothing has beaten for `limit` seconds.
+    """Start a thread that ends this process with status 75 after `limit` seconds without a heartbeat.
 
-    The file's content is watched for changes, not its time: clocks of machines differ.
+    It looks for changes of the file's content and not at its time, because the clocks of machines differ.
     """
 
     def watch() -> None:
@@ -40,8 +43,8 @@ def end_without(location: str, limit: float = LIMIT_SECONDS, look_every: float =
                 last, since = now, time.monotonic()
             elif time.monotonic() - since > limit:
                 print(
-                    f"The step that launched this job has not been heard of for {limit:.0f} s ({location}): ending. "
-                    "A training resumes at its last backup when the run is started again.",
+                    f"The step that launched this job has given no heartbeat for {limit:.0f} s ({location}), so the "
+                    "job ends. A training resumes at its last backup when the run is started again.",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -56,5 +59,5 @@ def _read(location: str) -> Any:
     try:
         return storage.read_json(location)
     except OSError:
-        # A shared file system or a store that does not answer; it counts as no change if it stays away.
+        # A shared file system or a store does not answer. If that lasts, the heartbeat counts as missing.
         return None

@@ -1,4 +1,4 @@
-"""A job of several processes on this machine. TensorFlow is imported only by its processes."""
+"""Run a job of several processes on this machine. Only these processes import TensorFlow."""
 
 import io
 import sys
@@ -16,14 +16,14 @@ def run_here(job: Description, processes: int) -> Mapping[str, Mapping[str, Any]
     """Run a step in several processes of this machine.
 
     Args:
-        job: the step; where its processes leave their facts is decided here.
+        job: the step. This function sets `facts` and `local_processes`.
         processes: the number of processes.
 
     Returns:
         What the step's function has returned in the first process.
 
     Raises:
-        JobError: if a process fails, with its last lines.
+        JobError: if a process fails; the message has its last lines.
     """
     from keras_spatial.launch import launch
 
@@ -39,7 +39,7 @@ def run_here(job: Description, processes: int) -> Mapping[str, Mapping[str, Any]
 
 
 class _Remembering(io.TextIOBase):
-    """Passes text on, and remembers what the launcher says of a process that failed."""
+    """A stream that passes text on, and remembers what the launcher says about a process that failed."""
 
     def __init__(self, stream: TextIO):
         self._stream, self._text = stream, ""

@@ -1,4 +1,4 @@
-"""Making and removing the objects of a job in a cluster that answers late: finalizers, caches, servers that restart."""
+"""Create and delete the objects of a job in a cluster with finalizers, stale caches and servers that restart."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,24 +8,24 @@ from components.jobs.follow import outcome
 from components.jobs.manifests import Part
 
 PATIENCE_SECONDS = 600.0
-"""How long a finalizer, a webhook or the API server may keep a job from being made."""
+"""For how many seconds a finalizer, a webhook or the API server may delay the creation of a job."""
 _LONGEST_PAUSE = 30.0
 
-# Kubeflow Trainer's webhook looks a TrainJob's runtime up in a cache, and refuses with status 403 what the cache does
-# not hold yet (kubeflow/trainer v2.0.0 to v2.3.0, pkg/runtime/core/trainingruntime.go, ValidateObjects).
+# Kubeflow Trainer's webhook looks up a TrainJob's runtime in a cache, and refuses the job with status 403 if the cache
+# does not have it yet (kubeflow/trainer v2.0.0 to v2.3.0, pkg/runtime/core/trainingruntime.go, ValidateObjects).
 _STALE_CACHE = "specified trainingRuntime must be created before the TrainJob is created"
 
 
 class Lifecycle:
-    """Makes and removes the objects of one job.
+    """Creates and deletes the objects of one job.
 
     Args:
-        api: The API of the cluster.
-        name: the name of the job and all its objects.
-        parts: the objects, as `manifests.objects` gives them; the job itself is the last.
-        step: The name of the step that launches the job, which begins the lines that it prints.
-        first_pause: seconds before the first repetition; later pauses are twice as long each.
-        patience: seconds of repetitions before giving up.
+        api: the API of the cluster.
+        name: the name of the job and of all its objects.
+        parts: the objects, as `manifests.objects` returns them; the job itself is the last one.
+        step: the name of the step that launches the job, with which each printed line begins.
+        first_pause: the number of seconds before the first repetition; each later pause is twice as long.
+        patience: for how many seconds to repeat; `PATIENCE_SECONDS` by default.
     """
 
     def __init__(
@@ -46,10 +46,13 @@ class Lifecycle:
         return self._parts[-1][0]
 
     def ensure(self) -> bool:
-        """Make the objects, unless the job of an earlier attempt still runs; whether they are new.
+        """Create the objects, unless the job of an earlier attempt is still running.
+
+        Returns:
+            Whether the objects are new.
 
         Raises:
-            ClusterApiError: if Kubernetes refuses, or is not ready after `patience`.
+            ClusterApiError: if Kubernetes refuses, or is not ready after `patience` seconds.
         """
         if self._running():
             print(
@@ -65,7 +68,7 @@ class Lifecycle:
         return True
 
     def remove(self) -> None:
-        """Delete the objects, the job first; Kubernetes ends them in the background."""
+        """Delete the objects, beginning with the job; Kubernetes ends them in the background."""
         for resource, _ in reversed(self._parts):
             self._api.delete(resource, self._name)
 
@@ -84,11 +87,11 @@ class Lifecycle:
             if error.status == 404:
                 return False
             raise
-        # One that is being deleted may still say that it runs.
+        # A job that is being deleted may still have the state of a running one.
         return not found["metadata"].get("deletionTimestamp") and outcome(found)[0] not in ("Failed", "Complete")
 
     def _until_gone(self, resource: Resource) -> None:
-        """A deleted object stays until its finalizers have run, and its name is taken for so long."""
+        """Wait for an object to be gone: its name stays taken until its finalizers have run."""
 
         def gone() -> bool:
             try:
@@ -110,7 +113,7 @@ class Lifecycle:
             except ClusterApiError as error:
                 if error.status != 409:
                     raise
-                # Made by a request whose answer was lost; or one of the same name that is still being deleted.
+                # Either a request whose answer was lost has created it, or an older one is still being deleted.
                 return self._exists(resource)
             return True
 
@@ -133,7 +136,7 @@ class Lifecycle:
                 said = text
             if time.monotonic() >= deadline:
                 raise reason or ClusterApiError(
-                    f"{what} after {self._patience:.0f} s, in namespace {self._api.namespace}. Look at its finalizers: "
+                    f"{what} after {self._patience:.0f} s, in namespace {self._api.namespace}. Look at its finalizers; "
                     f"the controller that should remove them may be down.",
                     409,
                 )
@@ -142,6 +145,6 @@ class Lifecycle:
 
 
 def passes(error: ClusterApiError) -> bool:
-    """Whether an error may be gone at the next attempt: no answer, an overloaded or restarting server, a webhook that
-    cannot be reached or reads from a cache that is behind."""
+    """Whether the next attempt may succeed: the API did not answer, is overloaded or restarts, or a webhook cannot be
+    reached or reads a stale cache."""
     return error.status in (0, 409, 429) or error.status >= 500 or _STALE_CACHE in str(error)

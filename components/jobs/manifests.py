@@ -1,11 +1,12 @@
 """The Kubernetes objects of a job of several pods, as plain values.
 
-Kubeflow Trainer's TrainJob names a TrainingRuntime that holds the pods' template. The runtime is made with the job, for
-it holds what the cluster's file says: volumes, node selectors, tolerations. So nothing has to be installed beside the
-Trainer itself, and the job uses only fields that all versions of `trainer.kubeflow.org/v1alpha1` have; those that patch
-another's runtime were renamed twice. Sources: the CRDs of kubeflow/trainer v2.0.0 to v2.3.0 and v1.9.2 (Apache-2.0).
+A TrainJob of Kubeflow Trainer refers to a TrainingRuntime with the template of its pods. The runtime is created with
+the job, because it contains the volumes, node selectors and tolerations of the cluster file. So nothing but the Trainer
+itself has to be installed, and the job uses only fields that all versions of `trainer.kubeflow.org/v1alpha1` have; the
+fields that patch an existing runtime were renamed twice. Sources: the CRDs of kubeflow/trainer v2.0.0 to v2.3.0 and
+v1.9.2 (Apache-2.0).
 
-Every pod satisfies the Pod Security Standard "restricted" and has no token of a service account.
+Every pod conforms to the Pod Security Standard "restricted" and has no token of a service account.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,8 @@ TF_JOB = Resource("kubeflow.org", "v1", "tfjobs", "TFJob")
 NETWORK_POLICY = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 
 _LABELS = {"app.kubernetes.io/name": "keras-spatial", "app.kubernetes.io/component": "training"}
-# Seconds in which a gang's pods must all be placed, before the scheduler lets others try; it then tries again.
+# The seconds within which all pods of a gang must be placed. After that, the scheduler lets others go first, and then
+# tries again.
 _GANG_SECONDS = 120
 
 Part = tuple[Resource, dict[str, Any]]
@@ -35,7 +37,7 @@ def objects(name: str, job: JobSettings, command: Sequence[str], owner: Mapping[
         name: the name of the job.
         job: the settings of the job.
         command: the command of every pod.
-        owner: ownerReference of the object with which Kubernetes is to delete these; None for none.
+        owner: the ownerReference of the object with which Kubernetes deletes these objects; None for none.
     """
     parts: list[Part] = [(NETWORK_POLICY, network_policy(name, job))] if job.network_policy else []
     if job.kind == "TFJob":
@@ -56,17 +58,20 @@ def pod_labels(name: str, job: JobSettings) -> dict[str, str]:
 
 
 def pod_selector(name: str, job: JobSettings) -> str:
-    """Label selector of a job's pods, as its operator labels them."""
+    """The label selector of a job's pods."""
     return ",".join(f"{key}={value}" for key, value in pod_labels(name, job).items())
 
 
 def container_name(job: JobSettings) -> str:
-    """The name under which the operator looks for the container that works."""
+    """The name by which the operator recognises the main container of a pod."""
     return "tensorflow" if job.kind == "TFJob" else REPLICATED_JOB
 
 
 def network_policy(name: str, job: JobSettings) -> dict[str, Any]:
-    """Only the job's own pods may connect to them: TensorFlow's server takes any request, and NCCL any port."""
+    """The policy that lets only the job's own pods connect to them.
+
+    TensorFlow's server accepts any request, and NCCL uses any port.
+    """
     own = {"matchLabels": pod_labels(name, job)}
     return {
         "apiVersion": NETWORK_POLICY.api_version,
@@ -97,11 +102,11 @@ def train_job(name: str, job: JobSettings, command: Sequence[str]) -> dict[str, 
 
 
 def training_runtime(name: str, job: JobSettings) -> dict[str, Any]:
-    """The TrainingRuntime of a TrainJob: an Indexed job whose pods know each other by name.
+    """The TrainingRuntime of a TrainJob: an Indexed job whose pods find each other by name.
 
-    One failed pod fails the Job, for the others wait for it in every message; the JobSet then restarts all pods, and
-    a training resumes at its last backup. A pod that Kubernetes itself disrupts (`DisruptionTarget`: preemption,
-    eviction, a lost node) restarts them without being counted.
+    One failed pod fails the Job, because the other pods need its messages. The JobSet then restarts all pods, and a
+    training resumes at its last backup. A restart does not count if Kubernetes itself has disrupted a pod
+    (`DisruptionTarget`: preemption, eviction, a lost node).
     """
     container = {
         "name": REPLICATED_JOB,
@@ -123,12 +128,12 @@ def training_runtime(name: str, job: JobSettings) -> dict[str, Any]:
                         "name": REPLICATED_JOB,
                         "replicas": 1,
                         "template": {
-                            # Kubeflow Trainer finds by it what it is to give the TrainJob's image and command.
+                            # This label tells Kubeflow Trainer which pods get the TrainJob's image and command.
                             "metadata": {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}},
                             "spec": {
                                 "backoffLimit": 0,
                                 "podFailurePolicy": {"rules": [_disruption()]},
-                                # The launching step measures the running time; this ends what outlives it.
+                                # The launching step measures the running time; this ends a job without that step.
                                 "activeDeadlineSeconds": job.timeout + job.queue_timeout,
                                 "template": _pod(job, container),
                             },
@@ -157,7 +162,7 @@ def _disruption() -> dict[str, Any]:
 def _failure_policy(job: JobSettings) -> dict[str, Any]:
     policy: dict[str, Any] = {"maxRestarts": job.job_restarts}
     if job.job_restarts:
-        # "PodFailurePolicy" is the reason of a Job that failed by the rule on disrupted pods.
+        # A Job that fails because of the rule for disrupted pods has the reason "PodFailurePolicy".
         policy["rules"] = [
             {
                 "name": "disruption",
@@ -174,7 +179,7 @@ def tf_job(name: str, job: JobSettings, command: Sequence[str]) -> dict[str, Any
         "name": container_name(job),
         "image": job.image,
         "command": list(command),
-        # The operator takes the address of a process from the port of this name.
+        # The operator builds the addresses of the processes with the port of this name.
         "ports": [_port("tfjob-port")],
         "resources": _resources(job),
         "env": _env(_environment(job)),
@@ -183,14 +188,15 @@ def tf_job(name: str, job: JobSettings, command: Sequence[str]) -> dict[str, Any
         **_pull_policy(job),
     }
     template = _pod(job, container)
-    del template["spec"]["restartPolicy"]  # The replica's own counts.
+    # The operator uses the restart policy of the replica.
+    del template["spec"]["restartPolicy"]
     policy: dict[str, Any] = {
         "activeDeadlineSeconds": job.timeout + job.queue_timeout,
         "backoffLimit": 0,
         "cleanPodPolicy": "Running",
     }
     if job.gang:
-        # Which scheduler makes the group is an option of the operator (`--gang-scheduler-name`).
+        # An option of the operator, `--gang-scheduler-name`, selects the scheduler of the group.
         policy["schedulingPolicy"] = {"minAvailable": job.nodes, "scheduleTimeoutSeconds": _GANG_SECONDS}
     return {
         "apiVersion": TF_JOB.api_version,
@@ -205,7 +211,7 @@ def tf_job(name: str, job: JobSettings, command: Sequence[str]) -> dict[str, Any
 
 
 def _metadata(name: str, job: JobSettings) -> dict[str, Any]:
-    """The labels of the job itself, where Kueue looks for its queue."""
+    """The metadata of the job itself, in whose labels Kueue looks for its queue."""
     labels = {**job.labels, **_LABELS}
     if job.queue:
         labels["kueue.x-k8s.io/queue-name"] = job.queue
@@ -249,7 +255,7 @@ def _pod(job: JobSettings, container: Mapping[str, Any]) -> dict[str, Any]:
         spec["nodeSelector"] = dict(job.node_selectors)
     if job.tolerations:
         spec["tolerations"] = [dict(toleration) for toleration in job.tolerations]
-    # A service mesh would stop the processes from speaking to each other, and keep the pod from ending.
+    # A service mesh would keep the processes from reaching each other, and the pod from ending.
     annotations = {**job.annotations, "sidecar.istio.io/inject": "false"}
     return {"metadata": {"annotations": annotations, "labels": {**job.labels, **_LABELS}}, "spec": spec}
 
@@ -286,7 +292,7 @@ def _environment(job: JobSettings) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         **pure.load("_environment").for_children({}),
         PEER_TIMEOUT: str(job.peer_timeout),
-        # Only with the policy that keeps others out: else every process warns of its open port.
+        # Without the policy that keeps others out, every process warns that its port is open.
         **({"KERAS_SPATIAL_NETWORK": "shared"} if job.network_policy else {}),
         **job.environment,
     }

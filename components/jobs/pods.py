@@ -1,4 +1,4 @@
-"""Launching a job of several pods, waiting for it, and taking over what it has made."""
+"""Launch a job of several pods, wait for it, and take over its results."""
 
 import contextlib
 import shutil
@@ -30,26 +30,27 @@ def run_in_pods(
     *,
     urls: bool = True,
 ) -> Mapping[str, Mapping[str, Any]]:
-    """Run a step in a TrainJob or TFJob, whose pods read and write in a folder that all see.
+    """Run a step in a TrainJob or TFJob whose pods read and write in a folder that all of them see.
 
     The job's name follows from the run and the step's key. A step that is tried again after its pod was lost finds its
-    job still running, and waits for it; one that failed is replaced, and resumes from its work folder if it has one.
+    job still running, and waits for it. A failed job is replaced, and resumes from its work folder if it has one.
 
     Args:
-        job: the step: inputs and outputs are where this process sees them. Those of the pods, the facts and the
-            heartbeat are decided here.
-        pods: the job that runs it.
-        scratch: folder on a volume that the pods of the job mount at the same path, or a URL; it outlives a failure.
-        api: The API of Kubernetes; by default this pod's.
-        poll: seconds between two looks at the job.
-        urls: whether `scratch` may be a URL; not where several pods write parts of one file.
+        job: the step, with its inputs and outputs where this process sees them. This function sets the places that the
+            pods use, the facts and the heartbeat.
+        pods: the job that runs the step.
+        scratch: a folder on a volume that the pods of the job mount at the same path, or a URL. It is kept after a
+            failure.
+        api: the API of Kubernetes; by default that of this pod's cluster.
+        poll: the number of seconds between two looks at the job.
+        urls: whether `scratch` may be a URL. It may not if several pods write parts of one file.
 
     Returns:
         What the step's function has returned in the first pod.
 
     Raises:
-        JobError: if the job fails, with its pods' errors and last lines.
-        ClusterApiError: if Kubernetes refuses, for instance for want of rights.
+        JobError: if the job fails; the message has the errors and the last lines of its pods.
+        ClusterApiError: if Kubernetes refuses, for example because the service account lacks a right.
     """
     step = f"{job.step}_job"
     folder = _shared(scratch, pods, urls=urls)
@@ -80,16 +81,16 @@ def run_in_pods(
 
 
 def _shared(scratch: str | None, pods: JobSettings, *, urls: bool) -> str:
-    """The folder that launching step and pods share.
+    """The folder that the launching step and the pods share.
 
     Raises:
-        JobError: if there is none, or it lies on none of the job's volumes.
+        JobError: if there is no such folder, or it is not on one of the job's volumes.
     """
     if scratch is not None and ((urls and storage.is_url(scratch)) or _mounted(scratch, pods)):
         return scratch
     raise JobError(
         "scratch: a job of several pods needs a folder on one of its volumes, which all its pods mount"
-        f"{', or a URL' if urls else ', for they write parts of one file'}. Received: {scratch!r}, volumes mounted at "
+        f"{', or a URL' if urls else ', because they write parts of one file'}. Received: {scratch!r}, volumes at "
         f"{list(pods.volumes.values())}. Set scratch and volumes in the cluster file."
     )
 
@@ -99,10 +100,10 @@ def _mounted(path: str, pods: JobSettings) -> bool:
 
 
 def _visible(name: str, place: str, folder: str, pods: JobSettings) -> str:
-    """Where the job's pods see an input: where it is, or else a copy in the folder that they share."""
+    """The place where the job's pods see an input: its own place, or that of a copy in the folder that they share."""
     if storage.is_url(place) or _mounted(place, pods):
         return place
-    # The name is kept, for what a file is may follow from its suffix.
+    # The copy keeps the name, because the ending of a file says what it is.
     target = storage.join(folder, name, Path(place).name)
     if storage.is_url(target):
         complete = storage.join(folder, f"{name}.complete")
@@ -115,7 +116,7 @@ def _visible(name: str, place: str, folder: str, pods: JobSettings) -> str:
 
 
 def _place(source: Path, target: Path) -> None:
-    """Copy a file or a folder, unless an earlier attempt has; it appears when it is complete."""
+    """Copy a file or a folder, unless an earlier attempt has done so. It appears only when it is complete."""
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -130,15 +131,16 @@ def _place(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _removed_at_the_end(lifecycle: Lifecycle, name: str, step: str) -> Iterator[None]:
-    """However the step ends, its job is deleted. Where that is not possible the job ends without its signs of life.
+    """Delete the job however the step ends. If that is not possible, the job ends itself for want of a heartbeat.
 
-    KFP's launcher does not wait for its child when it is told to end, and the container ends with it
-    (kubeflow/pipelines 2.17.0, backend/src/v2/component/launcher_v2.go, `command.Run`): the signal's handler then has
-    milliseconds. What it does not reach, the owner of the objects and the signs of life do.
+    KFP's launcher does not wait for its child when it is told to end, and the container ends with the launcher
+    (kubeflow/pipelines 2.17.0, backend/src/v2/component/launcher_v2.go, `command.Run`). So the handler of the signal
+    has only milliseconds. If they do not suffice, Kubernetes deletes the job with the owner of its objects, or the job
+    ends itself.
     """
 
     def end(number: int, frame: Any) -> None:
-        raise JobError(f"{name}: the step was ended by {signal.Signals(number).name}; its job is deleted.")
+        raise JobError(f"{name}: {signal.Signals(number).name} has ended the step; its job is deleted.")
 
     previous = signal.signal(signal.SIGTERM, end)
     try:
@@ -149,8 +151,8 @@ def _removed_at_the_end(lifecycle: Lifecycle, name: str, step: str) -> Iterator[
             lifecycle.remove()
         except ClusterApiError as error:
             print(
-                f"{step}: {error}; the job ends by itself within {LIMIT_SECONDS:.0f} s without the signs of life of "
-                "this step, and Kubernetes deletes it with the run",
+                f"{step}: {error}; the job ends itself within {LIMIT_SECONDS:.0f} s, because this step gives no more "
+                "heartbeats, and Kubernetes deletes it with the run",
                 flush=True,
             )
         finally:
@@ -158,7 +160,7 @@ def _removed_at_the_end(lifecycle: Lifecycle, name: str, step: str) -> Iterator[
 
 
 def job_name(scratch: str) -> str:
-    """The name of a job by its scratch folder `<run>/<step>-<key>`: two runs of the same pipeline have two jobs."""
+    """The name of a job, from its scratch folder `<run>/<step>-<key>`, so that two runs of a pipeline have two jobs."""
     parent, _, own = scratch.rpartition("/")
     run = "".join(c for c in parent.rpartition("/")[2].lower() if c in ascii_lowercase + digits)[:8]
     return f"keras-spatial-{run or 'run'}-{own.rpartition('-')[2]}"

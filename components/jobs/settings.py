@@ -1,4 +1,4 @@
-"""What a job of several pods is given: one value, which travels to the launching step as JSON."""
+"""The settings of a job of several pods: one value, which the launching step gets as JSON."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ Kind = Literal["TrainJob", "TFJob"]
 Gang = Literal["", "coscheduling", "volcano"]
 
 IMAGE_USER = 10001
-"""User and group of the container image, see `Dockerfile`."""
+"""The user and the group of the container image, see `Dockerfile`."""
 TRAINJOB_RESTARTS = 3
 _TUPLES = ("tolerations", "image_pull_secrets")
 
@@ -20,35 +20,40 @@ class JobSettingsError(ValueError):
 
 @dataclass(frozen=True)
 class JobSettings:
-    """A job of several pods; quantities are written as Kubernetes writes them.
+    """The settings of a job of several pods. Quantities are written as Kubernetes writes them.
 
     Attributes:
-        kind: "TrainJob" of Kubeflow Trainer v2, or "TFJob" of the training operator v1.
-        nodes: pods, each with one process.
-        image: container image.
-        cpu, memory: The CPU and memory of each pod.
-        accelerator, accelerators: resource name and count of each pod; "" and 0 for none.
+        kind: "TrainJob" for Kubeflow Trainer v2, or "TFJob" for the training operator v1.
+        nodes: the number of pods, each of which has one process.
+        image: the container image.
+        cpu: the CPU of each pod.
+        memory: the memory of each pod.
+        accelerator: the resource name of the accelerators; "" for none.
+        accelerators: the number of accelerators of each pod.
         node_selectors: the node selectors of the pods.
         tolerations: the tolerations of the pods, with Kubernetes's field names.
-        shared_memory: size of /dev/shm; "" for the node's default of 64 MB.
-        volumes: mount path by name of persistent volume claim.
-        secrets: mount path by name of secret; every key of it is a file there.
-        environment: plain variables, such as NCCL's or a proxy's.
-        image_pull_secrets: names of secrets for the image's registry.
+        shared_memory: the size of /dev/shm; "" for the node's default of 64 MB.
+        volumes: the mount path of each persistent volume claim, by its name.
+        secrets: the mount path of each secret, by its name; each key of the secret is a file there.
+        environment: plain environment variables, such as NCCL's or a proxy's.
+        image_pull_secrets: the names of the secrets for the image's registry.
         image_pull_policy: "Always", "IfNotPresent", "Never", or "" for Kubernetes's default.
-        service_account: the service account of the pods, which get no token of it; "" for the namespace's default.
-        labels, annotations: Labels and annotations of the job and its pods, beside its own.
-        user, group: identity of the pods' processes; volumes are made writable for the group (`fsGroup`).
-        gang: scheduler plugin that places all pods or none: "coscheduling", "volcano", or "" for none.
-        queue: Kueue's LocalQueue; "" for none.
-        priority: Kueue's WorkloadPriorityClass; needs a queue.
-        priority_class: Kubernetes's PriorityClass of the pods.
-        restarts: How often the job restarts after a failed pod, a training from its last backup; None for 3 of a
-            TrainJob and 0 of a TFJob. Pods that Kubernetes evicts or preempts restart a TrainJob without counting.
-        peer_timeout: seconds that a process waits for the others, for one message too: at the beginning images are
-            pulled and nodes added.
-        timeout: seconds that the job may run, its time in queues not counted.
-        queue_timeout: seconds that it may wait for its pods to run.
+        service_account: the service account of the pods, of which they get no token; "" for the namespace's default.
+        labels: further labels of the job and its pods.
+        annotations: further annotations of the job and its pods.
+        user: the user of the pods' processes.
+        group: the group of the pods' processes, which may write to the volumes (`fsGroup`).
+        gang: the scheduler plugin that places all pods or none: "coscheduling", "volcano", or "" for none.
+        queue: the LocalQueue of Kueue; "" for none.
+        priority: the WorkloadPriorityClass of Kueue, which needs a queue.
+        priority_class: the PriorityClass of the pods.
+        restarts: how often the job restarts after a failed pod; a training then resumes at its last backup. None stands
+            for 3 times with a TrainJob and never with a TFJob. If Kubernetes evicts or preempts pods, a TrainJob
+            restarts without counting it.
+        peer_timeout: for how many seconds a process waits for each message of the others. At the start, images are
+            pulled and nodes added in this time.
+        timeout: for how many seconds the job may run, without its time in queues.
+        queue_timeout: for how many seconds the job may wait for its pods to run.
         network_policy: whether only the job's own pods may connect to them.
     """
 
@@ -93,7 +98,7 @@ class JobSettings:
         if not self.image:
             raise JobSettingsError("image: the job needs the container image of the steps. Received: ''")
         if self.priority and not self.queue:
-            raise JobSettingsError(f"priority: Kueue's needs a queue. Received: {self.priority!r} with queue ''")
+            raise JobSettingsError(f"priority: expected a queue of Kueue with it. Received: {self.priority!r}")
         if self.kind == "TFJob" and self.restarts:
             raise JobSettingsError(
                 "restarts: a TFJob cannot restart as a whole: its operator replaces single pods, whose peers have "
@@ -102,20 +107,21 @@ class JobSettings:
 
     @property
     def job_restarts(self) -> int:
-        """Restarts of the whole job, the default for the kind filled in."""
+        """How often the whole job restarts, with the default of its kind."""
         if self.restarts is not None:
             return self.restarts
         return TRAINJOB_RESTARTS if self.kind == "TrainJob" else 0
 
     def to_json(self) -> str:
+        """The settings as JSON; `from_json` reads it."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "JobSettings":
-        """The settings that `to_json` wrote.
+        """The settings that `to_json` has written.
 
         Raises:
-            JobSettingsError: if the text is not JSON, or has other names.
+            JobSettingsError: if the text is not JSON, or has other names or invalid values.
         """
         try:
             values = json.loads(text)

@@ -1,7 +1,7 @@
 """One process of a job of several: `python -m components.jobs.worker JOB.json`.
 
-The processes find each other through `TF_CONFIG`, as `keras_spatial.launch` and the TFJob operator set it. In the pods
-of a TrainJob nobody sets it, and it is derived from what the Indexed job says of the pod.
+The processes find each other through `TF_CONFIG`, which `keras_spatial.launch` and the TFJob operator set. In the pods
+of a TrainJob nothing sets it, and it is computed from the variables of the Indexed job.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from components.jobs.heartbeat import end_without
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do this process's part of the job that `JOB.json` describes; returns the exit status."""
+    """Do this process's part of the job that `JOB.json` describes, and return the exit status."""
     if len(arguments) != 1:
         print(__doc__, file=sys.stderr)
         return 2
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     from components.devices import demand, share
 
     settings = job.given()
-    # Before the wait for the others: what is missing here is said in seconds.
+    # This comes before the wait for the other processes, so that a missing device is an error within seconds.
     demand(settings)
     if job.local_processes:
         share(rank_of(os.environ), job.local_processes)
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def _near(job: Description, first: bool) -> Iterator[dict[str, Any]]:
-    """Inputs, outputs and work folder of a job as paths: what is at a URL is brought here, and taken back."""
+    """The inputs, outputs and work folder of a job as paths: inputs at URLs are downloaded, and outputs uploaded."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         places: dict[str, Any] = {}
@@ -57,7 +57,7 @@ def _near(job: Description, first: bool) -> Iterator[dict[str, Any]]:
         for name, place in job.outputs.items():
             places[name] = str(folder / name) if storage.is_url(place) else place
             if storage.is_url(place) and first and name in job.live:
-                # Whoever follows the step reads there.
+                # A person who follows the step reads the logs at the URL.
                 logs = storage.join(place, job.live[name])
                 print(f"{job.step}: TensorBoard's logs are kept at {logs}", flush=True)
                 stack.enter_context(storage.mirrored(logs, Path(places[name]) / job.live[name]))

@@ -230,7 +230,7 @@ def test_the_example_clusters_give_valid_jobs(name):
         (CPU.to_json().replace('"user": 10001', '"user": 0'), "user: expected at least 1. Received: 0"),
         (CPU.to_json().replace("TrainJob", "PyTorchJob"), "Received: 'PyTorchJob'"),
         (CPU.to_json().replace('"image": "i"', '"image": ""'), "image: the job needs"),
-        (CPU.to_json().replace('"priority": ""', '"priority": "urgent"'), "priority: Kueue's needs a queue"),
+        (CPU.to_json().replace('"priority": ""', '"priority": "urgent"'), "priority: expected a queue of Kueue"),
         (CPU.to_json().replace('"gang": ""', '"gang": "all"'), "gang: expected one of"),
         (
             CPU.to_json().replace("TrainJob", "TFJob").replace('"restarts": null', '"restarts": 2'),

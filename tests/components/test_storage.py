@@ -174,7 +174,7 @@ def test_a_store_that_cannot_be_reached_is_named_and_costs_no_job_its_signs_of_l
         heartbeat.beat(place)
     finally:
         s3fs.S3FileSystem.clear_instance_cache()
-    assert "the sign of life cannot be written" in capsys.readouterr().out
+    assert "heartbeat: cannot be written" in capsys.readouterr().out
 
 
 def test_an_unknown_kind_of_store_is_named():

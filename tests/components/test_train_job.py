@@ -329,13 +329,13 @@ def test_time_in_the_queue_is_not_running_time(server, shared):
 
 def test_a_queue_that_takes_too_long_ends_the_wait(server, shared):
     server.frames = [Frame("Suspended", "waits for quota")]
-    with pytest.raises(JobError, match=r"waited for its pods to run for 1 s, in state 'Suspended'.*queue_timeout"):
+    with pytest.raises(JobError, match=r"waited 1 s for its pods to run, in state 'Suspended'.*queue_timeout"):
         launch(server, shared, queue_timeout=1)
 
 
 def test_pods_that_wait_for_a_node_are_in_the_queue(server, shared):
     server.frames = [Frame("", "", [pod("a", "Pending"), pod("b", "Pending")])]
-    with pytest.raises(JobError, match="waited for its pods to run for 1 s"):
+    with pytest.raises(JobError, match="waited 1 s for its pods to run"):
         launch(server, shared, timeout=1_000, queue_timeout=1)
 
 
@@ -412,7 +412,7 @@ def _refused_after(remove, calls):
     return refused
 
 
-# The sign of life
+# The heartbeat
 
 
 def test_a_process_ends_when_its_launching_step_is_gone(tmp_path):
@@ -434,7 +434,7 @@ def test_a_process_ends_when_its_launching_step_is_gone(tmp_path):
         time.sleep(0.05)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 75
-    assert "has not been heard of" in error
+    assert "has given no heartbeat for" in error
 
 
 def test_a_sign_of_life_that_cannot_be_written_does_not_end_the_step(server, shared, capsys):
@@ -442,4 +442,4 @@ def test_a_sign_of_life_that_cannot_be_written_does_not_end_the_step(server, sha
     complete(server, shared)
     (shared / "volume" / "scratch" / RUN / "train_job-abc" / "heartbeat").mkdir()
     launch(server, shared)
-    assert "the sign of life cannot be written" in capsys.readouterr().out
+    assert "heartbeat: cannot be written" in capsys.readouterr().out

@@ -64,7 +64,7 @@ def test_a_step_that_keeps_failing_ends(strategies):
 
 @pytest.mark.parametrize("retries", range(21))
 def test_no_pause_is_longer_than_eight_minutes(retries):
-    """A job waits half an hour for the signs of life of a step that is tried again; pauses have no cap in KFP."""
+    """A job waits half an hour for the heartbeat of a step that is tried again; KFP has no cap of a pause."""
     options = retry_options(Cluster(retries=retries), DAY)
     seconds = {name: float(str(value).removesuffix("s")) for name, value in options.items()}
     strategy = Strategy(
