@@ -1,4 +1,4 @@
-"""Object stores by URL: `gs://...` and `s3://...` through fsspec, with its packages gcsfs and s3fs."""
+"""Access to object stores by URL: `gs://...` and `s3://...` through fsspec and its packages gcsfs and s3fs."""
 
 import os
 from collections.abc import Iterator
@@ -15,18 +15,20 @@ class StorageError(OSError):
 
 
 def is_url(location: str | os.PathLike) -> bool:
+    """Whether a location is a URL and not a path."""
     return "://" in str(location)
 
 
 def join(location: str, *parts: str) -> str:
+    """A path or URL below another one."""
     return "/".join([location.rstrip("/"), *parts])
 
 
 def system(location: str) -> Any:
-    """The file system of fsspec for a URL, which knows nothing of what it has read before.
+    """The file system of fsspec for a URL, with an empty cache.
 
     Raises:
-        StorageError: if there is none, or its package is missing.
+        StorageError: if there is no file system for the URL, or its package is not installed.
     """
     protocol = location.partition("://")[0]
     try:
@@ -35,15 +37,14 @@ def system(location: str) -> Any:
         package = _PACKAGES.get(protocol)
         remedy = f"install {package} in the image" if package else f"expected one of {sorted(_PACKAGES)}"
         raise StorageError(f"{location}: cannot be opened: {error}; {remedy}.") from error
-    # Other processes write there too.
+    # Other processes may have written there since the last call.
     found.invalidate_cache()
     return found
 
 
 @contextmanager
 def named(location: str) -> Iterator[None]:
-    """Turn errors of the `with` block into a `StorageError`: the stores' clients raise whatever their HTTP libraries
-    do."""
+    """Turn every error of the `with` block into a `StorageError`: the stores' clients raise errors of many kinds."""
     try:
         yield
     except StorageError:
@@ -56,11 +57,11 @@ def named(location: str) -> Iterator[None]:
 
 
 def listing(location: str) -> tuple[str, dict[str, dict[str, Any]]]:
-    """Everything below a URL.
+    """List all objects below a URL.
 
     Returns:
-        The URL as the file system writes it, and by name from there what the store says of each object. A single object
-        has the name "".
+        The URL as the file system writes it, and what the store tells about each object, by the name of the object
+        below that URL. If the URL is that of a single object, its name is "".
 
     Raises:
         StorageError: if the store refuses or cannot be reached.
@@ -73,5 +74,5 @@ def listing(location: str) -> tuple[str, dict[str, dict[str, Any]]]:
 
 
 def version(about: dict[str, Any]) -> str:
-    """What changes when an object does."""
+    """A text that changes whenever an object does."""
     return str(about.get("ETag") or about.get("etag") or about.get("md5Hash") or about.get("mtime"))

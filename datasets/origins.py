@@ -1,8 +1,8 @@
-"""Where the files of cases lie: in a folder, or in an object store, from which one case at a time is brought here.
+"""Where the files of cases lie: in a folder, or in an object store, from which they are downloaded one case at a time.
 
-What is at a URL is listed once. A folder of empty files with the same names, the outline, stands for it: whatever finds
-cases by names alone works there as in any folder. The paths of a case are then those of the outline, and `near` gives
-the case with its files really there.
+The objects at a URL are listed once. A folder of empty files with the same names, the outline, stands for them, so that
+code that finds cases by their names works as in any folder. The paths of a case are then those of the outline, and
+`near` gives the case with its files downloaded.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ from keras_spatial._paths import fault_of_name, printable
 from keras_spatial.volumes import FileNameError
 
 DESCRIPTION = "dataset.json"
-"""What a data set says of itself; it is brought with the names."""
+"""The file that describes a data set. Its content is downloaded with the listing."""
 KEPT_BYTES = 4 << 30
-"""Files that are kept after their case was looked at, because a data set of unknown intensities is read twice: as many
-as fit into this, and into half of the disk that is free."""
+"""The number of bytes of downloaded files that are kept after their case was read, because a data set of unknown
+intensities is read twice. At most half of the free disk space is used."""
 _NAMES, _KEPT, _NEAR = "names", "kept", "near-"
 
 
 class Movable(Protocol):
-    """A case, or anything else that names files."""
+    """A case, or anything else that refers to files."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -40,7 +40,7 @@ class Movable(Protocol):
         ...
 
     def moved(self, move: Callable[[Path], Path]) -> Self:
-        """The same with other paths."""
+        """The same case with other paths."""
         ...
 
 
@@ -48,47 +48,48 @@ AnyMovable = TypeVar("AnyMovable", bound=Movable)
 
 
 class Origin(Protocol):
-    """Where the files of cases lie. It travels to Beam's workers, so it can be pickled."""
+    """Where the files of cases lie. It can be pickled, because Beam sends it to its workers."""
 
     location: str
     """The path or the URL."""
     folder: Path
-    """A folder with all names, or the file that the location names; it does not exist where there is nothing."""
+    """The folder with all names, or the file to which the location refers. It does not exist if the location does not
+    either."""
     local: bool
-    """Whether files can be read where they are, each as often as one likes."""
+    """Whether the files can be read where they are, as often as needed."""
 
     def key(self, path: Path) -> bytes:
-        """What a file or a folder goes by in caches."""
+        """The key of a file or a folder in caches."""
         ...
 
     def identity(self, path: Path) -> list[int]:
-        """What changes when a file or a folder does, see `datasets.sources.identity`."""
+        """Numbers that change whenever a file or a folder does, see `datasets.sources.identity`."""
         ...
 
     def digest(self, path: Path) -> str:
-        """See `datasets.sources.digest`."""
+        """The digest of a file or a folder, see `datasets.sources.digest`."""
         ...
 
     def near(self, case: AnyMovable) -> contextlib.AbstractContextManager[AnyMovable]:
-        """The case with its files on this machine for as long as the `with` block lasts.
+        """The case with its files on this machine, for the time of the `with` block.
 
         Raises:
-            ChangedCaseError: if one of them is not what it was when it was listed.
+            ChangedCaseError: if a file has changed since it was listed.
             StorageError: if the store refuses or cannot be reached.
         """
         ...
 
     def named(self) -> contextlib.AbstractContextManager[None]:
-        """Let errors of the `with` block name files where they lie."""
+        """Let errors of the `with` block name files by their addresses, and not by their paths on this machine."""
         ...
 
     def shown(self, text: str) -> str:
-        """A text with the addresses of files in the place of their paths on this machine."""
+        """A text in which the paths of files on this machine are replaced by their addresses."""
         ...
 
 
 class LocalOrigin(sources.LocalFiles):
-    """A folder or a file of the file system."""
+    """A folder or a file of this machine."""
 
     local = True
 
@@ -108,17 +109,17 @@ class LocalOrigin(sources.LocalFiles):
 
 
 HERE = LocalOrigin("/")
-"""Of cases that are known by the paths of their files alone."""
+"""The origin of cases that are known only by the paths of their files."""
 
 
 @dataclass(frozen=True)
 class Listed:
-    """What is known of an object.
+    """What is known about an object in a store.
 
     Attributes:
-        size: bytes.
-        version: what the store calls its content; empty where that is not compared.
-        sha256: its digest, or "" if it was never read.
+        size: the number of bytes.
+        version: the store's name for this version of the content; empty if versions are not compared.
+        sha256: the digest of the content, or "" if the object was never read.
     """
 
     size: int
@@ -130,13 +131,13 @@ class StoreOrigin:
     """A folder or a single file in an object store.
 
     Args:
-        url: its address.
-        files: What is there, by name from the URL; a single file has the name "".
-        scratch: A folder of the caller's, who removes it.
-        contents: What the files of these names hold, where that is known; also of files that are not there.
+        url: the address.
+        files: the objects there, by their names below the URL; a single file has the name "".
+        scratch: a folder for the outline and for downloads, which the caller removes.
+        contents: the known contents of files, by their names. These files may also be missing in the store.
 
     Raises:
-        FileNameError: a name cannot be that of a file.
+        FileNameError: if the name of an object cannot be that of a file.
     """
 
     local = False
@@ -144,7 +145,7 @@ class StoreOrigin:
     def __init__(self, url: str, files: Mapping[str, Listed], scratch: Path, contents: Mapping[str, bytes]):
         self.location = url.rstrip("/")
         self._files, self._scratch = dict(files), scratch
-        # Under its own name, by which a plain folder is called, and by which a file's kind is known.
+        # The outline keeps the last name of the URL: a plain folder is called by it, and its ending is that of a file.
         self.folder = scratch / _NAMES / self._last
         self._folders = _by_folder(self._files)
         self._kept = self._keepers()
@@ -152,16 +153,17 @@ class StoreOrigin:
 
     @classmethod
     def listed(cls, url: str, scratch: Path) -> Self:
-        """Everything below a URL, by the store's listing.
+        """The origin for a URL, with everything that the store lists below it.
 
         Raises:
             StorageError: if the store refuses or cannot be reached.
+            FileNameError: if the name of an object cannot be that of a file.
         """
         root, found = object_store.listing(url)
         files = {
             name: Listed(int(about["size"]), object_store.version(about))
             for name, about in found.items()
-            # Programs that show a store as folders leave objects that stand for one.
+            # Programs that show a store as folders leave objects that stand for folders.
             if not name.endswith("/") and about["type"] == "file"
         }
         described = [name for name in files if PurePosixPath(name).name == DESCRIPTION]
@@ -175,7 +177,7 @@ class StoreOrigin:
 
     @property
     def files(self) -> Mapping[str, Listed]:
-        """What is there, by name from the URL."""
+        """The objects of the store, by their names below the URL."""
         return self._files
 
     def key(self, path: Path) -> bytes:
@@ -187,7 +189,7 @@ class StoreOrigin:
             return [-1]
         facts = [(name, self._files[name].size, self._files[name].version) for name in below]
         mark = int.from_bytes(hashlib.sha256(repr(facts).encode()).digest()[:6])
-        # No times: the version follows from the content.
+        # Times are not needed, because the version follows from the content.
         return [sum(size for _, size, _ in facts), 0, 0, mark]
 
     def digest(self, path: Path) -> str:
@@ -201,7 +203,7 @@ class StoreOrigin:
 
     @contextmanager
     def near(self, case: AnyMovable) -> Iterator[AnyMovable]:
-        # A file that is missing is named by who reads it.
+        # The reader of a case raises an error for a missing file, so missing files are skipped here.
         names = [name for path in case.files for name in self._below(path)]
         with self.named(), self._brought(names) as place:
             yield case.moved(place)
@@ -221,7 +223,7 @@ class StoreOrigin:
     def _outline(self, contents: Mapping[str, bytes]) -> None:
         for name in self._files:
             path = PurePosixPath(name)
-            # What a store calls an object need not be the path of a file, least of all one inside of a folder.
+            # The name of an object may be anything, and not only the path of a file inside of the folder.
             strange = path.is_absolute() or ".." in path.parts or (name and name != str(path))
             fault = "no relative path" if strange else fault_of_name(name)
             if fault is None:
@@ -237,7 +239,7 @@ class StoreOrigin:
             (self.folder / name).write_bytes(contents[name])
 
     def _keepers(self) -> frozenset[str]:
-        """Names of the files that stay once they are here."""
+        """The names of the files that are kept once they have been downloaded."""
         free = shutil.disk_usage(self._scratch).free
         limit, total, kept = min(KEPT_BYTES, free // 2), 0, set()
         for name, about in sorted(self._files.items()):
@@ -254,14 +256,17 @@ class StoreOrigin:
         return relative.as_posix() if relative.parts else ""
 
     def _below(self, path: Path) -> list[str]:
-        """The file that a path of the outline names, or those of the folder that it names, without hidden ones."""
+        """The names of the file at a path of the outline, or of all files of the folder there, without hidden ones."""
         name = self._name(path)
         return [name] if name in self._files else self._folders.get(name, [])
 
     @contextmanager
     def _brought(self, names: Sequence[str]) -> Iterator[Callable[[Path], Path]]:
-        """Bring files to a folder of their own; where a path of the outline is in it."""
-        # A worker on another machine has no outline, and nobody would remove what it keeps.
+        """Download files to a new folder for the time of the `with` block.
+
+        The block gets a function from paths of the outline to paths in that folder.
+        """
+        # A worker on another machine has no outline, and nothing would remove the files that it keeps.
         keep = (self._scratch / _NAMES).is_dir()
         near = self._scratch / f"{_NEAR}{uuid.uuid4().hex}"
         root = near / self._last
@@ -282,8 +287,8 @@ class StoreOrigin:
         fault = _brought(url, target, listed)
         if fault:
             raise ChangedCaseError(
-                f"{url}: expected what it was when it was listed or checked. Received: {fault}. Start again with the "
-                "files as they are now"
+                f"{url}: expected the file as it was when it was listed or checked. Received: {fault}. Start again "
+                "with the files as they are now"
             )
         if keep and name in self._kept:
             kept.parent.mkdir(exist_ok=True)
@@ -292,12 +297,12 @@ class StoreOrigin:
 
 
 def _brought(url: str, target: Path, listed: Listed) -> str:
-    """Download a file; why it is not what was listed, or ""."""
+    """Download a file. Returns how it differs from what was listed, or ""."""
     with object_store.named(url):
         store = object_store.system(url)
         try:
             store.get_file(store._strip_protocol(url), str(target))
-            # One that was overwritten after it was listed, or while it was read, has another version now.
+            # A file that was overwritten after it was listed, or while it was read, has another version now.
             now = listed.version if listed.sha256 else object_store.version(store.info(url))
         except FileNotFoundError:
             return "nothing"
@@ -310,7 +315,7 @@ def _brought(url: str, target: Path, listed: Listed) -> str:
 
 
 def _by_folder(names: Iterable[str]) -> dict[str, list[str]]:
-    """The files below each folder in the order of their names, without those that are hidden there."""
+    """The files below each folder in the order of their names, without hidden ones."""
     found: dict[str, list[str]] = {}
     for name in sorted(names):
         parts = PurePosixPath(name).parts
@@ -323,11 +328,11 @@ def _by_folder(names: Iterable[str]) -> dict[str, list[str]]:
 
 @contextmanager
 def opened(location: "str | os.PathLike | Origin") -> Iterator[Origin]:
-    """The files at a path or URL; what is brought of them is removed at the end.
+    """The origin for a path or a URL. Downloaded files are removed at the end of the `with` block.
 
     Raises:
         StorageError: if the store refuses or cannot be reached.
-        FileNameError: if an object of the store has a name that cannot be that of a file.
+        FileNameError: if the name of an object cannot be that of a file.
     """
     if not isinstance(location, (str, os.PathLike)):
         yield location

@@ -1,8 +1,8 @@
-"""Data sets at a URL: built in a folder of this machine, which stands for it, and uploaded when they are complete.
+"""Data sets at a URL: they are built in a folder of this machine that stands for it, and uploaded once complete.
 
-TensorFlow, by which records are written, opens `s3://` only with TensorFlow I/O, of which current versions have no
-build, and no object store renames a folder. So the work is done here, where it is resumed after a failure too, and a
-reader of the URL finds a whole data set or none.
+TensorFlow, which writes the records, opens `s3://` only with TensorFlow I/O, which has no build for current versions,
+and no object store can rename a folder. So a data set is built in a local folder, where the work can also be resumed
+after a failure, and a reader of the URL finds a whole data set or none.
 """
 
 import hashlib
@@ -20,12 +20,13 @@ from datasets.locking import exclusive
 
 CACHE_VARIABLE = "KERAS_SPATIAL_CACHE"
 _LAST = "dataset_info.json"
-"""Without it a folder is no data set; it is uploaded last."""
+"""The file that makes a folder a data set, and so is uploaded last."""
 _DIGESTS = ".digests.json"
 
 
 def nearby(data_dir: str | os.PathLike) -> Path:
-    """The folder of this machine in which the data sets of a `data_dir` are: itself, or one for a URL."""
+    """The folder of this machine with the data sets of a `data_dir`: the path itself, or a folder that stands for a
+    URL."""
     if not object_store.is_url(data_dir):
         return Path(data_dir)
     given = os.environ.get(CACHE_VARIABLE)
@@ -36,16 +37,17 @@ def nearby(data_dir: str | os.PathLike) -> Path:
 
 @contextmanager
 def published(data_dir: str | os.PathLike, parts: tuple[str, str, str]) -> Iterator[None]:
-    """Bring a data set of a URL to the folder that stands for it, and afterwards upload what has changed there. Where
-    `data_dir` is a path there is nothing to do.
+    """Download the data set at a URL before the `with` block, and upload after it what has changed.
+
+    The files are in the folder `nearby(data_dir)`. If `data_dir` is a path, there is nothing to do.
 
     Args:
-        data_dir: A path or a URL.
-        parts: Name, config and version of the data set, its folder in there.
+        data_dir: a path or a URL.
+        parts: the name, the config and the version of the data set, which are its folder below `data_dir`.
 
     Raises:
-        BuildInProgressError: if another process of this machine is doing the same.
-        StorageError: if the store refuses or cannot be reached. What was built stays, and the next call uploads it.
+        BuildInProgressError: if another process of this machine is building the same data set.
+        StorageError: if the store refuses or cannot be reached. What was built is kept, and the next call uploads it.
     """
     if not object_store.is_url(data_dir):
         yield
@@ -67,19 +69,19 @@ def published(data_dir: str | os.PathLike, parts: tuple[str, str, str]) -> Itera
 
 
 def _there(url: str) -> dict[str, Any]:
-    """Size and version of each object below a URL."""
+    """The size and the version of each object below a URL."""
     _, found = object_store.listing(url)
     return {name: [about["size"], object_store.version(about)] for name, about in sorted(found.items())}
 
 
 def _here(folder: Path) -> dict[str, Any]:
-    """Size and time of each file of a folder."""
+    """The size and the time of each file of a folder."""
     files = {path.relative_to(folder).as_posix(): path.stat() for path in sorted(folder.rglob("*")) if path.is_file()}
     return {name: [about.st_size, about.st_mtime_ns] for name, about in files.items()}
 
 
 def _download(url: str, folder: Path) -> None:
-    """Bring a data set here in the place of one that is there."""
+    """Download a data set into a folder, and replace what was there."""
     part, old = (folder.with_name(f".{kind}-{uuid.uuid4().hex}") for kind in ("part", "old"))
     try:
         with object_store.named(url):
@@ -105,7 +107,8 @@ def _upload(folder: Path, url: str, there: list[str]) -> None:
 
 
 def _share_digests(url: str, folder: Path, *, upload: bool) -> None:
-    """The digests of the sources, without which another machine would read all of them to compare a data set."""
+    """Exchange the digests of the sources with the store, because another machine would have to read all sources for
+    them."""
     near, place = folder.parents[1] / _DIGESTS, object_store.join(url.rsplit("/", 2)[0], _DIGESTS)
     with object_store.named(place):
         store = object_store.system(place)
