@@ -1,6 +1,6 @@
 """What the components share: the container image, and parameters from groups of settings.
 
-A step that runs does not import it, because KFP has no decorator there.
+A running step does not import this module, because KFP removes the decorator from a component's source.
 """
 
 import ast
@@ -17,18 +17,18 @@ from components.resume import code_version
 from components.settings import Group
 
 IMAGE = os.environ.get("KERAS_SPATIAL_IMAGE", "keras-spatial-python:0.2.0")
-"""Default container image, built of the `Dockerfile`; the cluster's file and `compile --image` name another."""
+"""The default container image, built from the `Dockerfile`. The cluster file or `compile --image` may name another."""
 
 
 def component(function: Callable[..., Any]) -> Any:
-    """A KFP component of a function; the image holds all it needs, so nothing is installed when a step starts.
+    """Make a KFP component of a function. The image has all packages, so nothing is installed when a step starts.
 
-    A parameter `settings: Annotated[dict, TrainingSettings]` stands for one parameter for each field of that `Group`,
-    with their defaults and descriptions; the body finds the dictionary of their values under its name.
+    A parameter `settings: Annotated[dict, TrainingSettings]` becomes one parameter for each field of that `Group`, with
+    its default and description. In the body, `settings` is the dictionary of their values.
 
-    KFP's cache knows a step by its image, command, arguments and inputs (kubeflow/pipelines 2.17.0,
-    backend/src/v2/cacheutils/cache.go), and not by the package code that it imports. So the command ends with the
-    digest of that code: other code behind the same tag gives no old results.
+    KFP's cache identifies a step by its image, command, arguments and inputs (kubeflow/pipelines 2.17.0,
+    backend/src/v2/cacheutils/cache.go), and not by the project code that it imports. So the command ends with the
+    digest of that code, and other code under the same tag of the image does not get old results.
     """
     made: Any = dsl.component(_expanded(function), base_image=IMAGE, install_kfp_package=False)
     made.component_spec.implementation.container.command[-1] += f"\n# keras-spatial code {code_version()}\n"
@@ -36,8 +36,11 @@ def component(function: Callable[..., Any]) -> Any:
 
 
 def _expanded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function with a plain parameter for each field of a group, written as source: KFP reads a step's signature from
-    it twice, when the pipeline is compiled and where the step runs, which has only this text."""
+    """The function with a plain parameter for each field of its groups, compiled from new source code.
+
+    KFP needs the source: it reads the signature when the pipeline is compiled, and again where the step runs, which
+    gets only this text.
+    """
     groups = {
         name: group
         for name, annotation in inspect.get_annotations(function).items()

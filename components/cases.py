@@ -1,4 +1,4 @@
-"""The cases of a step's folder, whatever its layout: LiTS's, one that `dataset.json` describes, or a plain one."""
+"""The cases of a folder: with the names of LiTS, with a `dataset.json`, or plain folders of images and labels."""
 
 import shutil
 import tempfile
@@ -27,10 +27,10 @@ from keras_spatial._paths import NIFTI, VOLUMES, ending_of
 from keras_spatial.volumes import LITS, Channel, Limits, Percentiles, Task, TaskError, Volume, ZScore
 
 LITS_TASK = "lits"
-"""The name of LiTS's task, in the place of a file that describes one."""
+"""The name of LiTS's task, which is given instead of a file that describes a task."""
 
 INDEX = "index.json"
-"""What the step ingest says of the cases that it has checked."""
+"""The file in which the step ingest describes the cases that it has checked."""
 _Case = TypeVar("_Case", bound=Movable)
 
 
@@ -39,10 +39,12 @@ class Folder:
     """The cases of a folder.
 
     Attributes:
-        origin: where their files lie.
-        cases: the cases, all of one kind. Of files in an object store their paths are names alone, see `near`.
-        reader: the reader of the cases of a folder that is described; None for files in the form of LiTS.
-        numbers: by name, the numbers that cases in a plain folder get as those of LiTS; empty for another task.
+        origin: where the files lie.
+        cases: the cases, which are all of one kind. If the files are in an object store, their paths exist only as
+            names; see `near`.
+        reader: the reader for a folder that is described; None for cases with the names of LiTS.
+        numbers: the numbers that the cases of a plain folder get with the task of LiTS, by the names of the cases;
+            empty for other tasks.
     """
 
     origin: Origin
@@ -57,21 +59,21 @@ class Folder:
 
     @cached_property
     def referred(self) -> bool:
-        """Whether steps read the files where they lie, in an object store: none of them has to be written anew."""
+        """Whether later steps read the files from the object store itself, because none has to be converted."""
         return not self.origin.local and not self.numbers and not any(map(self.converted, self.cases))
 
     def near(self, case: _Case) -> AbstractContextManager[_Case]:
-        """The case with its files on this machine, for as long as the `with` block lasts."""
+        """The case with its files on this machine, for the time of the `with` block."""
         return self.origin.near(case)
 
     def check(self, case: AnyCase) -> tuple[list[Volume], Volume]:
-        """Check every voxel of a case whose files are here, as the data set's builder does.
+        """Check every voxel of a case whose files are on this machine, as the data set's builder does.
 
         Returns:
-            Its channels and its labels; those of a described folder in canonical (RAS) order.
+            The channels and the labels; those of a described folder are in canonical (RAS) order.
 
         Raises:
-            VolumeError: named by its subclass.
+            VolumeError: one of its subclasses, if the case cannot be used.
         """
         limits = Limits.current()
         if isinstance(case, lits.Case):
@@ -84,8 +86,8 @@ class Folder:
         return volumes, labels
 
     def converted(self, case: AnyCase) -> bool:
-        """Whether a step that copies a case has to write it anew, as NIfTI files: a file of DICOM names the patient,
-        and LiTS has NIfTI files alone."""
+        """Whether a step that copies a case has to convert it to NIfTI files, because DICOM files name the patient and
+        cases of LiTS can only be NIfTI files."""
         return not all(ending_of(path, NIFTI if self.numbers else VOLUMES) for path in case.files)
 
     def names(self, case: AnyCase) -> list[str]:
@@ -112,20 +114,22 @@ _LITS = ("volume", "segmentation")
 
 @contextmanager
 def open_folder(location: str | Path, task: str = "") -> Iterator[Folder]:
-    """Find the cases of a folder: those that its `dataset.json` describes, or without one those with LiTS's names, or
+    """Find the cases of a folder: those that its `dataset.json` describes, or else those with the names of LiTS, or
     those of a plain folder.
 
-    Cases with LiTS's names whose description is LiTS's, such as the Decathlon's liver, are LiTS's: they get its scores.
+    Cases with the names of LiTS get the scores of LiTS, even if a `dataset.json` describes them as LiTS's, such as that
+    of the Decathlon's task Liver.
 
     Args:
-        location: a path, or the URL of a folder in an object store, of which the names alone are read.
-        task: for a plain folder without `dataset.json`, the path of a file that names channels and labels (see
-            `datasets.decathlon.layout.read_names`), or "lits", whose cases are numbered in the order of their names.
+        location: a path, or the URL of a folder in an object store, of which only names are read.
+        task: for a plain folder without `dataset.json`: the path of a file that names channels and labels (see
+            `datasets.decathlon.layout.read_names`), or "lits", with which cases are numbered in the order of their
+            names.
 
     Raises:
-        NoCasesError: if none of these is there.
-        TaskError: if the names of the classes cannot be used, nothing names them, or two things do.
-        VolumeError: as `datasets.lits.find_cases` and `datasets.decathlon.read_layout`.
+        NoCasesError: if there are no cases.
+        TaskError: if the names of the classes cannot be used, are missing, or are given twice.
+        VolumeError: as for `datasets.lits.find_cases` and `datasets.decathlon.read_layout`.
         StorageError: if a store refuses or cannot be reached.
     """
     with opened(location) as origin:
@@ -136,14 +140,14 @@ def open_folder(location: str | Path, task: str = "") -> Iterator[Folder]:
 
 @contextmanager
 def open_checked(cases: str | Path) -> Iterator[Folder]:
-    """The cases that the step ingest has checked, by the path or URL of its folder.
+    """Open the cases that the step ingest has checked, by the path or URL of its folder.
 
-    Those of an object store were not copied: the index says where they lie, and a file that is no longer what was
+    Cases in an object store were not copied: the index says where they are, and a file that has changed since it was
     checked is refused when it is read.
 
     Raises:
-        ChangedCaseError: from `Folder.near`, if a file is not what was checked.
-        VolumeError, StorageError: as `open_folder`.
+        ChangedCaseError: from `Folder.near`, if a file has changed since it was checked.
+        VolumeError, StorageError: as for `open_folder`.
     """
     index = storage.read_json(storage.join(str(cases), INDEX)) or {}
     if "source" not in index:
@@ -162,7 +166,7 @@ def open_checked(cases: str | Path) -> Iterator[Folder]:
 
 @dataclass(frozen=True)
 class _Several:
-    """Files of several cases, and the folder that they are in."""
+    """The files of several cases, and their folder."""
 
     files: tuple[Path, ...]
     root: Path
@@ -173,15 +177,15 @@ class _Several:
 
 @contextmanager
 def some_cases(cases: str | Path, wanted: Collection[int | str]) -> Iterator[str]:
-    """A folder of this machine with checked cases, in which at least those are that are wanted, by number or name.
+    """A folder of this machine with checked cases, at least those that are wanted.
 
     Args:
-        cases: folder of the step ingest, by path or URL.
-        wanted: The numbers, or the names, of the cases that are brought from an object store.
+        cases: the folder of the step ingest, by path or URL.
+        wanted: the numbers or the names of the cases to download from an object store.
 
     Raises:
-        ChangedCaseError: if a file is not what was checked.
-        VolumeError, StorageError: as `open_folder`.
+        ChangedCaseError: if a file has changed since it was checked.
+        VolumeError, StorageError: as for `open_folder`.
     """
     with open_checked(cases) as folder:
         if folder.origin.local:
@@ -196,11 +200,11 @@ def some_cases(cases: str | Path, wanted: Collection[int | str]) -> Iterator[str
 
 
 def source_of(folder: Folder, checked: Mapping[str, str]) -> dict[str, Any]:
-    """What the index says of cases that are not copied.
+    """The part of the index that describes cases in an object store, which are not copied.
 
     Args:
-        folder: in an object store.
-        checked: SHA-256 of each file that was checked, by its name among the checked ones, see `Folder.names`.
+        folder: the cases.
+        checked: the SHA-256 of each checked file, by its name in a folder of checked cases, see `Folder.names`.
     """
     assert isinstance(folder.origin, StoreOrigin)
     files = {}

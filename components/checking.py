@@ -1,6 +1,6 @@
-"""Mistakes in the settings of a run, found before its first step and not by the step that reads them, hours later.
+"""Find mistakes in the settings of a run before its first step, and not hours later in the step that reads them.
 
-`check_run` is for a process that may import TensorFlow; `check_apart` keeps it out of the caller's.
+`check_run` may import TensorFlow into the calling process; `check_apart` does not.
 """
 
 import json
@@ -18,16 +18,16 @@ from components.train.settings import LOSSES, TrainingSettings
 from components.validate.settings import Settings, SettingsError
 
 _MINUTES = 10
-# Of what a check that crashed has printed.
+# How many characters of the output of a crashed check are shown.
 _TAIL = 2000
-# What the process that rehearses is given, what it found, and what it printed.
+# The files of the process that rehearses: its input, the fault that it has found, and its output.
 _GIVEN, _FAULT, _PRINTED = "given.json", "fault", "printed"
 _PHANTOM_LABELS = ("background", "liver", "lesion")
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of the cases of a run before they are read.
+    """What is known about the cases of a run before they are read.
 
     Attributes:
         labels: the names of the classes by number.
@@ -42,12 +42,13 @@ class Facts:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """A training that only the code it names can check: that of the user, or of options by name.
+    """A training whose settings can only be checked by running the code that they name: the user's, or that of a
+    network, loss or optimizer with options.
 
     Attributes:
         settings: the settings of the training.
-        resolutions: the numbers of voxels along each axis of its images; 0 where only the cases decide it.
-        facts: what is known of the cases; None for nothing.
+        resolutions: the resolutions, in voxels along each axis, at which it trains; 0 if it depends on the cases.
+        facts: what is known about the cases; None if nothing is.
     """
 
     settings: TrainingSettings
@@ -56,15 +57,15 @@ class Rehearsal:
 
 
 def check_run(pipeline: str, settings: Settings) -> None:
-    """Check the settings of a run against its cases, and make what they name: network, loss and optimizer, of which a
-    step is planned on the mesh.
+    """Check the settings of a run against its cases, make the network, loss and optimizer that they name, and plan a
+    step on the mesh.
 
     Args:
-        pipeline: the name of the pipeline, which decides what of the settings is read.
-        settings: the settings of the run. Of a URL `data` the names of the files alone are read, and `dataset.json`.
+        pipeline: the name of the pipeline, which decides which settings are read.
+        settings: the settings of the run. If `data` is a URL, only the names of its files and `dataset.json` are read.
 
     Raises:
-        SettingsError: naming the setting, its value and what was expected.
+        SettingsError: if a setting is wrong; the message names it, its value and what was expected.
         VolumeError: if there are no cases in the folder.
         StorageError: if an object store refuses or cannot be reached.
     """
@@ -74,11 +75,12 @@ def check_run(pipeline: str, settings: Settings) -> None:
 
 
 def check_apart(pipeline: str, settings: Settings) -> None:
-    """As `check_run`, but what has to be made is made in a process of its own: TensorFlow keeps a GPU's memory for as
-    long as its process lives, and the steps need it.
+    """Do the same as `check_run`, but make network, loss and optimizer in a process of its own.
+
+    TensorFlow keeps a GPU's memory until its process ends, and the steps need that memory.
 
     Raises:
-        SettingsError: as `check_run`; also if that process does not end, or crashes.
+        SettingsError: as for `check_run`, or if that process crashes or does not end.
     """
     needed = _needed(pipeline, settings)
     if needed is None:
@@ -98,7 +100,7 @@ def check_apart(pipeline: str, settings: Settings) -> None:
                 f"network: expected {needed.settings.network} to be made and planned within {_MINUTES} minutes. "
                 "Received: no end"
             ) from None
-        # The user's code may print whatever it likes, and end the process with any status.
+        # The user's code may print anything, and end the process with any status.
         if status or not (folder / _FAULT).exists():
             raise SettingsError(
                 f"network: expected {needed.settings.network} to be made without a crash. Received: status {status}, "
@@ -110,7 +112,7 @@ def check_apart(pipeline: str, settings: Settings) -> None:
 
 
 def _rehearse_apart(folder: Path) -> int:
-    """Run this module with what is in a folder, in a session that ends with this process; returns its exit status."""
+    """Run this module on a folder in another process, which ends with this one, and return its exit status."""
     ownership = pure.load("ownership")
     found = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {
@@ -136,18 +138,19 @@ def _rehearse_apart(folder: Path) -> int:
             ).returncode
     finally:
         os.close(lifeline)
-        ownership.cut(held)  # Linux ends what the user's code has started, too.
+        # Linux also ends the processes that the user's code has started.
+        ownership.cut(held)
 
 
 def _last(path: Path) -> str:
-    """The end of a text, of any length."""
+    """The end of a file of any length."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL))
         return file.read().decode("utf-8", "replace")
 
 
 def _needed(pipeline: str, settings: Settings) -> Rehearsal | None:
-    """Check what needs no TensorFlow; what is left, or None if nothing is."""
+    """Check everything that does not need TensorFlow. Returns what remains to be rehearsed, or None."""
     if pipeline == "batch_inference":
         return None
     facts = _facts(settings)

@@ -1,8 +1,8 @@
-"""The lines by which a step says what it does.
+"""The lines that a step prints.
 
-All of them are in the log. On the terminal `pipelines.console` shows notes, the latest progress while a step runs, and
-its result on the one line that remains of it. Details are for the log alone. This module decides how each kind of line
-is written, and reads it again.
+All of them are in the log. On the terminal, `pipelines.console` shows notes, the latest progress while a step runs, and
+the result on the one line that remains of the step. Details are only in the log. This module defines how each kind of
+line is written, and parses it again.
 """
 
 import re
@@ -21,10 +21,11 @@ class Line:
     """A line of a step.
 
     Attributes:
-        step: name of the step.
-        kind: "note", "progress", "result", or "frame", by which a step begins and ends.
-        text: without the marks of its kind.
-        done, total: how many parts of the step's work are done, and how many there are; 0 unless it is progress.
+        step: the name of the step.
+        kind: "note", "progress", "result", or "frame" for the first and the last line of a step.
+        text: the text, without the marks of its kind.
+        done: how many parts of the step's work are done, for progress; otherwise 0.
+        total: how many parts there are, for progress; otherwise 0.
     """
 
     step: str
@@ -35,38 +36,38 @@ class Line:
 
 
 def note(step: str, text: str) -> None:
-    """Say what a person should see at once."""
+    """Print what a person should see at once."""
     print(f"{step}: {text}", flush=True)
 
 
 def detail(step: str, text: str) -> None:
-    """Say what only a reader of the log wants to know; `text` may have several lines."""
+    """Print what only a reader of the log wants to know; `text` may have several lines."""
     for line in text.splitlines():
         print(f"{step}:   {line}", flush=True)
 
 
 def progress(step: str, done: int, total: int, text: str = "", unit: str = "") -> None:
-    """Say how far a step is: `done` of `total` parts, each of them a `unit`, which is "epoch" or nothing."""
+    """Print how far a step is: `done` of `total` parts, which are called `unit`, either "epoch" or nothing."""
     print(f"{step}: {unit}{' ' if unit else ''}{done}/{total} {text}".rstrip(), flush=True)
 
 
 def result(step: str, text: str) -> None:
-    """Say in one sentence what a step has made; it stands on the step's line behind its time."""
+    """Print in one sentence what a step has made, which is shown on the step's line after its time."""
     print(f"{step}: {_RESULT}{text}", flush=True)
 
 
 def started(step: str) -> None:
-    """Say that a step begins its work."""
+    """Print that a step begins its work."""
     print(f"{step}: {_STARTED}", flush=True)
 
 
 def finished(step: str, seconds: float) -> None:
-    """Say that a step has done its work."""
+    """Print that a step has done its work."""
     print(f"{step}: {_FINISHED}{readable(seconds)}", flush=True)
 
 
 def parse(text: str) -> Line | None:
-    """Read a line of a step; None for a detail, and for what a step did not write by this module."""
+    """Parse a line of a step; None for a detail, and for a line that this module has not written."""
     found = _LINE.fullmatch(text.strip())
     if found is None or _ARTIFACT.match(found["text"]):
         return None

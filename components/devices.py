@@ -1,4 +1,4 @@
-"""The devices of a step: those that the settings demand, or an error that says what TensorFlow has found."""
+"""The devices of a step: those that the settings ask for, or an error that says what TensorFlow has found."""
 
 import os
 from collections.abc import Sequence
@@ -22,11 +22,12 @@ class AcceleratorError(RuntimeError):
 
 
 def demand(settings: MeshSettings) -> None:
-    """Make sure that GPUs that were asked for are visible, and hide those that were not. Call it before TensorFlow
-    starts. TPUs are found by starting their slice, see `distribution`.
+    """Make sure that the GPUs that were asked for are visible, and hide all others.
+
+    Call it before TensorFlow starts. TPUs are found when their slice is started, see `distribution`.
 
     Raises:
-        AcceleratorError: if there are none, with what TensorFlow has found and where it looked; or not all of `gpus`.
+        AcceleratorError: if a GPU is missing. The message has what TensorFlow has found and where it has looked.
     """
     if settings.accelerator == "cpu":
         tf.config.set_visible_devices([], "GPU")
@@ -48,10 +49,10 @@ def demand(settings: MeshSettings) -> None:
 
 
 def chosen_gpus(found: Sequence[Any], numbers: Sequence[int]) -> list[Any]:
-    """The GPUs of some numbers; all where none is named.
+    """The GPUs with these numbers, or all of them if there are no numbers.
 
     Raises:
-        AcceleratorError: if there is no GPU of a number.
+        AcceleratorError: if a number has no GPU.
     """
     missing = [number for number in numbers if number >= len(found)]
     if missing:
@@ -63,11 +64,11 @@ def chosen_gpus(found: Sequence[Any], numbers: Sequence[int]) -> list[Any]:
 
 
 def share(rank: int, count: int) -> None:
-    """Leave a process of one machine its equal part of the machine's GPUs; nothing where there are none.
+    """Make only this process's equal part of the machine's GPUs visible, if there are GPUs.
 
     Args:
-        rank: The number of the process, from 0.
-        count: The number of processes of this machine.
+        rank: the number of the process, from 0.
+        count: the number of processes of this machine.
 
     Raises:
         AcceleratorError: if the GPUs cannot be shared equally.
@@ -76,7 +77,7 @@ def share(rank: int, count: int) -> None:
 
 
 def part_of(gpus: Sequence[Any], rank: int, count: int) -> list[Any]:
-    """The GPUs of one of the processes of a machine: neighbours stay together."""
+    """The GPUs of one of the processes of a machine, which are neighbours."""
     if len(gpus) % count:
         raise AcceleratorError(
             f"processes: expected a divisor of the {len(gpus)} visible GPUs, so that each process has its own. "
@@ -87,14 +88,15 @@ def part_of(gpus: Sequence[Any], rank: int, count: int) -> list[Any]:
 
 
 def distribution(settings: MeshSettings) -> ks.SpatialParallel:
-    """Mesh and layout over the devices that the settings demand; on TPUs it starts the slice.
+    """The distribution over the devices that the settings ask for. On TPUs, this starts the slice.
 
     Raises:
         AcceleratorError: see `demand`.
         ValueError: if mesh and layout do not fit the devices.
     """
     if processes.current().count == 1:
-        demand(settings)  # The processes of a job have done it before they waited for each other.
+        # The processes of a job have already done this, before they waited for each other.
+        demand(settings)
     strategy = None
     if settings.accelerator == "tpu":
         try:
@@ -110,7 +112,7 @@ def distribution(settings: MeshSettings) -> ks.SpatialParallel:
 
 
 def seen() -> str:
-    """What TensorFlow has found, and what decides where it looks, in one line."""
+    """A line with the devices that TensorFlow has found, and with everything that decides where it looks."""
     build: dict[str, Any] = dict(tf.sysconfig.get_build_info())
     cuda = f"built for CUDA {build['cuda_version']}" if build.get("is_cuda_build") else "built without CUDA"
     driver = Path(_NVIDIA_DRIVER)

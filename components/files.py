@@ -1,4 +1,4 @@
-"""Files that are complete or absent, and logs of which a killed process loses one line at most."""
+"""Files that are either complete or absent, and logs that lose at most one line if a process is killed."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ def write_json(path: str | Path, value: Any) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write a text; the file appears only when it is complete and on the disk, also if the machine loses its power."""
+    """Write a text. The file appears only when it is complete and on the disk, even if the machine loses power."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".part-{path.name}")
@@ -36,19 +36,20 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def read_json(path: str | Path) -> Any:
+    """Read a JSON file, which must be a regular file."""
     return json.loads(pure.load("_paths").regular(path).read_text(encoding="utf-8"))
 
 
 def sealed(value: dict[str, Any]) -> dict[str, Any]:
-    """A value for JSON with the digest of its content, by which `unsealed` knows it again."""
+    """A value for JSON with the digest of its content, which `unsealed` verifies."""
     return {**value, _SEAL: _digest(value)}
 
 
 def unsealed(value: Any) -> dict[str, Any]:
-    """What was sealed.
+    """The value that `sealed` was given.
 
     Raises:
-        ValueError: if it is something else, or anything in it is not what it was.
+        ValueError: if it is not a sealed value, or its content has changed.
     """
     if not isinstance(value, dict) or _SEAL not in value:
         raise ValueError(f"expected an object with {_SEAL!r}. Received: {str(value)[:40]}")
@@ -59,13 +60,13 @@ def unsealed(value: Any) -> dict[str, Any]:
 
 
 def _digest(value: dict[str, Any]) -> str:
-    # As it will be read: JSON knows no tuples and only texts as names.
+    # Convert the value as JSON does, which has no tuples and only strings as names.
     plain = json.loads(json.dumps(value))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def append_json(path: str | Path, value: Any) -> None:
-    """Add a line of JSON to a log. If its last line was cut, by a kill or a full disk, the new one does not join it."""
+    """Append a line of JSON to a log. If a kill or a full disk has cut the last line, the new one begins on its own."""
     with Path(path).open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
@@ -77,7 +78,7 @@ def append_json(path: str | Path, value: Any) -> None:
 
 
 def read_jsons(path: str | Path) -> Iterator[dict[str, Any]]:
-    """The objects of a log in order, without the lines that are cut or damaged; none if there is no log."""
+    """The objects of a log in order, without lines that are cut or damaged; none if there is no log."""
     try:
         lines = pure.load("_paths").regular(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:

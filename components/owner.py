@@ -1,8 +1,9 @@
-"""One run owns a folder, and the processes of its steps end with it.
+"""A run owns its folder, and the processes of its steps end with it.
 
-A run holds a lock in its folder, which its steps share: a second run is refused until the last of them has ended. It
-also holds the writing end of a pipe, its lifeline. Linux ends every step when that is closed, however the run ends. A
-step finds both by the environment, for what KFP starts inherits no descriptors.
+A run holds a lock in its folder, which its steps share, so that a second run is refused until the last of them has
+ended. It also holds the writing end of a pipe, its lifeline. However the run ends, this end is closed, and Linux then
+ends every step. A step finds lock and lifeline through environment variables, because the processes that KFP starts
+inherit no file descriptors.
 """
 
 import os
@@ -20,22 +21,22 @@ _shared: list[int] = []
 
 
 class FolderInUse(RuntimeError):
-    """Another run, or a step of it that has not yet ended, uses the folder."""
+    """Another run, or one of its steps that has not ended yet, uses the folder."""
 
 
 @contextmanager
 def own(path: str | Path) -> Iterator[Callable[[], None]]:
-    """Own a folder; what runs inside tells its steps so by `os.environ`.
+    """Own a folder during the `with` block, and set the environment variables by which steps find its owner.
 
     Args:
         path: the path of the lock's file in the folder.
 
     Yields:
-        A function that ends all steps at once; no step starts after it.
+        A function that ends all steps at once. After it was called, no step can start.
 
     Raises:
         FolderInUse: if another run owns the folder.
-        OSError: if the path is no plain file.
+        OSError: if the path is not that of a regular file.
     """
     ownership = pure.load("ownership")
     try:
@@ -71,31 +72,33 @@ def own(path: str | Path) -> Iterator[Callable[[], None]]:
 
 
 def follow() -> None:
-    """Tie this process, a step, and what it starts, to the run that started it; nothing where there is none.
+    """Make this process, a step, and the processes that it starts end with the run that has started it, if any.
 
-    The process exits if that run has ended already.
+    If that run has already ended, the process exits.
     """
     address = os.environ.get(LIFELINE_VARIABLE)
     if address is None or _shared:
         return
     ownership = pure.load("ownership")
-    os.setpgid(0, 0)  # The lifeline ends the whole group: not that of the shell from which the run was started.
+    # The lifeline ends a whole process group, which must not be that of the shell from which the run was started.
+    os.setpgid(0, 0)
     path, _, identity = address.rpartition("#")
     try:
         lifeline = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        sys.exit("The run that started this step has ended: ending.")
-    if _identity(lifeline) != identity:  # The number of the run's process belongs to another one by now.
-        sys.exit("The run that started this step has ended: ending.")
+        sys.exit("The run that started this step has ended, so the step ends.")
+    # If it differs, the ID of the run's process now belongs to another process.
+    if _identity(lifeline) != identity:
+        sys.exit("The run that started this step has ended, so the step ends.")
     ownership.end_with(lifeline)
     try:
         _shared.append(ownership.lock(os.environ[LOCK_VARIABLE], shared=True))
     except ownership.Busy as busy:
-        sys.exit(f"Another run has taken the folder: ending. {busy}")
+        sys.exit(f"Another run owns the folder, so this step ends. {busy}")
 
 
 def locks() -> tuple[int, ...]:
-    """Descriptors that what this process starts has to inherit, so that the lock lasts as long as that does."""
+    """The file descriptors that processes started by this one have to inherit, so that they keep the lock, too."""
     return tuple(_shared)
 
 
@@ -105,7 +108,7 @@ def set_aside(path: str | Path) -> Path:
 
 
 def sync_folder(folder: str | Path) -> None:
-    """Have the disk hold the names of a folder's files, also if the machine loses its power."""
+    """Make sure that the names of a folder's files are on the disk, even if the machine loses power."""
     pure.load("ownership").sync_folder(folder)
 
 

@@ -1,4 +1,7 @@
-"""Modules of `keras_spatial` that need no TensorFlow, without their package, which takes seconds to import it."""
+"""Load modules of `keras_spatial` that need only the standard library, without the package, which imports TensorFlow.
+
+TensorFlow takes seconds to import, and a step that compares two numbers needs nothing of it.
+"""
 
 import importlib.util
 import sys
@@ -9,10 +12,10 @@ from typing import Any
 
 @cache
 def load(name: str) -> Any:
-    """The module `keras_spatial.<name>`, which imports nothing but Python's own library.
+    """Load the module `keras_spatial.<name>`, which imports only the standard library.
 
     Args:
-        name: such as "layout" or "volumes/limits".
+        name: the name of the module, such as "layout" or "volumes/limits".
     """
     package = importlib.util.find_spec("keras_spatial")
     assert package is not None and package.submodule_search_locations

@@ -1,7 +1,7 @@
-"""Results of finished steps in a shared store, by the key of their step: `<store>/<step>-<key>/`.
+"""The results of finished steps in a shared store, by the key of their step: `<store>/<step>-<key>/`.
 
-`record.json` there appears when everything else is complete. Each run writes into a folder of its own beside it, so
-that equal steps of two runs at once do not meet; the last one's record counts, and both are right.
+The file `record.json` appears there when everything else is complete. Each run writes into a folder of its own beside
+it, so that two runs can compute the same step at once: both results are right, and the last record counts.
 """
 
 import shutil
@@ -21,10 +21,10 @@ class Results:
     """The results of one step.
 
     Args:
-        store: folder on a volume that all steps mount, or a URL.
-        step: name of the step.
+        store: a folder on a volume that all steps mount, or a URL.
+        step: the name of the step.
         key: the key of the step, see `components.resume`.
-        run: identity of the run.
+        run: the ID of the run.
     """
 
     def __init__(self, store: str, step: str, key: str, run: str):
@@ -33,8 +33,10 @@ class Results:
         self._work = Path(tempfile.mkdtemp(prefix=f"{step}-")) if storage.is_url(store) else None
 
     def finished(self) -> dict[str, Any] | None:
-        """The record of an earlier run: `seconds`, and by output its `location`, `metadata`, and whether there is
-        anything; None where there is no record, or what it names is not there any more."""
+        """The record of an earlier run; None if there is no record, or one of its results no longer exists.
+
+        The record has `seconds`, and for each output its `location`, its `metadata` and whether it was `made`.
+        """
         place = storage.join(self._folder, RECORD)
         found = storage.read_json(place)
         if found is None:
@@ -48,7 +50,7 @@ class Results:
         return record if there else None
 
     def target(self, output: str) -> str:
-        """Where the step writes an output."""
+        """The path at which the step writes an output."""
         if self._work is not None:
             return str(self._work / output)
         storage.writable(Path(self._location("")).parent)
@@ -57,12 +59,12 @@ class Results:
 
     @contextmanager
     def live(self, output: str, folder: str) -> Iterator[None]:
-        """Keep a folder inside an output where it will be while the step still writes it, such as logs.
+        """Upload a folder of an output, such as that of the logs, again and again while the step writes it.
 
-        TensorFlow opens `s3://` only with TensorFlow I/O, of which current versions have no build, and its writer of
-        logs appends, which no object store can. So the files are written here, and uploaded again whenever they have
-        grown; a reader of logs waits for the rest of a record that is cut off. What an earlier attempt has uploaded
-        comes first.
+        TensorFlow opens `s3://` only with TensorFlow I/O, which has no build for current versions, and its log writer
+        appends, which no object store supports. So the files are written locally, and uploaded whenever they have
+        grown; a reader of logs waits for the rest of a record that is cut off. The files that an earlier attempt has
+        uploaded are downloaded first.
         """
         if self._work is None:
             yield
@@ -73,7 +75,7 @@ class Results:
             yield
 
     def finish(self, metadata: Mapping[str, Mapping[str, Any]], outputs: list[str], seconds: float) -> dict[str, Any]:
-        """Record what the step has written; the record, as `finished` gives it."""
+        """Record what the step has written, and return the record, as `finished` does."""
         facts = {}
         for output in outputs:
             made = Path(self.target(output)).exists()
@@ -89,7 +91,7 @@ class Results:
         return record
 
     def deliver(self, record: Mapping[str, Any], output: str, artifact: str, *, by_reference: bool) -> str:
-        """Give an output to KFP: a reference to where it lies, or a copy; where it lies."""
+        """Give KFP an output, as a copy or as a reference to its place, and return that place."""
         location = record["outputs"][output]["location"]
         if by_reference:
             Path(artifact).mkdir(parents=True, exist_ok=True)
@@ -107,7 +109,7 @@ class Results:
         return location
 
     def close(self) -> None:
-        """Remove what was only needed to upload it."""
+        """Remove local files that were only needed for the upload."""
         if self._work is not None:
             shutil.rmtree(self._work, ignore_errors=True)
 
@@ -116,6 +118,6 @@ class Results:
 
 
 def located(artifact: str) -> str:
-    """Where the files of an artifact are: in it, or where its reference says; a path or a URL."""
+    """The path or URL of the files of an artifact: its own path, or the place to which it refers."""
     reference = storage.read_json(str(Path(artifact) / storage.REFERENCE)) if Path(artifact).is_dir() else None
     return artifact if reference is None else reference["location"]

@@ -1,19 +1,19 @@
-"""Running a step, or taking its results from an earlier run of the same step with the same inputs.
+"""Run a step, or take its results from an earlier run of the same step with the same inputs.
 
-KFP's cache does not know the package code that a component imports, and would return stale results. So each step has a
-key: the digest of its name, settings, project code, the limits of what is read, and the keys of the steps that made its
-inputs. Finished steps are recorded under their key in the folder that `KERAS_SPATIAL_STEPS` names. Without it (on a
-cluster, where KFP's own cache does this) a step just runs.
+KFP's cache does not know the project code that a component imports, and would return stale results. So each step has a
+key: the digest of its name, its settings, the project's code, the limits for what is read, and the keys of the steps
+that have made its inputs. Finished steps are recorded under their key in the folder `KERAS_SPATIAL_STEPS`. Without this
+variable, as on a cluster, where KFP's own cache has this task, a step is not recorded.
 
-A record names every file of the results with its size and digest, and has a digest of its own. A record that cannot be
-read, or whose content has changed, is set aside, and results that are not what their record says are made again.
+A record has the size and the digest of every file of the results, and a digest of its own. A record that cannot be
+read, or whose content has changed, is set aside. If the results differ from their record, the step runs again.
 
-On a cluster `KERAS_SPATIAL_STORE` names a folder of a shared volume or a URL of an object store, see
-`components.results`: results lie there by the same key, large ones are passed on by reference, and a run takes from it
-what an earlier one has made.
+On a cluster, `KERAS_SPATIAL_STORE` is a folder of a shared volume or the URL of an object store, see
+`components.results`. The results are kept there under the same key. Large ones are passed on by reference, and a run
+takes from the store what an earlier run has computed.
 
-A step that is interrupted in its middle can resume there: it gets a folder of its own, named by its run and its key, in
-the one that `KERAS_SPATIAL_SCRATCH` names. It is removed when the step has finished.
+A step that was interrupted can resume: it gets a folder of its own, named after its run and its key, below
+`KERAS_SPATIAL_SCRATCH`. The folder is removed when the step has finished.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ _READERS = 4
 
 
 class OtherCodeError(RuntimeError):
-    """The image has other code than the package was compiled from."""
+    """The code of the image is not the code from which the package was compiled."""
 
 
 Metadata = Mapping[str, Mapping[str, Any]]
@@ -69,34 +69,35 @@ def step(
     remote: Collection[str] = (),
     live: Mapping[str, str] | None = None,
 ) -> None:
-    """Call `function` with paths and settings, and describe what it made.
+    """Call a function with paths and settings, or take earlier results, and describe the outputs.
 
     Args:
         name: the name of the step, for the log and the record.
-        function: takes the paths of `inputs` and `outputs`, the `settings` and the `folders` as keyword arguments, and
-            returns metadata by name of output, or None. As text, such as "components.train.train:train_model", it is
-            imported only if it is to run: taking earlier results needs no TensorFlow.
-        inputs: KFP artifacts, or lists of them, by argument. Those that no step has made were imported, and the digests
-            of their files are part of the key.
-        outputs: KFP artifacts by argument; they get the metadata, their step's key and its seconds.
-        settings: plain values by argument, part of the key.
-        folders: folders and files outside the pipeline by argument, by path or URL; their files' names and digests (at
-            a URL, the store's versions) are part of the key. An empty one stands for none.
-        imported: by argument, the artifact that KFP has imported from the URL in `folders`, in whose place it counts;
-            None where there is none.
-        code: further files, of the user's code, whose digests are part of the key; the function is not given them.
-        scratch: whether the function takes one more argument `scratch`: a folder that outlives a failure, or None where
-            there is none.
-        scratch_url: whether that folder may be a URL; otherwise a local one is given, whose files are kept at the URL.
-        stored: outputs that are too large to be copied from step to step: where there is a store of results, their
+        function: a function that takes the paths of `inputs` and `outputs`, the `settings` and the `folders` as keyword
+            arguments, and returns the metadata of each output by its argument, or None. If it is text, such as
+            "components.train.train:train_model", it is imported only if it has to run, so that taking earlier results
+            needs no TensorFlow.
+        inputs: KFP artifacts, or lists of them, by argument. The keys of the steps that have made them, or the digests
+            of their files if KFP has imported them, are part of the key.
+        outputs: KFP artifacts by argument, which get the metadata, the key of the step and its seconds.
+        settings: plain values by argument, which are part of the key.
+        folders: the paths or URLs of folders and files outside the pipeline, by argument; "" for none. The names and
+            digests of their files, or the store's versions for a URL, are part of the key.
+        imported: artifacts that KFP has imported from a URL in `folders` and that replace it, by argument; None for an
+            argument without one.
+        code: further files, of the user's code, whose digests are part of the key. The function does not get them.
+        scratch: whether the function also takes an argument `scratch`: a folder that is kept after a failure, or None.
+        scratch_url: whether that folder may be a URL. Otherwise the function gets a local folder, whose files are
+            mirrored to the URL.
+        stored: outputs that are too large to be copied from step to step. If there is a store of results, their
             artifacts are references to it.
-        remote: inputs and folders of which the function takes the URL where they are in an object store; others are
-            downloaded.
-        live: by output, the folder in it that is uploaded while the function writes, where there is an object store.
+        remote: inputs and folders in an object store that the function takes as URLs; others are downloaded.
+        live: the folder in an output that is uploaded to an object store while the function writes it, by the argument
+            of the output.
 
     Raises:
-        OtherCodeError: if the package was compiled from other code than the image has.
-        Exception: what `function` raises; nothing is recorded then.
+        OtherCodeError: if the code of the image is not the code from which the package was compiled.
+        Exception: whatever the function raises; nothing is recorded then.
     """
     owner.follow()
     settings = settings or {}
@@ -116,7 +117,7 @@ def step(
     earlier = done
     if done is not None:
         took = console.readable(done["seconds"])
-        console.result(name, f"the results of an earlier run are taken, in which this step took {took}")
+        console.result(name, f"taken from an earlier run, in which this step took {took}")
         metadata, seconds = {output: facts["metadata"] for output, facts in done["outputs"].items()}, done["seconds"]
         if shared is None:
             for output, facts in done["outputs"].items():
@@ -135,7 +136,7 @@ def step(
                         shown.enter_context(shared.live(output, folder))
                 metadata = call(**paths, **targets, **near, **settings, **more) or {}
             seconds = time.monotonic() - started
-            # Before the scratch folder goes: a store that fails now must not cost a training.
+            # This comes before the scratch folder is removed, so that a store that fails now does not cost a training.
             if shared is not None:
                 done = shared.finish(metadata, list(outputs), seconds)
         console.finished(name, seconds)
@@ -159,7 +160,7 @@ def step(
 
 
 def check_code() -> None:
-    """Make sure that the code is that of the package: its digest is part of KFP's cache and of the keys of results.
+    """Make sure that this code is the code from which the package was compiled, whose digest is part of all keys.
 
     Raises:
         OtherCodeError: if it is not.
@@ -192,7 +193,7 @@ def _key(
         "folders": {argument: fingerprint(path) if path else "" for argument, path in folders.items()},
         "code": code_version(),
         "own": [fingerprint(path) for path in code],
-        # A case that was refused may be accepted now.
+        # With other limits, a case that was refused may be accepted.
         "limits": pure.load("volumes/limits").Limits.current().as_dict(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -200,11 +201,11 @@ def _key(
 
 @contextlib.contextmanager
 def _scratch(name: str, key: str, *, urls: bool) -> Iterator[str | None]:
-    """A folder that outlives a failure, and is removed after success; None where there is none."""
+    """A folder that is kept after a failure and removed after success; None if no scratch folder is set."""
     if SCRATCH_VARIABLE not in os.environ:
         yield None
         return
-    # With the run: equal steps of two runs at once would write into each other's backups.
+    # The name has the run, because the same step of two runs at once would write into each other's backups.
     parts = [part for part in (os.environ.get(RUN_VARIABLE), f"{name}-{key}") if part]
     place = storage.join(os.environ[SCRATCH_VARIABLE], *parts)
     if not storage.is_url(place):
@@ -221,7 +222,7 @@ def _scratch(name: str, key: str, *, urls: bool) -> Iterator[str | None]:
 def _path(artifact: Any, remote: bool) -> Any:
     if isinstance(artifact, list):
         return [_path(one, remote) for one in artifact]
-    # KFP's launcher has brought what was imported to this path; its local runner, which has none, leaves it at the URL.
+    # KFP's launcher downloads imported files to this path; its local runner leaves them at their URL.
     here = "step_key" in artifact.metadata or Path(artifact.path).exists()
     location = results.located(artifact.path) if here else artifact.uri
     return location if remote else str(storage.local(location))
@@ -234,10 +235,10 @@ def _identity(artifact: Any) -> Any:
 
 
 def fingerprint(folder: str | Path) -> str:
-    """Digest of the names and the contents of the files in a folder; of the path alone if it is missing.
+    """The digest of the names and contents of the files in a folder, or only of the path if nothing is there.
 
-    Times and sizes do not say that a file is the same: labels are corrected in place, and copied with their times. Of
-    what is at a URL the store's versions are taken.
+    Times and sizes do not show that a file is the same, because labels are corrected in place, and copied with their
+    times. For a URL, the store's versions stand for the contents.
     """
     if storage.is_url(folder):
         return storage.fingerprint(str(folder))
@@ -248,9 +249,9 @@ def fingerprint(folder: str | Path) -> str:
 
 
 def contents(path: str | Path) -> dict[str, tuple[int, str]]:
-    """Size in bytes and SHA-256 of a file (under the name ""), or of every file in a folder, by its name in there.
+    """The size in bytes and the SHA-256 of every file in a folder, by its name there, or of a file, by the name "".
 
-    Links to folders are followed. One whose folder is listed under another name is known by that name.
+    Links to folders are followed, except to folders that are listed under another name, which stands for them.
     """
     path = Path(path)
     if path.is_file():
@@ -259,7 +260,7 @@ def contents(path: str | Path) -> dict[str, tuple[int, str]]:
         found = {str(p.relative_to(path)): p for p in sorted(pure.load("_paths").walk(path))}
         files = {name: p for name, p in found.items() if p.is_file()}
         again = {name: (0, os.path.relpath(p.resolve(), path.resolve())) for name, p in found.items() if p.is_dir()}
-    # Reading waits for the disk, and the digest does not hold Python's lock.
+    # Threads help, because reading waits for the disk, and the digest is computed without Python's lock.
     with ThreadPoolExecutor(_READERS) as readers:
         return dict(zip(files, readers.map(_size_and_digest, files.values()), strict=True)) | again
 
@@ -272,10 +273,10 @@ def _size_and_digest(path: Path) -> tuple[int, str]:
 
 @cache
 def code_version() -> str:
-    """Digest of the project's own Python files that a step may run, the same in a checkout and in the image."""
+    """The digest of the project's own files that a step may run, which is the same in a checkout and in the image."""
     digest = hashlib.sha256()
     for package in _CODE:
-        # Only found, not imported: the image has keras_spatial among its packages, the checkout beside the others.
+        # The packages are found and not imported: in the image, keras_spatial is an installed package.
         found = importlib.util.find_spec(package)
         [root] = list(found.submodule_search_locations or []) if found else [package]
         for path in sorted(Path(root).rglob("*")):
@@ -285,7 +286,7 @@ def code_version() -> str:
 
 
 def _usable(record: Path, name: str) -> dict[str, Any] | None:
-    """What a record says, if it can be read and its results are what they were."""
+    """The content of a record; None if it cannot be read, or the results have changed since it was written."""
     try:
         done = unsealed(read_json(record))
         recorded = {
@@ -313,13 +314,13 @@ def _usable(record: Path, name: str) -> dict[str, Any] | None:
         if found != files or not path.exists():
             different = sorted(file for file in {*found, *files} if found.get(file) != files.get(file))
             changed = path / different[0] if different else path
-            console.note(name, f"{changed} is not what an earlier run made, so this step runs again")
+            console.note(name, f"{changed} has changed since an earlier run made it, so this step runs again")
             return None
     return done
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Hard links where the file system has them: results are never changed after their step."""
+    """Copy results by hard links if possible, because they are never changed after their step."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         shutil.copytree(source, target, copy_function=link_or_copy, dirs_exist_ok=True)
@@ -328,7 +329,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
-    """Make `target` a hard link to `source`, or a copy where that is not possible (another file system)."""
+    """Make `target` a hard link to `source`, or a copy if that is not possible, as between two file systems."""
     Path(target).unlink(missing_ok=True)
     try:
         os.link(source, target)

@@ -1,8 +1,8 @@
-"""Groups of settings, each of which is written once for the step, the pipelines and the YAML file.
+"""Groups of settings. Each setting is defined once, for the step, the pipelines and the YAML file.
 
 A group is a pydantic model. Its fields are the parameters of the component that takes it, with their help
-(`components.base`), the parameters of the pipelines and the fields of the YAML file (`pipelines.settings`), and what
-each process of the step is handed. A new setting is a new field, and the code that reads it.
+(`components.base`), the parameters of the pipelines and the fields of the YAML file (`pipelines.settings`), and the
+values that each process of the step gets. A new setting needs a new field, and the code that reads it.
 """
 
 import json
@@ -24,10 +24,11 @@ _BINDS = "binds"
 def binding(*names: str) -> Callable[[_Check], _Check]:
     """Mark a method of a group that checks settings against each other.
 
-    A pipeline that does not read one of them must not be bound by it: it could not be set to what the others need.
+    The check applies only to a pipeline that reads all of these settings, because a pipeline that does not read one of
+    them refuses any value for it but the default.
 
     Args:
-        names: the settings that the method reads.
+        names: the names of the settings that the method reads.
     """
 
     def mark(check: _Check) -> _Check:
@@ -38,13 +39,13 @@ def binding(*names: str) -> Callable[[_Check], _Check]:
 
 
 class Group(BaseModel):
-    """Settings that belong together. Lists and mappings may be given as JSON, for KFP's user interface has one line."""
+    """Settings that belong together. Lists and mappings may be JSON, as KFP's user interface gives them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
     looped: ClassVar[tuple[str, ...]] = ()
-    """Fields over whose items a pipeline loops: KFP needs them as lists, and not as JSON."""
+    """The fields over whose items a pipeline loops, which KFP needs as lists and not as JSON."""
     whole: ClassVar[bool] = True
-    """Whether what takes these settings reads all of them, so that they bind each other from the start."""
+    """Whether all of these settings are read together, so that all checks between them apply from the start."""
 
     @pydantic.field_validator("*", mode="before")
     @classmethod
@@ -59,7 +60,7 @@ class Group(BaseModel):
     @pydantic.field_validator("*", mode="after")
     @classmethod
     def _texts_stay_what_they_are(cls, value: Any) -> Any:
-        """Texts pass through YAML, KFP, files and a page: what one of them would change is refused."""
+        """Refuse texts that YAML, KFP, a file or a page would change on their way."""
         for text in _texts(value):
             fault = fault_of_text(text)
             if fault:
@@ -67,7 +68,7 @@ class Group(BaseModel):
         return value
 
     def part(self, group: type[_G]) -> _G:
-        """The values of these settings that another group has as well, as a value of that group."""
+        """The values of those settings that belong to another group, as a value of that group."""
         return group(**{name: getattr(self, name) for name in group.model_fields})
 
     @pydantic.model_validator(mode="after")
@@ -77,13 +78,13 @@ class Group(BaseModel):
         return self
 
     def check_bound(self, read: Collection[str]) -> None:
-        """Check the settings that bind each other, where all of them are read; see `binding`.
+        """Run the checks of settings against each other whose settings are all read; see `binding`.
 
         Args:
             read: the names of the settings that are read.
 
         Raises:
-            ValueError: naming the setting, its value and what was expected.
+            ValueError: if a check fails; the message names the setting, its value and what was expected.
         """
         for kind in type(self).__mro__:
             for check in vars(kind).values():
@@ -93,7 +94,7 @@ class Group(BaseModel):
 
     @classmethod
     def parameters(cls) -> dict[str, tuple[type, Any, str]]:
-        """By name of field: the type that KFP gives it, its default in that type, and its description."""
+        """The type of each field in KFP, its default in that type, and its description, by the name of the field."""
         return {
             name: (cls.kfp_type(name), cls.kfp_value(name, field.default), str(field.description))
             for name, field in cls.model_fields.items()
@@ -101,7 +102,7 @@ class Group(BaseModel):
 
     @classmethod
     def kfp_type(cls, name: str) -> type:
-        """The type of a field as a parameter: KFP knows str, int, float, bool and list; everything else is JSON."""
+        """The type of a field in KFP, which has str, int, float, bool and list; all other types are given as JSON."""
         annotation = cls.model_fields[name].annotation
         if name in cls.looped:
             return list
@@ -109,14 +110,14 @@ class Group(BaseModel):
 
     @classmethod
     def kfp_value(cls, name: str, value: Any) -> Any:
-        """A field's value as that of a parameter."""
+        """The value of a field in the type that it has in KFP."""
         if name in cls.looped:
             return list(value)
         return json.dumps(value) if isinstance(value, tuple | Mapping) else value
 
 
 class LayoutSettings(Group):
-    """How images are split, in the notation of `keras_spatial`, which alone reads it."""
+    """How images are split, in the notation of `keras_spatial`."""
 
     mesh: str = Field("rows:2, columns:2", description="The axes of the device mesh and their sizes.")
     layout: str = Field("x:rows, y:columns", description="Which image axis is split over which mesh axis.")
@@ -132,21 +133,21 @@ class LayoutSettings(Group):
 
     @property
     def mesh_axes(self) -> dict[str, int]:
-        """Sizes by mesh axis."""
+        """The size of each mesh axis, by its name."""
         return pure.load("layout").parse_mesh(self.mesh)
 
     @property
     def image_axes(self) -> dict[str, str]:
-        """Mesh axis by image axis."""
+        """The mesh axis of each sharded image axis, by the name of the image axis."""
         return pure.load("layout").parse_layout(self.layout, list(self.mesh_axes))
 
     def shards(self, axis: str) -> int:
-        """Into how many shards an image axis, or the batch, is split."""
+        """The number of shards along an image axis or the batch axis."""
         return self.mesh_axes[self.image_axes[axis]] if axis in self.image_axes else 1
 
 
 class MeshSettings(LayoutSettings):
-    """Over which devices images are split."""
+    """The devices over which images are split."""
 
     accelerator: Literal["auto", "cpu", "gpu", "tpu"] = Field(
         "auto",
@@ -169,7 +170,7 @@ class MeshSettings(LayoutSettings):
 
 
 class LocalSettings(MeshSettings):
-    """How many processes of this machine share a mesh."""
+    """The processes of this machine that share a mesh."""
 
     processes: int = Field(
         1,
@@ -206,10 +207,10 @@ def is_text(annotation: Any) -> bool:
 
 
 def fault_of_text(text: str) -> str | None:
-    """What a text must be to reach its reader as it is, or None if it does.
+    """What a text would have to be to reach its reader unchanged; None if it reaches it.
 
-    KFP replaces `{{$...}}` in an argument by what it knows of the task, its inputs and secrets' names among them. A
-    lone surrogate, from a command line that is not UTF-8, cannot be written; control characters break a terminal.
+    In arguments, KFP replaces `{{$...}}` by facts about the task, such as its inputs and the names of secrets. A lone
+    surrogate, from a command line that is not UTF-8, cannot be written, and control characters disturb a terminal.
     """
     if len(text) > 10_000:
         return f"at most 10000 characters. Received: {len(text)}"
@@ -221,7 +222,7 @@ def fault_of_text(text: str) -> str | None:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All texts in a value, names of mappings among them."""
+    """All texts in a value, including the names in mappings."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

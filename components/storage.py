@@ -1,7 +1,7 @@
-"""Folders and files by path or by URL: `gs://...` and `s3://...` through fsspec, with its packages gcsfs and s3fs.
+"""Folders and files by path or by URL: `gs://...` and `s3://...` through fsspec and its packages gcsfs and s3fs.
 
-Every step works on local files. What lies in an object store is downloaded before, and uploaded after; what lies on a
-mounted volume is used where it is.
+Most steps work on local files: files in an object store are downloaded before a step and uploaded after it, and files
+on a mounted volume are used where they are.
 """
 
 import atexit
@@ -21,7 +21,7 @@ from components import pure
 from datasets.object_store import StorageError, is_url, join, listing, named, system, version
 
 REFERENCE = "reference.json"
-"""In the folder of an artifact: where its files really are."""
+"""The file in the folder of an artifact that says where its files really are."""
 _MIRROR_SECONDS = 30.0
 
 
@@ -29,7 +29,7 @@ def writable(folder: str | Path) -> Path:
     """Make a folder, and make sure that files can be written in it.
 
     Raises:
-        StorageError: if not, with what a pod of this user needs.
+        StorageError: if they cannot; the message says what a pod of this user needs.
     """
     folder = Path(folder)
     try:
@@ -58,10 +58,10 @@ def _owner(folder: Path) -> str:
 
 
 def read_json(location: str) -> Any | None:
-    """A JSON file by path or URL; None where there is none, or one that is not complete.
+    """Read a JSON file by path or URL; None if there is no file, or it is incomplete.
 
     Raises:
-        OSError: if it cannot be read, such as StorageError for a store that refuses or cannot be reached.
+        OSError: if the file cannot be read, for example a StorageError if a store refuses or cannot be reached.
     """
     try:
         return json.loads(_content(location))
@@ -70,7 +70,7 @@ def read_json(location: str) -> Any | None:
 
 
 def read_bytes(location: str) -> bytes | None:
-    """A small file by path or URL; None where there is none."""
+    """Read a small file by path or URL; None if there is no file."""
     try:
         return _content(location)
     except FileNotFoundError:
@@ -78,10 +78,10 @@ def read_bytes(location: str) -> bytes | None:
 
 
 def write_json(location: str, value: Any) -> None:
-    """Write JSON by path or URL; it appears when it is complete.
+    """Write a JSON file by path or URL. It appears only when it is complete.
 
     Raises:
-        OSError: if it cannot be written, such as StorageError for a store that refuses or cannot be reached.
+        OSError: if it cannot be written, for example a StorageError if a store refuses or cannot be reached.
     """
     data = json.dumps(value, indent=1, allow_nan=False).encode()
     if is_url(location):
@@ -96,7 +96,7 @@ def write_json(location: str, value: Any) -> None:
 
 
 def upload(source: str | Path, location: str) -> None:
-    """Copy a file, or a folder with all that is in it, to a URL.
+    """Copy a file, or a folder with its whole content, to a URL.
 
     Raises:
         StorageError: if the store refuses or cannot be reached.
@@ -109,22 +109,22 @@ def upload(source: str | Path, location: str) -> None:
 
 
 def download(location: str, target: str | Path, only: Callable[[str], bool] = lambda _: True) -> Path:
-    """Copy a file, or everything below a folder, from a URL; the target appears when it is complete.
+    """Copy a file, or a folder with its whole content, from a URL. The target appears only when it is complete.
 
     Args:
-        location: The URL.
-        target: The path of what is made.
-        only: Says by the last part of its name whether a file of a folder is copied.
+        location: the URL.
+        target: the path of the file or folder to make.
+        only: a function from the last part of a file's name to whether that file of a folder is copied.
 
     Raises:
-        StorageError: if there is nothing, or the store refuses or cannot be reached.
+        StorageError: if nothing is at the URL, or the store refuses or cannot be reached.
     """
     target = Path(target)
     part = target.with_name(f".part-{os.getpid()}-{target.name}")
     with named(location):
         store = system(location)
         root = store._strip_protocol(location).rstrip("/")
-        # The consoles of stores mark folders by empty objects, whose names end so.
+        # The consoles of stores mark folders by empty objects whose names end in a slash.
         found = [name for name in store.find(root) if not name.endswith("/")]
         if not found:
             raise StorageError(f"{location}: nothing is there. Expected a file or a folder with files.")
@@ -143,26 +143,37 @@ def download(location: str, target: str | Path, only: Callable[[str], bool] = la
 
 
 def _inside(location: str, name: str) -> str:
-    """The name of an object below a URL, if a folder can have a file of this name.
+    """The name of an object below a URL, if a file in a folder can have this name.
 
-    Stores allow any name. That of `data//etc/cron.d/x` or `data/../x` would be a file elsewhere on this machine.
+    Stores allow any name, and `data//etc/cron.d/x` or `data/../x` would be a file elsewhere on this machine.
+
+    Raises:
+        StorageError: if it cannot.
     """
     if any(part in ("", ".", "..") for part in name.split("/")) or "\0" in name:
         raise StorageError(
-            f"{location}: expected objects whose names are those of files below a folder. Received: {name!r}. Whoever "
-            "wrote it may mean to write outside of that folder: remove it if it is not yours."
+            f"{location}: expected objects whose names are those of files below a folder. Received: {name!r}. It may "
+            "have been put there to write outside of that folder; remove it if it is not yours."
         )
     return name
 
 
 def local(location: str, cache: str | Path | None = None, only: Callable[[str], bool] = lambda _: True) -> Path:
-    """A local path with what a path or URL names; downloaded once into `cache`, by default a folder of this process,
-    which is removed at its end. Of a folder `only` says which files, see `download`."""
+    """The local path of a file or folder, which is downloaded once if it is at a URL.
+
+    Args:
+        location: the path or the URL.
+        cache: the folder for downloads; by default one of this process, which is removed when the process ends.
+        only: which files of a folder are downloaded, see `download`.
+
+    Raises:
+        StorageError: if nothing is at the URL, or the store refuses or cannot be reached.
+    """
     if not is_url(location):
         return Path(location)
     folder = Path(cache) if cache is not None else own_folder(os.getpid())
     folder.mkdir(parents=True, exist_ok=True)
-    # The name is kept, for what a file is may follow from its suffix.
+    # The copy keeps the name, because the ending of a file says what it is.
     target = folder / hashlib.sha256(location.encode()).hexdigest()[:16] / location.rstrip("/").rsplit("/", 1)[-1]
     target.parent.mkdir(exist_ok=True)
     return target if target.exists() else download(location, target, only)
@@ -170,12 +181,15 @@ def local(location: str, cache: str | Path | None = None, only: Callable[[str], 
 
 @functools.cache
 def own_folder(process: int) -> Path:
-    """A folder that no other user can write, and no other process knows: a name that can be told in advance would let
-    others put their files where this process expects what it has downloaded."""
+    """A folder of this process for downloads.
+
+    No other user can write to it or predict its name, because files of others must not be taken for downloads.
+    """
     folder = Path(tempfile.mkdtemp(prefix="keras-spatial-"))
 
     def remove() -> None:
-        if os.getpid() == process:  # And not a process that this one has forked.
+        # A process that this one has forked must not remove the folder.
+        if os.getpid() == process:
             shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(remove)
@@ -183,7 +197,7 @@ def own_folder(process: int) -> Path:
 
 
 def fingerprint(location: str) -> str:
-    """Digest of the names, sizes and versions of everything below a URL."""
+    """The digest of the names, sizes and versions of all objects below a URL."""
     digest = hashlib.sha256(location.encode())
     _, found = listing(location)
     for name, about in sorted(found.items()):
@@ -192,7 +206,7 @@ def fingerprint(location: str) -> str:
 
 
 def remove(location: str) -> None:
-    """Delete a file or folder; what is gone already is no error."""
+    """Delete a file or a folder, if it exists."""
     if is_url(location):
         with named(location):
             store = system(location)
@@ -208,16 +222,16 @@ def remove(location: str) -> None:
 def mirrored(
     location: str, folder: str | Path, seconds: float = _MIRROR_SECONDS, *, uploads: bool = True
 ) -> Iterator[Path]:
-    """A local folder whose files are also at a URL: brought from there first, and uploaded whenever they change.
+    """Mirror a local folder to a URL during the `with` block: download it first, and upload files when they change.
 
-    The files are those that appear when they are complete, such as backups. What is uploaded stays when the process is
-    killed, and is older than what is lost by `seconds` at most.
+    The files must appear only when they are complete, as backups do. If the process is killed, the uploaded files
+    remain, which are at most `seconds` older than the local ones.
 
     Args:
-        location: URL of a folder.
-        folder: to use here.
-        seconds: between two looks for files that have changed.
-        uploads: whether to upload; of the processes of a job only one does.
+        location: the URL of the folder.
+        folder: the path of the local folder.
+        seconds: the number of seconds between two looks for changed files.
+        uploads: whether to upload. Of the processes of a job, only one does.
     """
     folder = Path(folder)
     if exists(location):

@@ -173,7 +173,7 @@ def test_a_result_that_is_not_what_it_was_is_made_again(store, damage, capsys):
     call(double, store, 2)
     assert double.calls == 2
     assert (store / "2.txt").read_text() == "42"
-    assert f"{store / '1.txt'} is not what an earlier run made" in capsys.readouterr().out
+    assert f"{store / '1.txt'} has changed since an earlier run made it" in capsys.readouterr().out
 
 
 def test_a_file_that_is_missing_in_or_added_to_a_folder_makes_it_again(store):
