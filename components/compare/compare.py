@@ -1,4 +1,4 @@
-"""Whether a model is good enough, compared with the best earlier one."""
+"""Decide whether a model is good enough, compared with the best earlier one."""
 
 import math
 from collections.abc import Mapping
@@ -19,13 +19,13 @@ def compare_models(
     """Compare the Dice of an evaluation with that of an earlier run.
 
     Args:
-        evaluation: folder of the step evaluate.
-        decision: JSON file to write: accepted or not, and the Dice of both.
-        baseline: `metrics.json` of the earlier run; empty where there is none, and the model is accepted.
-        tolerance: Dice by which a class may be worse.
+        evaluation: the folder of the step evaluate.
+        decision: the JSON file to write, with the decision and the Dice of both models.
+        baseline: the path of `metrics.json` of the earlier run; if it is empty, the model is accepted.
+        tolerance: the Dice by which a class may be worse.
 
     Raises:
-        BaselineError: if the earlier metrics are missing, unreadable, or of other held-out cases.
+        BaselineError: if the earlier metrics are missing, cannot be read, or belong to other held-out cases.
     """
     current = read_json(Path(evaluation) / "metrics.json")
     earlier = read_baseline(baseline) if baseline else None
@@ -50,7 +50,7 @@ def compare_models(
         },
     )
     if earlier is None:
-        said = "the model is accepted, for there is no earlier one"
+        said = "the model is accepted, because there is no earlier one"
     else:
         verdict = "the model is accepted" if accepted else "the model is worse than the earlier one and not accepted"
         dice = console.figures(current["dice"])
@@ -65,10 +65,10 @@ def accept(current: Mapping[str, float], earlier: Mapping[str, float], tolerance
 
 
 def read_baseline(path: str | Path) -> dict[str, Any]:
-    """`metrics.json` of an earlier run.
+    """Read the Dice of the classes and the names of the cases from `metrics.json` of an earlier run.
 
     Raises:
-        BaselineError: if it is missing, no JSON, or without the Dice of the classes and the list of cases.
+        BaselineError: if the file is missing or not JSON, or lacks the Dice or the cases.
     """
     try:
         metrics = read_json(path)

@@ -1,1 +1,1 @@
-"""The folds of a cross-validation, put together."""
+"""Combine the folds of a cross-validation."""

@@ -19,18 +19,19 @@ class FoldsError(ValueError):
 def report_folds(evaluations: Sequence[str], page: str, table: str, *, title: str) -> Mapping[str, Mapping[str, Any]]:
     """Write one page and one table over all folds.
 
-    Every case is held out by one fold, so that the metrics of all folds together are those of a data set of all cases,
-    each predicted by a network that has not seen it. The intervals are bootstrapped over the cases; they say nothing of
-    the networks' own scatter, which the folds' means show.
+    Every case is held out by exactly one fold, so the metrics of all folds together cover all cases, each predicted by
+    a network that has not seen it. The intervals are bootstrapped over the cases. They do not include the variation
+    between networks, which the means of the folds show.
 
     Args:
-        evaluations: folders of the step evaluate, one for each fold.
-        page: HTML file to write.
-        table: JSON file to write: `dice` by part with `value`, `low`, `high`; `confidence`; `folds`.
-        title: heading.
+        evaluations: the folders of the step evaluate, one for each fold.
+        page: the HTML file to write.
+        table: the JSON file to write, with `dice` (`value`, `low` and `high` of each class), `confidence`, `cases` and
+            `folds`.
+        title: the heading.
 
     Returns:
-        Metadata of the table: Dice of each class and the ends of their intervals.
+        The metadata of the table: the Dice of each class and the ends of its interval.
 
     Raises:
         FoldsError: if a case is held out by more than one fold.
@@ -71,7 +72,7 @@ def report_folds(evaluations: Sequence[str], page: str, table: str, *, title: st
 
 
 def _estimates(cases: Sequence[Any]) -> tuple[float, dict[str, Estimate]]:
-    """Confidence of the intervals, and the Dice of each class over all cases."""
+    """The confidence of the intervals, and the Dice of each class over all cases."""
     if isinstance(cases[0], CaseMetrics):
         lits = summarise(cases)
         return lits.confidence, {part: lits.metrics[f"{part}_dice_per_case"] for part in ("liver", "lesion")}

@@ -1,4 +1,4 @@
-"""Evaluating in a job of several pods."""
+"""Evaluate in a job of several pods."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,11 +26,11 @@ def evaluate_in_job(
     """Evaluate in a TrainJob or TFJob; see `components.jobs.pods.run_in_pods`.
 
     Args:
-        cases, dataset, model, evaluation, predictions: see `components.evaluate.evaluate.evaluate_model`; what is read
-            may be a URL.
-        job: JSON of `JobSettings`.
-        scratch, api, poll: see `run_in_pods`. The pods write parts of one file, so that a URL will not do.
-        settings: those of `EvaluationSettings`.
+        cases, dataset, model, evaluation, predictions: see `components.evaluate.evaluate.evaluate_model`. The inputs
+            may be URLs.
+        job: the JSON of a `JobSettings`.
+        scratch, api, poll: see `run_in_pods`. `scratch` must not be a URL, because the pods write parts of one file.
+        settings: the settings of `EvaluationSettings`.
 
     Raises:
         JobError, ClusterApiError: see `run_in_pods`.

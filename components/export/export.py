@@ -13,17 +13,20 @@ from components.train.settings import MODEL
 from keras_spatial.volumes import TASK, Task, metric_name, read_task
 
 VERSION = "1"
-"""The version of the exported model; whoever deploys several copies each into the next number."""
+"""The version of the exported model. To deploy several versions, copy each one into the folder of the next number."""
 
 
 def export_model(model: str, evaluation: str, exported: str) -> Mapping[str, Mapping[str, Any]]:
     """Write the model as a Keras file, as a TensorFlow SavedModel for one device, and a description.
 
     Args:
-        model: folder of the step train.
-        evaluation: folder of the step evaluate.
-        exported: folder to make: `model.keras` with its task, `serving/1/`, `task.json`, `model.json` (metrics, input,
-            classes, SHA-256).
+        model: the folder of the step train.
+        evaluation: the folder of the step evaluate.
+        exported: the folder to make, with `model.keras`, which holds its task, `serving/1/`, `task.json` and
+            `model.json` (metrics, input, classes, SHA-256).
+
+    Returns:
+        The metadata of the exported model: its SHA-256, and the Dice of each class.
 
     Raises:
         TaskError: if the model holds no task.
@@ -51,7 +54,7 @@ def export_model(model: str, evaluation: str, exported: str) -> Mapping[str, Map
 
 
 def described(task: Task) -> dict[str, Any]:
-    """What whoever serves the model has to know of its task."""
+    """A description of a task for those who serve the model."""
     count = len(task.channels)
     channels = "; ".join(f"{number} {c.name}: {c.normalisation}" for number, c in enumerate(task.channels))
     grid = task.grid

@@ -1,4 +1,4 @@
-"""What is kept of a run however it ended: its state, the steps that finished, and the logs of its pods."""
+"""Record a run, however it has ended: its state, the finished steps, and the logs of its pods."""
 
 import os
 import re
@@ -15,19 +15,19 @@ _ENDS = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "was cancell
 
 
 def record_run(record: str, *, run_id: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Write `run.json`, and on a cluster `logs/<pod>.log` of every pod of the run.
+    """Write `run.json` and, on a cluster, `logs/<pod>.log` for every pod of the run.
 
-    A cluster deletes pods, and their logs with them; artifacts of finished steps stay by themselves. What cannot be
-    read is named in `run.json` and fails nothing: the run's own state is what counts.
+    A cluster deletes pods with their logs; the artifacts of finished steps are kept anyway. A log that cannot be read
+    is listed in `run.json` and is not an error, because only the run's own state counts.
 
     Args:
-        record: folder to make.
-        run_id: KFP's identity of the run, which labels its pods.
-        facts: state and error of the run.
+        record: the folder to make.
+        run_id: KFP's ID of the run, with which its pods are labelled.
+        facts: the state and the error of the run.
 
     Returns:
-        What stands in `run.json`: the facts, the finished steps where this machine recorded them, the saved logs and
-        what went wrong with them.
+        The content of `run.json`: the facts, the finished steps if this machine has recorded them, and the names of the
+        saved logs and of those that could not be read.
     """
     owner.follow()
     folder = Path(record)
@@ -43,10 +43,10 @@ def record_run(record: str, *, run_id: str, facts: Mapping[str, Any]) -> dict[st
 
 
 def _sentence(summary: Mapping[str, Any]) -> str:
-    """How the run ended, for a reader of the log."""
+    """A sentence for the log on how the run has ended."""
     error = str(summary.get("error") or "").strip()
     said = f"the run {_ENDS.get(summary['state'], 'ended with state ' + str(summary['state']))}"
-    # KFP's local runner says no more than that something failed, and the name that it has for all of the steps.
+    # KFP's local runner says only that something has failed, and its own name for all steps together.
     said += f" ({error})" if error and not re.fullmatch(r"Task \S+ failed\.", error) else ""
     if "finished_steps" in summary:
         said += f"; {console.count(len(summary['finished_steps']), 'step')} finished"

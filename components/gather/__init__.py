@@ -1,1 +1,1 @@
-"""The segmentations of several steps, put into one folder."""
+"""Combine the segmentations of several steps in one folder."""

@@ -1,4 +1,4 @@
-"""Putting together what several steps have segmented."""
+"""Combine the segmentations of several steps."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,17 +16,17 @@ _IN_NO_SHARE = "in no share, because volumes came or went while the shares looke
 
 
 def gather_segmentations(parts: Sequence[str], predictions: str) -> Mapping[str, Mapping[str, Any]]:
-    """Put the results of all shares into one folder, with one table of the volumes that have none.
+    """Put the results of all shares into one folder, with one table of the volumes without a result.
 
-    Every share has looked into the folder of the volumes by itself. If volumes came or went meanwhile, some may be in
-    two shares, of which the first result counts, and others in none: these are in the table.
+    The step of each share has listed the volumes by itself. If volumes were added or removed in the meantime, a volume
+    may be in two shares, of which the first result counts, or in none, and is then in the table.
 
     Args:
-        parts: folders of the step segment, one for each share of the volumes.
-        predictions: folder to make, as that of a single step would be.
+        parts: the folders of the step segment, one for each share of the volumes.
+        predictions: the folder to make, with the same content as that of a single step.
 
     Returns:
-        Metadata: the numbers of segmented and of failed volumes.
+        The metadata of the predictions: the numbers of segmented and failed volumes.
 
     Raises:
         ResultsCollide: if two shares have a result of the same name although they saw the same volumes.

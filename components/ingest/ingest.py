@@ -1,4 +1,4 @@
-"""Checking every voxel of every case before anything is computed from it."""
+"""Check every voxel of every case before anything is computed from it."""
 
 import contextlib
 import csv
@@ -28,19 +28,21 @@ def ingest_volumes(
     """Check the cases of a folder, and collect the usable ones.
 
     Args:
-        data: folder with volume-N.nii[.gz] and segmentation-N.nii[.gz], or with `dataset.json` as the Decathlon and
-            nnU-Net have it, or with `images` and `labels`, by path or URL. From a URL one case at a time is brought.
-        cases: folder to make, with copies of the usable cases' files, which share the disk with the originals where
-            the file system can clone, and `index.json` with their digests. No link: an original that is edited later
-            must not change what was checked. Cases with files of DICOM, whose headers name the patient, are written as
-            NIfTI files. Other files of an object store are not copied: the index says where they lie and what was
-            checked.
-        quarantine: HTML file to write, a table of the bad cases; the same as CSV lies beside the index.
-        on_bad_case: "skip" leaves bad cases out, "raise" ends the step after every case was checked.
-        task_file, task: what names channels and labels of a plain folder: a file, or "lits"; see `open_folder`.
+        data: the folder with volume-N.nii[.gz] and segmentation-N.nii[.gz], or with `dataset.json` as in the Decathlon
+            and nnU-Net, or with the folders `images` and `labels`, by path or URL. From a URL, one case at a time is
+            downloaded.
+        cases: the folder to make, with copies of the usable cases' files and `index.json` with their digests. The
+            copies share the disk space of the originals if the file system can clone files. They are not links, because
+            the checked files must not change when an original is edited. Cases with DICOM files, whose headers name the
+            patient, are converted to NIfTI files. Other files of an object store are not copied: the index says where
+            they are and what was checked.
+        quarantine: the HTML file to write, with a table of the bad cases; the same table is beside the index as CSV.
+        on_bad_case: "skip" to leave bad cases out, or "raise" to end the step after every case was checked.
+        task_file: for a plain folder, the file that names its channels and labels; see `open_folder`.
+        task: for a plain folder, "lits" instead of that file.
 
     Returns:
-        Metadata of both outputs: the numbers of usable and bad cases.
+        The metadata of both outputs: the numbers of usable and bad cases.
 
     Raises:
         VolumeError: if no case is usable, or one is bad and `on_bad_case` is "raise".
@@ -79,7 +81,7 @@ def _ingest(folder: Folder, target: Path, quarantine: Path, on_bad_case: str) ->
 
 
 def _write_description(folder: Folder, task: Task, target: Path, usable: list[int | str]) -> None:
-    """`dataset.json` of the usable cases: where it lists cases, the others are left out."""
+    """Write the `dataset.json` of the usable cases; if it lists cases, the bad ones are removed from the list."""
     given = folder.path / DESCRIPTION
     description = read_json(given) if given.is_file() else {}
     if isinstance(description.get("training"), list):
@@ -95,7 +97,7 @@ def _write_description(folder: Folder, task: Task, target: Path, usable: list[in
 
 
 def _collect(folder: Folder, target: Path) -> tuple[dict[int | str, dict[str, str]], list[BadCase]]:
-    """Check each case and keep it: the digests of the files of the good ones by number or name, and the bad ones."""
+    """Check and keep each case. Returns the digests of the good cases' files by number or name, and the bad cases."""
     good: dict[int | str, dict[str, str]] = {}
     bad: list[BadCase] = []
     found = folder.cases
@@ -113,18 +115,20 @@ def _collect(folder: Folder, target: Path) -> tuple[dict[int | str, dict[str, st
 
 
 def _kept(folder: Folder, case: AnyCase, near: AnyCase, target: Path) -> dict[str, str]:
-    """Check a case and keep its files, as they are or converted, unless they are read where they lie; their names and
-    digests.
+    """Check a case, and copy or convert its files unless later steps read them from the object store.
 
     Args:
-        folder: The folder of the case.
-        case: The case by its names.
-        near: The case with its files on this machine.
-        target: The folder for the files.
+        folder: the folder of the case.
+        case: the case with the paths by which it was found.
+        near: the case with its files on this machine.
+        target: the folder for the files.
+
+    Returns:
+        The digests of the files, by their names in the folder of checked cases.
 
     Raises:
-        VolumeError: what is wrong with it; ChangedCaseError if a file is no longer what was checked. None is left in
-            the target then.
+        VolumeError: if the case cannot be used, or a ChangedCaseError if a file has changed while it was checked. No
+            file of the case is left in the target then.
     """
     before = [identity(path) for path in near.files]
     volumes, labels = folder.check(near)
@@ -147,13 +151,13 @@ def _kept(folder: Folder, case: AnyCase, near: AnyCase, target: Path) -> dict[st
 
 
 def clone_or_copy(source: Path, target: Path) -> None:
-    """Copy a file; on a file system that can (Btrfs, XFS), both share their blocks until one of them is changed.
+    """Copy a file. On Btrfs and XFS, both files share their blocks until one of them is changed.
 
-    The copy is a file of its own in any case, never a link.
+    The copy is always a file of its own, and never a link.
     """
     target.unlink(missing_ok=True)
     with regular(source).open("rb") as reading, target.open("xb") as writing:
-        # Between some file systems, and on some network ones, the kernel does not copy: it says so, or copies nothing.
+        # Between some file systems, and on some network file systems, the kernel refuses to copy, or copies nothing.
         with contextlib.suppress(OSError):
             while os.copy_file_range(reading.fileno(), writing.fileno(), 1 << 30):
                 pass

@@ -1,4 +1,4 @@
-"""From NIfTI files to the TFDS data set that training reads."""
+"""Build the TFDS data set that the training reads from checked cases."""
 
 import json
 import os
@@ -17,20 +17,18 @@ _RUNNER = "DirectRunner"
 
 
 class WindowError(ValueError):
-    """A window is given for data that describe their own normalisation."""
+    """A window is given for data whose description determines the normalisation."""
 
 
 class RunnerError(ValueError):
-    """The data set cannot be built by this runner of Beam."""
+    """The data set cannot be built with this runner of Beam."""
 
 
 def check_runner(options: Sequence[str]) -> None:
-    """Refuse runners whose workers are other machines.
-
-    The step's files lie in its pod, where no other machine reads or writes them: the converted cases, and the data set.
+    """Refuse runners whose workers are other machines, which cannot read or write the files in this step's pod.
 
     Raises:
-        RunnerError: naming the runner and another way.
+        RunnerError: if another runner is asked for; the message names it and says what to do.
     """
     import argparse
 
@@ -49,35 +47,35 @@ def check_window(folder: Folder, settings: PreprocessSettings) -> None:
     """Refuse a window for data that are not LiTS's.
 
     Raises:
-        WindowError: naming the window.
+        WindowError: if a window is given for such data; the message names it.
     """
     if folder.reader is not None and settings.window != PreprocessSettings.model_fields["window"].default:
         raise WindowError(
-            f"window: {folder.path} describes its own normalisation, and no window is read. Received: "
+            f"window: the description of {folder.path} determines the normalisation, and no window is read. Received: "
             f"{list(settings.window)}. Leave it out."
         )
 
 
 def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Mapping[str, Any]]:
-    """Build the data set with Beam: LiTS at a cubic resolution, or any other that `dataset.json` describes.
+    """Build the data set with Beam, for LiTS or for any data that a `dataset.json` describes.
 
-    Volumes are stored in the blocks that the training's mesh reads.
+    Volumes are stored in the blocks that the processes of a training on the mesh read.
 
     Args:
-        cases: folder of the step ingest, by path or URL. Files of an object store are brought here case by case.
-        dataset: folder to make, a TFDS data directory.
-        settings: those of `PreprocessSettings`.
+        cases: the folder of the step ingest, by path or URL. Files in an object store are downloaded case by case.
+        dataset: the folder to make, a TFDS data directory.
+        settings: the settings of `PreprocessSettings`.
 
     Returns:
-        Metadata of the data set: cases of each split and warnings about them.
+        The metadata of the data set: the cases of each split, and warnings about them.
 
     Raises:
-        OtherSourcesError: if the files in `cases` are no longer those that the step ingest checked.
-        ChangedCaseError: the same, of files in an object store.
+        OtherSourcesError: if the files in `cases` have changed since the step ingest checked them.
+        ChangedCaseError: if files in an object store have changed since then.
         StorageError: if the store refuses or cannot be reached.
-        VolumeError: as `datasets.lits.prepare`.
-        RunnerError: see `check_runner`.
-        WindowError: see `check_window`.
+        VolumeError: as for `datasets.lits.prepare`.
+        RunnerError: if Beam's runner cannot be used, see `check_runner`.
+        WindowError: if a window is given for data that do not use one, see `check_window`.
     """
     given = PreprocessSettings.model_validate(settings)
     check_runner(given.beam_options)
@@ -86,7 +84,7 @@ def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Map
 
 
 def _build(folder: Folder, dataset: str, given: PreprocessSettings) -> Mapping[str, Mapping[str, Any]]:
-    # TFDS takes seconds to import, and a wrong runner needs none of it.
+    # TFDS takes seconds to import, and the error for a wrong runner does not need it.
     from datasets import decathlon, lits
     from keras_spatial.data import write_classes
 
@@ -106,7 +104,7 @@ def _build(folder: Folder, dataset: str, given: PreprocessSettings) -> Mapping[s
     write_classes(builder)
     metadata = dict(builder.info.metadata or {})
     _check_sources(folder, metadata["sources"])
-    # Scratch files of the conversion, needed only to resume after a failure.
+    # The converted cases are only needed to resume after a failure.
     shutil.rmtree(Path(dataset) / builder.name / "converted", ignore_errors=True)
     counts = {name: len(numbers) for name, numbers in metadata["cases"].items()}
     blocks = "x".join(map(str, given.blocks))
@@ -127,8 +125,8 @@ def _build(folder: Folder, dataset: str, given: PreprocessSettings) -> Mapping[s
 
 
 def _check_sources(folder: Folder, sources: Mapping[str, list[str]]) -> None:
-    """Compare the digests of what was built with those of what was checked, where the step ingest has left them."""
-    # Those of an object store were compared when they were read.
+    """Compare the digests of the converted files with those in the index of the step ingest, if there is one."""
+    # The digests of files in an object store were compared when the files were downloaded.
     index = folder.path / INDEX
     checked = read_json(index).get("sha256", {}) if index.is_file() else {}
     built = {
@@ -145,26 +143,26 @@ def _check_sources(folder: Folder, sources: Mapping[str, list[str]]) -> None:
 
 
 def near_dataset(dataset: str, splits: Collection[str]) -> str:
-    """A folder of `build_dataset` on this machine; of one at a URL only the records of some splits are brought.
+    """The local path of a folder of `build_dataset`. From a URL, only the records of some splits are downloaded.
 
     Raises:
         StorageError: if the store refuses or cannot be reached.
     """
 
     def wanted(name: str) -> bool:
-        # TFDS names the files of records after data set and split.
+        # TFDS names the files with records after the data set and the split.
         return ".tfrecord" not in name or any(f"-{split}.tfrecord" in name for split in splits)
 
-    # Apart from what other splits, or all of them, are brought to.
+    # Downloads of other splits have another folder, because this one looks complete to them.
     cache = storage.own_folder(os.getpid()) / "-".join(["dataset", *splits])
     return str(storage.local(dataset, cache, wanted))
 
 
 def open_dataset(dataset: str) -> Any:
-    """The TFDS builder of a folder that `build_dataset` made.
+    """The TFDS builder of a folder that `build_dataset` has made.
 
     Raises:
-        FileNotFoundError: if there is not exactly one data set.
+        FileNotFoundError: if the folder does not have exactly one data set.
         StoreError: if its files are damaged.
     """
     from keras_spatial.data import open_builder

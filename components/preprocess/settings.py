@@ -33,10 +33,14 @@ class PreprocessSettings(LayoutSettings):
 
     @property
     def blocks(self) -> tuple[int, int, int]:
-        """The blocks along x, y and z in which a volume is stored, so that each process of a training on this mesh
-        reads its own alone: the image's shards, and one along an axis that they do not divide."""
+        """The numbers of blocks along x, y and z in which a volume is stored.
+
+        They are the numbers of shards, so that each process of a training on this mesh reads only its own blocks; along
+        an axis that the shards do not divide, there is one block.
+        """
         if not self.resolution:
-            return 1, 1, 1  # Volumes differ in size.
+            # Volumes differ in size.
+            return 1, 1, 1
         x, y, z = (n if self.resolution % n == 0 else 1 for n in map(self.shards, ("x", "y", "z")))
         return x, y, z
 

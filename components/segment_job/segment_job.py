@@ -1,4 +1,4 @@
-"""Segmenting in a job of several pods."""
+"""Segment in a job of several pods."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,9 +28,9 @@ def segment_in_job(
 
     Args:
         volumes, model, predictions, task_file, share: see `components.segment.segment.segment_folder`.
-        job: JSON of `JobSettings`.
-        scratch, api, poll: see `run_in_pods`. The pods write parts of one file, so that a URL will not do.
-        settings: those of `SegmentationSettings`.
+        job: the JSON of a `JobSettings`.
+        scratch, api, poll: see `run_in_pods`. `scratch` must not be a URL, because the pods write parts of one file.
+        settings: the settings of `SegmentationSettings`.
 
     Raises:
         JobError, ClusterApiError: see `run_in_pods`.

@@ -1,4 +1,4 @@
-"""Runs that differ in their resolution, side by side."""
+"""Compare runs that differ in their resolution."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,13 +13,17 @@ from components.train.settings import TRAINING
 def report_study(
     models: Sequence[str], evaluations: Sequence[str], page: str, table: str, *, title: str
 ) -> Mapping[str, Mapping[str, Any]]:
-    """Write one page that compares several runs; the one of the highest resolution is shown in full.
+    """Write one page that compares several runs, and shows the run with the highest resolution in full.
 
     Args:
-        models, evaluations: folders of the steps train and evaluate, in the same order.
-        page: HTML file to write.
-        table: JSON file to write: resolution, Dice and training seconds of each run.
-        title: heading.
+        models: the folders of the step train.
+        evaluations: the folders of the step evaluate, in the same order.
+        page: the HTML file to write.
+        table: the JSON file to write, with the resolution, the Dice and the training seconds of each run.
+        title: the heading.
+
+    Returns:
+        The metadata of the table: the number of runs.
     """
     trainings = [read_json(Path(model) / TRAINING) for model in models]
     runs = sorted(zip(trainings, evaluations, strict=True), key=lambda run: -run[0]["resolution"])

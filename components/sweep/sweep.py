@@ -1,4 +1,4 @@
-"""Which learning rate is best, by the validation cases: the held-out ones must not choose it."""
+"""Find the best learning rate by the validation cases, because the held-out cases must not influence the choice."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,13 +12,16 @@ from components.train.settings import TRAINING
 def compare_trainings(
     models: Sequence[str], table: str, summary: str, *, title: str
 ) -> Mapping[str, Mapping[str, Any]]:
-    """Order trainings by the mean Dice of the classes on the validation cases, in their best validation.
+    """Order trainings by the mean Dice of the classes in their best validation.
 
     Args:
-        models: folders of the step train.
-        table: JSON file to write, the best first.
-        summary: Markdown file to write.
-        title: heading.
+        models: the folders of the step train.
+        table: the JSON file to write, with the best training first.
+        summary: the Markdown file to write.
+        title: the heading.
+
+    Returns:
+        The metadata of the table: the best learning rate, its Dice, and the number of trainings.
     """
     rows = sorted((_row(Path(model)) for model in models), key=lambda row: -row["dice"])
     write_json(table, rows)

@@ -1,4 +1,4 @@
-"""The weights of the best validation, which are the model, and the end of a training that gets no better."""
+"""Keep the weights of the best validation, which become the model, and end a training that no longer improves."""
 
 import math
 from collections.abc import Mapping
@@ -18,19 +18,24 @@ _WEIGHTS = "best-{}.weights.h5"
 
 
 class BestWeights(keras.callbacks.Callback):
-    """Keeps the weights of the validation with the highest mean Dice, also over restarts of the training.
+    """Keeps the weights of the validation with the highest mean Dice, also across restarts of the training.
 
-    Where the optimizer keeps a moving average of the weights, that is what is validated and kept. Unlike Keras's
-    `SwapEMAWeights`, which adds and subtracts, the weights are afterwards what they were, bit for bit.
+    If the optimizer keeps a moving average of the weights, the average is validated and kept. Keras's `SwapEMAWeights`
+    adds and subtracts to exchange weights and averages; here the weights are afterwards the same to the last bit.
 
     All processes use it, because all must end at the same epoch; the first one reads and writes.
 
     Args:
-        folder: gets `best-EPOCH.weights.h5`, and `best.json` with its epoch, its Dice and the digest of the weights. It
-            outlives a restart. What is damaged in it is set aside by name, and the best of the rest of the training
-            counts.
-        patience: validations without a better one after which training ends; 0 for none.
-        every: epochs between two validations.
+        folder: the folder for `best-EPOCH.weights.h5`, and for `best.json` with the epoch, the Dice and the digest of
+            the weights. It is kept across restarts. Damaged files in it are renamed, and the best validation of the
+            rest of the training counts.
+        patience: the training ends after so many validations without a better one; 0 means never.
+        every: the number of epochs between two validations.
+
+    Attributes:
+        validated: the last epoch that was validated, from 0; -1 for none.
+        epoch: the epoch of the best validation, from 0; -1 for none.
+        dice: the mean Dice of the best validation.
     """
 
     def __init__(self, folder: Path, patience: int, every: int):
@@ -38,7 +43,6 @@ class BestWeights(keras.callbacks.Callback):
         self._folder, self._patience, self._every = folder, patience, every
         self._epoch = 0
         self.validated = -1
-        """The last epoch that was validated, from 0; -1 for none."""
         self.epoch, self.dice = -1, -math.inf
         job = processes.current()
         found = _read(folder) if job.is_first else None
@@ -59,15 +63,15 @@ class BestWeights(keras.callbacks.Callback):
         self._exchange_averages()
 
     def consider(self, epoch: int, values: Mapping[str, Any]) -> None:
-        """Keep the model's weights if they are the best so far; end the training if it has been getting no better.
+        """Keep the model's weights if they are the best so far, and end the training if it no longer improves.
 
         Args:
             epoch: the epoch that was validated, from 0.
-            values: the values of the validation by name, without `val_`.
+            values: the values of the validation by name, without the prefix `val_`.
         """
         dice = [float(value) for name, value in values.items() if plain_name(name).startswith("dice_")]
         job = processes.current()
-        # The first one's counts: if another rounded otherwise, it would end at another epoch.
+        # The value of the first process counts, because one that is rounded differently could end another epoch.
         mean = float(job.exchange("mean Dice of the validation", repr(sum(dice) / len(dice) if dice else -math.inf))[0])
         self.validated = epoch
         if mean > self.dice:
@@ -79,15 +83,15 @@ class BestWeights(keras.callbacks.Callback):
             if job.is_first:
                 console.note(
                     "train",
-                    f"the training ends, for no validation gave a better Dice than that of epoch {self.epoch + 1} "
+                    f"the training ends, because no validation gave a better Dice than that of epoch {self.epoch + 1} "
                     f"({console.figure(self.dice)})",
                 )
 
     def restore(self) -> None:
-        """Give the model the best weights; of the first process, which writes it.
+        """Load the best weights into the model. Only the first process, which writes the model, calls it.
 
         Raises:
-            ValueError: if the file of the weights is not what was written.
+            ValueError: if the file of the weights is missing or has changed.
         """
         if self.epoch >= 0:
             path = self._folder / _WEIGHTS.format(self.epoch)
@@ -97,12 +101,14 @@ class BestWeights(keras.callbacks.Callback):
 
     def _exchange_averages(self) -> None:
         """Exchange the weights and their moving averages."""
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)  # Of a scaled loss.
+        # The optimizer that scales the loss for float16 has the user's one inside.
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         if not optimizer.use_ema:
             return
         pairs = zip(self.model.trainable_variables, optimizer._model_variables_moving_average, strict=True)
         for variable, average in pairs:
-            value = np.array(keras.ops.convert_to_numpy(variable))  # A copy: it may be the variable's own memory.
+            # This must be a copy, because the result of Keras may share its memory with the variable.
+            value = np.array(keras.ops.convert_to_numpy(variable))
             variable.assign(average)
             average.assign(value)
 
@@ -112,7 +118,7 @@ class BestWeights(keras.callbacks.Callback):
         part = path.with_name(f".part-{path.name}")
         self.model.save_weights(part, overwrite=True)
         part.replace(path)
-        # Last: what it describes is complete.
+        # The description is written last, when the weights are complete.
         write_json(self._folder / FACTS, sealed({"epoch": self.epoch, "dice": self.dice, "weights": digest(path)}))
         for other in self._folder.glob(_WEIGHTS.format("*")):
             if other != path:
@@ -139,15 +145,15 @@ def _read(folder: Path) -> dict[str, Any] | None:
 
 
 def forget(folder: Path) -> None:
-    """Remove what an earlier training has kept."""
+    """Remove the files that an earlier training has kept in a folder."""
     for path in (folder / FACTS, *folder.glob(_WEIGHTS.format("*"))):
         path.unlink(missing_ok=True)
 
 
 def plain_name(name: str) -> str:
-    """A metric's name without that of its output, which Keras puts before it where a model has several.
+    """The name of a metric without the name of its output, which Keras adds for models with several outputs.
 
-    Only the first output of a network has metrics of Dice.
+    Only the first output of a network has a Dice.
     """
     before, found, metric = name.partition("dice_")
     return f"{'val_' if before.startswith('val_') else ''}{found}{metric}" if found else name

@@ -1,4 +1,4 @@
-"""The cases of a training: each process reads the blocks that its devices hold, where they are stored so."""
+"""Feed the cases of a split to a network. If possible, each process reads only the blocks of its own devices."""
 
 from typing import Any
 
@@ -19,14 +19,15 @@ class Feed:
 
     Args:
         store: the store of the split.
-        network: partitioned.
-        batch_size: cases in a batch.
-        size: voxels along each axis that images of differing sizes get; None where they have one size.
+        network: the partitioned network.
+        batch_size: the number of cases in a batch.
+        size: the number of voxels along each axis to which images of different sizes are padded; None if all images
+            have one size.
 
     Attributes:
-        store: The store of the split.
-        batch_size: The number of cases in a batch.
-        why_whole: why every process reads whole images; empty where each reads its own blocks.
+        store: the store of the split.
+        batch_size: the number of cases in a batch.
+        why_whole: why every process reads whole images; empty if each reads its own blocks.
     """
 
     def __init__(self, store: Store, network: ks.Model, batch_size: int, size: tuple[int, int, int] | None = None):
@@ -35,11 +36,11 @@ class Feed:
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch."""
+        """The number of batches in an epoch."""
         return -(-self.store.cases // self.batch_size)
 
     def load(self, **options: Any) -> tf.data.Dataset:
-        """Batches of images and labels, and of weights where sizes differ; `options` are those of `ks.data.load`."""
+        """Batches of images and labels, and of weights if sizes differ; `options` are those of `ks.data.load`."""
         if not self.why_whole:
             options["distribution"] = self._network.distribution
         batches = data.load(self.store, self.store.split, self.batch_size, size=self._size, **options)
@@ -47,10 +48,10 @@ class Feed:
 
 
 def oversampling(builder: Any, settings: TrainingSettings, task: Task) -> Oversampling | None:
-    """Which training cases are drawn more often; None where the settings ask for none.
+    """Which training cases are drawn more often; None if the settings do not ask for oversampling.
 
     Raises:
-        TrainingError: if a rare class is none of the task, or no training case has it.
+        TrainingError: if a rare class is not a class of the task, or no training case has it.
     """
     if not settings.oversample:
         return None
@@ -66,7 +67,7 @@ def oversampling(builder: Any, settings: TrainingSettings, task: Task) -> Oversa
 
 
 def describe(drawn: Oversampling, task: Task) -> str:
-    """What an oversampling does, in a line of the log."""
+    """A line for the log that describes an oversampling."""
     classes = ", ".join(f"{task.labels[n]} (in {len(drawn.cases_with(n))})" for n in drawn.classes)
     return f"{drawn.share:.0%} of the examples are drawn from the {len(drawn.found)} cases for their {classes}"
 

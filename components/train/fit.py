@@ -38,14 +38,14 @@ def fit(dataset: str, model: str, work: str, settings: TrainingSettings) -> None
     """Train, and write the model. Every process of the job must call it with the same arguments.
 
     Args:
-        dataset: folder that the step preprocess made, by path or URL.
-        model: folder to make, see `components.train.train.train_model`.
-        work: folder for the backup and the log, from which a restarted training resumes. All processes see it.
+        dataset: the folder of the step preprocess, by path or URL.
+        model: the folder to make, see `components.train.train.train_model`.
+        work: the folder for the backup and the log, from which a restarted training resumes. All processes see it.
         settings: the settings of the training.
 
     Raises:
-        TrainingError: if the loss is not finite, no training case is there, the network cannot be made, or a step does
-            not fit into a device's memory.
+        TrainingError: if the loss is not finite, there are no training cases, the network cannot be made, or a step
+            does not fit into a device's memory.
     """
     keras.utils.set_random_seed(settings.seed)
     distribution = devices.distribution(settings)
@@ -76,7 +76,7 @@ def fit(dataset: str, model: str, work: str, settings: TrainingSettings) -> None
         objective.compile_model(network, settings, task)
     plan = plan_training(network, settings, twin)
     feed = Feed(store, network, settings.batch_size, size)
-    # As many cases as the batch has parts: a whole number of them where each process reads its own.
+    # A validation batch has one case for each part of the batch axis, so that each process can read its own cases.
     validation = Feed(Store(builder, "validation"), network, distribution.shards("batch"), size)
     steps = feed.steps
     if job.is_first:
@@ -97,7 +97,7 @@ def fit(dataset: str, model: str, work: str, settings: TrainingSettings) -> None
 
     with _logs(folder / LOGS, job) as logs, tracking.run(settings, first=job.is_first) as tracked:
         network.fit(
-            # One order for all epochs, which depends on seed and epoch alone: a restarted training begins inside it.
+            # The order of all epochs depends only on the seed, so that a restarted training can begin inside it.
             feed.load(
                 shuffle=True,
                 seed=settings.seed,
@@ -126,7 +126,7 @@ def fit(dataset: str, model: str, work: str, settings: TrainingSettings) -> None
                 *_slices(builder, logs, every, settings.slices, size),
                 EpochLog(log, settings.epochs, settings.minutes),
                 *tracked,
-                # Last: what it has backed up is in the log.
+                # The backup comes last, so that everything in it is also in the log.
                 state,
             ],
         )
@@ -157,7 +157,7 @@ def _store(dataset: str, builder: Any) -> Store:
 
 def _resume(backup: Path, log: Path, job: processes.Processes) -> int:
     """The epoch in which an interrupted training resumes; 0 for a new one, whose log begins empty."""
-    # Only the first process sets aside what cannot be read, and the others go by what it has found.
+    # Only the first process reads the backup and renames one that cannot be read; the others get its result.
     position = read_position(backup) if job.is_first else None
     if job.is_first and position is None:
         log.unlink(missing_ok=True)
@@ -169,7 +169,7 @@ def _resume(backup: Path, log: Path, job: processes.Processes) -> int:
 
 @contextlib.contextmanager
 def _logs(folder: Path, job: processes.Processes) -> Any:
-    """TensorBoard's folder. All processes predict the slices that it shows; the others' files are thrown away."""
+    """TensorBoard's folder for the `with` block: all processes write there, and only the first keeps its files."""
     if job.is_first:
         yield folder
         return
@@ -182,7 +182,7 @@ def _slices(
 ) -> list[keras.callbacks.Callback]:
     if not count:
         return []
-    # It imports Matplotlib, which only this needs.
+    # This imports Matplotlib, which nothing else in a training needs.
     from keras_spatial.tensorboard import SliceImages
 
     read = list(data.load(builder, "validation", size=size).take(count).as_numpy_iterator())
@@ -191,17 +191,21 @@ def _slices(
 
 
 def _check(log: Path, backup: Path) -> int:
-    """The last epoch, from 0; raises TrainingError if its losses are not finite."""
+    """The last epoch, from 0.
+
+    Raises:
+        TrainingError: if the loss is not finite.
+    """
     losses = history(log).get("loss", [])
     if not losses or not all(np.isfinite(losses)):
-        # To resume from such weights would be useless: the same command starts from the beginning.
+        # Resuming from such weights would be useless, so the same command starts from the beginning.
         backup.unlink(missing_ok=True)
         raise TrainingError(f"The loss is not finite after {len(losses)} epochs: {losses[-3:]}. Lower learning_rate.")
     return int(read_epochs(log)[-1]["epoch"])
 
 
 def _log_validation(log: Path, values: Mapping[str, float]) -> None:
-    """Add a validation after the last epoch to what is logged of that."""
+    """Add the values of a validation after the last epoch to the log of that epoch."""
     last = read_epochs(log)[-1]
     validated = {f"val_{plain_name(name)}": float(value) for name, value in values.items()}
     append_json(log, {**last, "values": {**last["values"], **validated}})
@@ -219,7 +223,7 @@ def _write(
     best: BestWeights,
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    # With the outputs of deep supervision the model for inference is another one, which shares the weights.
+    # With deep supervision, the model for inference is another one, which shares the weights.
     (network if len(network.outputs) == 1 else inference).save(folder / MODEL)
     summary: list[str] = []
     inference.summary(print_fn=lambda line, **_: summary.append(line))
@@ -248,7 +252,7 @@ def _write(
 
 
 def _peak_bytes(network: Any, count: int) -> dict[str, int]:
-    """Peak memory of this process and its accelerators, by name."""
+    """The peak memory of this process and of its accelerators in bytes, by name."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     name = "training process" if count == 1 else f"training, process 0 of {count}"

@@ -1,4 +1,4 @@
-"""The course of a training: one line per epoch, in a file that outlives the process."""
+"""The course of a training: one line per epoch, in a file that is kept across restarts."""
 
 import time
 from pathlib import Path
@@ -16,8 +16,8 @@ class EpochLog(keras.callbacks.Callback):
     """Prints a line per epoch, and appends it as JSON to a file, from which a restarted training resumes.
 
     Args:
-        path: the file, which has one JSON object per line: the epoch (from 0), the seconds of training until its end,
-            and the values by name.
+        path: the path of the file. Each of its lines is a JSON object with the epoch (from 0), the seconds of training
+            until its end, and the values by name.
         epochs: the number of epochs of the whole training, from which the time left is estimated.
         minutes: the training ends after so many minutes; 0 means no limit.
     """
@@ -51,9 +51,9 @@ class EpochLog(keras.callbacks.Callback):
 
 
 def read_epochs(path: Path) -> list[dict[str, Any]]:
-    """The epochs in order. An epoch that was logged twice, before and after a restart, counts as it was last.
+    """The logged epochs in order. If an epoch was logged before and after a restart, its last line counts.
 
-    A line that a killed process left incomplete is left out: its epoch was not backed up either.
+    Lines that a killed process has left incomplete are skipped, because their epochs were not backed up either.
     """
     found: dict[int, dict[str, Any]] = {}
     for entry in read_jsons(path):
@@ -72,13 +72,13 @@ def _is_epoch(entry: dict[str, Any]) -> bool:
 
 
 def elapsed(path: Path) -> float:
-    """Seconds of training until the end of the last logged epoch; 0 without a log."""
+    """The seconds of training until the end of the last logged epoch; 0 without a log."""
     epochs = read_epochs(path)
     return float(epochs[-1]["seconds"]) if epochs else 0.0
 
 
 def history(path: Path) -> dict[str, list[float]]:
-    """Values by name, as in Keras's `History.history`: validation values are there for some epochs only."""
+    """The values of all epochs by name, as in Keras's `History.history`: only some epochs have validation values."""
     result: dict[str, list[float]] = {}
     for entry in read_epochs(path):
         for name, value in entry["values"].items():

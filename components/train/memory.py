@@ -1,4 +1,4 @@
-"""The memory plan of a training, before its first step: what a device must hold, and where it would fit."""
+"""Plan the memory of a training before its first step: what a device must hold, and on which mesh it would fit."""
 
 import math
 from collections.abc import Callable
@@ -20,16 +20,16 @@ def plan_training(network: ks.Model, settings: TrainingSettings, twin: Callable[
     """Plan a training step of a compiled model, and recompute layers if the settings ask for it and memory is short.
 
     Args:
-        network: compiled and partitioned.
+        network: the compiled and partitioned model.
         settings: the settings of the training.
-        twin: makes the same model again, compiled, with variables of its own: those of a TPU's model are mirrored by
-            its strategy, which a plan has no part in.
+        twin: a function that makes the same model again, compiled, with variables of its own. It is needed for TPUs,
+            whose strategy mirrors the variables, which a plan cannot do.
 
     Returns:
-        The plan, which fits where the memory of a device is known.
+        The plan, which fits if the memory of a device is known.
 
     Raises:
-        TrainingError: if the step does not fit, with the smallest mesh on which it would.
+        TrainingError: if the step does not fit; the message names the smallest mesh on which it would.
     """
     distribution = network.distribution
     assert distribution is not None
@@ -51,17 +51,19 @@ def plan_training(network: ks.Model, settings: TrainingSettings, twin: Callable[
 
 
 def plan_of(model: keras.Model, settings: TrainingSettings) -> Plan:
-    """Plan a training step of a plain compiled model on the settings' mesh, whose devices need not be here."""
+    """Plan a training step of a plain compiled model on the mesh of the settings, whose devices need not exist here."""
     cpus = ["cpu:0"] * math.prod(settings.mesh_axes.values())
     distribution = ks.SpatialParallel(ks.device_mesh(settings.mesh, devices=cpus), settings.layout)
     return ks.plan(model, distribution, settings.batch_size)
 
 
 def check_memory(model: keras.Model, settings: TrainingSettings, plan: Plan) -> None:
-    """Check that a plan fits into the memory that the settings name; recomputation may make that of a training smaller.
+    """Check that a plan fits into the memory that the settings name.
+
+    With `recompute` "auto", nothing is checked, because recomputation may make a step fit.
 
     Raises:
-        TrainingError: if it does not, with the smallest mesh on which it would.
+        TrainingError: if the plan does not fit; the message names the smallest mesh on which it would.
     """
     if not settings.device_memory or settings.recompute == "auto":
         return
@@ -71,11 +73,13 @@ def check_memory(model: keras.Model, settings: TrainingSettings, plan: Plan) -> 
 
 
 def device_memory(settings: TrainingSettings) -> int | None:
-    """Bytes of one device, the smallest over all processes: as the settings say, or as TensorFlow says of GPUs; None
-    where nothing says it."""
+    """The bytes of memory of one device, the smallest of all processes; None if it is not known.
+
+    The settings say it, or else TensorFlow for GPUs.
+    """
     if settings.device_memory:
         return parse_size(settings.device_memory, "device_memory")
-    # The only public way to a GPU's memory; TensorFlow's own limit on it, which leaves some to the driver.
+    # There is no other public way to a GPU's memory. It is TensorFlow's limit, which leaves some memory to the driver.
     from tensorflow.python.client import device_lib
 
     gpus = tf.config.list_logical_devices("GPU")

@@ -1,4 +1,4 @@
-"""The network of a training: by name, by the user's code, or from a file; and the model for inference inside it."""
+"""Make the network of a training by its name, by the user's code or from a file, and the model for inference in it."""
 
 import importlib
 import inspect
@@ -14,12 +14,12 @@ from components import storage
 from components.train.settings import NETWORKS, TrainingError, TrainingSettings
 from keras_spatial._paths import regular
 
-# The images' sizes are multiples of one of these where a network does not say what it halves.
+# The factors that are tried for the size of images if it is not known how often a network halves them.
 _FACTORS = (8, 16, 32, 64, 128)
 
 
 def make(settings: TrainingSettings, input_shape: tuple[int | None, ...], classes: int) -> keras.Model:
-    """The network that the settings name, with new weights or those of its file.
+    """Make the network that the settings name, with new weights or those of its file.
 
     Args:
         settings: the settings of the training.
@@ -27,12 +27,12 @@ def make(settings: TrainingSettings, input_shape: tuple[int | None, ...], classe
         classes: the number of classes of the labels.
 
     Returns:
-        A Keras model, partitioned if a distribution is in force and it is one by name. Where it has several outputs the
-        first is the segmentation, and the others are compared with the same labels.
+        A Keras model. A network by name is partitioned if a distribution is in force. If it has several outputs, the
+        first one is the segmentation, and the others are compared with the same labels.
 
     Raises:
-        TrainingError: if the file cannot be read or the code not imported, it makes no Keras model, or the model does
-            not fit the data set.
+        TrainingError: if the file cannot be read, the code cannot be imported or does not make a Keras model, or the
+            model does not fit the data set.
     """
     if settings.network_source == "file":
         return _fixed(_checked(_loaded(settings.network), settings.network, input_shape, classes), input_shape)
@@ -49,8 +49,10 @@ def make(settings: TrainingSettings, input_shape: tuple[int | None, ...], classe
 def image_size(
     settings: TrainingSettings, largest: tuple[int, int, int], channels: int, classes: int
 ) -> tuple[int, int, int]:
-    """The common size that images of differing sizes get: that of a file's input, or else the smallest one that holds
-    the largest image and that the network can halve as often as it does.
+    """The common size to which images of different sizes are padded.
+
+    It is the size of a file's input, or else the smallest one that holds the largest image and that the network can
+    halve as often as it does.
 
     Args:
         settings: the settings of the training.
@@ -59,7 +61,7 @@ def image_size(
         classes: the number of classes of the labels.
 
     Raises:
-        TrainingError: as `make`; or the input of a file is smaller than an image.
+        TrainingError: as for `make`, or if the input of a file is smaller than an image.
     """
     if settings.network_source == "name":
         return _multiple(largest, 2 ** (settings.levels - 1))
@@ -87,10 +89,10 @@ def image_size(
 
 
 def check_arguments(settings: TrainingSettings) -> None:
-    """Check what can be known of the network where the data set is not.
+    """Check the network as far as that is possible without the data set.
 
     Raises:
-        TrainingError: if the file cannot be read, or there is no such function, or not with these options.
+        TrainingError: if the file cannot be read, or the function does not exist or does not take the options.
     """
     if settings.network_source == "file":
         _loaded(settings.network)
@@ -100,15 +102,16 @@ def check_arguments(settings: TrainingSettings) -> None:
 
 
 def code(reference: str, setting: str) -> Any:
-    """The function that `module:function` names.
+    """Import the function to which `module:function` refers.
 
     Raises:
-        TrainingError: if there is none, or its module cannot be imported.
+        TrainingError: if it does not exist, or its module cannot be imported.
     """
     module, _, name = reference.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except Exception as error:  # Whatever the module's own code raises.
+    # The module's own code may raise anything.
+    except Exception as error:
         raise TrainingError(
             f"{setting}: {reference} cannot be imported ({type(error).__name__}: {error}). Expected module:function, "
             "where Python finds the module in PYTHONPATH and, on a cluster, in the image."
@@ -128,7 +131,7 @@ def _multiple(sizes: tuple[int, int, int], factor: int) -> tuple[int, int, int]:
 
 
 def _function(settings: TrainingSettings) -> tuple[Any, Mapping[str, Any]]:
-    """What makes the network, and its arguments beside the shape and the classes."""
+    """The function that makes the network, and its arguments besides the shape and the classes."""
     if settings.network_source == "code":
         return code(settings.network, "network"), settings.network_options
     given = {"filters": settings.filters, "levels": settings.levels, "dropout": settings.dropout}
@@ -151,7 +154,8 @@ def _called(
     _check_signature(function, network, options)
     try:
         return function(input_shape=input_shape, classes=classes, **options)
-    except Exception as error:  # Whatever the user's code raises, or a network by name that the options do not fit.
+    # The user's code may raise anything, and so may a network by name with wrong options.
+    except Exception as error:
         raise TrainingError(
             f"network: expected {network} to make a model of input_shape={input_shape}, classes={classes} and "
             f"network_options {dict(options)}. Received: {type(error).__name__}: {error}"
@@ -161,7 +165,8 @@ def _called(
 def _loaded(file: str) -> Any:
     try:
         return keras.saving.load_model(regular(storage.local(file)), compile=False)
-    except Exception as error:  # Of a damaged file Keras passes on what zip, JSON and HDF5 raise.
+    # For a damaged file, Keras passes on the errors of zip, JSON and HDF5.
+    except Exception as error:
         raise TrainingError(
             f"network: expected a .keras file that can be read. Received: {file!r} ({type(error).__name__}: {error})"
         ) from error
@@ -184,10 +189,10 @@ def _checked(model: Any, network: str, input_shape: tuple[int | None, ...], clas
 
 
 def _fixed(model: keras.Model, input_shape: tuple[int | None, ...]) -> keras.Model:
-    """The same model for images of one size, where it leaves that open: what predicts with it has to know the size.
+    """The same model with a fixed image size, if its size is open, because predictions need to know the size.
 
     Raises:
-        TrainingError: if it cannot be made for this size.
+        TrainingError: if the model cannot be made for this size.
     """
     if None not in model.input_shape[1:] or None in input_shape:
         return model

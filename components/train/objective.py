@@ -1,4 +1,4 @@
-"""What a training minimises, and by what: loss, metrics and optimizer from the settings."""
+"""Make the loss, the metrics, the optimizer and the augmentation of a training from the settings."""
 
 import dataclasses
 import inspect
@@ -16,18 +16,18 @@ from components.train.task import dice_metrics
 from keras_spatial import data
 from keras_spatial.volumes import Task, Window
 
-# Where they are not given: the demo's, found on phantoms.
+# The default options, which were found on phantoms for the demo.
 _DICE_CROSSENTROPY = {"crossentropy_weight": 0.3, "dice_weight": 1.0}
 _OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "lion": "Lion", "nadam": "Nadam", "rmsprop": "RMSprop", "sgd": "SGD"}
 
 
 def compile_model(model: keras.Model, settings: TrainingSettings, task: Task) -> None:
-    """Compile a model whose outputs are all compared with the same labels; the coarser ones weigh 1/2, 1/4, ...
+    """Compile a model whose outputs are all compared with the same labels. Coarser outputs weigh 1/2, 1/4, ...
 
-    Metrics are weighted, so that the padding of images of differing sizes counts in none of them.
+    Metrics are weighted, so that they do not count the padding of images of different sizes.
 
     Raises:
-        TrainingError: if an option is unknown to the loss or the optimizer.
+        TrainingError: if the loss or the optimizer does not know an option.
     """
     metrics = dice_metrics(task)
     outputs = len(model.outputs)
@@ -44,7 +44,7 @@ def compile_model(model: keras.Model, settings: TrainingSettings, task: Task) ->
 
 
 def for_outputs(dataset: tf.data.Dataset, outputs: int) -> tf.data.Dataset:
-    """A data set of images, labels and perhaps weights, with all but the images once for each output."""
+    """A data set of images, labels and perhaps weights, in which labels and weights are repeated for each output."""
     if outputs == 1:
         return dataset
     return dataset.map(lambda image, *others: (image, *((other,) * outputs for other in others)))
@@ -78,10 +78,10 @@ def optimizer(settings: TrainingSettings) -> keras.optimizers.Optimizer:
 
 
 def augmentation(settings: TrainingSettings, task: Task) -> data.Augmentation | None:
-    """Which transforms are drawn for the training cases.
+    """The augmentation of the training cases.
 
-    Intensities outside a window have no bounds to which they could be clipped, and no gamma: a power of what may be
-    negative.
+    Intensities that are not those of a window are neither clipped, because they have no bounds, nor changed by a gamma,
+    because a negative number has no real power.
     """
     found = {"off": None, "paper": data.PAPER, "strong": data.STRONG, "nnunet": data.NNUNET}[settings.augmentation]
     if found is None:
@@ -95,5 +95,6 @@ def augmentation(settings: TrainingSettings, task: Task) -> data.Augmentation | 
 def _made(kind: Any, options: dict[str, Any], setting: str) -> Any:
     try:
         return kind(**options)
-    except Exception as error:  # Whatever the user's code raises.
+    # The user's code may raise anything.
+    except Exception as error:
         raise TrainingError(f"{setting}: {kind.__name__} does not take {options} ({error})") from error

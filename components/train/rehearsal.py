@@ -1,8 +1,6 @@
-"""What a training makes before its first step, made without its data: network, loss and optimizer, and their plan."""
+"""Make network, loss and optimizer of a training without its data, and plan a step, to find mistakes early."""
 
 from collections.abc import Sequence
-
-# isort: split
 
 from components.train import network as networks
 from components.train import objective
@@ -10,29 +8,30 @@ from components.train.memory import check_memory, plan_of
 from components.train.settings import TrainingError, TrainingSettings
 from keras_spatial.volumes import LITS, Channel, Task, TaskError, ZScore
 
-# Voxels along an axis where only the cases decide it: enough for networks that halve an image six times.
+# The number of voxels along an axis if it depends on the cases: networks can halve such an image six times.
 _SIZE = 64
 
 
 def rehearse(
     settings: TrainingSettings, resolution: int, labels: Sequence[str] | None = None, channels: int | None = None
 ) -> None:
-    """Make what the settings name, and plan a step on the mesh, whose devices need not be here.
+    """Make network, loss and optimizer, and plan a step on the mesh, whose devices need not exist here.
 
     Args:
         settings: the settings of the training.
-        resolution: the number of voxels along each axis of an image; 0 if only the cases decide it, and then no
-            step is planned.
-        labels: the names of the classes; None if they are not known, and then only the arguments are checked.
-        channels: the number of channels of an image; None as for `labels`.
+        resolution: the number of voxels along each axis of an image; 0 if it depends on the cases. Then no step is
+            planned.
+        labels: the names of the classes; None if they are not known. Then only the arguments are checked.
+        channels: the number of channels of an image; None if it is not known.
 
     Raises:
-        TrainingError: naming the setting, its value and what was expected.
+        TrainingError: if a setting is wrong; the message names it, its value and what was expected.
     """
     if labels is None or channels is None:
         networks.check_arguments(settings)
         objective.optimizer(settings)
-        objective.loss(settings, LITS)  # Of any task: its classes alone are unknown.
+        # Any task will do, because only its classes are unknown.
+        objective.loss(settings, LITS)
         return
     task = _task(labels, channels)
     size = resolution or (None if settings.network_source == "file" else _SIZE)
@@ -44,7 +43,8 @@ def rehearse(
         check_memory(model, settings, plan_of(model, settings))
     except TrainingError:
         raise
-    except Exception as error:  # Of the user's network and loss, whatever they raise.
+    # The user's network and loss may raise anything.
+    except Exception as error:
         raise TrainingError(
             f"network, loss: a step of {settings.network} with the loss {settings.loss} cannot be planned on the mesh "
             f"{settings.mesh!r} ({type(error).__name__}: {error})"

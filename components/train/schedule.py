@@ -1,4 +1,4 @@
-"""The learning rate over a training run that ends after a number of epochs or some minutes, whichever is first."""
+"""The learning rate of a training that ends after a number of epochs or minutes, whichever comes first."""
 
 import math
 import time
@@ -9,26 +9,25 @@ import tensorflow as tf
 from keras_spatial import processes
 from keras_spatial.runtimes.collective import broadcast_variables
 
-# Steps between two looks of the other processes at the first one's clock: each costs a message.
+# The number of steps after which other processes get the time of the first one again, which costs a message.
 _STEPS_PER_LOOK = 20
 
 
 class Schedule(keras.callbacks.Callback):
-    """Linear warm-up, then the fall of `rate`, over epochs or over time, whichever is further on.
+    """Sets the learning rate: a linear warm-up and then a fall, over the epochs or the minutes, whichever end first.
 
-    A run on a slow machine that the minutes end still sees the whole schedule. The clock starts after the first step,
-    which builds the graph. With `minutes` the number of steps depends on the machine, so results are reproducible only
-    without it.
+    So a training that ends after some minutes on a slow machine still goes through the whole schedule. The clock starts
+    after the first step, which builds the graph. With `minutes`, the number of steps depends on the machine, so results
+    are reproducible only without it. All processes of a job use the clock of the first one, because their learning
+    rates and their last steps must be the same.
 
     Args:
-        peak: highest learning rate.
+        peak: the highest learning rate.
         steps: the number of steps of the whole training.
-        minutes: end training after this time; None for no limit.
-        before: seconds that an earlier, interrupted part of the training took.
-        warmup: share of the training.
+        minutes: the number of minutes after which the training ends; None for no limit.
+        before: the seconds that earlier, interrupted parts of the training took.
+        warmup: the share of the training in which the learning rate rises.
         fall: "cosine", "poly" or "constant", see `rate`.
-
-    All processes of a job go by the clock of the first one: learning rates and the end must be the same.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class Schedule(keras.callbacks.Callback):
 
     @property
     def progress(self) -> float:
-        """Share of the training that is over, 0 to 1."""
+        """The share of the training that is done, from 0 to 1."""
         share = self._step / self.steps
         if self.minutes is not None:
             share = max(share, self._seconds / (60 * self.minutes))
@@ -84,14 +83,14 @@ class Schedule(keras.callbacks.Callback):
 
 
 def rate(peak: float, progress: float, warmup: float, fall: str = "cosine") -> float:
-    """Learning rate at a share of the training.
+    """The learning rate at a point of the training.
 
     Args:
-        peak: highest learning rate.
-        progress: share of the training that is over, 0 to 1.
-        warmup: share of the training in which it rises linearly to the peak.
-        fall: how it falls from there: "cosine" by half a cosine to 1 % of the peak, "poly" by the power 0.9 of what is
-            left (Chen et al., arXiv 1606.00915, as nnU-Net has it), "constant" not at all.
+        peak: the highest learning rate.
+        progress: the share of the training that is done, from 0 to 1.
+        warmup: the share of the training in which the learning rate rises linearly to the peak.
+        fall: how it falls from there: "cosine" along half a cosine to 1 % of the peak, "poly" with the power 0.9 of the
+            remaining share (Chen et al., arXiv 1606.00915, as in nnU-Net), "constant" not at all.
     """
     if progress < warmup:
         return peak * max(progress / warmup, 0.01)

@@ -1,4 +1,4 @@
-"""What decides a training, as one value that travels to every process of it."""
+"""The settings of a training: one value, which every process of it gets, and the files of the user's own code."""
 
 import ast
 import importlib.util
@@ -13,7 +13,7 @@ from components import pure
 from components.settings import LocalSettings, MeshSettings, binding
 
 MODEL, TRAINING, LOGS = "model.keras", "training.json", "logs"
-"""Names in the folder of a trained model: the Keras file, the history, and TensorBoard's folder."""
+"""The names in the folder of a trained model: the Keras file, the history, and TensorBoard's folder."""
 
 READ = ("train", "validation")
 """The splits that a training reads."""
@@ -24,16 +24,16 @@ NETWORKS = {
     "vnet": "VNet3D",
     "attention_unet": "AttentionUNet3D",
 }
-"""Names of networks, and of their functions in `keras_spatial.models`."""
+"""The names of networks, and of their functions in `keras_spatial.models`."""
 LOSSES = {"dice_crossentropy": "DiceCrossentropy", "crossentropy": "Crossentropy", "soft_dice": "SoftDice"}
-"""Names of losses, and of their classes in `keras_spatial.losses`."""
+"""The names of losses, and of their classes in `keras_spatial.losses`."""
 _CODE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _OF_NAMED = ("filters", "levels", "dropout")
 
 
 def files_of(reference: str) -> str:
-    """What a network or a loss is made of besides the project's own code: the `.keras` file, or the user's module or
-    package, as a path; "" for what has a name here. A step's key holds the digest of these files."""
+    """The path of the `.keras` file, or of the user's module or package, to which a network or a loss refers; "" for a
+    name of this project. The key of a step contains the digest of these files."""
     if reference.endswith(".keras") or ":" not in reference:
         return reference if reference.endswith(".keras") else ""
     found = importlib.util.find_spec(re.split(r"[.:]", reference)[0])
@@ -43,13 +43,13 @@ def files_of(reference: str) -> str:
 
 
 def imported_by(reference: str) -> list[str]:
-    """The Python files beside the user's module or package that it imports, however indirectly.
+    """The Python files beside the user's module or package that it imports, directly or indirectly.
 
-    A helper beside a module decides a network as much as a part of a package does: a step's key holds their digests.
+    They determine a network as much as the module itself, so the key of a step contains their digests.
     """
     main = Path(files_of(reference))
     folder = main.parent
-    # Among installed packages, what lies beside it is not the user's.
+    # The files beside an installed package are not the user's.
     if ":" not in reference or main == Path() or any(folder.glob("*.dist-info")):
         return []
     found: dict[Path, None] = {}
@@ -64,18 +64,18 @@ def imported_by(reference: str) -> list[str]:
 
 
 def _sources(path: Path) -> list[Path]:
-    """A Python file, or those of a package; nothing if there is neither."""
+    """The Python files at a path: one file, or those of a package; none if nothing is there."""
     if path.is_dir():
         return [p for p in pure.load("_paths").walk(path, hidden=False) if p.suffix == ".py"]
     return [path] if path.is_file() else []
 
 
 def _imported(path: Path) -> set[str]:
-    """The top-level modules that a file imports by name, wherever in it."""
+    """The top-level modules that a file imports by name, anywhere in it."""
     try:
         nodes = list(ast.walk(ast.parse(path.read_bytes())))
     except (OSError, SyntaxError, ValueError):
-        # Python names the fault when it imports the file.
+        # Python reports the error when it imports the file.
         return set()
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
@@ -83,7 +83,7 @@ def _imported(path: Path) -> set[str]:
 
 
 class TrainingError(RuntimeError):
-    """The training gave no usable model."""
+    """A training cannot be started with these settings, or has not given a usable model."""
 
 
 class TrainingSettings(MeshSettings):

@@ -1,4 +1,4 @@
-"""What the data set's task decides of a training: the network's input and classes, its metrics, the images' size."""
+"""Read the task of a data set, and what follows from it for a training: the size of the images and the metrics."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ def task_of(builder: Any) -> Task:
 
 
 def largest_image(builder: Any) -> tuple[int, int, int] | None:
-    """The smallest box that holds every image of a data set whose images differ in size; None where they have one."""
+    """The shape that holds every image of a data set whose images differ in size; None if all have one size."""
     task = task_of(builder)
     return task.largest if None in builder.info.features["label"].shape else None
 
 
 def dice_metrics(task: Task) -> list[keras.metrics.Metric]:
-    """A Dice for each class, under its name; LiTS's liver includes its lesions."""
+    """A Dice metric for each class, named after it; LiTS's liver includes its lesions."""
     if task.scores == "lits":
         return [
             ks.metrics.Dice(class_id=1, or_above=True, name="dice_liver"),

@@ -1,6 +1,7 @@
-"""MLflow, where its address is set: the settings of a training and its values after each epoch.
+"""Send the settings of a training, and its values after each epoch, to MLflow if its address is set.
 
-A server that is lost while a training runs costs what it would have shown, and not the training, whose log has it all.
+If the server is lost while a training runs, MLflow misses the rest of the values. The training continues, and its own
+log has all of them.
 """
 
 import contextlib
@@ -15,14 +16,14 @@ from components.train.best import plain_name
 from components.train.settings import TrainingError, TrainingSettings
 
 ADDRESS_VARIABLE = "MLFLOW_TRACKING_URI"
-"""MLflow's own environment variable; without it nothing is sent. MLflow reads its experiment's name and its
-credentials from the environment too."""
+"""MLflow's own environment variable. Without it, nothing is sent. MLflow also reads the name of its experiment and its
+credentials from the environment."""
 
 
 class MLflowValues(keras.callbacks.Callback):
-    """Sends the values of each epoch to the MLflow run that is active, until that fails once.
+    """Sends the values of each epoch to the active MLflow run, until that fails for the first time.
 
-    MLflow itself tries for minutes before it fails, and all processes of a training wait meanwhile.
+    MLflow itself tries for minutes before it fails, and all processes of a training wait for it.
     """
 
     first_process_only = True
@@ -37,21 +38,22 @@ class MLflowValues(keras.callbacks.Callback):
         values = {plain_name(name): float(value) for name, value in (logs or {}).items()}
         try:
             self._mlflow.log_metrics(values, step=epoch)
-        except Exception as error:  # Its client passes on what several libraries raise.
+        # MLflow's client passes on the errors of several libraries.
+        except Exception as error:
             self._lost = True
             console.note("train", f"MLflow gets nothing from epoch {epoch + 1} on: {type(error).__name__}: {error}")
 
 
 @contextlib.contextmanager
 def run(settings: TrainingSettings, *, first: bool) -> Iterator[list[keras.callbacks.Callback]]:
-    """An MLflow run around a training, whose callbacks are given; none where no address is set.
+    """An MLflow run during the `with` block, which gets the callbacks of the training; none if no address is set.
 
     Args:
-        settings: logged as the run's parameters.
-        first: whether this is the process that writes.
+        settings: the settings of the training, which are logged as the parameters of the run.
+        first: whether this is the first process, which is the one that sends.
 
     Raises:
-        TrainingError: if the address is set and MLflow is not installed, or nothing can be sent there.
+        TrainingError: if the address is set, but MLflow is not installed or nothing can be sent there.
     """
     if not os.environ.get(ADDRESS_VARIABLE) or not first:
         yield []

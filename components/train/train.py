@@ -1,4 +1,4 @@
-"""Training in this process, or in several on this machine. TensorFlow is imported only by the process that trains."""
+"""Train in this process, or in several on this machine. Only the processes that train import TensorFlow."""
 
 import json
 import tempfile
@@ -12,7 +12,7 @@ from components.jobs.here import run_here
 from components.train.settings import READ, TRAINING, LocalTrainingSettings, TrainingSettings
 
 METRICS = ("best_validation_dice", "best_epoch", "final_loss", "seconds_per_step")
-"""What of a model's metadata KFP shows, and compares between runs. The seconds include those of validations."""
+"""The metadata of a model that KFP shows and compares between runs. The seconds include those of validations."""
 
 
 def train_model(
@@ -27,22 +27,23 @@ def train_model(
     """Train a network and save it with its history.
 
     Args:
-        dataset: folder that the step preprocess made, by path or URL; of one at a URL only what training reads is
-            brought.
-        model: folder to make: `model.keras` (a plain Keras file that holds its task), `task.json`,
-            `training.json` (history, settings, time, memory), `logs` (for TensorBoard).
-        network_files: the `.keras` file to fine-tune, where it is on this machine; otherwise, as `loss_files`, it only
-            takes part in the step's key, see `components.train.settings.files_of`.
-        scratch: folder that outlives a failure: a training that was killed resumes there at its last backup.
-        settings: those of `LocalTrainingSettings`.
+        dataset: the folder of the step preprocess, by path or URL. From a URL, only the splits that a training reads
+            are downloaded.
+        model: the folder to make, with `model.keras` (a plain Keras file that holds its task), `task.json`,
+            `training.json` (history, settings, time, memory) and `logs` (for TensorBoard).
+        network_files: the `.keras` file to fine-tune, if the network is a file. Otherwise it is only part of the step's
+            key, see `components.train.settings.files_of`.
+        loss_files: the files of the user's loss, which are only part of the step's key.
+        scratch: a folder that is kept after a failure. A training that was killed resumes from its last backup there.
+        settings: the settings of `LocalTrainingSettings`.
 
     Returns:
-        Metadata of the model.
+        The metadata of the model.
 
     Raises:
-        TrainingError: if the loss is not finite, or no training case is there.
+        TrainingError: if the loss is not finite, or there are no training cases.
         JobError: if one of several processes fails.
-        ValueError: if mesh and layout do not fit together or to the devices.
+        ValueError: if mesh, layout and devices do not fit together.
     """
     given = LocalTrainingSettings.model_validate(settings)
     if given.network_source == "file" and network_files:
@@ -51,7 +52,7 @@ def train_model(
     if storage.is_url(dataset):
         from components.preprocess.preprocess import near_dataset
 
-        # Once for all processes of this machine.
+        # The download is shared by all processes of this machine.
         dataset = near_dataset(dataset, READ)
     with tempfile.TemporaryDirectory() as temporary:
         work = scratch or temporary
@@ -73,7 +74,7 @@ def train_model(
 
 
 def metadata(model: str | Path) -> dict[str, Any]:
-    """What KFP records of a trained model."""
+    """The metadata of a trained model, which KFP records."""
     training = json.loads((Path(model) / TRAINING).read_text(encoding="utf-8"))
     names = ("framework", "mesh", "layout", "resolution", "epochs", "parameters", "processes")
     steps = training["epochs"] * training["steps_per_epoch"]

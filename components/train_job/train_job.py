@@ -1,4 +1,4 @@
-"""Training in a job of several pods."""
+"""Train in a job of several pods."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,13 +26,13 @@ def train_in_job(
     """Train in a TrainJob or TFJob; see `components.jobs.pods.run_in_pods`.
 
     Args:
-        dataset: folder of the step preprocess, or its URL.
-        model: folder to make, see `components.train.train.train_model`.
-        job: JSON of `JobSettings`.
+        dataset: the folder of the step preprocess, by path or URL.
+        model: the folder to make, see `components.train.train.train_model`.
+        job: the JSON of a `JobSettings`.
         scratch, api, poll: see `run_in_pods`.
-        network_files, loss_files: take part in the step's key alone: the pods read the file or the code that the
-            settings name, from a volume, a URL or the image.
-        settings: those of `TrainingSettings`.
+        network_files, loss_files: the files of the user's network and loss, which are only part of the step's key. The
+            pods read the file or code that the settings name, from a volume, a URL or the image.
+        settings: the settings of `TrainingSettings`.
 
     Raises:
         JobError, ClusterApiError: see `run_in_pods`.

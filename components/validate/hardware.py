@@ -1,4 +1,4 @@
-"""Whether a mesh can be made of the accelerators that a cluster gives the steps."""
+"""Check that a mesh fits the accelerators that a cluster gives the steps."""
 
 import math
 from typing import Literal
@@ -14,11 +14,12 @@ class Hardware(BaseModel):
     """What a mesh can be made of.
 
     Attributes:
-        pods: The number of pods of a job.
-        accelerator: The resource name of the accelerators, or "".
-        accelerators: The number of accelerators of each pod.
-        kind: What the steps with accelerators must find; auto for other vendors' devices, cpu for none.
-        two_cores: Whether TensorFlow sees two cores of a chip, or one.
+        pods: the number of pods of a job.
+        accelerator: the resource name of the accelerators, or "".
+        accelerators: the number of accelerators of each pod.
+        kind: the kind of devices that the steps with accelerators must find: "auto" for those of other vendors, and
+            "cpu" if there are no accelerators.
+        two_cores: whether TensorFlow sees two cores of a chip, or one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,19 +31,19 @@ class Hardware(BaseModel):
     two_cores: bool
 
     def devices(self, pods: int) -> tuple[int, ...]:
-        """How many devices a mesh over some pods can have, for what is known of the accelerator."""
+        """The possible numbers of devices of a mesh over some pods, as far as the accelerator is known."""
         chips = pods * self.accelerators
         return (chips, 2 * chips) if self.two_cores else (chips,)
 
     def spans_pods(self, settings: Settings, *, trains: bool) -> bool:
-        """Whether an evaluation or a segmentation takes all pods, and not one.
+        """Whether an evaluation or a segmentation runs in all pods, and not in one.
 
-        It takes one if its mesh fits into it. Where no accelerators tell what fits, a mesh of its own does
-        (`evaluation_mesh`), and that of the training does not.
+        It runs in one pod if its mesh fits there. Without accelerators, it is not known what fits: then a mesh of its
+        own (`evaluation_mesh`) counts as fitting, and the mesh of the training does not.
 
         Args:
-            settings: The settings of the run.
-            trains: whether the pipeline trains; a model that comes from elsewhere has no mesh of a training.
+            settings: the settings of the run.
+            trains: whether the pipeline trains. If it does not, there is no mesh of a training.
         """
         if self.pods == 1:
             return False
@@ -52,25 +53,28 @@ class Hardware(BaseModel):
         return not (trains and settings.evaluation_mesh)
 
     def _counts(self, settings: Settings) -> bool:
-        """Whether the devices of a mesh are accelerators, of which each pod has so many."""
+        """Whether the devices of a mesh are accelerators, whose number in each pod is known."""
         return bool(self.accelerator) and settings.accelerator != "cpu"
 
     def demand(self, settings: Settings, *, trains: bool, predicts: bool) -> Settings:
-        """The settings of a pipeline that demand these accelerators.
+        """Check the settings of a pipeline against this hardware, and set `accelerator` to the kind that is there.
 
         Args:
             settings: the settings of the run.
-            trains: whether the pipeline trains, on all pods.
-            predicts: whether it evaluates or segments, in one pod or all.
+            trains: whether the pipeline trains, which it does in all pods.
+            predicts: whether it evaluates or segments, in one pod or in all of them.
+
+        Returns:
+            The settings, whose `accelerator` is no longer "auto" if the mesh is made of accelerators.
 
         Raises:
-            SettingsError: if the mesh has another number of devices than the pods have accelerators.
+            SettingsError: if the mesh does not fit the accelerators of the pods.
         """
         spans = predicts and self.spans_pods(settings, trains=trains)
         if self.pods > 1 and settings.processes > 1 and (trains or spans):
             raise SettingsError(
-                f"processes: those of one machine. Each of the {self.pods} pods of the cluster file runs one process. "
-                f"Received: {settings.processes}. Leave it out."
+                f"processes: the number for one machine, but each of the {self.pods} pods of the cluster file runs one "
+                f"process. Received: {settings.processes}. Leave it out."
             )
         if settings.accelerator in ("gpu", "tpu") and self.kind not in (settings.accelerator, "auto"):
             raise SettingsError(

@@ -1,4 +1,4 @@
-"""The settings of a run: one typed value, which is checked when a pipeline is built and again when a package runs."""
+"""The settings of a run: one typed value, which is checked when a pipeline is built and again when it runs."""
 
 import difflib
 from collections.abc import Collection, Mapping
@@ -20,12 +20,13 @@ class SettingsError(ValueError):
 
 
 class Settings(LocalTrainingSettings, LocalEvaluationSettings, PreprocessSettings, LocalSegmentationSettings):
-    """Settings of the pipelines. Every field may stand in the YAML file and after `--set`.
+    """The settings of the pipelines. Every field may be given in the YAML file and with `--set`.
 
-    What a step is told stands in the group of settings of its component; here is what decides a pipeline.
+    The settings of a step are in the group of its component; the fields here belong to whole pipelines.
     """
 
-    whole: ClassVar[bool] = False  # No pipeline reads all of them.
+    # No pipeline reads all of the settings.
+    whole: ClassVar[bool] = False
     looped: ClassVar[tuple[str, ...]] = ("resolutions", "learning_rates")
 
     data: str = Field(
@@ -83,13 +84,14 @@ class Settings(LocalTrainingSettings, LocalEvaluationSettings, PreprocessSetting
             )
 
     def check_read(self, read: Collection[str]) -> None:
-        """Check the settings that bind each other and are read by a pipeline.
+        """Check the settings that a pipeline reads against each other.
 
         Args:
-            read: the names of the settings that it reads.
+            read: the names of the settings that the pipeline reads.
 
         Raises:
-            SettingsError: naming the setting, its value and what was expected.
+            SettingsError: if settings do not fit together; the message names the setting, its value and what was
+                expected.
         """
         try:
             self.check_bound(read)
@@ -98,10 +100,10 @@ class Settings(LocalTrainingSettings, LocalEvaluationSettings, PreprocessSetting
 
 
 def check(values: Mapping[str, Any]) -> Settings:
-    """Validate values by name.
+    """Make settings of values by name.
 
     Raises:
-        SettingsError: as `load`.
+        SettingsError: if a name is unknown or a value is wrong; the message names the setting and what was expected.
     """
     for name in values:
         if name not in Settings.model_fields:

@@ -1,4 +1,4 @@
-"""The checks of a run's parameters where it runs: anyone may have changed them since the pipeline was compiled."""
+"""Check the parameters of a run on the cluster, because they may have been changed since the pipeline was compiled."""
 
 import time
 from collections.abc import Mapping
@@ -13,27 +13,28 @@ from components.validate.hardware import Hardware
 from components.validate.settings import Settings, SettingsError, check
 
 IMPORTED = ("gs://", "s3://")
-"""URLs that KFP imports: those of which its launcher knows the store, and this project does too (kubeflow/pipelines
+"""The URLs that KFP imports: those of stores that both its launcher and this project can read (kubeflow/pipelines
 2.17.0, backend/src/v2/objectstore/config.go, ParseBucketPathToConfig)."""
 _PAUSES = (2.0, 5.0)
-"""Seconds between two looks at a store that fails."""
+"""The seconds between attempts to read a store that fails."""
 
 
 class Graph(BaseModel):
-    """What the graph of a compiled pipeline takes for granted, whatever its parameters say.
+    """The decisions in the graph of a compiled pipeline, which its parameters can no longer change.
 
     Attributes:
         pipeline: the name of the pipeline.
-        read: the names of the settings that it reads.
-        needed: parameters without which it has nothing to do.
-        imported: parameters that were URLs when it was compiled, whose artifacts KFP imports.
-        fingerprints_network: whether it looks at the file of a network before the training, of which KFP's cache would
-            otherwise know the name only.
-        fingerprints_task: whether it looks at the file that names channels and labels of a folder, for the same reason.
-        trains: whether it trains, on all pods.
-        predicts: whether it evaluates or segments.
-        spans_pods: whether it does that in a job of all pods, and not in one.
-        hardware: what a mesh can be made of.
+        read: the names of the settings that the pipeline reads.
+        needed: the parameters that must not be empty.
+        imported: the parameters that were URLs at compilation, whose artifacts KFP imports.
+        fingerprints_network: whether a step computes the digest of the network's file before the training, without
+            which KFP's cache would know only its name.
+        fingerprints_task: whether a step computes the digest of the file that names channels and labels, for the same
+            reason.
+        trains: whether the pipeline trains, which it does in all pods.
+        predicts: whether the pipeline evaluates or segments.
+        spans_pods: whether it evaluates or segments in a job of all pods, and not in one pod.
+        hardware: the hardware of the cluster.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,16 +51,16 @@ class Graph(BaseModel):
     hardware: Hardware
 
     def check(self, settings: Settings) -> None:
-        """Check what binds the settings of this pipeline alone.
+        """Check the settings against this pipeline.
 
         Raises:
-            SettingsError: naming the parameter, its value and what was expected.
+            SettingsError: if a parameter does not fit; the message names it, its value and what was expected.
         """
         for name in self.needed:
             if not getattr(settings, name):
                 raise SettingsError(
                     f"{name}: the pipeline was compiled to read it: expected a path or a URL. Received: ''. Compile it "
-                    "again for a run without."
+                    "again for a run without it."
                 )
         for name in self.imported:
             place = getattr(settings, name)
@@ -92,16 +93,16 @@ class Graph(BaseModel):
 
 
 def validate_run(values: Mapping[str, Any], *, graph: str) -> None:
-    """Check the parameters of a run as the command line does when it compiles, that what they name is there, and that
-    the network, the loss and the optimizer can be made.
+    """Check the parameters of a run by the same rules as the command line, the existence of the files that they name,
+    and that network, loss and optimizer can be made.
 
     Args:
-        values: the settings by name, as KFP hands them over.
-        graph: JSON of `Graph`.
+        values: the settings by name, as KFP passes them.
+        graph: the JSON of a `Graph`.
 
     Raises:
-        SettingsError: naming each parameter at fault, its value and what was expected.
-        OtherCodeError: if the image has other code than the package.
+        SettingsError: if parameters are wrong; the message names each of them, its value and what was expected.
+        OtherCodeError: if the code of the image is not the code from which the package was compiled.
         VolumeError: if there are no cases in the folder.
     """
     check_code()
@@ -127,7 +128,7 @@ def _names_file(task: str) -> bool:
 
 
 def _exists(place: str) -> bool:
-    """Whether something is there; a store that fails is asked again, for this step has but one attempt."""
+    """Whether a path or URL exists. A store that fails is asked again, because this step is not retried."""
     for seconds in _PAUSES:
         try:
             return storage.exists(place)
@@ -138,7 +139,7 @@ def _exists(place: str) -> bool:
 
 
 def places(settings: Settings) -> dict[str, str]:
-    """By name of setting: the paths and URLs that a run reads."""
+    """The paths and URLs that a run reads, by the names of their settings."""
     given = {name: getattr(settings, name) for name in ("data", "model", "baseline")}
     given["task"] = settings.task if _names_file(settings.task) else ""
     given["network"] = settings.network if settings.network_source == "file" else ""

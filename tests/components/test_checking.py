@@ -78,7 +78,7 @@ def test_the_classes_and_channels_are_those_of_the_cases(tmp_path):
     with pytest.raises(SettingsError, match="class_weights: expected 2 numbers, one for each of background, a"):
         check_run("lits_segmentation", Settings(**RUN, class_weights="[1, 2, 3]", data=str(tmp_path)))
     check_run("lits_segmentation", Settings(**{**OWN, "resolution": 0}, data=str(tmp_path)))
-    with pytest.raises(SettingsError, match=r"window: .* describes its own normalisation.*Received: \[-160.0, 240.0\]"):
+    with pytest.raises(SettingsError, match=r"window: .* determines the normalisation.*Received: \[-160.0, 240.0\]"):
         check_run("lits_segmentation", Settings(**RUN, window="[-160, 240]", data=str(tmp_path)))
 
 

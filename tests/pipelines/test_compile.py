@@ -285,7 +285,7 @@ def test_kfps_cache_knows_when_the_names_of_channels_and_labels_change(tmp_path)
         ("sweep", TPU, ["mesh=rows:16", "layout=x:rows"], "expected a mesh of 8 devices. Received: 'rows:16'"),
         ("batch_inference", JOB, ["mesh=rows:8, columns:2"], "^mesh: .*segmentation run in one pod.*16 devices"),
         ("batch_inference", TPU, ["mesh=rows:8, columns:2"], "^mesh: .*at most 8 devices. Received"),
-        ("lits_segmentation", JOB, ["processes=2"], "processes: those of one machine. Each of the 4 pods"),
+        ("lits_segmentation", JOB, ["processes=2"], "processes: the number for one machine, but each of the 4 pods"),
         ("resolution_study", None, ["resolutions=32,36", "levels=4"], "^resolutions: .*multiple of 8. Received: 36"),
         ("lits_segmentation", TPU, ["accelerator=gpu"], "accelerator: the cluster file gives the steps google.com/tpu"),
         ("lits_segmentation", Cluster(), ["accelerator=gpu"], "gives the steps no accelerators"),
