@@ -1,4 +1,4 @@
-"""Evaluating in this process, or in several on this machine. TensorFlow is imported only by those that predict."""
+"""Evaluate in this process, or in several on this machine. Only the processes that predict import TensorFlow."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,16 +21,16 @@ def evaluate_model(
     See `components.evaluate.process.evaluate_cases`, which every process runs.
 
     Args:
-        cases: folder with the checked cases, by path or URL; see `components.evaluate.needed`.
-        dataset: folder of the step preprocess; it says which cases are held out. By path or URL, too.
-        model: folder of the step train.
-        evaluation: folder to make: `cases.json` (all metrics of each case), `cases.csv`, `summary.json`,
+        cases: the folder of the step ingest, by path or URL; see `components.evaluate.needed`.
+        dataset: the folder of the step preprocess, by path or URL, which says which cases are held out.
+        model: the folder of the step train.
+        evaluation: the folder to make, with `cases.json` (all metrics of each case), `cases.csv`, `summary.json` and
             `metrics.json`.
-        predictions: folder to make: `prediction-N.nii.gz`.
-        settings: those of `LocalEvaluationSettings`.
+        predictions: the folder to make, with `prediction-N.nii.gz`.
+        settings: the settings of `LocalEvaluationSettings`.
 
     Returns:
-        Metadata of the evaluation: mean Dice per case of each class, and of the thresholds.
+        The metadata of the evaluation: the mean Dice per case of each class, and that of the thresholds.
 
     Raises:
         TaskError: if the model was trained for other images or classes than those of the data set.
@@ -46,7 +46,7 @@ def evaluate_model(
 def described(
     cases: str, dataset: str, model: str, evaluation: str, predictions: str, settings: EvaluationSettings
 ) -> Description:
-    """The evaluation as its processes see it; see `evaluate_model`."""
+    """The description of an evaluation for its processes; see `evaluate_model`."""
     return Description(
         step="evaluate",
         inputs={"cases": str(cases), "dataset": str(dataset), "model": str(model)},

@@ -1,4 +1,4 @@
-"""What an evaluation reads, brought from an object store: the held-out cases and their stored blocks, no others."""
+"""Download what an evaluation reads from an object store: only the held-out cases and their stored blocks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,15 +9,15 @@ from components.preprocess.preprocess import near_dataset, open_dataset
 
 @contextmanager
 def needed(cases: str, dataset: str, *, thresholds: bool = False) -> Iterator[tuple[str, str]]:
-    """Folders of this machine with the checked cases and the data set; a path stays what it is.
+    """Local folders with the checked cases and the data set for the time of the `with` block. Paths stay the same.
 
     Args:
-        cases: folder of the step ingest, by path or URL.
-        dataset: folder of the step preprocess, by path or URL.
+        cases: the folder of the step ingest, by path or URL.
+        dataset: the folder of the step preprocess, by path or URL.
         thresholds: whether the training's cases are needed as well.
 
     Raises:
-        ChangedCaseError: if a file in an object store is not what was checked.
+        ChangedCaseError: if a file in an object store has changed since it was checked.
         StorageError: if the store refuses or cannot be reached.
     """
     near = near_dataset(dataset, ("test",))

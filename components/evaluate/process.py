@@ -32,18 +32,20 @@ from keras_spatial.volumes import task_of as model_task_of
 def evaluate_cases(
     cases: str, dataset: str, model: str, evaluation: str, predictions: str, settings: EvaluationSettings
 ) -> Mapping[str, Mapping[str, Any]]:
-    """Segment and score the held-out cases. All processes of the job call it with the same arguments.
+    """Segment and score the held-out cases. Every process of the job must call it with the same arguments.
 
     The network is fed the stored blocks, as in training. Each process writes its own blocks of the class scores to a
-    file, then its own planes of the labels, so that no image, no scores and no labels of more than a case are whole in
-    its memory. Of N processes each scores every Nth case: what is whole then are the labels of that case on the grid of
-    its scan, true and predicted, in a byte for each voxel, and what the surface distances need (see
-    `keras_spatial.evaluation`).
+    file, and then its own planes of the labels, so that it never holds a whole image or whole scores. Each of N
+    processes scores every Nth case. It then holds the true and the predicted labels of that case on the grid of the
+    scan, in one byte for each voxel, and what the surface distances need (see `keras_spatial.evaluation`).
 
     Args:
         cases, dataset, model, evaluation, predictions: see `components.evaluate.evaluate.evaluate_model`. All processes
-            see the same folders. What is in an object store each brings to its machine, as far as it is needed.
-        settings: The settings of the evaluation.
+            see the same folders, and each downloads what it needs from an object store.
+        settings: the settings of the evaluation.
+
+    Returns:
+        The metadata of the evaluation in the first process, and nothing in the others.
 
     Raises:
         TaskError: if the model was trained for other images or classes than those of the data set.
@@ -74,7 +76,7 @@ def _evaluate(
     if not job.is_first:
         return {}
     if settings.thresholds and not thresholds:
-        console.note("evaluate", "thresholds: bands of HU are scored for LiTS alone, and not for these data")
+        console.note("evaluate", "thresholds: intensity thresholds are only scored for LiTS, and not for these data")
     dice = write_metrics(Path(evaluation), metrics, lits=task.scores == "lits")
     scores = {
         "dice": dice,
@@ -95,7 +97,7 @@ def _evaluate(
 def _score(
     stored: StoredCases, cases: Sequence[HeldOut], task: Task, predictions: Path, work: Path
 ) -> tuple[list[CaseMetrics | LabelledCase], np.ndarray]:
-    """The metrics of all cases in their order, in every process, and the voxel counts of all of them together."""
+    """The metrics of all cases in their order, and the voxel counts of all cases together; the same in all processes."""
     job = processes.current()
     metrics: dict[int, CaseMetrics | LabelledCase] = {}
     confusion = np.zeros((len(task.labels),) * 2, np.int64)
@@ -108,7 +110,7 @@ def _score(
             if place % job.count == job.rank:
                 scored, counts = score(found[:], cases[number], task, predictions)
                 own[number] = [CASE.dump_json(scored).decode(), counts.tolist()]
-        # It is also where the processes wait for each other, before the files that they read are removed.
+        # Here the processes also wait for each other, before the files that they read are removed.
         for theirs in job.exchange(f"metrics of cases {list(scores)}", json.dumps(own)):
             for number, (scored, counts) in json.loads(theirs).items():
                 metrics[int(number)] = CASE.validate_json(scored)
@@ -123,7 +125,7 @@ def _score(
 
 
 def _printable(scored: CaseMetrics | LabelledCase) -> str:
-    """The Dice of a case in a line of the log."""
+    """The Dice of a case as text for the log."""
     if isinstance(scored, CaseMetrics):
         return console.figures({"liver": scored.liver.dice, "lesion": scored.lesion.dice})
     return console.figures({name: found.dice for name, found in scored.classes.items()})

@@ -1,4 +1,4 @@
-"""Predictions of stored cases, block by block: neither an image nor its class scores are whole in the memory."""
+"""Predict stored cases block by block, so that neither an image nor its class scores are ever whole in memory."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,18 +16,18 @@ from keras_spatial.volumes import TaskError
 
 
 class StoredCases:
-    """The class probabilities of the cases of a split, which are fed to a network as a training is.
+    """The class probabilities of the cases of a split, which are fed to a network in the same way as in a training.
 
     Every process of the job predicts the blocks of its own devices, and writes them to files that all of them can read.
 
     Args:
-        network: partitioned, with one output of class scores.
-        builder: The TFDS builder of the data set.
+        network: the partitioned network, with one output of class scores.
+        builder: the TFDS builder of the data set.
         split: "train", "validation" or "test".
-        folder: gets the probabilities of a few cases at a time. All processes see it.
+        folder: a folder that all processes see, for the probabilities of a few cases at a time.
 
     Raises:
-        TaskError: if the network does not take images of this size.
+        TaskError: if the network's input is smaller than an image.
     """
 
     def __init__(self, network: ks.Model, builder: Any, split: str, folder: Path):
@@ -47,9 +47,12 @@ class StoredCases:
         self.feed = Feed(store, network, distribution.shards("batch"), None if equal else self._size)
 
     def rounds(self) -> Iterator[dict[int, Part]]:
-        """By case of the split, its probabilities on its stored grid: of at least as many cases as there are processes,
-        so that each of them can do with one what it takes a single process for. Every process must take all rounds; an
-        array is valid until the next round is asked for, which every process must do when none reads it any more."""
+        """Yield the probabilities of a few cases on their stored grids, by the number of the case in the split.
+
+        A round has at least as many cases as there are processes, except for the last one, so that each process can
+        score a case. Every process must take all rounds. The arrays are removed when the next round is taken, so a
+        process may take it only when no process reads them any more.
+        """
         job = processes.current()
         reads = f"whole images, because {self.feed.why_whole}" if self.feed.why_whole else "its own blocks alone"
         if job.is_first:

@@ -10,13 +10,17 @@ from keras_spatial.volumes.files import read_slabs
 
 
 def threshold_dice(train: Sequence[HeldOut], test: Sequence[HeldOut]) -> dict[str, float]:
-    """The mean Dice per case, on cases of LiTS, of the bands of HU that are best on others. Every process must call it.
+    """The mean Dice per case, on cases of LiTS, of the bands of HU that are best on other cases.
 
-    Of N processes each reads every Nth case, a few planes at a time.
+    Every process must call it with the same arguments. Each of N processes reads every Nth case, a few planes at a
+    time.
 
     Args:
         train: the cases on which the bands are chosen.
-        test: the cases on which they are scored.
+        test: the cases on which the bands are scored.
+
+    Returns:
+        The Dice of "liver" and of "lesion".
     """
     learned, held_out = _histograms("train", train), _histograms("test", test)
     return {
@@ -26,7 +30,7 @@ def threshold_dice(train: Sequence[HeldOut], test: Sequence[HeldOut]) -> dict[st
 
 
 def _histograms(split: str, cases: Sequence[HeldOut]) -> list[Histogram]:
-    """Those of all cases in their order, in every process."""
+    """The histograms of all cases in their order, which are the same in all processes."""
     job = processes.current()
     own = {number: _histogram(cases[number]).as_json() for number in range(job.rank, len(cases), job.count)}
     found: dict[int, Histogram] = {}

@@ -20,7 +20,7 @@ class HeldOut:
     """A case that is scored.
 
     Attributes:
-        name: its name in tables.
+        name: the name of the case in tables.
         image: the first file of the scan.
         label: the file of the labels.
         result: the name of the file that gets the prediction.
@@ -35,16 +35,16 @@ class HeldOut:
 
     @property
     def shape(self) -> Shape:
-        """The shape of the scan in canonical order, of which the header alone is read."""
+        """The shape of the scan in canonical order. Only the header is read."""
         return canonical_shape(*read_grid(self.image, self.channels))
 
 
 def held_out(folder: str, names: Sequence[str], task: Task) -> list[HeldOut]:
-    """The cases of a folder of checked cases by their names, in their order.
+    """Find cases in a folder of checked cases by their names, in the order of the names.
 
     Args:
         folder: the folder of the step ingest.
-        names: the names of the cases in the data set: for LiTS, their numbers.
+        names: the names of the cases in the data set, which are numbers for LiTS.
         task: the task of the data set.
     """
     if task.scores == "lits":
@@ -68,13 +68,13 @@ def score(labels: np.ndarray, case: HeldOut, task: Task, folder: Path) -> tuple[
     """Write the prediction of a case, and compare it with the case's labels on the grid of the scan.
 
     Args:
-        labels: The predicted classes, uint8 `[X, Y, Z]`, on the canonical grid of the scan.
-        case: The case.
-        task: The task of the data set, which says by which metrics it is scored.
-        folder: The folder of the predictions.
+        labels: the predicted classes, uint8 `[X, Y, Z]`, on the canonical grid of the scan.
+        case: the case.
+        task: the task of the data set, which determines the metrics.
+        folder: the folder of the predictions.
 
     Returns:
-        The metrics, and voxel counts int64 `[true class, predicted class]`.
+        The metrics, and the voxel counts, int64 `[true class, predicted class]`.
     """
     truth = read_truth(case.image, case.label, task.labels, case.channels)
     predicted = from_canonical(labels, truth)
@@ -82,13 +82,13 @@ def score(labels: np.ndarray, case: HeldOut, task: Task, folder: Path) -> tuple[
     counts = confusion_of(truth.array, predicted, len(task.labels))
     if task.scores == "lits":
         return evaluate_case(predicted, truth.array, truth.spacing, case=case.name), counts
-    # Distances in canonical order, as those of other predictions of the case.
+    # Distances are computed in canonical order, as for other predictions of the case.
     canonical = to_canonical(truth)
     return evaluate_classes(labels, canonical.array, canonical.spacing, task.labels, case=case.name), counts
 
 
 def read_truth(image: Path, label: Path, names: tuple[str, ...], channels: int = 1) -> Volume:
-    """The labels of a case, uint8, in the place of its scan, of which the header alone is read.
+    """Read the labels of a case as uint8, with the affine of its scan, of which only the header is read.
 
     Args:
         image: the first file of the scan.
@@ -97,7 +97,7 @@ def read_truth(image: Path, label: Path, names: tuple[str, ...], channels: int =
         channels: the number of images in the file of the scan.
 
     Raises:
-        VolumeError: if a file cannot be used; the step ingest has checked both.
+        VolumeError: if a file cannot be used. The step ingest has checked both files.
     """
     shape, affine = read_grid(image, channels)
     labels = read_volume(label)
@@ -106,7 +106,7 @@ def read_truth(image: Path, label: Path, names: tuple[str, ...], channels: int =
 
 
 def confusion_of(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """The number of voxels by true and predicted class, int64; counted plane by plane."""
+    """The number of voxels of each true and predicted class, int64 `[classes, classes]`, counted plane by plane."""
     counts = np.zeros(classes**2, np.int64)
     for true, found in zip(truth, predicted, strict=True):
         pairs = true.astype(np.int64).ravel() * classes + found.ravel()

@@ -1,1 +1,1 @@
-"""The report page of a run, and the pipeline component that writes it."""
+"""Write the report page of a run."""

@@ -1,4 +1,4 @@
-"""What a report shows of a task with any classes: tables and a plot by class."""
+"""The part of a report for a task with any classes: tables and a plot by class."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ COLUMNS = {
 
 
 def context(cases: Sequence[LabelledCase]) -> dict[str, object]:
-    """Values of the template `classes.html.j2`.
+    """The values for the template `classes.html.j2`.
 
     Args:
-        cases: held-out cases, at least one.
+        cases: the held-out cases, at least one.
     """
     summary = summarise_classes(cases)
     return {

@@ -1,8 +1,8 @@
-"""The report of a training run as one HTML file that needs nothing else: no network, no server, no other file.
+"""The report of a training run as one HTML file, which needs no network, no server and no other file.
 
-`write_report` takes plain values, so that it knows nothing of pipelines, models or data sets. The page carries the
-slices of every case for its viewer, compressed; a case with more voxels along an axis than `VIEWER_SIZE` is shown
-resampled, and says so. The metrics are always those of the volume's own grid.
+`write_report` takes plain values and knows nothing about pipelines, models or data sets. The page contains the
+compressed slices of every case for its viewer. A case with more voxels along an axis than `VIEWER_SIZE` is shown
+resampled, and says so. The metrics are always those on the volume's own grid.
 """
 
 import itertools
@@ -30,12 +30,12 @@ class CaseVolumes:
     """The voxels of one case, for the viewer.
 
     Attributes:
-        case: name; the same as that of its `CaseMetrics`.
-        image: the channels `[X, Y, Z, channels]`, or one `[X, Y, Z]`, in RAS order: HU of a CT, or the network's input
-            (values 0 to 1).
-        truth: class numbers `[X, Y, Z]`; of LiTS 0 background, 1 liver, 2 lesion.
-        prediction: the same.
-        spacing: voxel size along x, y, z, mm.
+        case: the name of the case, as in its metrics.
+        image: the channels `[X, Y, Z, channels]`, or one channel `[X, Y, Z]`, in RAS order: HU of a CT, or the
+            network's input (values from 0 to 1).
+        truth: the true class numbers `[X, Y, Z]`; for LiTS, 0 background, 1 liver, 2 lesion.
+        prediction: the predicted class numbers `[X, Y, Z]`.
+        spacing: the voxel size along x, y and z in mm.
     """
 
     case: str
@@ -50,18 +50,18 @@ class RunReport:
     """Everything that the page of one run shows.
 
     Attributes:
-        title: heading; the name of the run where several are compared.
-        metrics: held-out cases, at least one: of LiTS, or of any classes.
-        volumes: cases to look at, any number; the worst ones are the most instructive.
-        channels: the names of their channels.
-        history: `History.history` of Keras: one list of values per epoch and name.
-        validation_every: epochs between two values of the `val_` names, `validation_freq` of `fit`.
-        mesh: mesh and layout, for instance "rows:2, columns:2; x:rows, y:columns".
-        timings: seconds by step.
-        model_summary: text of `model.summary()`.
-        memory: bytes by name, for instance "one device, training".
-        parameters: settings of the run by name, shown as they are.
-        notes: what a reader must know to judge the figures; shown first.
+        title: the heading, which is also the name of the run if several are compared.
+        metrics: the metrics of the held-out cases, at least one, either those of LiTS or those of any classes.
+        volumes: the cases for the viewer, any number; the worst ones are the most instructive.
+        channels: the names of the channels of the volumes.
+        history: the `History.history` of Keras: a list with one value per epoch, by name.
+        validation_every: the number of epochs between two values of the `val_` names, `validation_freq` of `fit`.
+        mesh: the mesh and the layout, such as "rows:2, columns:2; x:rows, y:columns".
+        timings: the seconds of each step, by its name.
+        model_summary: the text of `model.summary()`.
+        memory: bytes by name, such as "one device, training".
+        parameters: settings of the run by name, which are shown as they are.
+        notes: what a reader must know to judge the figures, which is shown first.
     """
 
     title: str
@@ -82,12 +82,15 @@ def write_report(path: str | Path, run: RunReport, compared: Sequence[RunReport]
     """Write the page of a run.
 
     Args:
-        path: the path of the HTML file; missing folders are made, and the file appears only when it is complete.
+        path: the path of the HTML file. Missing folders are made, and the file appears only when it is complete.
         run: the run that is shown in full.
-        compared: earlier runs whose metrics and curves are shown beside it; for the metrics of LiTS only.
+        compared: earlier runs whose metrics and curves are shown beside it, which is only done for LiTS.
+
+    Returns:
+        The path.
 
     Raises:
-        ReportError: if there are no metrics, or volumes do not fit together; nothing is written then.
+        ReportError: if there are no metrics, or the volumes do not fit together. Nothing is written then.
     """
     _check(run)
     for other in compared:
@@ -100,7 +103,7 @@ def write_report(path: str | Path, run: RunReport, compared: Sequence[RunReport]
     path.parent.mkdir(parents=True, exist_ok=True)
     part = partial(path)
     try:
-        # A name with bytes that are no UTF-8 is shown with escapes in their place.
+        # Bytes of a name that are not UTF-8 are shown as escapes.
         part.write_text(page, encoding="utf-8", errors="backslashreplace")
         part.replace(path)
     finally:
@@ -169,7 +172,7 @@ def _context(run: RunReport, compared: Sequence[RunReport]) -> dict[str, object]
 
 
 def _viewed(run: RunReport, volumes: Sequence[CaseVolumes], looks: Sequence[viewer.Look]) -> dict[str, object]:
-    """What the templates of the viewer want of any task."""
+    """The values for the viewer's templates."""
     encoded = []
     for v in volumes:
         channels = list(zip(run.channels, np.moveaxis(_channels(v), 3, 0), looks, strict=True))

@@ -1,4 +1,4 @@
-"""The plots of the report, as SVG text to stand inside the page."""
+"""The plots of the report, as SVG for the page."""
 
 import io
 import re
@@ -39,7 +39,7 @@ _MANY = 40
 
 
 def dice_per_case(cases: Sequence[CaseMetrics]) -> str:
-    """Dice of liver and lesion: one pair of marks per case, or box plots for more than 40 cases."""
+    """Plot the Dice of liver and lesion: one pair of marks per case, or box plots for more than 40 cases."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -62,7 +62,7 @@ def dice_per_case(cases: Sequence[CaseMetrics]) -> str:
 
 
 def dice_of_classes(cases: Sequence[LabelledCase]) -> str:
-    """Dice of every class over the cases, a box with all its points for each, in the class's colour."""
+    """Plot the Dice of every class over the cases, as a box with all its points in the colour of the class."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -83,7 +83,7 @@ def dice_of_classes(cases: Sequence[LabelledCase]) -> str:
 
 
 def distances(cases: Sequence[CaseMetrics]) -> str:
-    """Average and maximum surface distances of the liver over the cases."""
+    """Plot the average and the maximum surface distances of liver and lesion over the cases."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots(1, 2)
@@ -100,7 +100,7 @@ def distances(cases: Sequence[CaseMetrics]) -> str:
 
 
 def detection_by_size(strata: Sequence[Stratum]) -> str:
-    """Share of the reference lesions found, by diameter, with intervals."""
+    """Plot the share of the reference lesions that were found, by diameter, with intervals."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -124,11 +124,14 @@ def detection_by_size(strata: Sequence[Stratum]) -> str:
 
 
 def curves(history: Mapping[str, Sequence[float]], every: int = 1) -> list[str]:
-    """Losses, and the other metrics, over the epochs; training dashed, validation full. Empty without a history.
+    """Plot the losses and the other metrics over the epochs, dashed for training and solid for validation.
 
     Args:
-        history: as of Keras.
-        every: epochs between two validations.
+        history: the `History.history` of Keras.
+        every: the number of epochs between two validations.
+
+    Returns:
+        The plots; none without a history.
     """
     return [_curves(names, history, every, title) for title, names in _grouped(history).items() if names]
 
@@ -140,7 +143,8 @@ def _curves(names: Sequence[str], history: Mapping[str, Sequence[float]], every:
             for key, line, step in ((name, "--", 1), (f"val_{name}", "-", every)):
                 if key in history:
                     epochs = step * np.arange(1, len(history[key]) + 1)
-                    if name in history:  # The last validation may be one besides, after the last epoch.
+                    # There may be one more validation after the last epoch.
+                    if name in history:
                         epochs = np.minimum(epochs, len(history[name]))
                     mark = "o" if len(epochs) == 1 else None
                     axes.plot(epochs, history[key], line, color=colour, marker=mark, label=_short(_name(key), 60))
@@ -152,7 +156,7 @@ def _curves(names: Sequence[str], history: Mapping[str, Sequence[float]], every:
 
 
 def compared(titles: Sequence[str], summaries: Sequence[Summary]) -> str:
-    """Dice of several runs with their intervals."""
+    """Plot the Dice of several runs with their intervals."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -177,7 +181,7 @@ def compared(titles: Sequence[str], summaries: Sequence[Summary]) -> str:
 
 
 def compared_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """Training loss of several runs; empty text if no run has a history."""
+    """Plot the training loss of several runs; empty text if no run has a history."""
     lines = {title: h.get("loss", ()) for title, h in histories.items()}
     if not any(len(values) for values in lines.values()):
         return ""
@@ -203,8 +207,8 @@ def _svg(draw: Callable[[Figure], None], title: str, width: float = 6.4, height:
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     text = out.getvalue()
     text = text[text.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
-    # Matplotlib numbers its groups from 0 in every figure; one page must not hold an id twice. The salt above makes the
-    # ids that are referred to different in every figure.
+    # Matplotlib numbers its groups from 0 in every figure, but an id must be unique in a page. So only ids that are
+    # referred to are kept, which the salt above makes different in every figure.
     used = set(re.findall(r"#([\w.-]+)", text))
     return Markup(re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", text))
 
@@ -236,7 +240,7 @@ def _name(key: str) -> str:
 
 
 def _coloured(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each metric: liver and lesion have those of the other plots, the rest take the colours in turn."""
+    """A colour for each metric: liver and lesion have the same colours in all plots, and others take the free ones."""
     free = iter(colour for colour in _cycle() if colour not in [_PARTS.get(name) for name in names])
     return {name: _PARTS[name] if name in _PARTS else next(free) for name in names}
 

@@ -1,4 +1,4 @@
-"""From the results of the steps to the report page and its short Markdown form."""
+"""Make the report page and its short Markdown form from the results of the steps."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from keras_spatial.evaluation import CaseMetrics, LabelledCase
 from keras_spatial.volumes import Limits, Task, read_volume, to_canonical
 
 SHOWN = 4
-"""Cases in the viewer: the ones with the lowest lesion Dice."""
+"""The number of cases in the viewer, which are those with the lowest Dice."""
 
 
 def report_run(
@@ -41,15 +41,19 @@ def report_run(
     """Write the report of one run.
 
     Args:
-        cases, dataset, model: folders of the steps ingest, preprocess and train, by path or URL. Of what is in a
-            store only what is shown is brought.
-        evaluation, predictions: folders of the step evaluate; the predictions by path or URL.
-        page: HTML file to write.
-        summary: Markdown file to write.
-        title: heading.
-        seconds: time of each step.
+        cases, dataset, model: the folders of the steps ingest, preprocess and train, by path or URL. From an object
+            store, only what is shown is downloaded.
+        evaluation: the evaluation, a folder of the step evaluate.
+        predictions: the predictions, a folder of the step evaluate, by path or URL.
+        page: the HTML file to write.
+        summary: the Markdown file to write.
+        title: the heading.
+        seconds: the seconds of each step, by its name.
         baseline: `metrics.json` of an earlier run, which the page shows beside this one, by path or URL; empty for
             none.
+
+    Returns:
+        The metadata of the page: the Dice of each class.
     """
     run = collect(cases, dataset, model, evaluation, predictions, title, seconds)
     earlier, notes = earlier_run(baseline)
@@ -70,7 +74,7 @@ def collect(
     title: str,
     seconds: Mapping[str, float],
 ) -> RunReport:
-    """The values of a report page; arguments as `report_run`."""
+    """The values of a report page; the arguments are those of `report_run`."""
     from components.preprocess.preprocess import near_dataset, open_dataset
 
     training = read_json(storage.local(storage.join(str(model), TRAINING)))
@@ -104,23 +108,23 @@ def collect(
 
 
 def earlier_run(baseline: str) -> tuple[list[RunReport], list[str]]:
-    """The earlier run that a report compares with, and what is to be said of it.
+    """The earlier run with which a report compares, and notes about it.
 
-    A run's folder holds `cases.json`, the metrics of each case, beside `metrics.json`. Where only the means are there,
-    a note says so.
+    The folder of a run has `cases.json`, the metrics of each case, beside `metrics.json`. If it is missing, a note says
+    that only the means are compared.
     """
     if not baseline:
         return [], []
     above, slash, _ = baseline.rpartition("/")
     place = f"{above}{slash}{CASES}"
     if not storage.exists(place):
-        return [], [f"The earlier run {baseline} is compared by its means only: {CASES} does not lie beside it."]
+        return [], [f"The earlier run {baseline} is compared only by its means, because {CASES} is not beside it."]
     title = f"baseline: {above.rpartition('/')[2]}"
     return [RunReport(title=title, metrics=load_metrics(storage.local(place).parent))], []
 
 
 def markdown(title: str, scores: Mapping[str, Any], notes: Sequence[str]) -> str:
-    """Dice and notes in a few lines, which KFP's user interface shows; texts stand in it as they are."""
+    """The Dice and the notes in a few lines for KFP's user interface, which shows texts as they are."""
     thresholds = scores.get("threshold_dice", {})
     lines = [f"# {_plain(title)}", "", "| | Dice per case | intensity threshold |", "| --- | --- | --- |"]
     for part, value in scores["dice"].items():
@@ -146,7 +150,7 @@ def _threshold_note(scores: Mapping[str, Any]) -> list[str]:
 
 
 def _labelled_volumes(cases: str, task: Task, predictions: str, metrics: Sequence[LabelledCase]) -> list[CaseVolumes]:
-    """The cases with the lowest Dice."""
+    """The volumes of the cases with the lowest Dice."""
     reader, result = TaskReader(task), []
     chosen = sorted(metrics, key=lambda m: (m.mean_dice, m.case))[:SHOWN]
     with some_cases(cases, {scored.case for scored in chosen}) as folder:

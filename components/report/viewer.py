@@ -1,4 +1,4 @@
-"""Cases as text for the viewer in the page: voxels as bytes, compressed, base64; and what it draws on them."""
+"""Encode cases for the viewer in the page, with voxels as compressed bytes in base64, and define what it draws."""
 
 import base64
 import gzip
@@ -11,8 +11,8 @@ import numpy as np
 from keras_spatial.volumes import Channel, ZScore, resample_image, resample_labels
 
 VIEWER_SIZE = 160
-"""Most voxels along an axis that the page carries: about 2 MB a case and channel when reached."""
-# On the dark pictures; further classes begin again.
+"""The largest number of voxels along an axis in the page, which is about 2 MB for each case and channel."""
+# Colours that can be seen on dark pictures. With more classes, they repeat.
 COLOURS = ("#38bdf8", "#fb923c", "#a3e635", "#f472b6", "#facc15", "#c084fc", "#2dd4bf", "#f87171")
 TRUTH, PREDICTION = COLOURS[:2]
 Windows = tuple[tuple[str, float, float], ...]
@@ -20,12 +20,12 @@ Windows = tuple[tuple[str, float, float], ...]
 
 @dataclass(frozen=True)
 class Look:
-    """How the values of a channel become bytes, and the windows, name, level and width, in which they are shown.
+    """How the values of a channel become bytes, and the windows in which they are shown.
 
     Attributes:
-        low, high: the values at byte 0 and 255; both None for the 0.5th and 99.5th percentile of each volume, which
-            then count as 0 and 1.
-        windows: the choices, the first one at the beginning.
+        windows: the name, level and width of each window; the first one is shown at the beginning.
+        low: the value at byte 0; None for the 0.5th percentile of each volume, which then counts as 0.
+        high: the value at byte 255; None for the 99.5th percentile of each volume, which then counts as 1.
     """
 
     windows: Windows
@@ -55,7 +55,8 @@ class Outline(TypedDict):
 
 
 def lits_outlines() -> list[Outline]:
-    """Liver, with its lesions, thin and lesions thick, in a colour for truth and one for prediction."""
+    """Thin outlines of the liver with its lesions and thick ones of the lesions, in one colour for truth and another
+    for prediction."""
     return [
         Outline(labels=labels, values=values, colour=colour, width=width, dashed=dashed, group=None)
         for labels, colour, dashed in (("truth", TRUTH, False), ("prediction", PREDICTION, True))
@@ -64,7 +65,7 @@ def lits_outlines() -> list[Outline]:
 
 
 def class_outlines(classes: Sequence[tuple[int, str, str]]) -> list[Outline]:
-    """Each class, a number, a name and a colour, in its colour, with a full line for truth, a dashed one for
+    """Outlines of each class, given by number, name and colour, with a solid line for truth and a dashed one for
     prediction."""
     return [
         Outline(labels=labels, values=[number], colour=colour, width=1.75, dashed=dashed, group=number)
@@ -106,9 +107,9 @@ def encode(
 
     Args:
         case: the name of the case.
-        channels: the name, the values `[X, Y, Z]` and the look of each.
+        channels: the name, the values `[X, Y, Z]` and the look of each channel.
         truth: the true class numbers `[X, Y, Z]`.
-        prediction: the predicted class numbers, likewise.
+        prediction: the predicted class numbers `[X, Y, Z]`.
         spacing: the voxel size along x, y and z in mm.
     """
     shape = truth.shape
@@ -131,7 +132,7 @@ def _channel(name: str, image: np.ndarray, look: Look, size: tuple[int, ...]) ->
     if look.low is None:
         ends = tuple(float(p) for p in np.percentile(image, (0.5, 99.5)))
     elif image.dtype.kind == "f" and float(image.min()) >= 0 and float(image.max()) <= 1:
-        # What the network gets.
+        # These are the values that the network gets.
         ends = (0.0, 1.0)
     scaled = np.clip((grey - ends[0]) / max(ends[1] - ends[0], 1e-6), 0, 1)
     return {

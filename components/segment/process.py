@@ -1,4 +1,4 @@
-"""One process of a segmentation; results lie on each volume's own grid."""
+"""One process of a segmentation. The results are on the volumes' own grids."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,24 +19,27 @@ from keras_spatial.inference.tasks import chosen_task
 def segment_share(
     volumes: str, model: str, predictions: str, task_file: str, share: str, settings: SegmentationSettings
 ) -> Mapping[str, Mapping[str, Any]]:
-    """Segment volumes; see `components.segment.segment.segment_folder`. All processes of the job call it with the same
-    arguments, and see the same folders. Volumes in an object store each of them brings to its machine."""
+    """Segment volumes; see `components.segment.segment.segment_folder`.
+
+    Every process of the job must call it with the same arguments. All of them see the same folders, and each downloads
+    the volumes from an object store.
+    """
     job, traffic = processes.current(), Traffic()
     loaded, outcomes = None, []
     seen: dict[str, str] = {}
     for batch in batches(volumes, share, seen):
         _agree(batch.sources)
-        # Only for a share that has volumes.
+        # The model is only loaded for a share that has volumes.
         loaded = loaded or _load(model_file(model), task_file, settings)
         network, task = loaded
         made = segment_all(network, batch.sources, predictions, _say, task=task, traffic=traffic)
-        # What was brought here is known by another path than the one that is told.
+        # Messages name downloaded files by their paths here; people know them by their addresses.
         outcomes += [replace(o, reason=o.reason and batch.shown(o.reason)) for o in made]
         if job.is_first:
             write_failed(predictions, outcomes)
     _agree(())
     if share != ALL and job.is_first:
-        # Every step looks into the folder by itself, and what is there may have changed since another one did.
+        # The step of each share lists the folder by itself, and its content may have changed in between.
         write_json(Path(predictions) / SEEN, seen)
     if not outcomes and share != ALL:
         if job.is_first:
@@ -64,12 +67,12 @@ def segment_share(
 
 
 def _agree(sources: Sequence[Source]) -> None:
-    """Make sure that all processes, each of which has looked for itself, are about to segment the same volumes."""
+    """Make sure that all processes, each of which has listed the volumes by itself, segment the same ones."""
     processes.current().agree("volumes", {"volumes": [source.stem for source in sources]})
 
 
 def _load(path: Path, task_file: str, settings: SegmentationSettings) -> tuple[Any, Any]:
-    """The network, and the task by which it segments."""
+    """The network and the task."""
     task = chosen_task(path, task_file or settings.task, "--set task=")
     return ks.load_model(path, distribution=devices.distribution(settings), compile=False), task
 

@@ -1,4 +1,4 @@
-"""Segmenting in this process, or in several on this machine. TensorFlow computes only in those that predict."""
+"""Segment in this process, or in several on this machine. TensorFlow computes only in the processes that predict."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,19 +20,19 @@ def segment_folder(
         volumes: a volume, or a folder with volumes and DICOM series, by path or URL; see
             `components.segment.volumes.batches`.
         model: a `.keras` file, or a folder with `model.keras`.
-        predictions: folder to make: a NIfTI label file per volume with its orientation and affine, `failed.csv`, and
-            for one of several shares `components.segment.volumes.SEEN`.
-        task_file: a task.json in place of the task in the model's file.
-        share: which of the volumes, see `components.segment.volumes.shared`.
-        settings: those of `LocalSegmentationSettings`.
+        predictions: the folder to make, with a NIfTI label file for each volume, which has the volume's orientation and
+            affine, `failed.csv` and, for one of several shares, `components.segment.volumes.SEEN`.
+        task_file: a task.json that replaces the task in the model's file.
+        share: which of the volumes to segment, see `components.segment.volumes.shared`.
+        settings: the settings of `LocalSegmentationSettings`.
 
     Returns:
-        Metadata of the predictions: how many volumes were segmented, and how many could not be used.
+        The metadata of the predictions: how many volumes were segmented, and how many could not be used.
 
     Raises:
-        NothingToSegment: if no volume could be segmented; of a share that is left to the step gather, which sees all.
-        ResultsCollide: if two volumes would get the same result file; nothing has been segmented then.
-        TaskError: if the model's file holds no task, and none is given.
+        NothingToSegment: if no volume could be segmented. For one of several shares, the step gather checks that.
+        ResultsCollide: if two volumes would get the same result file. Nothing has been segmented then.
+        TaskError: if the model's file has no task, and none is given.
         JobError: if one of several processes fails.
     """
     given = LocalSegmentationSettings.model_validate(settings)
@@ -45,7 +45,7 @@ def segment_folder(
 def described(
     volumes: str, model: str, predictions: str, task_file: str, share: str, settings: SegmentationSettings
 ) -> Description:
-    """The segmentation as its processes see it; see `segment_folder`."""
+    """The description of a segmentation for its processes; see `segment_folder`."""
     return Description(
         step="segment",
         inputs={"volumes": str(volumes), "model": str(model), "task_file": str(task_file)},

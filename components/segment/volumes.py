@@ -1,4 +1,4 @@
-"""The volumes to segment, by path or URL, which of them a step of several takes, and the file of its model."""
+"""Find the volumes to segment by path or URL, and select those of one of several steps that share them."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +12,10 @@ from keras_spatial._paths import VOLUMES, ending_of
 from keras_spatial.inference import NothingToSegment, Source, find_sources
 
 ALL = "0-of-1"
-"""The share that all volumes make up."""
+"""The share of a single step, which takes all volumes."""
 SEEN = "volumes.json"
-"""Beside the results of a share: the names of the volumes that were seen, by what their results are called."""
+"""The file beside the results of a share with the names of all volumes that its step has seen, by the stems of their
+results."""
 
 
 class _Named(Protocol):
@@ -30,8 +31,8 @@ class Batch:
     """Volumes that are on this machine while they are segmented.
 
     Attributes:
-        sources: The volumes.
-        shown: Makes of a text about them one that names them where they lie.
+        sources: the volumes.
+        shown: a function that replaces the paths in a text by the addresses of the volumes.
     """
 
     sources: Sequence[Source]
@@ -40,14 +41,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Unit:
-    """What of an object store is brought at once: a volume file, or a folder in which there may be DICOM series."""
+    """Files that are downloaded together: those of one volume file, or of a folder that may contain DICOM series."""
 
     files: tuple[Path, ...]
     root: Path
 
     @property
     def stem(self) -> str:
-        """The name by which they are shared."""
+        """The name by which units are ordered and shared."""
         return self.root.name
 
     def moved(self, move: Callable[[Path], Path]) -> "_Unit":
@@ -55,10 +56,10 @@ class _Unit:
 
 
 def volumes_in(volumes: str | Path) -> list[Source]:
-    """The volumes to segment: a file, those of a folder, and the DICOM series in it; see `find_sources`.
+    """The volumes at a path: one file, or the files and DICOM series of a folder; see `find_sources`.
 
     Raises:
-        NothingToSegment: if nothing is there, or no volume is in it.
+        NothingToSegment: if nothing is at the path, or the folder has no volume.
         VolumesBelow: if there are volume files in folders below it.
         ResultsCollide: if two volumes, such as `3.nii` and `volume-3.nii.gz`, would get the same result file.
         VolumeError: if the folder's name cannot be used.
@@ -72,20 +73,20 @@ def volumes_in(volumes: str | Path) -> list[Source]:
 
 
 def batches(volumes: str, share: str, seen: dict[str, str] | None = None) -> Iterator[Batch]:
-    """The volumes of a share, as many at a time as are on this machine: of a path all, of a URL one after another.
+    """Yield the volumes of a share: all at once for a path, and one after the other for a URL.
 
-    In an object store only names are looked at before. So DICOM series are shared by the folders at its top, each of
-    which is brought whole.
+    Only the names in an object store are known before the download. So DICOM series are shared by the folders at the
+    top, each of which is downloaded whole.
 
     Args:
-        volumes: A volume, or a folder, by path or URL.
-        share: K-of-N, see `shared`.
-        seen: gets the names of all volumes by the stems of their results; of DICOM in an object store those of this
-            share alone.
+        volumes: a volume or a folder, by path or URL.
+        share: "K-of-N", see `shared`.
+        seen: a dictionary that gets the names of all volumes, by the stems of their results. Of DICOM series in an
+            object store, it gets only those of this share.
 
     Raises:
         ValueError: if there is no such share.
-        NothingToSegment, VolumesBelow, ResultsCollide, VolumeError: as `volumes_in`.
+        NothingToSegment, VolumesBelow, ResultsCollide, VolumeError: as for `volumes_in`.
         StorageError: if the store refuses or cannot be reached.
     """
     known = {} if seen is None else seen
@@ -105,25 +106,30 @@ def batches(volumes: str, share: str, seen: dict[str, str] | None = None) -> Ite
                 try:
                     sources = find_sources([near.root])
                 except NothingToSegment:
-                    continue  # Of files that are no volumes, only DICOM's reader knows whether they are DICOM.
+                    # The unit was a folder of other files, which only the reader of DICOM can recognise.
+                    continue
                 known |= {source.stem: source.name for source in sources}
                 yield Batch(sources, origin.shown)
 
 
 def check_url(volumes: str) -> None:
-    """Raise an error if there can be no volumes at a URL; as `batches`, by the names of what is there."""
+    """Check by the names of the objects that there can be volumes at a URL.
+
+    Raises:
+        NothingToSegment, VolumesBelow, ResultsCollide, VolumeError, StorageError: as for `batches`.
+    """
     with opened(volumes) as origin:
         _units(origin)
 
 
 def shared(sources: Sequence[_T], share: str) -> list[_T]:
-    """Those of one of several steps that share them: every Nth in the order of their names, from the Kth on.
+    """The volumes of one of N steps: every Nth one in the order of their names, beginning with the Kth.
 
-    So each is in one share, and the steps need not know of each other.
+    So each volume is in exactly one share, and the steps need not know of each other.
 
     Args:
-        sources: all of them.
-        share: "K-of-N", K from 0.
+        sources: all volumes.
+        share: "K-of-N", with K from 0 to below N.
 
     Raises:
         ValueError: if there is no such share.
@@ -135,12 +141,12 @@ def shared(sources: Sequence[_T], share: str) -> list[_T]:
 
 
 def model_file(model: str | Path) -> Path:
-    """The `.keras` file of a model: itself, or in the folder of a training."""
+    """The `.keras` file of a model, which is given by itself or by the folder of its training."""
     return Path(model) / MODEL if Path(model).is_dir() else Path(model)
 
 
 def _units(origin: Origin) -> list[_Unit]:
-    """What there is to bring, by names alone."""
+    """The units that can be downloaded, by their names."""
     with origin.named():
         folder = origin.folder
         try:
