@@ -1,8 +1,8 @@
 """Data sets of volumes that are stored in blocks, and that TFDS reads as whole volumes.
 
-An example is a case: its record holds the blocks of its image and label behind a table of where each begins, so that a
-reader of one mesh coordinate reads only its own. See `keras_spatial.data.packing`. Examples are not shuffled: their
-keys are their positions in `info.metadata["order"]`, by which a reader knows that the files are those of the data set.
+An example is a case. Its record has the blocks of image and label after a table of their lengths, so that the reader at
+one mesh coordinate reads only its own blocks; see `keras_spatial.data.packing`. Examples are not shuffled: their keys
+are their positions in `info.metadata["order"]`, by which a reader recognises that the files belong to the data set.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,9 +24,9 @@ Index = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class BlockGrid:
-    """Blocks along x, y and z, from 1 to 64 each.
+    """The numbers of blocks along x, y and z, from 1 to 64 each.
 
-    Where b blocks do not divide a size n, block i covers voxels floor(i n / b) to floor((i + 1) n / b).
+    If b blocks do not divide a size n, block i covers the voxels from floor(i n / b) to before floor((i + 1) n / b).
     """
 
     x: int = 1
@@ -58,14 +58,14 @@ def features(
 ) -> tfds.features.FeaturesDict:
     """The features of an example.
 
-    The image is stored as float16, which takes half as many bytes, and read as float32: its values are chosen so that
-    float16 is exact (see `keras_spatial.volumes`).
+    The image is stored as float16, which takes half as many bytes, and read as float32. Its values are already rounded
+    to float16 (see `keras_spatial.volumes`).
 
     Args:
-        shape: the shape of the volume, None where it differs from case to case.
-        blocks: the blocks that it is stored in.
+        shape: the shape of the volume, with None for sizes that differ from case to case.
+        blocks: the blocks in which it is stored.
         channels: the number of channels of the image.
-        labels: the names of the classes by number; `features["label"].names`.
+        labels: the names of the classes by number, which become `features["label"].names`.
     """
     counts = blocks.counts
     return tfds.features.FeaturesDict(
@@ -82,7 +82,7 @@ def features(
     )
 
 
-# TFDS reads the keyword in its own __init_subclass__, behind typing's back.
+# TFDS reads the keyword in its own __init_subclass__, which type checkers do not see.
 class BlockBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # pyright: ignore
     """A builder of volumes in blocks. One process at a time builds a data set in a folder."""
 
@@ -91,13 +91,13 @@ class BlockBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
         return BlockGrid(*cast(Any, self.builder_config).blocks)
 
     home: Any = None
-    """The folder of what all configurations share, such as locks; None for the folder in which they lie."""
+    """The folder for files that all configurations share, such as locks; None for the folder of the configurations."""
     owned = False
     """Whether the caller of `download_and_prepare` already holds `ownership`."""
 
     @property
     def shared(self) -> Any:
-        """The folder of what all configurations share."""
+        """The folder for files that all configurations share."""
         return self.data_path.parents[1] if self.home is None else self.home
 
     @property
@@ -113,7 +113,7 @@ class BlockBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
             BuildInProgressError: if another process is building it.
         """
         with ExitStack() as locks:
-            # In one order, and each once: two that wait for each other's lock would both be refused.
+            # All processes take the locks in the same order, so that two of them do not refuse each other.
             for name in sorted(set(self.lock_names)):
                 locks.enter_context(exclusive(Path(self.shared) / f".lock-{name}"))
             self.owned = True
@@ -123,12 +123,12 @@ class BlockBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
                 self.owned = False
 
     def download_and_prepare(self, **options: Any) -> None:
-        """As in TFDS; one process at a time builds a data set in a folder.
+        """Do the same as TFDS, but let only one process at a time build a data set in a folder.
 
         Raises:
             BuildInProgressError: if another process is building it.
         """
-        # What is there is only read, perhaps from a folder that cannot be written; remote folders have no locks.
+        # A complete data set is only read, perhaps from a folder that is read-only. Remote folders have no locks.
         if self.data_path.exists() or "://" in str(self.data_path):
             super().download_and_prepare(**options)
             return

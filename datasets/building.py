@@ -1,4 +1,4 @@
-"""Running a TFDS build on Beam: which runner, and how its workers get our code."""
+"""Run a TFDS build on Beam: choose the runner, and give its workers the project's code."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 _ROOT = Path(__file__).parents[1]
-# What TFDS's writer in this process keeps in memory as well.
+# TFDS's own writer in this process also keeps up to this many bytes in memory.
 _IN_MEMORY = 1 << 30
 _WORKER_PROJECT = """\
 [build-system]
@@ -33,17 +33,17 @@ def build(
     beam_options: list[str] | None = None,
     file_format: str | None = None,
 ) -> None:
-    """Build a data set unless it is there.
+    """Build a data set unless it exists.
 
     Args:
         builder: the builder of a data set with its configuration and data_dir.
-        manual_dir: folder of the user's files, for data sets that need one.
-        beam_options: options of the Beam pipeline. Without `--runner` among them, Beam's local runner does the work:
-            in this process, or with `["--direct_num_workers=4", "--direct_running_mode=multi_processing"]` in others.
-            The workers of other runners are sent our code (see `worker_package`), unless an image, a package or a setup
-            file is named, or they run in this process (`--environment_type=LOOPBACK`). A worker process works on one
-            case at a time, unless `--number_of_worker_harness_threads` says otherwise.
-        file_format: the format of the files; None for TFDS's, TFRecord.
+        manual_dir: the folder of the user's files, for data sets that need one.
+        beam_options: the options of the Beam pipeline. Without `--runner`, Beam's local runner does the work in this
+            process, or in others with `["--direct_num_workers=4", "--direct_running_mode=multi_processing"]`. The
+            workers of other runners get the project's code (see `worker_package`), unless an image, a package or a
+            setup file is given, or they run in this process (`--environment_type=LOOPBACK`). A worker process handles
+            one case at a time, unless `--number_of_worker_harness_threads` says otherwise.
+        file_format: the format of the files; None for TFDS's default, TFRecord.
     """
     # Only a build needs Beam, whose import takes seconds.
     from apache_beam.options.pipeline_options import (
@@ -74,14 +74,14 @@ def build(
 
 
 def local_runner() -> Any:
-    """Beam's runner in this process. Its "DirectRunner" would first try to download another one, Prism."""
+    """Beam's runner in this process. Beam's "DirectRunner" would first try to download another runner, Prism."""
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
     return FnApiRunner()
 
 
 def on_local_runner(config: tfds.download.DownloadConfig) -> tfds.download.DownloadConfig:
-    """Let pipelines that would run on the "DirectRunner", as under plain `tfds build`, download nothing."""
+    """Replace the "DirectRunner", which plain `tfds build` uses, by the local runner, which downloads nothing."""
     from apache_beam.options.pipeline_options import StandardOptions
     from apache_beam.runners.direct.direct_runner import DirectRunner
 
@@ -94,25 +94,26 @@ def on_local_runner(config: tfds.download.DownloadConfig) -> tfds.download.Downl
 
 
 def pipeline(config: tfds.download.DownloadConfig) -> Any:
-    """A Beam pipeline on the runner of a build."""
+    """A Beam pipeline on the runner of a build's configuration."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions, TypeOptions
 
     options = config.beam_options or PipelineOptions()
-    # As TFDS does for its own: Beam does not understand annotations by protocols.
+    # TFDS does the same for its own pipeline: Beam does not understand type annotations with protocols.
     options.view_as(TypeOptions).pipeline_type_check = False
     return beam.Pipeline(config.beam_runner, options=options)
 
 
 def writes_on_beam(config: tfds.download.DownloadConfig, size: int) -> bool:
-    """Whether TFDS's writers of examples run on Beam, or its writer in this process.
+    """Whether TFDS writes the examples with Beam, and not with its own writer in this process.
 
-    In one process the pipeline of three writers takes 1.7 seconds of planning and gains nothing. And Beam's local
-    runner keeps in memory all that it groups by files, where TFDS's own writer moves what is beyond a gigabyte to disk.
+    In a single process, planning the pipelines of three splits takes 1.7 seconds and gains nothing. Besides, Beam's
+    local runner keeps everything in memory that it groups by files, but TFDS's own writer moves examples beyond a
+    gigabyte to disk.
 
     Args:
         config: the runner and its options.
-        size: the bytes of all examples.
+        size: the number of bytes of all examples.
     """
     from apache_beam.options.pipeline_options import DirectOptions
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
@@ -127,11 +128,14 @@ def writes_on_beam(config: tfds.download.DownloadConfig, size: int) -> bool:
 def worker_package(folder: str | Path) -> Path:
     """Make a wheel of `keras_spatial` and `datasets` for Beam's `--extra_package`.
 
-    It names no dependencies: the workers' image has to hold those of the extra `app`. It is for workers alone, because
-    its top-level package `datasets` would hide Hugging Face's.
+    The wheel has no dependencies; the image of the workers must have those of the extra `app`. It is only for workers,
+    because its top-level package `datasets` would hide that of Hugging Face.
 
     Args:
-        folder: where to put it.
+        folder: the folder for the wheel.
+
+    Returns:
+        The path of the wheel.
 
     Raises:
         RuntimeError: if setuptools cannot build it.

@@ -1,6 +1,6 @@
-"""A TFDS builder of cases in files: found, checked, converted by Beam's workers, and stored in blocks.
+"""A TFDS builder for cases in files: it finds and checks them, lets Beam convert them, and stores them in blocks.
 
-`datasets/lits` and `datasets/decathlon` are configurations of it: they say which files make a case, and how it is read.
+`datasets/lits` and `datasets/decathlon` extend it and define which files make a case, and how a case is read.
 """
 
 import dataclasses
@@ -30,10 +30,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class CaseConfig(tfds.core.BuilderConfig):
-    """What all variants of such a data set have in common.
+    """The attributes that all configurations of such a data set have.
 
     Attributes:
-        blocks: blocks that a volume is stored in, along x (right), y (front), z (up).
+        blocks: the number of blocks in which a volume is stored, along x (right), y (front) and z (up).
         split: "published", "fold-K-of-N" or "fold-K-of-N-brief", see `splits.assign`.
         on_bad_case: "raise" to end the build with the reasons, or "skip" to build without the bad cases and list them
             in the data set's metadata.
@@ -51,7 +51,7 @@ class CaseConfig(tfds.core.BuilderConfig):
         raise NotImplementedError
 
     def _check(self) -> None:
-        """Check the attributes above, and complete name and description."""
+        """Check the attributes above, and complete the name and the description."""
         self.blocks = tuple(self.blocks)
         grid, blocks = self.grid, BlockGrid(*self.blocks)
         case_splits.check_rule(self.split)
@@ -65,7 +65,7 @@ class CaseConfig(tfds.core.BuilderConfig):
             self.description = f"Grid {grid}, stored in {blocks} blocks, split {self.split}."
 
     def _parts(self) -> list[str]:
-        """The parts of the name, which hyphens join."""
+        """The parts of the name, which are joined by hyphens."""
         blocks = BlockGrid(*self.blocks)
         parts = [str(self.grid)]
         parts += [] if blocks.whole else [f"blocks-{blocks}"]
@@ -74,31 +74,31 @@ class CaseConfig(tfds.core.BuilderConfig):
 
 
 class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
-    """A builder of cases in files. Subclasses give `find_cases`, `task`, `reader`, and `key` if it is not the name."""
+    """A builder for cases in files. Subclasses define `find_cases`, `task`, `reader` and, if need be, `key`."""
 
     limits: Limits | None = None
-    """What is accepted of a case; None for `Limits.current()`."""
+    """The limits that a case must keep; None for `Limits.current()`."""
     origin: Origin = HERE
     """Where the files of the cases lie, while the data set is built or compared with them."""
     tell: Tell | None = None
-    """Is told how many cases are converted; None for a bar of `tqdm`."""
+    """The function that gets the number of converted cases; None for a progress bar of `tqdm`."""
 
     def find_cases(self, folder: str) -> Sequence[AnyCase]:
         """The cases in a folder.
 
         Raises:
-            VolumeError: if there is none, or what is there does not fit together.
+            VolumeError: if there are no cases, or their files do not fit together.
         """
         raise NotImplementedError
 
     @property
     def task(self) -> Task:
-        """Classes, channels and grid of the data set."""
+        """The classes, channels and grid of the data set."""
         raise NotImplementedError
 
     @property
     def reader(self) -> Reader:
-        """How a case is read."""
+        """The reader of the cases."""
         raise NotImplementedError
 
     def key(self, case: Any) -> int | str:
@@ -110,7 +110,7 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
         return cast(CaseConfig, self.builder_config)
 
     def target(self, limits: Limits) -> Target:
-        """What the cases are converted to."""
+        """The description of the form to which the cases are converted."""
         return Target(self.config.grid, self.blocks, str(self.shared / STORE), self.reader, limits, self.origin)
 
     @property
@@ -119,7 +119,7 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
         return self.limits or Limits.current()
 
     def digests(self) -> Digests:
-        """The digests of the files that this data set, or another one beside it, was built of."""
+        """The digests of the files from which this data set, and others beside it, were built."""
         return Digests(Path(self.shared) / ".digests.json", self.origin)
 
     @property
@@ -149,11 +149,11 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
     HOMEPAGE = ""
 
     def download_and_prepare(self, *, download_config: Any = None, **options: Any) -> None:
-        """As in TFDS; the folder of the user's files may also be the URL of an object store.
+        """Do the same as TFDS, but also accept the URL of an object store as the folder of the user's files.
 
         Raises:
-            BuildInProgressError: if another process builds the data set there.
-            VolumeError, StorageError: as `datasets.lits.prepare`.
+            BuildInProgressError: if another process is building the data set.
+            VolumeError, StorageError: as for `datasets.lits.prepare`.
         """
         if self.data_path.exists() or download_config is None or download_config.manual_dir is None:
             super().download_and_prepare(download_config=download_config, **options)
@@ -168,8 +168,8 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
                 self.origin = before
 
     def _generate_splits(self, dl_manager: Any, download_config: tfds.download.DownloadConfig) -> Any:
-        # The conversion runs before it is known which cases TFDS's own pipeline has to write, so it needs its own, on
-        # the same runner.
+        # Which cases TFDS's pipeline has to write is only known after the conversion, so the conversion needs a
+        # pipeline of its own, on the same runner.
         if is_url(str(self.shared)):
             raise ValueError(
                 f"{self.shared}: expected a folder of the file system, in which folders are renamed when they are "
@@ -186,11 +186,11 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
         target = self.target(self.accepted)
         usable, bad = list(found), []
         if self.origin.local:
-            # Elsewhere a header costs what its file does, and the conversion looks at it again.
+            # In an object store, reading a header means downloading the file, and the conversion checks it anyway.
             usable, bad = _checked(found, functools.partial(self.reader.check_header, limits=target.limits))
         if bad and (self.config.on_bad_case == "raise" or not usable):
             raise error_of(bad, others=bool(usable))
-        # Too few cases for the split: known before the hours of conversion.
+        # If there are too few cases for the split, this raises an error before the hours of conversion.
         self._split(usable)
         logger.info("%s: converting %d cases, kept in %s", self.name, len(usable), target.folder)
         done = functools.partial(_count, usable, target)
@@ -220,7 +220,7 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
         return case_splits.assign(keys, self.config.split)  # pyright: ignore
 
     def _converted(self, usable: Sequence[AnyCase], target: Target) -> tuple[dict[int | str, Converted], list[BadCase]]:
-        """The converted cases that the workers have left on disk, by key."""
+        """The converted cases that the workers have left on disk, by their keys, and the bad cases."""
         converted: dict[int | str, Converted] = {}
         bad: list[BadCase] = []
         for case in usable:
@@ -274,13 +274,13 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
             logger.warning("%s: left out %s: %s: %s", self.name, case.case, case.error, case.reason)
 
     def _generate_examples(self, cases: list[Converted]) -> Any:
-        """The examples of a split as a Beam transform, which TFDS shards and writes on Beam, too."""
+        """The examples of a split as a Beam transform, whose results TFDS also shards and writes with Beam."""
         beam = tfds.core.lazy_imports.apache_beam
         return beam.Create(list(enumerate(cases))) | beam.Reshuffle() | beam.MapTuple(_example)
 
 
 def sources(cases: Sequence[AnyCase], digests: Digests) -> dict[str, list[str]]:
-    """Digests of each case's files, by which `prepare` notices that a data set was built of other ones."""
+    """The digests of each case's files, by which `prepare` notices that a data set was built from other files."""
     return {case.name: [digests[path] for path in case.files] for case in cases}
 
 

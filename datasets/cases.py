@@ -1,4 +1,4 @@
-"""A case of any data set, and what may be wrong with it. A case that cannot be used is named, listed and left out."""
+"""A case of any data set, the errors of cases, and the checks that all data sets share."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from keras_spatial.volumes.place import misplaced
 
 
 class NoCasesError(VolumeError):
-    """The folder is missing or holds no case."""
+    """The folder is missing or has no case."""
 
 
 class MissingPairError(VolumeError):
@@ -24,7 +24,7 @@ class MissingPairError(VolumeError):
 
 
 class DuplicateCaseError(VolumeError):
-    """Two files claim to be the same part of the same case."""
+    """Two files are the same part of the same case."""
 
 
 class ShapeMismatchError(VolumeError):
@@ -36,23 +36,23 @@ class AffineMismatchError(VolumeError):
 
 
 class LabelValueError(LabelError):
-    """The segmentation holds labels that the data set does not have."""
+    """The segmentation has labels that the data set does not have."""
 
 
 class CaseTooLargeError(VolumeError):
-    """The case does not fit into the memory of the machine that works on it."""
+    """The case does not fit into the memory of the machine that converts it, or into a record."""
 
 
 class UnusableCaseError(VolumeError):
-    """The case fails in a way that has no name of its own; the message and the log hold the error."""
+    """The case fails with an unexpected error, which the message and the log contain."""
 
 
 class ChangedCaseError(VolumeError):
-    """A file of the case was written while it was read."""
+    """A file of the case has changed while it was read, or since it was checked."""
 
 
 class OtherSourcesError(VolumeError):
-    """A data set on disk was built of other files than those given now, or by another description of them."""
+    """A data set on disk was built from other files than those given now, or with another description of them."""
 
 
 class BadCasesError(VolumeError):
@@ -64,9 +64,9 @@ class Case:
     """The files of a case.
 
     Attributes:
-        name: unique in the data set, and the name of a folder.
-        images: a file, or the folder of a DICOM series, for each channel; or one file that holds all channels.
-        label: file with the class numbers.
+        name: the name of the case, which is unique in the data set and can be that of a folder.
+        images: a file or the folder of a DICOM series for each channel, or one file with all channels.
+        label: the file with the class numbers.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Case:
 
 @dataclass(frozen=True)
 class BadCase:
-    """A case that cannot be used: the class of the error names the kind of fault, and the message names the file."""
+    """A case that cannot be used, with the class and the message of its error."""
 
     case: str
     error: str
@@ -93,22 +93,22 @@ class BadCase:
 
     @classmethod
     def of(cls, case: Any, error: VolumeError) -> "BadCase":
-        """A case and its error."""
+        """The bad case for a case and its error."""
         return cls(case.name, type(error).__name__, without_names(case, str(error)))
 
 
 def error_of(bad: list[BadCase], *, others: bool) -> VolumeError:
-    """The error of a build that bad cases end: one bad case raises its own, several raise one that lists them.
+    """The error of a build that bad cases end: that of a single case itself, or one that lists several cases.
 
     Args:
-        bad: The cases that cannot be used.
-        others: Whether there are others, which a build may do with.
+        bad: the cases that cannot be used.
+        others: whether there are other cases, with which the build could continue.
     """
     if len(bad) == 1:
         kind = next((k for k in _kinds(VolumeError) if k.__name__ == bad[0].error), VolumeError)
         return kind(bad[0].reason)
     lines = "\n".join(f"  {b.case}: {b.error}: {b.reason}" for b in bad)
-    remedy = 'Repair or remove them, or build with on_bad_case="skip"' if others else "There is no other. Repair them"
+    remedy = 'Repair or remove them, or build with on_bad_case="skip"' if others else "There are no others. Repair them"
     return BadCasesError(f"{len(bad)} cases cannot be used. {remedy}:\n{lines}")
 
 
@@ -119,38 +119,46 @@ def _kinds(kind: type[VolumeError]) -> Iterator[type[VolumeError]]:
 
 
 def shown(path: Path) -> str:
-    """A file or folder of a case as messages name it: DICOM's by a pseudonym, because its name may be the patient's."""
+    """The name of a file or folder of a case in messages; a pseudonym for DICOM, which may bear the patient's name."""
     if ending_of(path, VOLUMES) or identifiers_kept():
         return str(path)
     return str(path.with_name(f"DICOM {pseudonym(path.name)}"))
 
 
 def without_names(case: Any, text: str) -> str:
-    """A message about a case in which pseudonyms replace the names of its DICOM files and of what belongs to them."""
+    """A message about a case in which pseudonyms replace the names of its DICOM files and of their label files."""
     if identifiers_kept() or all(ending_of(path, VOLUMES) for path in case.files):
         return text
     for path in case.files:
         ending = ending_of(path, VOLUMES)
         instead = path.with_name(f"{case.name}{ending}" if ending else Path(shown(path)).name)
         text = text.replace(str(path), str(instead))
-        # A letter names nobody, and stands in every message.
+        # A single letter identifies nobody, and occurs in every message.
         if len(path.name) > 1:
             text = re.sub(rf"(?<!\w){re.escape(path.name)}(?!\w)", instead.name, text)
     return text
 
 
 def check_same_shape(path: Path, shape: tuple[int, ...], of: Path, expected: tuple[int, ...]) -> None:
-    """Raise ShapeMismatchError unless the image at `path` has the shape of the one at `of`."""
+    """Check that the image at `path` has the shape of the one at `of`.
+
+    Raises:
+        ShapeMismatchError: if it has another shape.
+    """
     if shape != expected:
         raise ShapeMismatchError(f"{path}: expected the shape of {of.name}, {expected}. Received: {shape}")
 
 
 def check_same_place(volume: Volume, of: Volume) -> None:
-    """Raise AffineMismatchError unless two images of one shape lie in the same place."""
+    """Check that two images of the same shape lie in the same place.
+
+    Raises:
+        AffineMismatchError: if they do not.
+    """
     fault = misplaced(volume, of)
     if fault:
         raise AffineMismatchError(
-            f"{volume.path}: {fault}. Copy that one's affine to it if the voxels belong together. Received: "
+            f"{volume.path}: {fault}. If the voxels belong together, copy the affine from there. Received: "
             f"orientation {volume.orientation} and spacing {np.round(volume.spacing, 3).tolist()} mm against "
             f"{of.orientation} and {np.round(of.spacing, 3).tolist()} mm"
         )

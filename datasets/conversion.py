@@ -1,7 +1,7 @@
-"""One case: from its files to the packed blocks of the data set, kept on disk until they are stored.
+"""Convert a case from its files to the packed blocks of the data set, which are kept on disk until they are stored.
 
-A case that was converted is not converted again when a build is repeated after a failure: its folder appears under its
-name only when it is complete, and says which files it was made of.
+When a build is repeated after a failure, converted cases are not converted again: the folder of a case appears under
+its name only when it is complete, and it identifies the files from which it was made.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from keras_spatial.volumes import Grid, Limits, Shape, Volume, VolumeError, resa
 
 logger = logging.getLogger(__name__)
 
-# Folder of the converted cases, beside the configurations of the data set.
+# The folder of the converted cases, beside the configurations of the data set.
 STORE = "converted"
 BLOCKS = "blocks.bin"
 # A protobuf message has less than 2 GiB.
@@ -34,7 +34,7 @@ _LARGEST = (1 << 31) - (1 << 20)
 
 
 class AnyCase(Protocol):
-    """What the conversion needs to know of a case."""
+    """What the conversion needs to know about a case."""
 
     @property
     def name(self) -> str:
@@ -56,10 +56,10 @@ class Arrays:
     """A case on the grid of the data set.
 
     Attributes:
-        image: `[X, Y, Z]` or `[X, Y, Z, channels]`, of which `network_input` makes the network's input.
-        label: uint8 `[X, Y, Z]`.
-        network_input: a function from a part of the image to float16 `[x, y, z, channels]`, because a worker never
-            holds the network's input whole.
+        image: the image `[X, Y, Z]` or `[X, Y, Z, channels]`, from which `network_input` makes the network's input.
+        label: the class numbers, uint8 `[X, Y, Z]`.
+        network_input: a function from a part of the image to the network's input, float16 `[x, y, z, channels]`. So a
+            worker never holds the whole input of the network.
     """
 
     image: np.ndarray
@@ -68,31 +68,31 @@ class Arrays:
 
 
 class Reader(Protocol):
-    """How the cases of a data set are read and checked. It travels to Beam's workers, so it can be pickled."""
+    """How the cases of a data set are read and checked. It can be pickled, because Beam sends it to its workers."""
 
     @property
     def name(self) -> str:
-        """Tells apart cases that are converted in different ways into one folder; empty if there is only one way."""
+        """A name that distinguishes cases that readers convert differently; empty if there is only one way."""
         ...
 
     def check_header(self, case: Any, limits: Limits) -> None:
-        """Compare the headers of a case, which takes milliseconds.
+        """Check the headers of a case, which takes milliseconds.
 
         Raises:
-            VolumeError: as `read`, as far as the headers tell.
+            VolumeError: as for `read`, if the fault is in a header.
         """
         ...
 
     def read(self, case: Any, limits: Limits) -> tuple[list[Volume], Volume]:
-        """The channels and the labels of a case in canonical (RAS) order, every voxel checked.
+        """Read the channels and the labels of a case in canonical (RAS) order, and check every voxel.
 
         Raises:
-            VolumeError: named by its subclass.
+            VolumeError: if the case cannot be used; its subclass says in which way.
         """
         ...
 
     def resample(self, volumes: list[Volume], labels: Volume, shape: Shape) -> Arrays:
-        """The case on a grid over the same field of view."""
+        """Resample the case to a grid over the same field of view."""
         ...
 
 
@@ -111,11 +111,11 @@ class Converted:
 
     @property
     def size(self) -> int:
-        """Bytes of the blocks."""
+        """The number of bytes of the blocks."""
         return sum(map(sum, (self.facts["image"], self.facts["label"])))
 
     def packed(self) -> tuple[Packed, Packed]:
-        """Image, float16 `[X, Y, Z, channels]`, and label, uint8 `[X, Y, Z]`."""
+        """The packed image, float16 `[X, Y, Z, channels]`, and the packed label, uint8 `[X, Y, Z]`."""
         shape = tuple(self.facts["shape"])
         with (self.folder / BLOCKS).open("rb") as file:
             image, label = (table(self.facts[name]) + file.read(sum(self.facts[name])) for name in ("image", "label"))
@@ -124,14 +124,15 @@ class Converted:
 
 @dataclass(frozen=True)
 class Target:
-    """What cases are converted to, and where the result is kept.
+    """The form to which cases are converted, and where the results are kept.
 
     Attributes:
-        grid: the voxels.
-        blocks: how they are divided.
-        store: folder of the results.
+        grid: the grid of voxels.
+        blocks: the blocks into which the grid is divided.
+        store: the folder of the results.
         reader: the reader of the cases.
-        limits: the limits that a case must keep; a worker on another machine does not have this one's environment.
+        limits: the limits that a case must keep. They are stored here, because a worker on another machine does not
+            have this machine's environment.
         origin: where the files of the cases lie.
     """
 
@@ -144,15 +145,15 @@ class Target:
 
     @property
     def folder(self) -> Path:
-        """The cases of this grid in these blocks, read in this way."""
+        """The folder of the cases with this reader, grid and blocks."""
         return Path(self.store) / "-".join(filter(None, [self.reader.name, f"{self.grid}-blocks-{self.blocks}"]))
 
 
 def convert(case: AnyCase, target: Target) -> Converted:
     """Check a case, bring it into RAS order and onto the grid, and keep its packed blocks.
 
-    A case that cannot be used, for whatever reason, is kept as its error, so that all of them can be reported at once
-    and none ends the work on the others.
+    If the case cannot be used, for whatever reason, its error is kept, so that all bad cases can be reported at once
+    and none of them ends the conversion of the others.
 
     Raises:
         OSError: if the result cannot be written.
@@ -175,7 +176,7 @@ def convert(case: AnyCase, target: Target) -> Converted:
                 facts |= {**_blocks(near, target, part), "checksum": _checksum(facts["sources"])}
             after = _identity(case, target.origin)
             if after != facts["identity"]:
-                # The error belongs to the case as it is now.
+                # The error is kept with the present identity, so that it counts until the files change again.
                 facts["identity"] = after
                 raise changed(case)
         except Exception as error:
@@ -194,11 +195,11 @@ def _named(case: AnyCase, error: Exception) -> VolumeError:
         return error
     if isinstance(error, MemoryError):
         return CaseTooLargeError(
-            f"{shown(case.files[0])}: does not fit into this machine's memory on this grid. Choose a coarser one, or a "
-            f"machine with more memory. Received: {error}"
+            f"{shown(case.files[0])}: does not fit into this machine's memory on this grid. Choose a coarser grid, or "
+            f"a machine with more memory. Received: {error}"
         )
     if isinstance(error, OSError):
-        # The readers name their own: what is left comes from writing, and holds for every case.
+        # The readers turn their errors into VolumeErrors, so this one comes from writing, and would hit every case.
         raise error
     trace = without_names(case, "".join(traceback.format_exception(error)))
     logger.error("%s failed in an unexpected way\n%s", case.name, trace)
@@ -206,15 +207,15 @@ def _named(case: AnyCase, error: Exception) -> VolumeError:
 
 
 def changed(case: AnyCase) -> ChangedCaseError:
-    """The error of a case whose files were changed during the build."""
+    """The error of a case whose files have changed while they were read."""
     return ChangedCaseError(
-        f"{shown(case.files[0])}: this file or another one of its case was written while it was read; build again when "
-        "it is complete."
+        f"{shown(case.files[0])}: this file or another one of its case was written while it was read. Build again when "
+        "the case is complete."
     )
 
 
 def find(case: AnyCase, target: Target) -> Converted | None:
-    """The converted case, or None if it is not there or damaged, or its files or the limits have changed since."""
+    """The converted case; None if it is missing or damaged, or its files or the limits have changed since then."""
     folder = _folder(case, target)
     try:
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
@@ -234,7 +235,7 @@ def present(case: AnyCase, target: Target) -> bool:
 
 
 def _folder(case: AnyCase, target: Target) -> Path:
-    # This folder is removed and made again, so it must not be the one that holds all cases, or one above it.
+    # This folder is removed and made again, so it must not be the folder of all cases, or one above it.
     if case.name in ("", ".", "..") or "/" in case.name:
         raise ValueError(f"case: expected the name of a folder. Received: {case.name!r}")
     return target.folder / case.name
@@ -245,7 +246,7 @@ def _identity(case: AnyCase, origin: Origin) -> list[list[int]]:
 
 
 def _digests(case: AnyCase) -> list[str]:
-    """Digests of the files; the empty text for a file that cannot be read, which the reader names."""
+    """The digests of the files; "" for a file that cannot be read, which the reader reports."""
     found = []
     for path in case.files:
         try:
@@ -256,7 +257,7 @@ def _digests(case: AnyCase) -> list[str]:
 
 
 def _checksum(sources: list[str]) -> str:
-    """One digest for the images of a case: that of its file, or of the digests of its files."""
+    """One digest for the images of a case: that of its only file, or a digest of its files' digests."""
     images = sources[:-1]
     return images[0] if len(images) == 1 else hashlib.sha256("".join(images).encode()).hexdigest()
 
@@ -283,8 +284,8 @@ def _blocks(case: AnyCase, target: Target, folder: Path) -> dict[str, Any]:
     size = sum(image) + sum(label)
     if size > _LARGEST:
         raise CaseTooLargeError(
-            f"{first.name}: expected at most {_LARGEST} compressed bytes, more than which no record holds. Received: "
-            f"{size} of {shape} voxels. Choose a coarser grid"
+            f"{first.name}: expected at most {_LARGEST} compressed bytes, which is the limit of a record. Received: "
+            f"{size} for {shape} voxels. Choose a coarser grid"
         )
     return {**facts, "image": image, "label": label}
 

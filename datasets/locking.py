@@ -1,4 +1,4 @@
-"""One builder at a time in a folder."""
+"""Let only one process at a time build a data set in a folder."""
 
 import os
 from collections.abc import Iterator
@@ -14,22 +14,22 @@ class BuildInProgressError(RuntimeError):
 
 @contextmanager
 def exclusive(lock: Path) -> Iterator[None]:
-    """Hold a lock while the body runs; it ends with this process, however that ends.
+    """Hold a lock during the `with` block. If this process ends in any way, the lock is released.
 
     Args:
-        lock: file to lock, made if it is not there. It stays, because removing it would let two processes lock two
-            files of one name.
+        lock: the file to lock, which is made if it does not exist. It is not removed, because two processes could then
+            lock two files of the same name.
 
     Raises:
         BuildInProgressError: if another process holds it; the message says which.
-        OSError: as `keras_spatial.ownership.lock`: if the file cannot be made, is a link, or cannot be locked.
+        OSError: if the file cannot be made, is a link, or cannot be locked.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         descriptor = ownership.lock(lock)
     except ownership.Busy as busy:
         raise BuildInProgressError(
-            f"{lock.parent}: another process builds this data set there; wait until it has finished, or give another "
+            f"{lock.parent}: another process is building this data set; wait until it has finished, or give another "
             f"data_dir. Received: {busy}"
         ) from None
     try:

@@ -1,4 +1,4 @@
-"""Progress of work that Beam does elsewhere, seen by what it leaves on the shared file system."""
+"""Show the progress of work in Beam's workers, which is seen by the results that they leave on a shared file system."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -7,19 +7,19 @@ from contextlib import contextmanager
 from tqdm.auto import tqdm
 
 Tell = Callable[[int, int], None]
-"""Told how many cases are done, and how many there are, whenever that has changed."""
+"""A function that gets the number of finished cases and the number of all cases whenever the former has changed."""
 
 _SECONDS = 1.0
 
 
 @contextmanager
 def progress(done: Callable[[], int], total: int, tell: Tell | None = None) -> Iterator[None]:
-    """Show the progress of cases while the body runs.
+    """Show the progress of cases during the `with` block.
 
     Args:
-        done: returns how many cases are finished; it is called every second from another thread.
+        done: a function that returns how many cases are finished. It is called every second from another thread.
         total: the number of cases.
-        tell: is told the progress. By default a bar of `tqdm` shows it.
+        tell: a function that gets the progress; by default, `tqdm` shows a progress bar.
     """
     stop = threading.Event()
     with tqdm(

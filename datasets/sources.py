@@ -1,4 +1,4 @@
-"""Which files a data set was built of, recognised by their digests and not by their sizes."""
+"""Recognise the files from which a data set was built by their digests, and not by their sizes."""
 
 import hashlib
 import json
@@ -17,10 +17,10 @@ _SETTLED = 2e9
 
 
 def identity(path: Path) -> list[int]:
-    """What changes when a file does: size, times of its last change (mtime and ctime, ns) and inode; -1 if missing.
+    """Numbers that change whenever a file does: its size, mtime and ctime in ns, and inode; [-1] if it is missing.
 
-    Nobody can set a file's ctime: an edit whose mtime is set back shows in it. Of a folder, such as that of a DICOM
-    series, it is the size of all files, their latest times, and a digest of what each of them is.
+    A file's ctime cannot be set, so it shows an edit whose mtime was set back. For a folder, such as that of a DICOM
+    series, the numbers are the size of all files, their latest times, and a digest of the files' own numbers.
     """
     try:
         status = path.stat()
@@ -42,10 +42,10 @@ def identity(path: Path) -> list[int]:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal text; of a folder, that of the digests of its files, whatever they are called.
+    """The SHA-256 of a file as hexadecimal text, or, for a folder, that of its files' digests without their names.
 
     Raises:
-        OSError: if it cannot be read.
+        OSError: if a file cannot be read.
     """
     if path.is_dir():
         return hashlib.sha256("".join(sorted(map(digest, files_of(path)))).encode()).hexdigest()
@@ -54,28 +54,28 @@ def digest(path: Path) -> str:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files of a folder that is a series of them."""
+    """The files of the folder of a series, in the order of their names."""
     return sorted(path for path in walk(folder, hidden=False) if path.is_file())
 
 
 class Files(Protocol):
-    """Files that can be told apart, wherever they are."""
+    """Files that can be identified, on this machine or elsewhere."""
 
     def key(self, path: Path) -> bytes:
-        """What a file goes by in caches."""
+        """The key of a file in caches."""
         ...
 
     def identity(self, path: Path) -> list[int]:
-        """What changes when a file does."""
+        """Numbers that change whenever a file does."""
         ...
 
     def digest(self, path: Path) -> str:
-        """Its digest."""
+        """The digest of a file."""
         ...
 
 
 class LocalFiles:
-    """Those of the file system."""
+    """The files of this machine."""
 
     def key(self, path: Path) -> bytes:
         return os.fsencode(path.absolute())
@@ -88,11 +88,11 @@ class LocalFiles:
 
 
 class Digests:
-    """Digests of files, each computed again only if the file's `identity` has changed since.
+    """The digests of files, each of which is computed again only if the `identity` of its file has changed.
 
     Args:
-        cache: JSON file to keep them in. One that is missing or damaged is no error: the digests are computed.
-        files: whose digests these are; those of the file system by default.
+        cache: the JSON file in which they are kept. If it is missing or damaged, the digests are computed again.
+        files: the files; by default those of this machine.
     """
 
     def __init__(self, cache: Path, files: Files | None = None):
@@ -102,7 +102,7 @@ class Digests:
         self.computed = 0
 
     def __getitem__(self, path: Path) -> str:
-        """The digest of a file; the empty text for one that cannot be read."""
+        """The digest of a file; "" if it cannot be read."""
         now = self._files.identity(path)
         known = self._known.get(self._key(path))
         if known is not None and known[0] == now:
@@ -120,21 +120,21 @@ class Digests:
 
         Args:
             path: the path of the file.
-            before: its identity before it was read.
-            found: its digest.
+            before: the identity of the file before it was read.
+            found: the digest of the file.
         """
         settled = before[0] >= 0 and time.time_ns() - max(before[1:3]) > _SETTLED
         if settled and self._files.identity(path) == before:
             self._known[self._key(path)] = [before, found]
 
     def _key(self, path: Path) -> str:
-        # Only its digest is kept: the name of a folder of DICOM files may be the patient's.
+        # Only a digest of the path is kept, because a folder of DICOM files may be named after the patient.
         return hashlib.sha256(self._files.key(path)).hexdigest()
 
     def save(self) -> None:
-        """Write the cache if it has changed; it appears only when it is complete.
+        """Write the cache if it has changed. The file appears only when it is complete.
 
-        Where the folder cannot be written, nothing is kept, and the digests are computed again the next time.
+        If the folder cannot be written, nothing is kept, and the digests are computed again the next time.
         """
         if self._known == self._saved:
             return

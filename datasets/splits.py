@@ -1,4 +1,4 @@
-"""Which case belongs to which split, by published rules on the cases' numbers or names alone."""
+"""Assign cases to splits by published rules, which depend only on the cases' numbers or names."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 PUBLISHED = "published"
 _TRAIN, _VALIDATION, _TEST = 101, 15, 15
 _FOLD = re.compile(r"fold-([0-9]{1,6})-of-([0-9]{1,6})(-brief)?")
-# With "-brief", one case in so many of those outside the test fold is for validation.
+# With "-brief", every 20th case outside the test fold is for validation.
 _BRIEF = 20
 
 
@@ -19,7 +19,7 @@ Key = TypeVar("Key", int, str)
 
 @dataclass(frozen=True)
 class Splits(Generic[Key]):
-    """Case numbers or names of each split in increasing order, and what the user has to be told about them."""
+    """The case numbers or names of each split in increasing order, and warnings for the user."""
 
     train: tuple[Key, ...]
     validation: tuple[Key, ...]
@@ -31,7 +31,11 @@ class Splits(Generic[Key]):
 
 
 def check_rule(rule: str) -> None:
-    """Raise ValueError unless `rule` is "published", or "fold-K-of-N[-brief]" with K < N and N at least 3."""
+    """Check that a rule is "published", or "fold-K-of-N[-brief]" with K < N and N at least 3.
+
+    Raises:
+        ValueError: if it is not.
+    """
     match = _FOLD.fullmatch(rule)
     if rule != PUBLISHED and not (match and int(match[1]) < int(match[2]) and int(match[2]) >= 3):
         raise ValueError(
@@ -43,23 +47,24 @@ def check_rule(rule: str) -> None:
 def assign(numbers: Sequence[Key], rule: str = PUBLISHED) -> Splits[Key]:
     """Divide cases into train, validation and test.
 
-    "published": of 131 cases the first 101, the next 15, the last 15 by case number; of any other count from 3 the same
-    shares, rounded, with at least one case in each split. "fold-K-of-N": the cases, in the order of their numbers, are
-    dealt out to N folds in turn; fold K is the test, fold K + 1 the validation, the rest the training.
-    "fold-K-of-N-brief": the same test, but of the other cases only every 20th, at least one, is for validation: for a
-    training that takes its last weights, whose validation only shows its course.
+    | rule | splits |
+    | --- | --- |
+    | "published" | The first 101 of 131 cases by their numbers for training, the next 15 for validation and the last 15 for the test. With another number of cases, at least 3, these are rounded shares, with at least one case in each split. |
+    | "fold-K-of-N" | The cases, in the order of their numbers, are assigned to N folds in turn. Fold K is the test, fold K + 1 the validation, and the rest the training. |
+    | "fold-K-of-N-brief" | The same test, but only every 20th of the other cases, at least one, is for validation. It suits a training that keeps its last weights, whose validation only shows its course. |
 
-    One or two cases cannot be held out. So that a chain can still be tried on a single CT, two cases give one for
-    training and the other for both validation and test; one case serves as all three. `warnings` then says that the
-    scores are no estimate of the performance on unseen patients.
+    One or two cases cannot be held out. So that the pipeline can still be tried with a single CT, a single case is used
+    in all three splits; of two cases, one is for training and the other for validation and test. `warnings` then says
+    that the scores do not estimate the performance on unseen patients.
 
     Args:
         numbers: the numbers or the names of the cases.
         rule: one of the three rules above.
 
     Raises:
-        ValueError: if there are no cases, a number repeats, the rule is unknown, or there are more folds than cases.
-    """
+        ValueError: if there are no cases, a number occurs twice, the rule is unknown, or there are more folds than
+            cases.
+    """  # noqa: E501 - a table.
     check_rule(rule)
     order = sorted(numbers)
     if not order or len(set(order)) != len(order):

@@ -97,7 +97,7 @@ def _evaluate(
 def _score(
     stored: StoredCases, cases: Sequence[HeldOut], task: Task, predictions: Path, work: Path
 ) -> tuple[list[CaseMetrics | LabelledCase], np.ndarray]:
-    """The metrics of all cases in their order, and the voxel counts of all cases together; the same in all processes."""
+    """The metrics of all cases in their order, and the voxel counts of all cases together; equal in all processes."""
     job = processes.current()
     metrics: dict[int, CaseMetrics | LabelledCase] = {}
     confusion = np.zeros((len(task.labels),) * 2, np.int64)

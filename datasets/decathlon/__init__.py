@@ -48,7 +48,10 @@ def configure(
     on_bad_case: str = "raise",
     limits: Limits | None = None,
 ) -> DecathlonConfig:
-    """Look through a folder, and decide channels, labels, normalisation and grid; arguments are those of `prepare`."""
+    """Read all cases of a folder, and decide on channels, labels, normalisation and grid.
+
+    The arguments and errors are those of `prepare`.
+    """
     with opened(folder) as origin:
         with origin.named():
             layout = read_layout(origin.folder, channels, labels)
@@ -80,7 +83,7 @@ def _configure(
     limits: Limits | None,
 ) -> DecathlonConfig:
     folder = origin.location
-    # What cannot be divided is refused before all cases are read.
+    # A split that is impossible is refused before all cases are read.
     splits.assign([case.name for case in layout.cases], split)
     draft = Task(
         layout.name, layout.labels or ("background", "foreground"), tuple(Channel(c, ZScore()) for c in layout.channels)
@@ -121,35 +124,37 @@ def prepare(
     """Build a data set of a folder unless it is there, and return its builder.
 
     Args:
-        folder: with `dataset.json`, `imagesTr` and `labelsTr` (Medical Segmentation Decathlon, nnU-Net v2), or with
-            `images` and `labels`; volumes as `.nii`, `.nii.gz`, `.nrrd` or `.mha`. By path, or by URL as the
-            `manual_dir` of `datasets.lits.prepare`; all cases are read twice, to look at them and to convert them, and
-            what fits into `datasets.origins.KEPT_BYTES` is kept in between.
-        data_dir: where TFDS stores data sets, by path or URL, see `datasets.lits.prepare`.
-        resolution: voxels along each axis of a cube over the whole field of view.
-        spacing: edge of the voxels in mm, once or for x, y and z (to the right, to the front, up), or "median" for the
-            data set's own. Without it and a resolution every volume keeps its grid.
-        normalisation: "percentiles" (nnU-Net's for CT), "zscore" (each volume by itself), "window" or its two ends in
-            HU; "auto" takes percentiles for a channel named CT, and z-scores for any other, over the voxels that are
-            not 0 where most of the volume is.
-        channels: names of the channels of a plain folder, such as `["CT"]` or `["T1", "T2"]`.
-        labels: names of its classes, the background first; without them "label 1", "label 2", ... are found, which have
-            to occur without a gap.
-        blocks: blocks to store a volume in, along x, y and z.
+        folder: the folder with `dataset.json`, `imagesTr` and `labelsTr` (Medical Segmentation Decathlon, nnU-Net v2),
+            or with `images` and `labels`, by path or by URL, as the `manual_dir` of `datasets.lits.prepare`. All cases
+            are read twice, first to decide on the normalisation and the grid, and then to convert them; downloaded
+            files that fit into `datasets.origins.KEPT_BYTES` are kept in between.
+        data_dir: the folder in which TFDS stores data sets, by path or URL, see `datasets.lits.prepare`.
+        resolution: the number of voxels along each axis of a cube over the whole field of view.
+        spacing: the edge of the voxels in mm, one number or one for each of x, y and z (to the right, to the front,
+            up), or "median" for that of the data set. Without spacing and resolution, every volume keeps its own grid.
+        normalisation: "percentiles" (that of nnU-Net for CT), "zscore" (each volume by itself), "window", or the two
+            ends of a window in HU. "auto" chooses percentiles for a channel named CT, and z-scores for any other; if
+            the surroundings of the patients were set to 0 in most volumes, z-scores leave out these voxels.
+        channels: the names of the channels of a plain folder, such as `["CT"]` or `["T1", "T2"]`.
+        labels: the names of the classes of a plain folder, beginning with the background. Without names, the classes
+            are called "label 1", "label 2", ..., and each number must occur.
+        blocks: the number of blocks in which a volume is stored, along x, y and z.
         split: "published", "fold-K-of-N" or "fold-K-of-N-brief", over the names of the cases in alphabetical order; see
             `datasets.splits.assign`.
-        on_bad_case: "raise", or "skip" to leave bad cases out and list them in `info.metadata["bad_cases"]`.
-        beam_options, limits, on_other_sources, tell, file_format: as `datasets.lits.prepare`.
+        on_bad_case: "raise" to end the build with the reasons, or "skip" to leave bad cases out and list them in
+            `info.metadata["bad_cases"]`.
+        beam_options, limits, on_other_sources, tell, file_format: as for `datasets.lits.prepare`.
 
     Returns:
-        The builder: `as_dataset("train")` gives whole volumes; `info.metadata` lists the cases of each split and the
-        bad cases with their reasons, and describes the task: `ks.volumes.Task.of(info.metadata["task"])`.
+        The builder: `as_dataset("train")` gives whole volumes, and `info.metadata` lists the cases of each split and
+        the bad cases with their reasons, and describes the task: `ks.volumes.Task.of(info.metadata["task"])`.
 
     Raises:
-        LayoutError: if the folder does not say what it holds, or asks for what is not supported.
-        OtherSourcesError: if the data set is there, but was built of other files, or with other labels, channels,
+        LayoutError: if the description of the folder is missing or damaged, or asks for something that is not
+            supported.
+        OtherSourcesError: if the data set exists, but was built from other files, or with other labels, channels,
             normalisation or limits.
-        VolumeError, BuildInProgressError, StoreError, StorageError: as `datasets.lits.prepare`.
+        VolumeError, BuildInProgressError, StoreError, StorageError: as for `datasets.lits.prepare`.
 
     Example:
 
@@ -188,14 +193,14 @@ def prepare(
 
 
 def _found(folder: str | Path, labels: tuple[int, ...]) -> tuple[str, ...]:
-    """Names of the classes of a folder that names none."""
-    # A case may be labelled everywhere.
+    """The names of the classes of a folder without names."""
+    # Class 0 need not occur, because a case may be labelled everywhere.
     above = [number for number in labels if number > 0]
     if above != list(range(1, len(above) + 1)) or not above:
         raise LayoutError(
             f"{folder}: expected the labels 0 (background), 1, 2, ... without a gap, at least one above 0. Received: "
-            f"{list(labels)}. Number the classes so in the label files, or name every class with labels=, also those "
-            "that do not occur"
+            f"{list(labels)}. Number the classes in this way in the label files, or name every class with labels=, "
+            "including those that do not occur"
         )
     return ("background", *(f"label {number}" for number in above))
 
@@ -206,8 +211,8 @@ def _percentiles(folder: str | Path, index: int, name: str, facts: Fingerprint) 
         return Percentiles(low, high, mean, deviation)
     received = "no labelled voxel" if np.isnan(low) else f"{low:g} in nearly all labelled voxels"
     raise LayoutError(
-        f"{folder}: channel {index} ({name}): expected labelled voxels of differing values, by whose percentiles it is "
-        f"scaled. Received: {received}. Correct image or labels, or pass normalisation=, such as (-160, 240)"
+        f"{folder}: channel {index} ({name}): expected labelled voxels with different values, whose percentiles are "
+        f"used. Received: {received}. Correct the image or the labels, or pass normalisation=, such as (-160, 240)"
     )
 
 

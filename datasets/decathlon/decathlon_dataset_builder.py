@@ -16,11 +16,11 @@ from keras_spatial.volumes import Grid, Task
 
 @dataclass
 class DecathlonConfig(CaseConfig):
-    """A data set of the user's: `datasets.decathlon.configure` makes it of a folder.
+    """The configuration of a user's data set, which `datasets.decathlon.configure` makes for a folder.
 
     Attributes:
-        task: classes, channels, normalisation and grid.
-        normalisation: how it was chosen, part of the name unless "auto".
+        task: the classes, channels, normalisation and grid.
+        normalisation: how the normalisation was chosen, which is part of the name unless it is "auto".
         blocks, split, on_bad_case: see `CaseConfig`.
     """
 
@@ -43,7 +43,7 @@ class DecathlonConfig(CaseConfig):
 
 
 class Builder(CaseBuilder):
-    """`decathlon/<config>`, built from a folder of the user's."""
+    """`decathlon/<config>`, built from a folder of the user."""
 
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES: ClassVar = {
@@ -61,7 +61,7 @@ class Builder(CaseBuilder):
         return read_layout(folder, *self._given(folder)).cases
 
     def _given(self, folder: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Names of channels and labels that a plain folder does not hold itself."""
+        """The names of channels and labels for a plain folder without a description; empty for other folders."""
         described = (tfds.core.Path(folder) / DESCRIPTION).exists()
         return ((), ()) if described else (tuple(c.name for c in self.task.channels), self.task.labels)
 

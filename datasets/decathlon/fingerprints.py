@@ -1,7 +1,7 @@
-"""What a data set is like: spacing, sizes, intensities, labels. It decides the grid and how intensities are normalised.
+"""The properties of a data set that determine its grid and its normalisation: spacing, sizes, intensities, labels.
 
-This follows nnU-Net (Isensee et al., Nature Methods 18, 2021): all cases that can be read count, those of the test
-included. The numbers of each case are kept on disk, and computed again only if one of its files has changed.
+This follows nnU-Net (Isensee et al., Nature Methods 18, 2021): all cases that can be read count, including those of the
+test. The numbers of each case are kept on disk, and computed again only if one of its files has changed.
 """
 
 import hashlib
@@ -24,23 +24,26 @@ from keras_spatial.volumes import Limits, Task, VolumeError, as_labels, to_canon
 logger = logging.getLogger(__name__)
 
 _SAMPLES = 10_000
-"""Labelled voxels of a case and channel whose intensities count, evenly spread over all of them."""
+"""How many labelled voxels of a case and channel are sampled, evenly spread over all of them."""
 _THREADS = 2
-# Anisotropy by nnU-Net: voxels three times as long along one axis as along the others, of which there are as few.
+# nnU-Net calls a data set anisotropic if the voxels are more than three times as long along one axis as along the
+# others, and less than a third as many.
 _ANISOTROPIC = 3.0
-# Where so much of a volume is exactly 0, its surroundings were cut away; nnU-Net looks at a quarter of the box.
+# If at least this share of a volume is exactly 0, its surroundings were removed. nnU-Net has the same share for what a
+# crop to the box around all other voxels removes.
 _CUT_AWAY = 0.25
 
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """Facts of all cases together.
+    """The facts of all cases together.
 
     Attributes:
-        spacing: mm along x, y and z: the median; along a much coarser axis the 10th percentile, as in nnU-Net.
-        shape: median voxels along each axis.
+        spacing: the median spacing along x, y and z in mm; along a much coarser axis, the 10th percentile, as in
+            nnU-Net.
+        shape: the median number of voxels along each axis.
         intensities: for each channel, the 0.5th and 99.5th percentile, mean and standard deviation of the labelled
-            voxels; NaN where no voxel is labelled.
+            voxels; NaN if no voxel is labelled.
         cut_away: for each channel, whether the voxels around the patient were set to 0 in most cases.
         labels: the class numbers that occur in any case, in increasing order.
     """
@@ -55,17 +58,17 @@ class Fingerprint:
 def fingerprint(
     cases: Sequence[Case], task: Task, store: str | Path, limits: Limits | None = None, origin: Origin = HERE
 ) -> Fingerprint:
-    """Look through all cases.
+    """Read all cases and compute the fingerprint of the data set.
 
     Args:
-        cases: the cases of the data set; those that cannot be read are left out here and named by the build.
+        cases: the cases of the data set. Cases that cannot be read are left out here, and reported by the build.
         task: the task whose channels the cases have.
-        store: folder where the numbers of each case are kept.
+        store: the folder in which the numbers of each case are kept.
         limits: the limits that a case must keep.
         origin: where the files of the cases lie; on this machine by default.
 
     Raises:
-        VolumeError: if no case can be read; the error of one case, or a list of all.
+        VolumeError: if no case can be read. It is the error of a single case, or an error that lists all cases.
     """
     limits = limits or Limits.current()
     folder = Path(store)
@@ -111,7 +114,7 @@ def _statistics(values: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def _kept(case: Case, task: Task, folder: Path, limits: Limits, origin: Origin) -> dict[str, np.ndarray]:
-    """The numbers of a case, from disk if its files are what they were."""
+    """The numbers of a case, which are taken from disk if its files have not changed."""
     # Whether a case can be read depends on the limits, and on which channels have to be in Hounsfield units.
     asked = [[channel.is_ct for channel in task.channels], limits.as_dict()]
     known = json.dumps([[[os.fsdecode(origin.key(p)), origin.identity(p)] for p in case.files], *asked])

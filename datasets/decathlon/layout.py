@@ -30,13 +30,13 @@ class LayoutError(VolumeError):
 
 @dataclass(frozen=True)
 class Layout:
-    """The cases of a folder. A file that is missing is named when its case is checked.
+    """The cases of a folder. Missing files are reported when their case is checked.
 
     Attributes:
         name: the name of the data set.
-        channels: names of the channels, such as "CT" or "T2".
-        labels: names of the classes by number, the background first; empty if the folder does not name them.
-        cases: in the order of their names.
+        channels: the names of the channels, such as "CT" or "T2".
+        labels: the names of the classes by number, beginning with the background; empty if the folder has no names.
+        cases: the cases in the order of their names.
     """
 
     name: str
@@ -49,15 +49,16 @@ def read_layout(folder: str | Path, channels: Sequence[str] = (), labels: Sequen
     """Find out which of the three layouts a folder has, and read it.
 
     Args:
-        folder: with `dataset.json`, or with `images` and `labels`.
-        channels: names of the channels of a plain folder.
-        labels: names of the classes of a plain folder, the background first.
+        folder: the folder with `dataset.json`, or with `images` and `labels`.
+        channels: the names of the channels of a plain folder.
+        labels: the names of the classes of a plain folder, beginning with the background.
 
     Raises:
-        NoCasesError: no such folder, or no case in it.
-        LayoutError: `dataset.json` is damaged or asks for what is not supported, or channels are not named.
-        DuplicateCaseError: a case is there twice.
-        FileNameError: the name of the folder or of a case is not UTF-8.
+        NoCasesError: if the folder does not exist or has no case.
+        LayoutError: if `dataset.json` is damaged or asks for something that is not supported, or the channels have no
+            names.
+        DuplicateCaseError: if a case exists twice.
+        FileNameError: if the name of the folder or of a case is not UTF-8.
     """
     folder = Path(folder)
     for name, given in (("channels", channels), ("labels", labels)):
@@ -83,7 +84,7 @@ def read_layout(folder: str | Path, channels: Sequence[str] = (), labels: Sequen
     if not layout.cases:
         raise NoCasesError(f"{folder}: no case found.")
     for case in layout.cases:
-        # What stands for a folder would be the one that holds all converted cases.
+        # A case of such a name would replace the folder of all converted cases, or one above it.
         fault = "a name that stands for a folder" if case.name in (".", "..") else fault_of_name(case.name)
         if fault:
             raise FileNameError(f"{printable(folder / case.name)}: rename the case. Received: {fault}")
@@ -91,15 +92,15 @@ def read_layout(folder: str | Path, channels: Sequence[str] = (), labels: Sequen
 
 
 def is_plain(folder: Path) -> bool:
-    """Whether a folder has images and labels in the folders of a plain one."""
+    """Whether a folder has the folders `images` and `labels`."""
     return (folder / PLAIN_IMAGES).is_dir() and (folder / PLAIN_LABELS).is_dir()
 
 
 def read_names(path: str | Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of channels and labels in a file: a `dataset.json` of the Decathlon or of nnU-Net, or a `task.json`.
+    """Read the names of channels and labels from a `dataset.json` of the Decathlon or nnU-Net, or from a `task.json`.
 
     Raises:
-        LayoutError: if it is damaged, or asks for what is not supported.
+        LayoutError: if the file is damaged, or asks for something that is not supported.
     """
     path = Path(path)
     description = _description(path)
@@ -124,19 +125,19 @@ def _description(path: Path) -> dict[str, Any]:
 
 def _described(path: Path, description: Mapping[str, Any]) -> Layout:
     channels, labels = _names(path, description)
-    # A plain folder whose names stand beside it.
+    # This is a plain folder whose `dataset.json` only has names.
     if "training" not in description and is_plain(path.parent) and not (path.parent / "imagesTr").exists():
         return _plain(path.parent, description, channels, labels)
     return (_nnunet if "channel_names" in description else _decathlon)(path, description, channels, labels)
 
 
 def _names(path: Path, description: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of channels and labels: in nnU-Net's form, with `channel_names`, or in the Decathlon's."""
+    """The names of channels and labels, in the form of nnU-Net, with `channel_names`, or in that of the Decathlon."""
     if "channel_names" not in description:
-        # Both are names by number, as text.
+        # Both fields have names by number, which are text.
         channels = _numbered(path, "modality", description.get("modality"))
         return channels, _numbered(path, "labels", description.get("labels"))
-    # `channel_names` are names by number, `labels` numbers by name.
+    # `channel_names` has names by number, and `labels` has numbers by name.
     channels = _numbered(path, "channel_names", description["channel_names"])
     given = description.get("labels")
     if not isinstance(given, dict) or not all(isinstance(n, int) and not isinstance(n, bool) for n in given.values()):
@@ -155,7 +156,7 @@ def _names(path: Path, description: Mapping[str, Any]) -> tuple[tuple[str, ...],
 def _decathlon(
     path: Path, description: Mapping[str, Any], channels: tuple[str, ...], labels: tuple[str, ...]
 ) -> Layout:
-    """`training` is a list of image and label."""
+    """The cases of the Decathlon's layout, whose `training` lists the image and the label of each case."""
     listed = description.get("training")
     if not isinstance(listed, list) or not all(
         isinstance(x, dict) and isinstance(x.get("image"), str) and isinstance(x.get("label"), str) for x in listed
@@ -175,7 +176,7 @@ def _decathlon(
 
 
 def _nnunet(path: Path, description: Mapping[str, Any], channels: tuple[str, ...], labels: tuple[str, ...]) -> Layout:
-    """A file for each channel, numbered."""
+    """The cases of nnU-Net's layout, with a numbered file for each channel."""
     ending = description.get("file_ending", ".nii.gz")
     if ending not in VOLUMES:
         raise LayoutError(f"{path}: file_ending: expected one of {list(VOLUMES)}. Received: {ending!r}")
@@ -189,7 +190,8 @@ def _nnunet(path: Path, description: Mapping[str, Any], channels: tuple[str, ...
     cases: dict[str, Case] = {}
     for name in {*truths, *images}:
         found = images.get(name, {})
-        # What is missing has the name that it should have; a channel too many is named when the case is checked.
+        # A missing file gets the name that it should have. Missing and superfluous files are reported when the case is
+        # checked.
         count = max(len(channels), *(index + 1 for index in found)) if found else len(channels)
         cases[name] = Case(
             name,
@@ -200,7 +202,10 @@ def _nnunet(path: Path, description: Mapping[str, Any], channels: tuple[str, ...
 
 
 def _plain(folder: Path, description: Mapping[str, Any], channels: tuple[str, ...], labels: tuple[str, ...]) -> Layout:
-    """Images and labels of the same names; one file per channel where the names end in `_0000`, `_0001`, ..."""
+    """The cases of a plain folder, whose images and labels have the same names.
+
+    If the names of images end in `_0000`, `_0001`, ..., each channel is a file of its own.
+    """
     if not channels:
         raise LayoutError(
             f"{folder}: a folder without {DESCRIPTION} does not say what its images are. Pass channels=, such as "
@@ -212,10 +217,10 @@ def _plain(folder: Path, description: Mapping[str, Any], channels: tuple[str, ..
         if other != path:
             raise DuplicateCaseError(f"{shown(path)}: the labels of this case are also {shown(other)}. Remove one.")
     images: dict[str, dict[int, Path]] = {}
-    # A file of the endings of labels: DICOM's holds the frames of an enhanced image.
+    # Images may have the endings of labels, too: a .dcm file has the frames of an enhanced image.
     for path in _files(folder / PLAIN_IMAGES, LABELS, folders=True):
         stem = path.name if path.is_dir() else stem_of(path.name, LABELS)
-        # Where there are labels of its whole name, a number at the end is the case's own.
+        # If there are labels for the whole name, a number at its end belongs to the case and not to a channel.
         match = None if stem in truths else _CHANNEL.fullmatch(stem)
         name, index = (match[1], int(match[2])) if match else (stem, -1)
         other = images.setdefault(name, {}).setdefault(index, path)
@@ -229,9 +234,12 @@ def _plain(folder: Path, description: Mapping[str, Any], channels: tuple[str, ..
 
 
 def _plain_case(folder: Path, name: str, found: Mapping[int, Path], truth: Path | None, channels: int) -> Case:
-    """A case by its image files, that of all channels numbered -1; what is missing gets the name it should have."""
+    """The case of some image files by the numbers of their channels, or by -1 for one file with all channels.
+
+    Missing files get the names that they should have.
+    """
     if not identifiers_kept() and any(not _ending(path) for path in [*found.values(), *([truth] if truth else [])]):
-        # Folders of DICOM series are called by the patient, or by what leads to him.
+        # Folders of DICOM series are often named after the patient.
         name = pseudonym(name)
     ending = _ending(truth or next(iter(found.values()))) or NIFTI[0]
     if -1 in found and len(found) > 1:
@@ -258,7 +266,7 @@ def _layout(
 
 
 def _numbered(path: Path, field: str, given: Any) -> tuple[str, ...]:
-    """Names by their numbers from 0, without a gap."""
+    """The names of a field in the order of their numbers, which must begin with 0 and have no gap."""
     fits = isinstance(given, dict) and bool(given) and all(isinstance(name, str) and name for name in given.values())
     if fits and sorted(given) == sorted(map(str, range(len(given)))):
         names = tuple(given[str(number)] for number in range(len(given)))
@@ -270,7 +278,7 @@ def _numbered(path: Path, field: str, given: Any) -> tuple[str, ...]:
 
 
 def _inside(path: Path, name: str) -> Path:
-    """A file of the folder, by its path relative to it."""
+    """The path of a file in the folder of a description, from its name there."""
     relative = Path(name)
     if relative.is_absolute() or ".." in relative.parts:
         raise LayoutError(f"{path}: expected files inside {path.parent}. Received: {name!r}")
@@ -278,7 +286,7 @@ def _inside(path: Path, name: str) -> Path:
 
 
 def _files(folder: Path, endings: Sequence[str] = VOLUMES, *, folders: bool = False) -> list[Path]:
-    """The volumes in a folder, with `folders` also those of DICOM series; hidden ones are left out."""
+    """The volume files in a folder and, with `folders`, the folders of DICOM series, without hidden ones."""
     if not folder.is_dir():
         raise NoCasesError(f"{folder}: no such folder.")
     return sorted(

@@ -1,4 +1,4 @@
-"""How a case with any channels and labels is read, checked and brought onto a grid."""
+"""Read, check and resample cases with any channels and labels."""
 
 import hashlib
 import json
@@ -33,23 +33,24 @@ class TaskReader:
     """The `datasets.conversion.Reader` of a task.
 
     Attributes:
-        task: channels, labels and normalisation; its labels may be unknown, while a data set is looked through.
+        task: the channels, labels and normalisation. While the fingerprint of a data set is computed, the labels may
+            still be unknown.
     """
 
     task: Task
 
     @property
     def name(self) -> str:
-        """A digest of the task: another normalisation, or another data set, gives other cases."""
+        """A digest of the task, because another normalisation or data set gives other converted cases."""
         return hashlib.sha256(json.dumps(self.task.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
     def check_header(self, case: Case, limits: Limits) -> None:
-        """Check that every file is there, and that the headers describe one grid.
+        """Check that every file exists, and that the headers describe one grid.
 
         Raises:
             MissingPairError: if a channel or the labels are missing.
             ChannelError: if channels differ in shape, or there are too many.
-            VolumeError: as `read`, as far as the headers tell.
+            VolumeError: as for `read`, if the fault is in a header.
         """
         self._check_files(case)
         count = self._channels_of_a_file(case)
@@ -62,8 +63,9 @@ class TaskReader:
         """See `datasets.conversion.Reader`.
 
         Raises:
-            VolumeError: as `check_header`; AffineMismatchError for files that lie in different places, LabelValueError
-                for labels that the task does not have, IntensityError for a CT that is not in Hounsfield units.
+            VolumeError: as for `check_header`, or an AffineMismatchError if files lie in different places, a
+                LabelValueError if there are labels that the task does not have, or an IntensityError if a CT is not in
+                Hounsfield units.
         """
         self.check_header(case, limits)
         volumes = self.read_images(case.images, limits)
@@ -73,7 +75,7 @@ class TaskReader:
         return [to_canonical(v) for v in volumes], to_canonical(labels)
 
     def read_images(self, paths: tuple[Path, ...], limits: Limits) -> list[Volume]:
-        """The channels of a case, each checked, in the order of the files' voxels."""
+        """Read and check the channels of a case, in the array order of the files."""
         count = len(self.task.channels) if len(paths) == 1 else 1
         volumes = [v for path in paths for v in read_channels(path, count, limits)]
         volumes = check_channels(volumes, [c.name for c in self.task.channels])
@@ -83,10 +85,10 @@ class TaskReader:
         return volumes
 
     def read_labels(self, case: Case, volume: Volume, limits: Limits) -> Volume:
-        """The labels of a case on the grid of its image, whatever their values.
+        """Read the labels of a case on the grid of its image, without a check of their values.
 
-        Those of a DICOM series, and those in a DICOM segmentation, may be turned another way: programs that convert
-        series turn them, and a segmentation leaves out slices without labels.
+        The labels of a DICOM series may have another orientation, because programs that convert series change it, and a
+        DICOM segmentation leaves out slices without labels.
         """
         labels = read_volume(case.label, limits)
         if volume.series is not None or not ending_of(case.label, VOLUMES):
@@ -96,7 +98,7 @@ class TaskReader:
         return labels
 
     def resample(self, volumes: list[Volume], labels: Volume, shape: Shape) -> Arrays:
-        """See `datasets.conversion.Reader`; the intensities are normalised before they are resampled."""
+        """See `datasets.conversion.Reader`. The intensities are normalised before they are resampled."""
         return Arrays(self.task.image(volumes), resample_labels(labels.array, shape, keep=()), _network_input)
 
     def _check_files(self, case: Case) -> None:
@@ -119,11 +121,11 @@ class TaskReader:
 
 
 def _numbered(case: Case) -> str:
-    """What to do if a number at the end of a name is the case's own, and not that of a channel."""
+    """A sentence for the case that the number at the end of a name is not that of a channel; otherwise ""."""
     if not any(path.parent.name == PLAIN_IMAGES and path.name.startswith(f"{case.name}_") for path in case.images):
         return ""
     last = Path(shown(case.images[-1])).name
-    return f" Is {last} a case of its own, and no channel? Then its labels need that name."
+    return f" If {last} is a case of its own and not a channel, its labels must have the same name."
 
 
 def _check_shapes(paths: tuple[Path, ...], shapes: list[tuple[int, ...]]) -> None:

@@ -45,41 +45,49 @@ def prepare(
     """Build the data set from a folder of LiTS files unless it is there, and return its builder.
 
     Args:
-        manual_dir: folder with `volume-N.nii[.gz]` and `segmentation-N.nii[.gz]`, or the Decathlon's layout. Of one in
-            an object store (`s3://...`, `gs://...`) a worker brings the files of a case when it converts it, and
-            removes them afterwards.
-        data_dir: where TFDS stores data sets. Converted cases are kept in its `lits/converted` until the build is done.
-            For a URL the data set is built, and read, in a folder of this machine (`datasets.publishing.nearby`), and
-            uploaded when it is complete.
-        resolution: voxels along each axis; None with `spacing` for cubic voxels, None alone for the scan's grid.
-        blocks: blocks to store a volume in, along x, y and z.
-        on_bad_case: "raise" or "skip".
-        beam_options: options of the Beam pipeline, such as `["--direct_num_workers=4",
-            "--direct_running_mode=multi_processing"]`; the default is Beam's local runner in this process.
-            `--runner=...` chooses another, whose workers need this checkout and a data_dir that all machines share.
+        manual_dir: the folder with `volume-N.nii[.gz]` and `segmentation-N.nii[.gz]`, or one in the Decathlon's layout.
+            If it is in an object store (`s3://...`, `gs://...`), a worker downloads the files of a case when it
+            converts the case, and removes them afterwards.
+        data_dir: the folder in which TFDS stores data sets. Converted cases are kept in its `lits/converted` until the
+            build is done. If it is a URL, the data set is built and read in a folder of this machine
+            (`datasets.publishing.nearby`), and uploaded when it is complete.
+        resolution: the number of voxels along each axis. It is None for cubic voxels, with `spacing`, or for the scan's
+            own grid, without.
+        blocks: the number of blocks in which a volume is stored, along x, y and z.
+        on_bad_case: "raise" to end the build with the reasons, or "skip" to leave bad cases out.
+        beam_options: the options of the Beam pipeline, such as `["--direct_num_workers=4",
+            "--direct_running_mode=multi_processing"]`. By default, Beam's local runner works in this process.
+            `--runner=...` chooses another runner, whose workers need this checkout and a data_dir that all machines
+            share.
         split: "published", "fold-K-of-N" or "fold-K-of-N-brief"; see `datasets.splits.assign`.
-        spacing: edge of cubic voxels in mm.
+        spacing: the edge of cubic voxels in mm.
         window: the Hounsfield units that become 0 and 1.
         limits: the limits that a case must keep; `Limits.current()` by default.
-        on_other_sources: what to do if the data set is there, but was built of files with other digests than those in
-            `manual_dir`, or under other limits: "raise", or "rebuild" to build it again and to replace the old one once
+        on_other_sources: what to do if the data set exists, but was built from files with other digests than those in
+            `manual_dir`, or under other limits: "raise", or "rebuild" to build it again and replace the old one once
             that has succeeded.
-        tell: is told how many cases are converted, and how many there are; by default a bar of `tqdm` shows it.
-        file_format: "tfrecord", of which a process reads the stored blocks that it needs, or "array_record", of which
-            `tfds.data_source` reads any case in any order, but whole.
+        tell: a function that gets the number of converted cases and the number of all cases; by default, `tqdm` shows
+            a progress bar.
+        file_format: "tfrecord", from which a process can read only the blocks that it needs, or "array_record", from
+            which `tfds.data_source` reads whole cases in any order.
 
     Returns:
-        The builder: `as_dataset("train")` gives whole volumes; `info.metadata` lists the cases of each split, the bad
-        cases with their reasons, and warnings to pass on to the user.
+        The builder: `as_dataset("train")` gives whole volumes, and `info.metadata` lists the cases of each split, the
+        bad cases with their reasons, and warnings for the user.
 
     Raises:
-        VolumeError: if the input is bad; the subclass says in which way. Converted cases are kept for the next
-            call.
-        OtherSourcesError: if the data set is there, but was built of other files than those in `manual_dir`, or under
+        VolumeError: if the input is bad; its subclass says in which way. Converted cases are kept for the next call.
+        OtherSourcesError: if the data set exists, but was built from other files than those in `manual_dir`, or under
             limits that may have left out other cases.
         BuildInProgressError: if another process is building it in the same `data_dir`.
-        StoreError: if the data set is there, but its files are damaged.
-        StorageError: if an object store refuses or cannot be reached; the next call resumes.
+        StoreError: if the data set exists, but its files are damaged.
+        StorageError: if an object store refuses or cannot be reached. The next call resumes.
+
+    Example:
+
+    ```python
+    builder = lits.prepare("lits_files", "data", resolution=128, blocks=(2, 2, 1))
+    ```
     """
     preparing.check_arguments(data_dir, on_other_sources, file_format)
     config = LitsConfig(

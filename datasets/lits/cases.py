@@ -1,4 +1,4 @@
-"""Finding the cases of LiTS in a folder, and checking them before anything is computed."""
+"""Find the cases of LiTS in a folder, and check them before anything is computed."""
 
 import re
 from collections.abc import Callable
@@ -21,13 +21,13 @@ from keras_spatial._paths import NIFTI, ending_of, fault_of_name, printable, wal
 from keras_spatial.volumes import LITS, FileNameError, Limits, Volume, VolumeError, check_hounsfield, read_volume
 from keras_spatial.volumes.headers import read_header
 
-# Cases whose segmentation has no affine in the official files, but one that stands for none: MIC-DKFZ/nnUNet#2751 shows
-# 53, with voxels of 1 mm along the axes from (1, 1, 1) on; other reports name 48 to 52 and do not show theirs, so the
-# other affines by which programs say that they know none count as well. The volume's is right.
+# Cases whose segmentation has a meaningless affine in the official files; that of the volume is right. The affine of
+# case 53, shown in MIC-DKFZ/nnUNet#2751, has voxels of 1 mm along the axes, beginning at (1, 1, 1). Other reports name
+# the cases 48 to 52 without their affines, so other affines that programs write for an unknown one count as well.
 KNOWN_AFFINE_MISMATCH = frozenset(range(48, 54))
 
 _LITS = re.compile(r"(volume|segmentation)-([0-9]{1,18})(?i:\.nii(\.gz)?)")
-# nnU-Net's copy of the Decathlon numbers the one channel.
+# nnU-Net's copy of the Decathlon has the number of the only channel in the name.
 _DECATHLON = {
     "imagesTr": ("volume", re.compile(r"liver_([0-9]{1,18})(_0000)?(?i:\.nii(\.gz)?)")),
     "labelsTr": ("segmentation", re.compile(r"liver_([0-9]{1,18})(?i:\.nii(\.gz)?)")),
@@ -36,7 +36,7 @@ _LESIONS = re.compile(r"(liver[ _-])?(cancer|tumou?rs?|lesions?)")
 
 
 class NoLiverError(VolumeError):
-    """The segmentation marks no liver."""
+    """The segmentation has no liver."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,17 @@ class Case:
 
 
 def find_cases(folder: str | Path) -> list[Case]:
-    """The cases in a folder and its subfolders, by number.
+    """Find the cases in a folder and its subfolders, ordered by their numbers.
 
-    Two layouts: that of LiTS (`volume-N.nii[.gz]` and `segmentation-N.nii[.gz]`, in any subfolders, such as the two
-    training batches), and that of the Medical Segmentation Decathlon (`imagesTr/liver_N.nii.gz`, or
-    `liver_N_0000.nii.gz` as nnU-Net has it, and `labelsTr/liver_N.nii.gz`). Files of other names are left alone, hidden
-    ones too.
+    There are two layouts: that of LiTS (`volume-N.nii[.gz]` and `segmentation-N.nii[.gz]`, in any subfolders, such as
+    the two training batches), and that of the Medical Segmentation Decathlon (`imagesTr/liver_N.nii.gz`, or
+    `liver_N_0000.nii.gz` as in nnU-Net, and `labelsTr/liver_N.nii.gz`). Files with other names and hidden files are
+    ignored.
 
     Raises:
-        NoCasesError: if there is no such folder, or no case in it.
+        NoCasesError: if the folder does not exist or has no case.
         MissingPairError: if one of the two files of a case is missing.
-        DuplicateCaseError: if a file of a case is there twice.
+        DuplicateCaseError: if a file of a case exists twice.
         LayoutError: if `dataset.json` is damaged, or describes other data than LiTS.
         FileNameError: if the name of the folder, or of one between it and a case, is not UTF-8.
     """
@@ -120,13 +120,17 @@ def _part(path: Path) -> tuple[str | None, int]:
 
 
 def is_lits(layout: Layout) -> bool:
-    """Whether a described folder has LiTS's task: background, liver and lesions, by whatever name, in a CT."""
+    """Whether a described folder has LiTS's task: background, liver and lesions, under one of their names, in a CT."""
     channels, labels = ([name.strip().lower() for name in names] for names in (layout.channels, layout.labels))
     return channels == ["ct"] and labels[1:2] == ["liver"] and len(labels) == 3 and bool(_LESIONS.fullmatch(labels[2]))
 
 
 def _check_descriptions(folder: Path, found: dict[int, dict[str, Path]]) -> None:
-    """Raise LayoutError if `dataset.json`, in the folder or beside the images, names other labels than LiTS's."""
+    """Check that `dataset.json`, in the folder or beside the images, describes LiTS's task, if it exists.
+
+    Raises:
+        LayoutError: if it describes another task.
+    """
     beside = {
         path.parent.parent for parts in found.values() for path in parts.values() if path.parent.name in _DECATHLON
     }
@@ -137,16 +141,16 @@ def _check_descriptions(folder: Path, found: dict[int, dict[str, Path]]) -> None
         if not is_lits(layout):
             raise LayoutError(
                 f"{root / DESCRIPTION}: expected the channel CT, and the labels background, liver and lesion (cancer, "
-                f"tumor) of LiTS. Received: {list(layout.channels)}, {list(layout.labels)}. Give this folder itself: "
-                "datasets.decathlon.prepare and the step ingest read such data by their description"
+                f"tumor) of LiTS. Received: {list(layout.channels)}, {list(layout.labels)}. Give this folder to "
+                "datasets.decathlon.prepare or the step ingest, which read such data by their description"
             )
 
 
 def check_header(case: Case, limits: Limits | None = None) -> None:
-    """Compare the headers of a case, which takes milliseconds; `read_case` then checks every voxel.
+    """Compare the headers of a case, which takes milliseconds; `read_case` also checks every voxel.
 
     Raises:
-        VolumeError: one of the errors of `read_case`, as far as the headers tell.
+        VolumeError: as for `read_case`, if the fault is in a header.
     """
     volume, segmentation = (read_header(path, limits).shape for path in (case.volume, case.segmentation))
     check_same_shape(case.segmentation, segmentation, case.volume, volume)
@@ -166,7 +170,7 @@ def read_case(case: Case, limits: Limits | None = None) -> tuple[Volume, Volume]
         VolumeError: if the case cannot be used; the subclass, here or in `keras_spatial.volumes`, says why.
     """
     limits = limits or Limits.current()
-    # The headers first: a pair that does not belong together is not decompressed.
+    # The headers are checked first, so that files that do not belong together are not decompressed.
     check_header(case, limits)
     volume, labels = read_volume(case.volume, limits), read_volume(case.segmentation, limits)
     check_same_shape(case.segmentation, labels.array.shape, case.volume, volume.array.shape)
@@ -180,16 +184,20 @@ def read_case(case: Case, limits: Limits | None = None) -> tuple[Volume, Volume]
 
 
 def check_liver(labels: Volume) -> None:
-    """Raise NoLiverError unless some voxel is labelled."""
+    """Check that some voxel is labelled.
+
+    Raises:
+        NoLiverError: if none is.
+    """
     if not labels.array.any():
         raise NoLiverError(f"{shown(labels.path)}: expected a liver (labels 1 and 2). Received: nothing but 0")
 
 
 def _says_nothing(labels: Volume) -> bool:
-    """Whether an affine is what programs write that know of none. Any other that differs is wrong in these cases, too.
+    """Whether an affine is one that programs write if they know none. Any other affine counts as one.
 
-    The header says that there is none, or it has voxels of 1 mm along the axes from a corner on, in NIfTI's axes, or in
-    ITK's, which run to the left and to the back.
+    Either the header says that there is none, or the voxels have 1 mm along the axes and begin at 0 or 1, in NIfTI's
+    axes or in ITK's, which run to the left and to the back.
     """
     if not (int(labels.header["sform_code"]) or int(labels.header["qform_code"])):
         return True
@@ -198,8 +206,15 @@ def _says_nothing(labels: Volume) -> bool:
 
 
 def check_case(volume: str | Path, segmentation: str | Path, limits: Limits | None = None) -> None:
-    """Check one case as the builder does: readable to the last byte, three-dimensional, same shape and place, finite
-    values in HU, labels 0, 1 and 2, a liver.
+    """Check one case in the same way as the builder.
+
+    The files must be readable to the last byte and three-dimensional, have the same shape and place, finite values in
+    HU, and the labels 0, 1 and 2, with a liver.
+
+    Args:
+        volume: the path of the volume.
+        segmentation: the path of the segmentation.
+        limits: the limits that the case must keep; `Limits.current()` by default.
 
     Raises:
         VolumeError: if the case cannot be used; the subclass, here or in `keras_spatial.volumes`, says why.

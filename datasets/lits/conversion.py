@@ -1,4 +1,4 @@
-"""How a case of LiTS is read and brought onto a grid."""
+"""Read cases of LiTS and resample them to a grid."""
 
 import functools
 from dataclasses import dataclass
@@ -15,10 +15,11 @@ _PAPER = Window(-512, 512)
 
 @dataclass(frozen=True)
 class LitsReader:
-    """The `datasets.conversion.Reader` of LiTS: quirks of its files, whole Hounsfield units, no lesion lost.
+    """The `datasets.conversion.Reader` of LiTS, which accepts its known faults, rounds to whole HU and keeps every
+    lesion.
 
     Attributes:
-        window: from Hounsfield units to the network's input.
+        window: the window from Hounsfield units to the network's input.
     """
 
     window: Window = _PAPER
@@ -38,7 +39,7 @@ class LitsReader:
         return [to_canonical(volume)], to_canonical(labels)
 
     def resample(self, volumes: list[Volume], labels: Volume, shape: Shape) -> Arrays:
-        """Whole HU, see `whole_hounsfield`."""
+        """See `datasets.conversion.Reader`. HU are rounded to whole numbers, see `whole_hounsfield`."""
         image = whole_hounsfield(volumes[0].array, shape)
         return Arrays(
             image, resample_labels(labels.array, shape, keep=(_LESION,)), functools.partial(_network_input, self.window)

@@ -15,11 +15,11 @@ from keras_spatial.volumes import LITS, Grid, Task, Window
 
 @dataclass
 class LitsConfig(CaseConfig):
-    """A variant of the data set; its name follows from the rest unless given.
+    """A configuration of the data set. Its name follows from the other attributes unless it is given.
 
     Attributes:
-        resolution: voxels along each axis of a cube over the whole field of view, or None.
-        spacing: edge of cubic voxels in mm, or None. Neither: the grid of the scan.
+        resolution: the number of voxels along each axis of a cube over the whole field of view, or None.
+        spacing: the edge of cubic voxels in mm, or None. Without both, scans keep their own grid.
         window: the Hounsfield units that become 0 and 1.
         blocks, split, on_bad_case: see `CaseConfig`.
 
@@ -37,7 +37,7 @@ class LitsConfig(CaseConfig):
 
     @property
     def reader(self) -> LitsReader:
-        """How a case is read."""
+        """The reader of the cases."""
         return LitsReader(Window(*self.window))
 
     def _parts(self) -> list[str]:

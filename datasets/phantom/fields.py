@@ -47,9 +47,9 @@ def grain(seed: int, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
     Sums of four uniform numbers (near Gaussian), binomially weighted 1-2-1 along x and y.
 
     Args:
-        seed: chooses the field.
+        seed: the number that chooses the field.
         start: the first voxel, three integers from 0 to 2^20.
-        stop: the voxel behind the last one, likewise.
+        stop: the voxel after the last one, likewise.
 
     Returns:
         float64 `[stop - start]`.

@@ -1,4 +1,4 @@
-"""The phantoms as a TFDS data set: nothing to download, and each block computed by itself."""
+"""The phantoms as a TFDS data set. Nothing is downloaded, and each block is computed by itself."""
 
 import dataclasses
 import itertools
@@ -19,14 +19,15 @@ from keras_spatial.volumes import LITS, Grid, hu_window
 
 @dataclass
 class PhantomConfig(tfds.core.BuilderConfig):
-    """A variant of the data set; its name follows from the rest unless given.
+    """A configuration of the data set. Its name follows from the other attributes unless it is given.
 
     Attributes:
-        resolution: voxels along each axis, from 16 to 512.
+        resolution: the number of voxels along each axis, from 16 to 512.
         difficulty: "easy", "medium" or "hard".
-        blocks: blocks that a volume is stored in, along x (right), y (front), z (up); divisors of the resolution.
+        blocks: the number of blocks in which a volume is stored, along x (right), y (front) and z (up), which divide
+            the resolution.
         seed: the seed of the series of patients.
-        cases: patients for training, validation and test.
+        cases: the numbers of patients for training, validation and test.
     """
 
     resolution: int = 64

@@ -1,4 +1,4 @@
-"""From a patient to voxels, each box by itself: a volume of 512 x 512 x 512 takes no more memory than a block."""
+"""Compute the voxels of a patient box by box, so that a volume of 512 x 512 x 512 takes no more memory than a block."""
 
 from collections.abc import Sequence
 
@@ -10,18 +10,18 @@ from datasets.phantom.anatomy import Ellipsoid, Patient, Tube, gallbladder, live
 Shape = tuple[int, int, int]
 
 AIR, LUNG, FAT = -1000.0, -820.0, -100.0
-# Bound of the displacement below, in mm; boxes around organs grow by it.
+# The largest displacement in mm, by which the boxes around organs are enlarged.
 _BEND, _DETAIL = 9.0, 3.0
 _REACH = _BEND + _DETAIL + 4.0
-# Voxels worked on at a time; some 20 float64 arrays of this size are alive, 150 MB.
+# The number of voxels that are computed at a time. About 20 float64 arrays of this size exist at once: 150 MB.
 _VOXELS = 1_000_000
 
 
 def spacing(patient: Patient, size: Shape) -> tuple[float, float, float]:
-    """Voxel size in mm: the body-like field of view, divided by the number of voxels.
+    """The voxel size in mm: the field of view divided by the number of voxels.
 
-    With 512 x 512 x 512 voxels that is LiTS's range (0.6 to 0.85 mm in a slice, 0.45 to 0.6 mm between slices), with
-    64 x 64 x 64 it is 5 to 7 mm by 3.6 to 4.7 mm: small arrays show the same patient in larger voxels.
+    With 512 x 512 x 512 voxels, it is in the range of LiTS: 0.6 to 0.85 mm within a slice, and 0.45 to 0.6 mm between
+    slices. With 64 x 64 x 64 voxels, it is 5 to 7 mm and 3.6 to 4.7 mm: the same patient has larger voxels.
     """
     x, y, z = (f / n for f, n in zip(patient.field, size, strict=True))
     return x, y, z
@@ -32,9 +32,9 @@ def render(patient: Patient, size: Shape, start: Sequence[int] = (0, 0, 0), stop
 
     Args:
         patient: the patient of `anatomy.patient`.
-        size: voxels of the whole volume along x (right), y (front), z (up).
+        size: the number of voxels of the whole volume along x (right), y (front) and z (up).
         start: the first voxel.
-        stop: the voxel behind the last one; `size` by default.
+        stop: the voxel after the last one; `size` by default.
 
     Returns:
         HU, int16 `[stop - start]`, and labels, uint8 of the same shape: 0 background, 1 liver, 2 lesion.
@@ -51,7 +51,7 @@ def render(patient: Patient, size: Shape, start: Sequence[int] = (0, 0, 0), stop
 
 
 class _Canvas:
-    """HU of one box of voxels, painted organ over organ."""
+    """The HU of one box of voxels, on which organs are painted over each other."""
 
     def __init__(self, patient: Patient, size: Shape, start: Sequence[int], stop: Sequence[int]):
         self.step = spacing(patient, size)

@@ -1,4 +1,4 @@
-"""What an intensity threshold reaches: the yardstick that says whether phantoms are hard enough.
+"""Find the best intensity threshold, with which the result of a network is compared.
 
 The best band of HU for a class is the one with the highest mean Dice per case on the training cases; no network that
 only looks at single voxels can do better by much.
@@ -25,13 +25,13 @@ class Band:
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """How many voxels of a case have which HU. It is all that bands are chosen and scored by.
+    """How many voxels of a case have which HU, which suffices to choose and score bands.
 
     Attributes:
-        marked: the number of voxels that lie below each edge of a band, int64, of those from the first edge on.
-        liver: the same of the voxels of the liver and its lesions.
-        lesion: the same of the voxels of the lesions.
-        sizes: the number of voxels of the liver with its lesions, and of the lesions, whatever their HU.
+        marked: the number of voxels between the lowest edge of a band and each edge, int64.
+        liver: the same for the voxels of the liver and its lesions.
+        lesion: the same for the voxels of the lesions.
+        sizes: the number of all voxels of the liver with its lesions, and of all voxels of the lesions.
     """
 
     marked: np.ndarray
@@ -40,7 +40,7 @@ class Histogram:
     sizes: tuple[int, int]
 
     def sought(self, lesion: bool) -> tuple[np.ndarray, int]:
-        """Of what is sought, the number of voxels below each edge, and in all."""
+        """The number of voxels of the lesions, or of the liver with its lesions: up to each edge, and in total."""
         return (self.lesion, self.sizes[1]) if lesion else (self.liver, self.sizes[0])
 
     def as_json(self) -> list[Any]:
@@ -58,7 +58,8 @@ def histogram(slabs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Histogram:
     """Count the voxels of a case.
 
     Args:
-        slabs: HU and labels of the case, `[X, Y, planes]` each, slab by slab: neither has to be whole in memory.
+        slabs: the HU and the labels of the case, `[X, Y, planes]` each, slab by slab, so that neither has to be whole
+            in memory.
     """
     counts = np.zeros((3, _EDGES.size), np.int64)
     sizes = np.zeros(2, np.int64)
@@ -98,7 +99,7 @@ def best_band(cases: Sequence[Histogram], lesion: bool) -> Band:
 
 
 def dice(cases: Sequence[Histogram], band: Band, lesion: bool) -> float:
-    """Mean Dice per case of a band on other cases; 1 for a case where nothing is sought and nothing found."""
+    """The mean Dice per case of a band on other cases; 1 for a case without voxels in the labels and in the band."""
     low, high = ((edge - _LOW) // _STEP for edge in (band.low, band.high))
     scores = []
     for case in cases:
