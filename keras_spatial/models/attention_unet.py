@@ -1,7 +1,7 @@
 """The attention U-Net of Oktay et al., arXiv 1804.03999, in two and three dimensions."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict, Unpack
 
 import keras
 from keras import layers
@@ -11,7 +11,17 @@ from keras_spatial.models.arguments import KITS, check_arguments
 from keras_spatial.models.normalization import Normalization, check_normalization, normalized
 
 
-def AttentionUNet2D(input_shape: Sequence[int | None], classes: int, **options: Any) -> Model:
+class AttentionUNetOptions(TypedDict, total=False):
+    """The keyword arguments of `AttentionUNet2D` and `AttentionUNet3D`, which `AttentionUNet3D` describes."""
+
+    filters: int
+    levels: int
+    normalization: Normalization
+    dropout: float
+    name: str | None
+
+
+def AttentionUNet2D(input_shape: Sequence[int | None], classes: int, **options: Unpack[AttentionUNetOptions]) -> Model:
     """A 2D attention U-Net; see `AttentionUNet3D` for its options.
 
     Args:
@@ -23,7 +33,7 @@ def AttentionUNet2D(input_shape: Sequence[int | None], classes: int, **options: 
         A `ks.Model`, partitioned if a `ks.SpatialParallel` is in force.
 
     Raises:
-        ValueError: as `AttentionUNet3D`.
+        ValueError: as for `AttentionUNet3D`.
 
     Example:
 
@@ -34,7 +44,7 @@ def AttentionUNet2D(input_shape: Sequence[int | None], classes: int, **options: 
     return _attention_unet(2, input_shape, classes, **options)
 
 
-def AttentionUNet3D(input_shape: Sequence[int | None], classes: int, **options: Any) -> Model:
+def AttentionUNet3D(input_shape: Sequence[int | None], classes: int, **options: Unpack[AttentionUNetOptions]) -> Model:
     """A 3D U-Net whose skip connections pass through additive attention gates (Oktay et al., arXiv 1804.03999).
 
     A gate multiplies every voxel of a skip connection by a weight between 0 and 1. The weights are computed from the

@@ -1,7 +1,7 @@
 """The U-Net with a residual encoder of nnU-Net (Isensee et al., arXiv 2404.09556), in two and three dimensions."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict, Unpack
 
 import keras
 from keras import layers
@@ -14,7 +14,19 @@ from keras_spatial.models.arguments import KITS, check_arguments
 _BLOCKS = (1, 3, 4, 6, 6, 6)
 
 
-def ResidualUNet2D(input_shape: Sequence[int | None], classes: int, **options: Any) -> Model:
+class ResidualUNetOptions(TypedDict, total=False):
+    """The keyword arguments of `ResidualUNet2D` and `ResidualUNet3D`, which `ResidualUNet3D` describes."""
+
+    filters: int
+    most_filters: int
+    levels: int
+    blocks: Sequence[int] | None
+    deep_supervision: bool
+    dropout: float
+    name: str | None
+
+
+def ResidualUNet2D(input_shape: Sequence[int | None], classes: int, **options: Unpack[ResidualUNetOptions]) -> Model:
     """A 2D U-Net with a residual encoder; see `ResidualUNet3D` for its options.
 
     Args:
@@ -26,7 +38,7 @@ def ResidualUNet2D(input_shape: Sequence[int | None], classes: int, **options: A
         A `ks.Model`, partitioned if a `ks.SpatialParallel` is in force.
 
     Raises:
-        ValueError: as `ResidualUNet3D`.
+        ValueError: as for `ResidualUNet3D`.
 
     Example:
 
@@ -37,7 +49,7 @@ def ResidualUNet2D(input_shape: Sequence[int | None], classes: int, **options: A
     return _residual_unet(2, input_shape, classes, **options)
 
 
-def ResidualUNet3D(input_shape: Sequence[int | None], classes: int, **options: Any) -> Model:
+def ResidualUNet3D(input_shape: Sequence[int | None], classes: int, **options: Unpack[ResidualUNetOptions]) -> Model:
     """A 3D U-Net whose encoder consists of residual blocks with instance normalisation, with deep supervision.
 
     It is the network of nnU-Net's "ResEnc" presets (Isensee et al., arXiv 2404.09556). An encoder level begins with a

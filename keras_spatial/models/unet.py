@@ -1,7 +1,7 @@
 """The U-Net of Hou et al., arXiv 1909.03108, in two and three dimensions."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict, Unpack
 
 import keras
 from keras import layers
@@ -11,7 +11,22 @@ from keras_spatial.models.arguments import KITS, check_arguments
 from keras_spatial.models.normalization import Normalization, check_normalization, normalized
 
 
-def UNet2D(input_shape: Sequence[int | None], classes: int, **options: Any) -> Model:
+class UNetOptions(TypedDict, total=False):
+    """The keyword arguments of `UNet2D` and `UNet3D`, which `UNet3D` describes."""
+
+    filters: int
+    levels: int
+    convolutions: int
+    kernel_size: int
+    normalization: Normalization
+    negative_slope: float
+    dropout: float
+    use_bias: bool | None
+    activation_of_output: str | None
+    name: str | None
+
+
+def UNet2D(input_shape: Sequence[int | None], classes: int, **options: Unpack[UNetOptions]) -> Model:
     """A 2D U-Net; see `UNet3D` for its options.
 
     Args:
@@ -23,7 +38,7 @@ def UNet2D(input_shape: Sequence[int | None], classes: int, **options: Any) -> M
         A `ks.Model`, partitioned if a `ks.SpatialParallel` is in force.
 
     Raises:
-        ValueError: as `UNet3D`.
+        ValueError: as for `UNet3D`.
 
     Example:
 
@@ -34,7 +49,7 @@ def UNet2D(input_shape: Sequence[int | None], classes: int, **options: Any) -> M
     return _unet(2, input_shape, classes, **options)
 
 
-def UNet3D(input_shape: Sequence[int | None], classes: int, **options: Any) -> Model:
+def UNet3D(input_shape: Sequence[int | None], classes: int, **options: Unpack[UNetOptions]) -> Model:
     """A 3D U-Net: levels of convolutions, connected by max pooling and transposed convolutions.
 
     The defaults are those of the released code of Hou et al., arXiv 1909.03108 (`tensorflow/mesh`,

@@ -1,7 +1,7 @@
 """The V-Net of Milletari et al., arXiv 1606.04797, in two and three dimensions."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict, Unpack
 
 import keras
 from keras import layers
@@ -14,7 +14,18 @@ from keras_spatial.models.normalization import Normalization, check_normalizatio
 _CONVOLUTIONS = (1, 2, 3, 3, 3)
 
 
-def VNet2D(input_shape: Sequence[int | None], classes: int, **options: Any) -> Model:
+class VNetOptions(TypedDict, total=False):
+    """The keyword arguments of `VNet2D` and `VNet3D`, which `VNet3D` describes."""
+
+    filters: int
+    levels: int
+    kernel_size: int
+    normalization: Normalization
+    dropout: float
+    name: str | None
+
+
+def VNet2D(input_shape: Sequence[int | None], classes: int, **options: Unpack[VNetOptions]) -> Model:
     """A 2D V-Net; see `VNet3D` for its options.
 
     Args:
@@ -26,7 +37,7 @@ def VNet2D(input_shape: Sequence[int | None], classes: int, **options: Any) -> M
         A `ks.Model`, partitioned if a `ks.SpatialParallel` is in force.
 
     Raises:
-        ValueError: as `VNet3D`.
+        ValueError: as for `VNet3D`.
 
     Example:
 
@@ -37,7 +48,7 @@ def VNet2D(input_shape: Sequence[int | None], classes: int, **options: Any) -> M
     return _vnet(2, input_shape, classes, **options)
 
 
-def VNet3D(input_shape: Sequence[int | None], classes: int, **options: Any) -> Model:
+def VNet3D(input_shape: Sequence[int | None], classes: int, **options: Unpack[VNetOptions]) -> Model:
     """A 3D V-Net (Milletari et al., arXiv 1606.04797): levels of 5³ convolutions, connected by strided convolutions.
 
     The input of each level is added to its output. Activations are PReLUs with one slope for each channel. The paper
@@ -88,7 +99,7 @@ def _vnet(
         rank, input_shape, levels=levels, dropout=dropout, classes=classes, filters=filters, kernel_size=kernel_size
     )
     check_normalization(normalization)
-    kit, options = KITS[rank], {"use_bias": normalization is None}
+    kit, use_bias = KITS[rank], normalization is None
 
     def activated(x, label: str):
         x = normalized(x, normalization, f"{label}_norm")
@@ -97,23 +108,25 @@ def _vnet(
     def stage(x, shortcut, level: int, label: str):
         width = filters * 2**level
         for number in range(1, _CONVOLUTIONS[min(level, len(_CONVOLUTIONS) - 1)] + 1):
-            x = kit.convolution(width, kernel_size, padding="same", name=f"{label}_conv{number}", **options)(x)
+            x = kit.convolution(width, kernel_size, padding="same", name=f"{label}_conv{number}", use_bias=use_bias)(x)
             x = activated(x, f"{label}_{number}")
         x = layers.Add(name=f"{label}_sum")([x, shortcut])
         return layers.Dropout(dropout, name=f"{label}_dropout")(x) if dropout else x
 
     inputs = keras.Input(tuple(input_shape), name="image")
     # The paper adds the image itself to each channel of the first level; here a convolution first gives it as many.
-    x = activated(kit.convolution(filters, kernel_size, padding="same", name="stem_conv", **options)(inputs), "stem")
+    x = activated(
+        kit.convolution(filters, kernel_size, padding="same", name="stem_conv", use_bias=use_bias)(inputs), "stem"
+    )
     skips = []
     for level in range(levels):
         if level:
-            x = kit.convolution(filters * 2**level, 2, strides=2, name=f"down{level}_conv", **options)(x)
+            x = kit.convolution(filters * 2**level, 2, strides=2, name=f"down{level}_conv", use_bias=use_bias)(x)
             x = activated(x, f"down{level}")
         x = stage(x, x, level, f"left{level}")
         skips.append(x)
     for level in reversed(range(levels - 1)):
-        x = kit.transposed(filters * 2**level, 2, strides=2, name=f"up{level}_transposed", **options)(x)
+        x = kit.transposed(filters * 2**level, 2, strides=2, name=f"up{level}_transposed", use_bias=use_bias)(x)
         x = activated(x, f"up{level}")
         x = stage(layers.Concatenate(name=f"up{level}_skip")([skips[level], x]), x, level, f"right{level}")
     outputs = kit.convolution(classes, 1, name="classes")(x)
