@@ -1,0 +1,71 @@
+"""A job of several pods whose folders are in an object store."""
+
+import json
+from pathlib import Path
+
+import kubernetes_server as fake
+
+from components import storage
+from components.jobs.description import Description
+from components.jobs.settings import JobSettings
+from components.jobs.worker import _near
+from components.train_job.train_job import train_in_job
+
+TRAINING = {
+    "mesh": "rows:2",
+    "layout": "x:rows",
+    "filters": 2,
+    "levels": 2,
+    "dropout": 0.0,
+    "epochs": 2,
+    "batch_size": 1,
+    "learning_rate": 0.003,
+    "minutes": 0.0,
+    "seed": 0,
+    "backup_steps": 50,
+    "slices": 0,
+}
+
+
+def test_a_job_may_share_a_url_in_place_of_a_volume(bucket, tmp_path):
+    """The launching step and each of the pods have nothing in common but the store."""
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "cases").write_text("cases")
+    scratch = storage.join(bucket, "run-1", "train_job-abc")
+
+    def made(name, body):
+        if body["kind"] == "TrainJob":
+            job = Description.read(body["spec"]["trainer"]["command"][-1])
+            for number in (1, 0):
+                pod(job, number == 0)
+            storage.write_json(job.facts, {})
+
+    def pod(job, first):
+        with _near(job, first) as places:
+            dataset, model, work = (places[name] for name in ("dataset", "model", "work"))
+            # Training brings only the splits that it reads, and so gets the URL.
+            assert storage.read_bytes(storage.join(dataset, "cases")) == b"cases"
+            (Path(work) / "backup.npz").write_bytes(b"state")
+            Path(model, "logs").mkdir(parents=True, exist_ok=True)
+            Path(model, "logs", "events").write_bytes(b"logs" if first else b"")
+            facts = dict.fromkeys(("framework", "mesh", "layout", "resolution", "epochs", "parameters", "processes"), 1)
+            course = {"history": {"loss": [2.0, 1.0]}, "best": {"epoch": 1, "dice": 0.5}, "seconds": 1.0}
+            (Path(model) / "training.json").write_text(json.dumps({**facts, **course, "steps_per_epoch": 1}))
+
+    with fake.running() as server:
+        server.created = made
+        server.frames = [fake.Frame("Complete")]
+        job = JobSettings(kind="TrainJob", nodes=2, image="i", cpu="2", memory="4Gi")
+        result = train_in_job(
+            str(tmp_path / "dataset"),
+            str(tmp_path / "model"),
+            job=job.to_json(),
+            scratch=scratch,
+            api=fake.api(server),
+            poll=0.01,
+            **TRAINING,
+        )
+    assert result["model"]["final_loss"] == 1.0
+    assert isinstance(storage.read_json(storage.join(scratch, "heartbeat")), float)
+    assert storage.download(storage.join(scratch, "work"), tmp_path / "work").joinpath("backup.npz").exists()
+    assert (tmp_path / "model" / "logs" / "events").read_bytes() == b"logs"
