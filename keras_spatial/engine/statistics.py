@@ -108,10 +108,8 @@ class Normalization(mtf.Operation):
         x, gamma, beta = self.named(arguments)
         scale = tf.math.rsqrt(variance + self.epsilon)
         scale = scale if gamma is None else scale * tf.cast(gamma, scale.dtype)
-        shift = -mean * scale
-        shift = shift if beta is None else shift + tf.cast(beta, shift.dtype)
-        y = _by_channel(lambda t, scale, shift: t * scale + shift, tf.cast(x, scale.dtype), scale, shift)
-        return tf.cast(y, self.dtype)
+        beta = tf.zeros_like(mean) if beta is None else tf.cast(beta, scale.dtype)
+        return tf.cast(_scaled(tf.cast(x, scale.dtype), mean, scale, beta), self.dtype)
 
     def _tail(self, y: tf.Tensor) -> tf.Tensor:
         for tail in self.tails:
@@ -126,23 +124,17 @@ class Normalization(mtf.Operation):
         if self.tails:
             dy = derivative(self._tail, self._before_tail(mean, variance, arguments), dy)
         dn = tf.cast(self._inside(intervals, dy), mean.dtype)
-        centered = _by_channel(tf.subtract, tf.cast(self._inside(intervals, arguments[0]), mean.dtype), mean)
-        products = _total(dn * centered) * tf.math.rsqrt(variance + self.epsilon)
-        return tf.stack([_total(dn), products]), dy
+        x = tf.cast(self._inside(intervals, arguments[0]), mean.dtype)
+        n = _scaled(x, mean, tf.math.rsqrt(variance + self.epsilon), tf.zeros_like(mean))
+        return tf.stack([_total(dn), _total(dn * n)]), dy
 
     def derivative(self, intervals, mean, variance, dn, sums, x, *gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """The gradients with respect to the inputs, given the sums over the whole image."""
         inverse = tf.math.rsqrt(variance + self.epsilon)
         scale = inverse * tf.cast(gamma[0], inverse.dtype) if gamma else inverse
         means = sums / self.count
-        dx = _by_channel(
-            lambda t, mean, slope, offset: (t - mean) * slope + offset,
-            tf.cast(x, mean.dtype),
-            mean,
-            inverse * means[1],
-            means[0],
-        )
-        dx = _by_channel(tf.multiply, tf.cast(dn, dx.dtype) - dx, scale)
+        dx = _scaled(tf.cast(x, mean.dtype), mean, -scale * inverse * means[1], -scale * means[0])
+        dx += _scaled(tf.cast(dn, dx.dtype), tf.zeros_like(mean), scale, tf.zeros_like(mean))
         for edge, interval in zip(self.edges, intervals, strict=True):
             dx = beyond(dx, edge.axis, interval, 0.0)
         return tf.cast(dx, x.dtype), *self.derivative_of_weights(sums)
@@ -220,6 +212,18 @@ class _NormalizationGradient(mtf.Operation):
 
 def _total(x: tf.Tensor) -> tf.Tensor:
     return summed(x, range(x.shape.rank - 1))
+
+
+def _scaled(x: tf.Tensor, mean: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+    """`(x - mean) * scale + offset`, with vectors that have one number per channel, the last axis of `x`."""
+    if x.dtype != tf.float32:
+        return _by_channel(lambda t, mean, scale, offset: (t - mean) * scale + offset, x, mean, scale, offset)
+    # TensorFlow's batch normalization by given moments is this in one pass, at half the price of a product and a sum.
+    voxels = tf.reshape(x, [1, math.prod(static_sizes(x.shape)[:-1]), 1, x.shape[-1]])
+    y, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=voxels, scale=scale, offset=offset, mean=mean, variance=tf.ones_like(mean), epsilon=0.0, is_training=False
+    )
+    return tf.reshape(y, x.shape)
 
 
 def _by_channel(fn: Callable[..., tf.Tensor], x: tf.Tensor, *vectors: tf.Tensor) -> tf.Tensor:
