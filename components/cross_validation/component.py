@@ -11,7 +11,7 @@ def cross_validation(
     page: dsl.Output[dsl.HTML],
     table: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
-    title: str = "Cross-validation",
+    title: str = "",
 ):
     """Put the folds of a cross-validation together: every case was held out once.
 
@@ -20,7 +20,7 @@ def cross_validation(
         page: A report over all held-out cases, and each fold beside it.
         table: A JSON file with the Dice and its interval over all cases, and the Dice of each fold.
         metrics: The Dice over all cases with its interval, for the user interface.
-        title: The heading of the page.
+        title: The heading of the page; without one it names what is segmented.
     """
     from components.resume import step
 

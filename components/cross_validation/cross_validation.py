@@ -7,6 +7,7 @@ from typing import Any, cast
 from components import console
 from components.evaluate.results import load_metrics, load_scores
 from components.files import write_json
+from components.report.headings import heading
 from components.report.page import RunReport, write_report
 from keras_spatial.evaluation import CaseMetrics, Estimate, summarise, summarise_classes
 from keras_spatial.volumes import metric_name
@@ -28,7 +29,7 @@ def report_folds(evaluations: Sequence[str], page: str, table: str, *, title: st
         page: the HTML file to write.
         table: the JSON file to write, with `dice` (`value`, `low` and `high` of each class), `confidence`, `cases` and
             `folds`.
-        title: the heading.
+        title: the heading; if it is empty, it says what is segmented.
 
     Returns:
         The metadata of the table: the Dice of each class and the ends of its interval.
@@ -58,6 +59,7 @@ def report_folds(evaluations: Sequence[str], page: str, table: str, *, title: st
         RunReport(title=f"fold {number}", metrics=fold, mesh=f"{score['mesh']}; {score['layout']}")
         for number, (fold, score) in enumerate(zip(folds, scores, strict=True), start=1)
     ]
+    title = title or f"{heading(cases)}: cross-validation"
     write_report(
         page, RunReport(title=title, metrics=cast(Any, cases), mesh=folded[0].mesh, notes=[note]), compared=folded
     )

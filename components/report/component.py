@@ -14,7 +14,7 @@ def report(
     predictions: dsl.Input[dsl.Dataset],
     page: dsl.Output[dsl.HTML],
     summary: dsl.Output[dsl.Markdown],
-    title: str = "Liver and lesion segmentation",
+    title: str = "",
     baseline: str = "",
 ):
     """Write the report: Dice per case and class, curves, slices with outlines, mesh and timing.
@@ -27,7 +27,7 @@ def report(
         predictions: The segmentations, from the step evaluate.
         page: The report, one self-contained HTML page.
         summary: Its figures in Markdown.
-        title: The heading of the page.
+        title: The heading of the page; without one it names what is segmented.
         baseline: The metrics.json of an earlier run, by path or URL, with which this one is compared: its means, and by
             the cases.json beside it each case.
     """

@@ -12,6 +12,7 @@ from components import storage
 from components.cases import some_cases
 from components.evaluate.results import CASES, load_metrics, load_scores
 from components.files import read_json
+from components.report.headings import heading
 from components.report.page import CaseVolumes, RunReport, write_report
 from components.train.settings import TRAINING
 from components.train.task import task_of
@@ -47,7 +48,7 @@ def report_run(
         predictions: the predictions, a folder of the step evaluate, by path or URL.
         page: the HTML file to write.
         summary: the Markdown file to write.
-        title: the heading.
+        title: the heading; if it is empty, it says what is segmented.
         seconds: the seconds of each step, by its name.
         baseline: `metrics.json` of an earlier run, which the page shows beside this one, by path or URL; empty for
             none.
@@ -61,7 +62,7 @@ def report_run(
     write_report(page, run, compared=earlier)
     scores = load_scores(evaluation)
     Path(summary).parent.mkdir(parents=True, exist_ok=True)
-    Path(summary).write_text(markdown(title, scores, run.notes), encoding="utf-8", errors="backslashreplace")
+    Path(summary).write_text(markdown(run.title, scores, run.notes), encoding="utf-8", errors="backslashreplace")
     return {"page": {f"dice_{part}": value for part, value in scores["dice"].items()}}
 
 
@@ -88,7 +89,7 @@ def collect(
     )
     warnings = list((builder.info.metadata or {}).get("warnings", []))
     return RunReport(
-        title=title,
+        title=title or heading(metrics, task.name),
         metrics=metrics,
         volumes=volumes,
         channels=[channel.name for channel in task.channels],

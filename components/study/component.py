@@ -11,7 +11,7 @@ def study(
     evaluations: dsl.Input[list[dsl.Artifact]],
     page: dsl.Output[dsl.HTML],
     table: dsl.Output[dsl.Artifact],
-    title: str = "Resolution study",
+    title: str = "",
 ):
     """Compare runs that differ in their resolution.
 
@@ -20,7 +20,7 @@ def study(
         evaluations: Their evaluations, in the same order.
         page: One report over all runs.
         table: A JSON file with the resolution, Dice and training time of each run.
-        title: The heading of the page.
+        title: The heading of the page; without one it names what is segmented.
     """
     from components.resume import step
 

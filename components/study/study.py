@@ -6,6 +6,7 @@ from typing import Any
 
 from components.evaluate.results import load_metrics, load_scores
 from components.files import read_json, write_json
+from components.report.headings import heading
 from components.report.page import RunReport, write_report
 from components.train.settings import TRAINING
 
@@ -20,24 +21,26 @@ def report_study(
         evaluations: the folders of the step evaluate, in the same order.
         page: the HTML file to write.
         table: the JSON file to write, with the resolution, the Dice and the training seconds of each run.
-        title: the heading.
+        title: the heading; if it is empty, it says what is segmented.
 
     Returns:
         The metadata of the table: the number of runs.
     """
     trainings = [read_json(Path(model) / TRAINING) for model in models]
     runs = sorted(zip(trainings, evaluations, strict=True), key=lambda run: -run[0]["resolution"])
+    scored = [load_metrics(evaluation) for _, evaluation in runs]
+    title = title or f"{heading(scored[0])}: resolution study"
     reports = [
         RunReport(
             title=title if place == 0 else f"{training['resolution']}³",
-            metrics=load_metrics(evaluation),
+            metrics=scored[place],
             history=training["history"],
             mesh=f"{training['mesh']}; {training['layout']}",
             timings={"train": training["seconds"]},
             memory=training["peak_bytes"],
             parameters={"resolution": training["resolution"], "epochs": training["epochs"]},
         )
-        for place, (training, evaluation) in enumerate(runs)
+        for place, (training, _) in enumerate(runs)
     ]
     write_report(page, reports[0], compared=reports[1:])
     rows = [

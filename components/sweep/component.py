@@ -10,7 +10,7 @@ def sweep(
     models: dsl.Input[list[dsl.Model]],
     table: dsl.Output[dsl.Artifact],
     summary: dsl.Output[dsl.Markdown],
-    title: str = "Learning rates",
+    title: str = "",
 ) -> float:
     """Compare trainings that differ in their learning rate by the Dice of the validation cases.
 
@@ -18,7 +18,7 @@ def sweep(
         models: The trained models.
         table: A JSON file with the learning rate, validation Dice and last loss of each training, the best first.
         summary: The same as Markdown.
-        title: The heading of the summary.
+        title: The heading of the summary, by default "Learning rates".
 
     Returns:
         The best learning rate.

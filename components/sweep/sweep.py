@@ -18,7 +18,7 @@ def compare_trainings(
         models: the folders of the step train.
         table: the JSON file to write, with the best training first.
         summary: the Markdown file to write.
-        title: the heading.
+        title: the heading; if it is empty, "Learning rates".
 
     Returns:
         The metadata of the table: the best learning rate, its Dice, and the number of trainings.
@@ -26,7 +26,8 @@ def compare_trainings(
     rows = sorted((_row(Path(model)) for model in models), key=lambda row: -row["dice"])
     write_json(table, rows)
     lines = [f"| {row['learning_rate']:g} | {row['dice']:.3f} | {row['loss']:.4f} |" for row in rows]
-    head = [f"# {title}", "", "| learning rate | Dice, validation | last loss |", "| --- | --- | --- |"]
+    columns = ["| learning rate | Dice, validation | last loss |", "| --- | --- | --- |"]
+    head = [f"# {title or 'Learning rates'}", "", *columns]
     Path(summary).parent.mkdir(parents=True, exist_ok=True)
     Path(summary).write_text("\n".join([*head, *lines, ""]), encoding="utf-8")
     best = f"best learning rate {rows[0]['learning_rate']:g}, with a Dice of {console.figure(rows[0]['dice'])}"

@@ -64,8 +64,16 @@ class Settings(LocalTrainingSettings, LocalEvaluationSettings, PreprocessSetting
         1, ge=1, le=1000, description="The number of steps, on a cluster of pods, that share the volumes to segment."
     )
     title: str = Field(
-        "Liver and lesion segmentation", min_length=1, max_length=200, description="The heading of the report."
+        "", max_length=200, description="The heading of the report; without one it names what is segmented."
     )
+
+    @binding("task", "phantoms")
+    def _phantoms_have_a_task(self) -> None:
+        if not self.data and self.task not in ("", "lits"):
+            raise ValueError(
+                "task: phantoms have channels and labels of their own: expected no file that names those of a folder, "
+                f"or that folder as data. Received: {self.task!r}"
+            )
 
     @binding("network", "levels", "resolution")
     def _levels_divide_the_resolution(self) -> None:

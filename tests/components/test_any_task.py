@@ -101,16 +101,20 @@ def test_every_class_is_scored(run):
 
 def test_the_report_names_the_classes(run):
     root, paths, _ = run
-    report_run(*paths.values(), str(root / "page.html"), str(root / "summary.md"), title="Toy", seconds={"train": 2.0})
+    report_run(*paths.values(), str(root / "page.html"), str(root / "summary.md"), title="", seconds={"train": 2.0})
     page = (root / "page.html").read_text()
     assert all(name in page for name in LABELS[1:]) and "Liver Dice" not in page and 'data-show="' in page
     assert "| core |" in (root / "summary.md").read_text()
+    assert "<h1>Toy: segmentation of core, rim and tail</h1>" in page
+    assert (root / "summary.md").read_text().startswith("# Toy: segmentation of core, rim and tail\n")
 
 
 def test_folds_are_put_together(run):
     root, paths, _ = run
-    table = report_folds([paths["evaluation"]], str(root / "folds.html"), str(root / "folds.json"), title="Folds")
+    table = report_folds([paths["evaluation"]], str(root / "folds.html"), str(root / "folds.json"), title="")
     assert {"dice_core", "dice_rim", "dice_tail"} <= set(table["table"])
+    page = (root / "folds.html").read_text()
+    assert "<h1>Segmentation of core, rim and tail: cross-validation</h1>" in page and "iver" not in page
 
 
 def test_the_gate_compares_class_by_class(run):

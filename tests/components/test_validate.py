@@ -1,5 +1,7 @@
 """Parameters of a run that were changed after the pipeline was compiled."""
 
+from pathlib import Path
+
 import pytest
 
 from components import storage
@@ -57,7 +59,11 @@ def test_the_defaults_are_valid():
         ({}, {"network": "/data/n.keras"}, "network: .*compiled for a network that is no file.*'/data/n.keras'"),
         ({}, {"task": "/no/names.json"}, "task: .*compiled without a file.*Received: '/no/names.json'"),
         ({"fingerprints_task": True}, {"task": "lits"}, "task: .*compiled with a file.*Received: 'lits'"),
-        ({"fingerprints_task": True}, {"task": "/no/names.json"}, "task: expected a file.*Received: '/no/names.json'"),
+        (
+            {"fingerprints_task": True},
+            {"task": "/no/names.json", "data": str(Path(__file__).parent)},
+            "task: expected a file.*Received: '/no/names.json'",
+        ),
         ({"imported": ("data",)}, {"data": "/data"}, "data: .*compiled for a URL.*expected gs://.* Received: '/data'"),
         ({}, {"resolutions": [32, 36]}, "resolutions: .*multiple of 8. Received: 36"),
         ({"hardware": FOUR_GPUS}, {"mesh": "rows:4, columns:2"}, "mesh: .*expected a mesh of 4 devices.*8 devices"),

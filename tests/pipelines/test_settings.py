@@ -40,7 +40,7 @@ from pipelines.settings import Settings, SettingsError, dump, load
         ("title=\x1b[31m", "title: .*printable"),
         ("title=\udcff", "title: "),
         ("title=" + "x" * 201, "title: .*at most 200"),
-        ("title=", "title: .*at least 1"),
+        ("task=/data/names.json", "task: phantoms have channels and labels of their own.*'/data/names.json'"),
     ],
 )
 def test_bad_settings_are_named(assignment, expected):
