@@ -62,7 +62,7 @@ class Case:
 
 
 def find_cases(folder: str | Path) -> list[Case]:
-    """Find the cases in a folder and its subfolders, ordered by their numbers.
+    """Find the cases in a folder and its subfolders, ordered by their numbers. Missing files are named by `check_header`.
 
     There are two layouts: that of LiTS (`volume-N.nii[.gz]` and `segmentation-N.nii[.gz]`, in any subfolders, such as
     the two training batches), and that of the Medical Segmentation Decathlon (`imagesTr/liver_N.nii.gz`, or
@@ -71,7 +71,6 @@ def find_cases(folder: str | Path) -> list[Case]:
 
     Raises:
         NoCasesError: if the folder does not exist or has no case.
-        MissingPairError: if one of the two files of a case is missing.
         DuplicateCaseError: if a file of a case exists twice.
         LayoutError: if `dataset.json` is damaged, or describes other data than LiTS.
         FileNameError: if the name of the folder, or of one between it and a case, is not UTF-8.
@@ -101,12 +100,10 @@ def find_cases(folder: str | Path) -> list[Case]:
             "imagesTr/liver_N.nii.gz and labelsTr/liver_N.nii.gz as in the Medical Segmentation Decathlon."
         )
     _check_descriptions(folder, found)
-    for number, parts in sorted(found.items()):
-        for here, missing in (("volume", "segmentation"), ("segmentation", "volume")):
-            if missing not in parts:
-                raise MissingPairError(
-                    f"{parts[here]}: case {number} has no {missing}. Add the file, or move this one out of {folder}."
-                )
+    for number, parts in found.items():
+        there = next(iter(parts.values()))
+        for part in ("volume", "segmentation"):
+            parts.setdefault(part, _beside(part, number, there))
     return [Case(number, parts["volume"], parts["segmentation"]) for number, parts in sorted(found.items())]
 
 
@@ -117,6 +114,15 @@ def _part(path: Path) -> tuple[str | None, int]:
     part, pattern = _DECATHLON.get(path.parent.name, ("", _LITS))
     decathlon = pattern.fullmatch(path.name)
     return (part, int(decathlon[1])) if decathlon else (None, -1)
+
+
+def _beside(part: str, number: int, other: Path) -> Path:
+    """Where the missing file of a case should be, by the one that is there."""
+    ending = ending_of(other, NIFTI)
+    if other.parent.name not in _DECATHLON or _LITS.fullmatch(other.name):
+        return other.with_name(f"{part}-{number}{ending}")
+    folder = next(name for name, (of, _) in _DECATHLON.items() if of == part)
+    return other.parent.parent / folder / f"liver_{number}{ending}"
 
 
 def is_lits(layout: Layout) -> bool:
@@ -150,8 +156,17 @@ def check_header(case: Case, limits: Limits | None = None) -> None:
     """Compare the headers of a case, which takes milliseconds; `read_case` also checks every voxel.
 
     Raises:
+        MissingPairError: if one of the two files is missing.
         VolumeError: as for `read_case`, if the fault is in a header.
     """
+    for here, missing, part in (
+        (case.volume, case.segmentation, "segmentation"),
+        (case.segmentation, case.volume, "volume"),
+    ):
+        if here.exists() and not missing.exists():
+            raise MissingPairError(
+                f"{here}: case {case.number} has no {part}. Add the file, or move this one out of the folder."
+            )
     volume, segmentation = (read_header(path, limits).shape for path in (case.volume, case.segmentation))
     check_same_shape(case.segmentation, segmentation, case.volume, volume)
 

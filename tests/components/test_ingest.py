@@ -13,7 +13,7 @@ import pytest
 
 from components.ingest.ingest import clone_or_copy, ingest_volumes
 from components.preprocess.preprocess import build_dataset
-from datasets.cases import BadCasesError, MissingPairError, NoCasesError, OtherSourcesError
+from datasets.cases import BadCasesError, NoCasesError, OtherSourcesError
 from datasets.lits.cases import read_case
 from datasets.phantom import write_lits_folder
 
@@ -138,9 +138,15 @@ def test_no_usable_case_ends_every_run(tmp_path):
         run(folder, tmp_path, "skip")
 
 
-def test_missing_folder_and_missing_pair_are_named(folder, tmp_path):
+def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(NoCasesError, match="no such folder"):
         run(tmp_path / "missing", tmp_path, "skip")
+
+
+def test_a_case_without_its_labels_is_put_aside_and_no_other_is_lost(folder, tmp_path):
     (folder / "segmentation-1.nii.gz").unlink()
-    with pytest.raises(MissingPairError, match="volume-1"):
-        run(folder, tmp_path, "skip")
+    with pytest.raises(BadCasesError, match=r"1 of 3 cases.*\n.*MissingPairError: .*volume-1.* has no segmentation"):
+        run(folder, tmp_path, "raise")
+    cases, _, metadata = run(folder, tmp_path, "skip")
+    assert metadata["quarantine"] == {"usable": 2, "bad": 1}
+    assert "volume-1,MissingPairError," in (cases / "quarantine.csv").read_text()

@@ -108,8 +108,6 @@ def test_a_description_of_other_data_is_never_ignored(tmp_path, place, labels, c
     "names, error, message",
     [
         ([], faults.NoCasesError, "no case found"),
-        (["volume-1.nii"], faults.MissingPairError, "volume-1.nii: case 1 has no segmentation"),
-        (["segmentation-1.nii"], faults.MissingPairError, "case 1 has no volume"),
         (["a/volume-1.nii", "b/volume-1.nii.gz", "segmentation-1.nii"], faults.DuplicateCaseError, "case 1"),
     ],
 )
@@ -117,6 +115,28 @@ def test_a_folder_without_whole_cases_is_an_error(tmp_path, names, error, messag
     touch(tmp_path, *names)
     with pytest.raises(error, match=message):
         find_cases(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names, missing, message",
+    [
+        (
+            ["volume-1.nii", "volume-2.nii", "segmentation-2.nii"],
+            "segmentation-1.nii",
+            "volume-1.nii: case 1 has no seg",
+        ),
+        (["a/segmentation-1.nii.gz"], "a/volume-1.nii.gz", "segmentation-1.nii.gz: case 1 has no volume"),
+        (["imagesTr/liver_1.nii"], "labelsTr/liver_1.nii", "liver_1.nii: case 1 has no segmentation"),
+        (["labelsTr/liver_1.nii"], "imagesTr/liver_1.nii", "liver_1.nii: case 1 has no volume"),
+    ],
+)
+def test_a_missing_file_is_the_fault_of_its_case_alone(tmp_path, names, missing, message):
+    touch(tmp_path, *names)
+    cases = find_cases(tmp_path)
+    assert [case.number for case in cases] == [1, 2][: 1 + any("-2" in name for name in names)]
+    assert tmp_path / missing in cases[0].files
+    with pytest.raises(faults.MissingPairError, match=message):
+        check_header(cases[0])
 
 
 def test_a_missing_folder_is_an_error(tmp_path):
