@@ -32,9 +32,9 @@ _KEPT = [
     "SpacingBetweenSlices", "ImageType", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated",
     "BitsStored", "HighBit", "PixelRepresentation", "PositionReferenceIndicator", "InstanceNumber", "NumberOfFrames",
 ]  # fmt: skip
-# The functional groups of an enhanced source, and those among them that say where its frames lie.
+# Of the functional groups of an enhanced source, the one that says how thick its slices are.
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-_PLACES = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+_MEASURES = "PixelMeasuresSequence"
 # The fields about patient and study that a segmentation must have, even if they are empty.
 _REQUIRED = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
@@ -69,7 +69,7 @@ def write_dicom_segmentation(
         The path.
 
     Raises:
-        SeriesError: if `like` was not read from a DICOM series, or its frames are in several enhanced files.
+        SeriesError: if `like` was not read from a DICOM series.
         DimensionError: if the shapes differ.
         LabelError: if there are values other than 0 to 255, or names are given and a class has none.
         ImportError: if highdicom is not installed.
@@ -93,20 +93,14 @@ def write_dicom_segmentation(
     if classes and highest >= len(classes):
         raise LabelError(f"{path}: expected labels below {len(classes)}, the number of classes. Received: {highest}")
     names = [str(name) for name in classes[1:]] or [f"class {n}" for n in range(1, max(highest, 1) + 1)]
-    if like.series.enhanced and len({image.path for image in like.series.slices}) > 1:
-        raise SeriesError(
-            f"{path}: expected the labels of classic images or of one enhanced file, to which a DICOM segmentation can "
-            f"refer. Received: those of {like.name}, whose frames are in several files. Write them as .nii.gz"
-        )
     highdicom = _highdicom("Writing a DICOM segmentation")
-    # highdicom wants the frames of an enhanced file in its order.
-    order = np.argsort([image.index or 0 for image in like.series.slices], kind="stable")
     with quiet():
-        sources = _sources(like, identifiers_kept())
+        headers = _headers(like, identifiers_kept())
+        sources = [_as_one_file(highdicom, headers, like)] if like.series.enhanced else headers
         uid = pydicom("Writing a DICOM segmentation").uid.generate_uid
         found = highdicom.seg.Segmentation(
             source_images=sources,
-            pixel_array=np.ascontiguousarray(labels.transpose(2, 1, 0)[order]),
+            pixel_array=np.ascontiguousarray(labels.transpose(2, 1, 0)),
             segmentation_type="BINARY",
             segment_descriptions=[_segment(highdicom, number, name) for number, name in enumerate(names, start=1)],
             series_instance_uid=uid(),
@@ -120,6 +114,8 @@ def write_dicom_segmentation(
             content_label="SEGMENTATION",
             omit_empty_frames=bool(highest),
         )
+        if like.series.enhanced:
+            _refer_to_frames(found, headers, like.series.slices)
         if not identifiers_kept():
             found.PatientIdentityRemoved = "YES"
             found.DeidentificationMethod = "keras-spatial: patient and study replaced, UIDs kept"
@@ -188,25 +184,30 @@ def _version() -> str:
         return "checkout"
 
 
-def _sources(like: Volume, keep: bool) -> list[Any]:
-    """The headers of the source's files, with the fields that a segmentation needs."""
+def _headers(like: Volume, keep: bool) -> list[Any]:
+    """The headers of the source's images, in the order of the slices; frames of one file have the same one."""
     assert like.series is not None
     patient = pseudonym(like.series.slices[0].patient or like.series.name)
-    slices = like.series.slices[:1] if like.series.enhanced else like.series.slices
-    return [_source(image, like, patient, keep) for image in slices]
+    if not like.series.enhanced:
+        return [_header(image, like, patient, keep) for image in like.series.slices]
+    of_files = {image.path: image for image in like.series.slices}
+    made = {path: _header(image, like, patient, keep) for path, image in of_files.items()}
+    return [made[image.path] for image in like.series.slices]
 
 
-def _source(image: Slice, like: Volume, patient: str, keep: bool) -> Any:
+def _header(image: Slice, like: Volume, patient: str, keep: bool) -> Any:
+    """The header of the file of an image, with the fields that a segmentation needs."""
     reader = pydicom("Writing a DICOM segmentation")
     try:
         kept = None if keep else [*_KEPT, *(_GROUPS if image.index is not None else ())]
         header = read_dataset(image.path, image.called, stop_before_pixels=True, specific_tags=kept)
         if not keep:
             header.PatientID = header.PatientName = patient
-            _keep_places(header)
         for keyword in _REQUIRED:
             if header.get(keyword) is None:
                 setattr(header, keyword, "")
+        if not header.get("SliceThickness"):
+            header.SliceThickness = _thickness(header) or f"{like.spacing[2]:.10g}"
         assert like.series is not None
         made = reader.uid.generate_uid
         for keyword, stored, parts in (
@@ -226,11 +227,54 @@ def _source(image: Slice, like: Volume, patient: str, keep: bool) -> Any:
     return header
 
 
-def _keep_places(header: Any) -> None:
-    """Remove everything from the functional groups, if there are any, except where the frames lie."""
-    for groups in (item for name in _GROUPS for item in header.get(name) or ()):
-        for tag in [element.tag for element in groups if element.keyword not in _PLACES]:
-            del groups[tag]
+def _thickness(header: Any) -> Any:
+    """The thickness of the slices in the functional groups of an enhanced file, if it is there."""
+    groups = (item for name in _GROUPS for item in header.get(name) or ())
+    measures = (item[_MEASURES].value[0] for item in groups if item.get(_MEASURES))
+    return next(filter(None, (item.get("SliceThickness") for item in measures)), None)
+
+
+def _as_one_file(highdicom: Any, headers: Sequence[Any], like: Volume) -> Any:
+    """Make of the first header one as if its file held all frames in the order of the slices: highdicom takes no other.
+
+    Its functional groups then say where the frames lie, and nothing else.
+    """
+    assert like.series is not None
+    slices, whole = like.series.slices, headers[0]
+    reader = pydicom("Writing a DICOM segmentation")
+    shared, places = reader.Dataset(), []
+    shared.PlaneOrientationSequence = highdicom.PlaneOrientationSequence("PATIENT", slices[0].orientation)
+    shared.PixelMeasuresSequence = highdicom.PixelMeasuresSequence(slices[0].spacing, float(whole.SliceThickness))
+    for image in slices:
+        places.append(reader.Dataset())
+        places[-1].PlanePositionSequence = highdicom.PlanePositionSequence("PATIENT", image.position)
+    whole.NumberOfFrames = len(slices)
+    whole.SharedFunctionalGroupsSequence, whole.PerFrameFunctionalGroupsSequence = [shared], places
+    return whole
+
+
+def _refer_to_frames(found: Any, headers: Sequence[Any], slices: Sequence[Slice]) -> None:
+    """Let a segmentation refer to the files and their frames in the place of those of `_as_one_file`."""
+    sources = (
+        source
+        for groups in found.PerFrameFunctionalGroupsSequence
+        for derivation in groups.get("DerivationImageSequence") or ()
+        for source in derivation.SourceImageSequence
+    )
+    # The segments of a frame have one item in common.
+    for source in {id(source): source for source in sources}.values():
+        place = int(source.ReferencedFrameNumber) - 1
+        source.ReferencedSOPInstanceUID = headers[place].SOPInstanceUID
+        source.ReferencedFrameNumber = (slices[place].index or 0) + 1
+    files = list({header.SOPInstanceUID: header for header in headers}.values())
+    found.SourceImageSequence = list(map(_reference, files))
+    found.ReferencedSeriesSequence[0].ReferencedInstanceSequence = list(map(_reference, files))
+
+
+def _reference(header: Any) -> Any:
+    result = pydicom("Writing a DICOM segmentation").Dataset()
+    result.ReferencedSOPClassUID, result.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
+    return result
 
 
 def _segment(highdicom: Any, number: int, name: str) -> Any:

@@ -275,6 +275,16 @@ def test_a_segmentation_names_no_patient_unless_asked_for(tmp_path, monkeypatch)
     assert "PatientIdentityRemoved" not in kept
 
 
+@pytest.mark.parametrize("thickness", [None, ""])
+def test_labels_of_slices_of_unknown_thickness_are_as_thick_as_the_slices_are_apart(tmp_path, thickness):
+    volume = vol.read_volume(write_series(tmp_path / "s", SliceThickness=thickness))
+    path = vol.write_labels(tmp_path / "liver.dcm", LABELS, volume, classes=CLASSES)
+    again = vol.to_canonical(vol.read_volume(path))
+    assert np.array_equal(again.array, vol.to_canonical(vol.Volume(LABELS, volume.affine, volume.header, path)).array)
+    measures = pydicom.dcmread(path).SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert measures.SliceThickness == 2.5
+
+
 def test_labels_without_a_voxel_and_without_names_can_be_written(tmp_path):
     volume = vol.read_volume(write_series(tmp_path / "s"))
     path = vol.write_labels(tmp_path / "empty.dcm", np.zeros_like(LABELS), volume)

@@ -176,11 +176,34 @@ def test_labels_of_frames_make_a_segmentation_that_refers_to_them_and_names_nobo
         assert item.PlanePositionSequence[0].ImagePositionPatient[2] == pytest.approx(place)
 
 
-def test_labels_of_frames_in_several_files_have_no_segmentation(tmp_path):
-    for part, order in (("a", [0, 4]), ("b", [5, 1, 3, 2])):
-        write_enhanced(tmp_path / "s" / f"{part}.dcm", order=order)
-    with pytest.raises(vol.SeriesError, match=r"several files\. Write them as \.nii\.gz"):
-        vol.write_labels(tmp_path / "a.dcm", LABELS, vol.read_volume(tmp_path / "s"))
+def test_labels_of_frames_in_several_files_refer_to_each_of_them(tmp_path):
+    parts = {"1.2.3.4.50": [0, 4], "1.2.3.4.60": [5, 1, 3, 2]}
+    for uid, order in parts.items():
+        write_enhanced(tmp_path / "s" / f"{uid}.dcm", order=order, SOPInstanceUID=uid)
+    volume = vol.read_volume(tmp_path / "s")
+    path = vol.write_labels(tmp_path / "liver.dcm", LABELS, volume, classes=CLASSES)
+    assert SECRET.encode() not in path.read_bytes() and b"lies still" not in path.read_bytes()
+    again = vol.to_canonical(vol.read_volume(path))
+    assert np.array_equal(again.array, vol.to_canonical(vol.Volume(LABELS, volume.affine, volume.header, path)).array)
+    found = pydicom.dcmread(path)
+    for item in found.PerFrameFunctionalGroupsSequence:
+        (source,) = item.DerivationImageSequence[0].SourceImageSequence
+        number = parts[source.ReferencedSOPInstanceUID][int(source.ReferencedFrameNumber) - 1]
+        assert item.PlanePositionSequence[0].ImagePositionPatient[2] == pytest.approx(-100 + 2.5 * number)
+    for several in (found.SourceImageSequence, found.ReferencedSeriesSequence[0].ReferencedInstanceSequence):
+        assert {item.ReferencedSOPInstanceUID for item in several} == set(parts)
+
+
+def test_labels_of_frames_each_of_which_says_how_it_lies_make_a_segmentation(tmp_path):
+    """Some scanners write orientation and spacing with each frame, and not once for all."""
+    own = {
+        "PlaneOrientationSequence": {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
+        "PixelMeasuresSequence": {"PixelSpacing": [0.7, 0.8]},
+    }
+    volume = vol.read_volume(write_enhanced(tmp_path / "s.dcm", shared=groups(), change=lambda number: own))
+    path = vol.write_labels(tmp_path / "liver.dcm", LABELS, volume, classes=CLASSES)
+    again = vol.to_canonical(vol.read_volume(path))
+    assert np.array_equal(again.array, vol.to_canonical(vol.Volume(LABELS, volume.affine, volume.header, path)).array)
 
 
 @needs_real
