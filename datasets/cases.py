@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_spatial._paths import VOLUMES, ending_of
+from keras_spatial._paths import UNREAD, VOLUMES, ending_of
 from keras_spatial.volumes import LabelError, Volume, VolumeError, as_labels
 from keras_spatial.volumes.identity import identifiers_kept, pseudonym
 from keras_spatial.volumes.place import misplaced
@@ -118,19 +118,24 @@ def _kinds(kind: type[VolumeError]) -> Iterator[type[VolumeError]]:
         yield from _kinds(below)
 
 
+def may_name_patient(path: Path) -> bool:
+    """Whether a file or folder of a case is DICOM by its name, which may then be the patient's."""
+    return not ending_of(path, (*VOLUMES, *UNREAD))
+
+
 def shown(path: Path) -> str:
     """The name of a file or folder of a case in messages; a pseudonym for DICOM, which may bear the patient's name."""
-    if ending_of(path, VOLUMES) or identifiers_kept():
+    if not may_name_patient(path) or identifiers_kept():
         return str(path)
     return str(path.with_name(f"DICOM {pseudonym(path.name)}"))
 
 
 def without_names(case: Any, text: str) -> str:
     """A message about a case in which pseudonyms replace the names of its DICOM files and of their label files."""
-    if identifiers_kept() or all(ending_of(path, VOLUMES) for path in case.files):
+    if identifiers_kept() or not any(map(may_name_patient, case.files)):
         return text
     for path in case.files:
-        ending = ending_of(path, VOLUMES)
+        ending = ending_of(path, (*VOLUMES, *UNREAD))
         instead = path.with_name(f"{case.name}{ending}" if ending else Path(shown(path)).name)
         text = text.replace(str(path), str(instead))
         # A single letter identifies nobody, and occurs in every message.

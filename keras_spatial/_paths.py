@@ -19,6 +19,10 @@ NIFTI = (".nii.gz", ".nii")
 ITK = (".nrrd", ".mha")
 VOLUMES = (*NIFTI, *ITK)
 """Files that `read_volume` takes as one volume."""
+DICOM = (".dcm", ".dicom", ".ima")
+"""Files that are DICOM's, or damaged; such files may also have no ending. Their names may be those of patients."""
+UNREAD = (".mhd", ".nhdr", ".hdr", ".mgz", ".mgh", ".mnc")
+"""Volumes in formats that nothing here reads. Where volumes are looked for, they are named, and not passed over."""
 RESULTS = (*NIFTI, ".dcm")
 """Label files that are written: NIfTI, or a DICOM segmentation."""
 LABELS = (*VOLUMES, ".dcm")

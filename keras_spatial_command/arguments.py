@@ -21,7 +21,7 @@ _EVALUATE = """Compare predicted labels with reference labels, case by case.
 
 Files are matched by their names without endings and without "segmentation-", "prediction-", "labels-", "label-" and
 "volume-" before them. A DICOM segmentation is read as well. Both have to lie on one grid; their orientation does not
-matter."""
+matter. Cases in DICOM files are called by pseudonyms unless --identifiers=keep asks for the files' names."""
 _EVALUATE_END = """Exit status: 0 if every case is compared, 1 if some could not be, 2 if none could.
 
 Example: keras-spatial evaluate results labels -o evaluation --classes background,liver,lesion"""
@@ -118,11 +118,11 @@ def _segment(to: argparse.ArgumentParser) -> None:
     )
     to.add_argument("--largest-liver", action="store_true", help="Keep only the largest connected piece of label 1.")
     to.add_argument("--probabilities", action="store_true", help="The model's outputs are probabilities, not logits.")
-    to.add_argument(
-        "--identifiers",
-        choices=("replace", "keep"),
-        help="Call DICOM series by pseudonyms (replace, the default) or by their UIDs (keep).",
-    )
+    _identifiers(to, "DICOM series by pseudonyms (replace, the default) or by their UIDs (keep)")
+
+
+def _identifiers(to: argparse.ArgumentParser, what: str) -> None:
+    to.add_argument("--identifiers", choices=("replace", "keep"), help=f"Call {what}.")
 
 
 def _evaluate(to: argparse.ArgumentParser) -> None:
@@ -134,6 +134,7 @@ def _evaluate(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--classes", type=_names, default=(), help="The names of the classes, such as background,liver,lesion."
     )
+    _identifiers(to, "cases in DICOM files by pseudonyms (replace, the default) or by the files' names (keep)")
 
 
 def _plan(to: argparse.ArgumentParser) -> None:

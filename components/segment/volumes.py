@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from components.train.settings import MODEL
 from datasets.origins import Origin, opened
-from keras_spatial._paths import VOLUMES, ending_of
+from keras_spatial._paths import UNREAD, VOLUMES, ending_of
 from keras_spatial.inference import NothingToSegment, Source, find_sources
 
 ALL = "0-of-1"
@@ -99,7 +99,7 @@ def batches(volumes: str, share: str, seen: dict[str, str] | None = None) -> Ite
                 yield Batch(sources, origin.shown)
             return
         units = _units(origin)
-        files = [Source(unit.root) for unit in units if ending_of(unit.root, VOLUMES)]
+        files = [Source(unit.root) for unit in units if ending_of(unit.root, (*VOLUMES, *UNREAD))]
         known |= {source.stem: source.name for source in files}
         for unit in shared(units, share):
             with origin.near(unit) as near:
@@ -157,7 +157,7 @@ def _units(origin: Origin) -> list[_Unit]:
             found = []
         if not folder.is_dir():
             return [_Unit((path,), path) for path in found]
-        others = [p for p in folder.iterdir() if not p.name.startswith(".") and not ending_of(p, VOLUMES)]
+        others = [p for p in folder.iterdir() if not p.name.startswith(".") and not ending_of(p, (*VOLUMES, *UNREAD))]
         loose = tuple(p for p in others if p.is_file())
         units = [_Unit((path,), path) for path in (*found, *(p for p in others if p.is_dir()))]
         units += [_Unit(loose, folder)] if loose else []

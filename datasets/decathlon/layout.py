@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets.cases import Case, DuplicateCaseError, NoCasesError, shown
+from datasets.cases import Case, DuplicateCaseError, NoCasesError, may_name_patient, shown
 from datasets.origins import DESCRIPTION
-from keras_spatial._paths import LABELS, NIFTI, VOLUMES, ending_of, fault_of_name, printable, regular, stem_of
+from keras_spatial._paths import LABELS, NIFTI, UNREAD, VOLUMES, ending_of, fault_of_name, printable, regular, stem_of
 from keras_spatial.volumes import FileNameError, Task, TaskError, VolumeError
 from keras_spatial.volumes.identity import identifiers_kept, pseudonym
 
 PLAIN_IMAGES, PLAIN_LABELS = "images", "labels"
+_KNOWN = ("images", "labels", "image", "label", "imagestr", "labelstr", "imagests", "dataset.json")
 _CHANNEL = re.compile(r"(.+)_([0-9]{4})")
 
 
@@ -79,7 +80,7 @@ def read_layout(folder: str | Path, channels: Sequence[str] = (), labels: Sequen
     else:
         raise NoCasesError(
             f"{folder}: expected {DESCRIPTION} (Medical Segmentation Decathlon, nnU-Net), or the folders images and "
-            f"labels. Received: {sorted(p.name for p in folder.iterdir())[:10]}"
+            f"labels. Received: {_told(folder)}"
         )
     if not layout.cases:
         raise NoCasesError(f"{folder}: no case found.")
@@ -89,6 +90,14 @@ def read_layout(folder: str | Path, channels: Sequence[str] = (), labels: Sequen
         if fault:
             raise FileNameError(f"{printable(folder / case.name)}: rename the case. Received: {fault}")
     return layout
+
+
+def _told(folder: Path) -> str:
+    """What is in a folder. Names of anything but volumes may be those of patients."""
+    found = sorted(folder.iterdir())
+    named = [p.name for p in found if ending_of(p, VOLUMES) or p.name.lower() in _KNOWN or identifiers_kept()][:10]
+    others = len(found) - len(named)
+    return f"{named} and {others} other files or folders" if others else f"{named}"
 
 
 def is_plain(folder: Path) -> bool:
@@ -181,12 +190,15 @@ def _nnunet(path: Path, description: Mapping[str, Any], channels: tuple[str, ...
     if ending not in VOLUMES:
         raise LayoutError(f"{path}: file_ending: expected one of {list(VOLUMES)}. Received: {ending!r}")
     folder = path.parent
-    truths = {_stem(path, p): p for p in _files(folder / "labelsTr") if _ending(p) == ending}
+    truths: dict[str, Path] = {}
     images: dict[str, dict[int, Path]] = {}
-    for image in _files(folder / "imagesTr"):
+    # Those of another ending than the one that is named count where there is no such file.
+    for truth in sorted(_files(folder / "labelsTr"), key=lambda p: _ending(p) != ending):
+        truths.setdefault(_stem(path, truth), truth)
+    for image in sorted(_files(folder / "imagesTr"), key=lambda p: _ending(p) != ending):
         match = _CHANNEL.fullmatch(_stem(path, image))
-        if match and _ending(image) == ending:
-            images.setdefault(match[1], {})[int(match[2])] = image
+        if match:
+            images.setdefault(match[1], {}).setdefault(int(match[2]), image)
     cases: dict[str, Case] = {}
     for name in {*truths, *images}:
         found = images.get(name, {})
@@ -226,19 +238,34 @@ def _plain(folder: Path, description: Mapping[str, Any], channels: tuple[str, ..
         other = images.setdefault(name, {}).setdefault(index, path)
         if other != path:
             raise DuplicateCaseError(f"{shown(path)}: this image of a case is also {shown(other)}. Remove one of them.")
+    # In formats that nothing reads: such cases are named when they are checked, and not passed over.
+    for path in _files(folder / PLAIN_LABELS, UNREAD):
+        truths.setdefault(stem_of(path.name, UNREAD), path)
+    for path in _files(folder / PLAIN_IMAGES, UNREAD):
+        stem = stem_of(path.name, UNREAD)
+        match = None if stem in truths else _CHANNEL.fullmatch(stem)
+        images.setdefault(match[1] if match else stem, {int(match[2]) if match else -1: path})
+    # What a case lacks may be DICOM's as well where there is any.
+    dicom = any(may_name_patient(p) for p in [*truths.values(), *(p for of in images.values() for p in of.values())])
     found = [
-        _plain_case(folder, name, images.get(name, {}), truths.get(name), len(channels)) for name in {*images, *truths}
+        _plain_case(folder, name, images.get(name, {}), truths.get(name), len(channels), dicom)
+        for name in {*images, *truths}
     ]
     cases = {case.name: case for case in found}
     return _layout(folder / PLAIN_IMAGES, description, channels, labels, cases)
 
 
-def _plain_case(folder: Path, name: str, found: Mapping[int, Path], truth: Path | None, channels: int) -> Case:
+def _plain_case(
+    folder: Path, name: str, found: Mapping[int, Path], truth: Path | None, channels: int, dicom: bool
+) -> Case:
     """The case of some image files by the numbers of their channels, or by -1 for one file with all channels.
 
-    Missing files get the names that they should have.
+    Missing files get the names that they should have. With `dicom`, there is DICOM in the folder, so that a missing
+    file may be DICOM as well.
     """
-    if not identifiers_kept() and any(not _ending(path) for path in [*found.values(), *([truth] if truth else [])]):
+    lacking = truth is None or not found
+    named = any(may_name_patient(path) for path in [*found.values(), *([truth] if truth else [])])
+    if (named or (dicom and lacking)) and not identifiers_kept():
         # Folders of DICOM series are often named after the patient.
         name = pseudonym(name)
     ending = _ending(truth or next(iter(found.values()))) or NIFTI[0]
@@ -250,7 +277,10 @@ def _plain_case(folder: Path, name: str, found: Mapping[int, Path], truth: Path 
         images = [found[-1]]
     else:
         count = max(channels, *(index + 1 for index in found)) if found else channels
-        images = [found.get(index, folder / PLAIN_IMAGES / f"{name}_{index:04}{ending}") for index in range(count)]
+        numbers = [f"_{index:04}" for index in range(count)] if count > 1 or found else [""]
+        images = [
+            found.get(index, folder / PLAIN_IMAGES / f"{name}{number}{ending}") for index, number in enumerate(numbers)
+        ]
     return Case(name, tuple(images), truth or folder / PLAIN_LABELS / f"{name}{ending}")
 
 

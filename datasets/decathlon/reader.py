@@ -10,7 +10,7 @@ import numpy as np
 from datasets.cases import Case, MissingPairError, check_same_place, check_same_shape, checked_labels, shown
 from datasets.conversion import Arrays
 from datasets.decathlon.layout import PLAIN_IMAGES
-from keras_spatial._paths import VOLUMES, ending_of
+from keras_spatial._paths import UNREAD, VOLUMES, ending_of
 from keras_spatial.volumes import (
     ChannelError,
     Limits,
@@ -56,7 +56,7 @@ class TaskReader:
         count = self._channels_of_a_file(case)
         shapes = [read_grid(path, count, limits)[0] for path in case.images]
         _check_shapes(case.images, shapes)
-        if not case.images[0].is_dir() and ending_of(case.label, VOLUMES):
+        if not case.images[0].is_dir() and ending_of(case.label, (*VOLUMES, *UNREAD)):
             check_same_shape(case.label, read_grid(case.label, 1, limits)[0], case.images[0], shapes[0])
 
     def read(self, case: Case, limits: Limits) -> tuple[list[Volume], Volume]:
@@ -122,7 +122,10 @@ class TaskReader:
 
 def _numbered(case: Case) -> str:
     """A sentence for the case that the number at the end of a name is not that of a channel; otherwise ""."""
-    if not any(path.parent.name == PLAIN_IMAGES and path.name.startswith(f"{case.name}_") for path in case.images):
+    if not any(
+        path.parent.name == PLAIN_IMAGES and path.name.startswith(f"{case.name}_") and path.exists()
+        for path in case.images
+    ):
         return ""
     last = Path(shown(case.images[-1])).name
     return f" If {last} is a case of its own and not a channel, its labels must have the same name."

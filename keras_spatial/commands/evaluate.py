@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_spatial._paths import LABELS, ending_of, printable, stem_of
+from keras_spatial._paths import DICOM, LABELS, UNREAD, ending_of, printable, stem_of
 from keras_spatial.evaluation import (
     Estimate,
     LabelledCase,
@@ -22,9 +23,12 @@ from keras_spatial.evaluation import (
 from keras_spatial.evaluation.classes import ABSENT
 from keras_spatial.volumes import as_labels, placed_on, read_volume
 from keras_spatial.volumes.dicom_files import is_dicom
+from keras_spatial.volumes.identity import identifiers_kept, pseudonym
 from keras_spatial.volumes.place import enlarged
 
 _PREFIXES = ("segmentation-", "prediction-", "labels-", "label-", "volume-")
+# The names of the results of `segment` for DICOM series.
+_PSEUDONYM = re.compile("[0-9a-f]{16}")
 # The metrics of the table on the screen.
 _SHOWN = ("dice", "nsd", "rvd", "assd", "hd95", "msd")
 
@@ -48,7 +52,7 @@ def run(chosen: argparse.Namespace) -> int:
             _say(f"{number}/{len(pairs)} {name}: Dice {said or 'of no class'}")
         # Whatever it is, such as the memory of this machine: one case must not cost the others.
         except Exception as error:
-            failed[name] = f"{type(error).__name__}: {error}"
+            failed[name] = f"{type(error).__name__}: {_without_names(str(error), predicted, reference)}"
             _say(f"{number}/{len(pairs)} {name}: left out: {failed[name]}")
     for name, reason in failed.items():
         if name not in pairs:
@@ -94,15 +98,16 @@ def _arrays(predicted: Path, reference: Path) -> tuple[np.ndarray, np.ndarray, t
 def _pairs(predictions: Path, labels: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
     """The files that belong together by name, and the names that have only one of the two."""
     if predictions.is_file() and labels.is_file():
-        return {_case(predictions): (predictions, labels)}, {}
+        return {_shown_name(_case(predictions), predictions, labels): (predictions, labels)}, {}
     ours, theirs = _files(predictions), _files(labels)
-    failed = {name: "a prediction without reference labels" for name in ours if name not in theirs}
-    failed |= {name: "reference labels without a prediction" for name in theirs if name not in ours}
-    pairs = {name: (ours[name], theirs[name]) for name in ours if name in theirs}
+    shown = {name: _shown_name(name, *filter(None, (ours.get(name), theirs.get(name)))) for name in {**ours, **theirs}}
+    failed = {shown[name]: "a prediction without reference labels" for name in ours if name not in theirs}
+    failed |= {shown[name]: "reference labels without a prediction" for name in theirs if name not in ours}
+    pairs = {shown[name]: (ours[name], theirs[name]) for name in ours if name in theirs}
     if not pairs:
         raise ValueError(
-            f"no prediction has the name of a reference. Received: {list(ours)[:5]} in {printable(predictions)} and "
-            f"{list(theirs)[:5]} in {printable(labels)}"
+            f"no prediction has the name of a reference. Received: {[shown[name] for name in ours][:5]} in "
+            f"{printable(predictions)} and {[shown[name] for name in theirs][:5]} in {printable(labels)}"
         )
     return pairs, failed
 
@@ -113,20 +118,40 @@ def _files(path: Path) -> dict[str, Path]:
     if not path.is_dir():
         raise ValueError(f"{printable(path)}: no such file or folder. Expected label files: {', '.join(LABELS)}")
     found: dict[str, Path] = {}
-    for file in sorted(path.iterdir()):
-        if file.name.startswith(".") or not ending_of(file, LABELS):
+    files = sorted(file for file in path.iterdir() if not file.name.startswith("."))
+    # Those in formats that nothing reads come last: they are named where there is no other of their case.
+    for file in sorted(files, key=lambda file: not ending_of(file, LABELS)):
+        if not ending_of(file, (*LABELS, *UNREAD)):
             continue
         other = found.setdefault(_case(file), file)
-        if other is not file:
+        if other is not file and ending_of(file, LABELS):
+            case = _shown_name(_case(file), file, other)
+            names = " and ".join(_without_names(printable(p.name), p) for p in (other, file))
             raise ValueError(
-                f"{printable(path)}: expected one file for each case. Received: {printable(other.name)} and "
-                f"{printable(file.name)}, both of case {_case(file)}"
+                f"{printable(path)}: expected one file for each case. Received: {names}, both of case {case}"
             )
     return found
 
 
+def _shown_name(case: str, *files: Path) -> str:
+    """A case as messages and tables name it. The name of a DICOM file may be the patient's, and is replaced."""
+    if identifiers_kept() or not any(ending_of(file, DICOM) for file in files) or _PSEUDONYM.fullmatch(case):
+        return case
+    return pseudonym(case)
+
+
+def _without_names(text: str, *files: Path) -> str:
+    """A message without the names of DICOM files."""
+    for file in files:
+        if ending_of(file, DICOM) and not identifiers_kept():
+            text = text.replace(str(file), f"DICOM {pseudonym(file.name)}").replace(
+                file.name, f"DICOM {pseudonym(file.name)}"
+            )
+    return text
+
+
 def _case(path: Path) -> str:
-    name = stem_of(path.name, LABELS)
+    name = stem_of(path.name, (*LABELS, *UNREAD))
     return printable(name.removeprefix(next((p for p in _PREFIXES if name.startswith(p)), "")))
 
 

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_spatial._paths import NAME_BYTES, RESULTS, VOLUMES, ending_of, printable, regular, stem_of
+from keras_spatial._paths import DICOM, NAME_BYTES, RESULTS, UNREAD, VOLUMES, ending_of, printable, regular, stem_of
 from keras_spatial.volumes import Series, find_series
 from keras_spatial.volumes.dicom_files import is_dicom
+from keras_spatial.volumes.series import without_image
 
 # How much longer the name of a file is while it is being written.
 _PART_BYTES = len(".part-")
@@ -122,9 +123,12 @@ def check_results(sources: Sequence[Source], folder: str | Path, ending: str, *,
 
 def _sources(path: Path) -> Iterator[Source]:
     if not path.is_dir():
-        # The name of a DICOM file may be the patient's.
-        enhanced = find_series(path) if path.is_file() and not ending_of(path, VOLUMES) and is_dicom(path) else []
-        yield from [Source(series) for series in enhanced] or [Source(path)]
+        # The name of a DICOM file, also of a damaged one, may be the patient's.
+        file = path.is_file() and not ending_of(path, VOLUMES)
+        if file and (ending_of(path, DICOM) or is_dicom(path)):
+            yield from (Source(series) for series in find_series(path) or [without_image(path)])
+        else:
+            yield Source(path)
         return
     below = {folder: count for folder in _folders(path) if (count := len(_files(folder)))}
     if below:
@@ -134,13 +138,13 @@ def _sources(path: Path) -> Iterator[Source]:
             f"{'folder' if len(below) == 1 else 'folders'} below it: {named}. Give the folder whose volumes are meant, "
             "or move the others elsewhere"
         )
-    found = [Source(p) for p in _files(path)]
-    found += [Source(series) for series in find_series(path)]
-    if not found:
+    sources = [Source(p) for p in _files(path)]
+    sources += [Source(series) for series in find_series(path)]
+    if not sources:
         raise NothingToSegment(
             f"{printable(path)}: no volume found. Expected .nii, .nii.gz, .nrrd or .mha files, or DICOM series."
         )
-    yield from found
+    yield from sources
 
 
 def _folders(path: Path) -> Iterator[Path]:
@@ -151,13 +155,22 @@ def _folders(path: Path) -> Iterator[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The volume files in a folder, without segmentations and hidden ones."""
+    """The volume files in a folder, without segmentations and hidden ones.
+
+    Those in formats that nothing reads are there as well, unless there is a readable one of the same name.
+    """
     try:
         paths = sorted(folder.iterdir())
     except OSError:
         return []
     hidden = (".", "segmentation-", "segmentation.")
-    return [path for path in paths if ending_of(path, VOLUMES) and not path.name.startswith(hidden)]
+    paths = [path for path in paths if not path.name.startswith(hidden)]
+    readable = {stem_of(path.name, VOLUMES) for path in paths if ending_of(path, VOLUMES)}
+    return [
+        path
+        for path in paths
+        if ending_of(path, VOLUMES) or (ending_of(path, UNREAD) and stem_of(path.name, UNREAD) not in readable)
+    ]
 
 
 def _check_names(sources: Sequence[Source], ending: str) -> None:

@@ -21,7 +21,7 @@ from nibabel import orientations
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from keras_spatial._paths import fault_of_name, kind_of, printable
+from keras_spatial._paths import UNREAD, ending_of, fault_of_name, kind_of, printable
 from keras_spatial.volumes.limits import VARIABLE, Limits
 from keras_spatial.volumes.volume import (
     AffineError,
@@ -164,6 +164,11 @@ def checked_file(path: Path) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableVolumeError(
             f"{path}: expected a file (.nii, .nii.gz, .nrrd, .mha). Received: {kind_of(status.st_mode)}"
+        )
+    if ending := ending_of(path, UNREAD):
+        raise UnreadableVolumeError(
+            f"{path}: expected a file in a format that is read here (.nii, .nii.gz, .nrrd, .mha). Received: one that "
+            f"ends in {ending}. Convert it, for instance with SimpleITK or nibabel"
         )
     if not os.access(path, os.R_OK):
         raise UnreadableVolumeError(f"{path}: may not be read by this user. Received: mode {status.st_mode & 0o777:o}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_spatial._paths import ITK, VOLUMES, ending_of
+from keras_spatial._paths import DICOM, ITK, VOLUMES, ending_of
 from keras_spatial.volumes.dicom import read_series, stacked
 from keras_spatial.volumes.dicom_files import is_dicom, is_segmentation
 from keras_spatial.volumes.dicom_segmentation import read_dicom_segmentation
@@ -96,7 +96,7 @@ def read_channels(path: str | Path | Series, channels: int, limits: Limits | Non
         return _only(read_series(only_series(path), limits), channels)
     if ending_of(path, ITK):
         return read_itk(path, limits, channels)
-    if file and is_dicom(path):
+    if file and (ending_of(path, DICOM) or is_dicom(path)):
         if is_segmentation(path):
             return _only(read_dicom_segmentation(path, limits), channels)
         return _only(read_series(only_series(path), limits), channels)
@@ -119,7 +119,8 @@ def read_grid(path: str | Path, channels: int = 1, limits: Limits | None = None)
     """
     path = Path(path)
     limits = limits or Limits.current()
-    if path.is_dir() or (not ending_of(path, VOLUMES) and path.is_file() and is_dicom(path)):
+    file = path.is_file() and not ending_of(path, VOLUMES)
+    if path.is_dir() or (file and (ending_of(path, DICOM) or is_dicom(path))):
         series = only_series(path)
         _one_channel(str(series), channels)
         stack = stacked(series, limits)

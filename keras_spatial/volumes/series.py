@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_spatial._paths import fault_of_name, printable, walk
+from keras_spatial._paths import DICOM, ending_of, fault_of_name, printable, walk
 from keras_spatial.volumes.dicom_files import is_dicom
 from keras_spatial.volumes.dicom_images import Slice, read_slices
 from keras_spatial.volumes.identity import called, identifiers_kept, pseudonym
@@ -20,9 +20,6 @@ from keras_spatial.volumes.volume import (
     UnreadableVolumeError,
     VolumeError,
 )
-
-# A file with one of these endings that is not DICOM is damaged; with any other ending it is something else.
-_ENDINGS = (".dcm", ".dicom", ".ima")
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +110,7 @@ def find_series(folder: str | Path) -> list[Series]:
 def _files(folder: Path) -> Iterator[Path]:
     """The files that are DICOM or should be, folder by folder, in the order of their names."""
     for path in walk(folder, hidden=False):
-        if not path.is_dir() and (path.name.lower().endswith(_ENDINGS) or (path.is_file() and is_dicom(path))):
+        if not path.is_dir() and (ending_of(path, DICOM) or (path.is_file() and is_dicom(path))):
             yield path
 
 
@@ -154,14 +151,29 @@ def _content(images: Sequence[Slice]) -> str:
     return "\n".join(sorted(image.uid or f"{image.frame} {image.number} {image.position}" for image in images))
 
 
+def without_image(path: Path) -> Series:
+    """A DICOM file that holds something else than images, as a series that cannot be read."""
+    return Series(
+        path,
+        _name(path.name, path.name),
+        (),
+        UnreadableVolumeError(
+            "holds no image. Received: a DICOM object of another kind, such as a report or contours (an RT structure "
+            "set). Make a mask of contours first, for instance with plastimatch"
+        ),
+    )
+
+
 def only_series(path: Path) -> Series:
-    """The only series of a folder or an enhanced file.
+    """The only series of a folder or an enhanced file. That of a file without an image has a fault.
 
     Raises:
-        UnreadableVolumeError: if there is none.
+        UnreadableVolumeError: if there is none in a folder.
         SeriesError: if there are several.
     """
     found = find_series(path)
+    if not found and path.is_file():
+        return without_image(path)
     if not found:
         raise UnreadableVolumeError(
             f"{path}: expected a file (.nii, .nii.gz, .nrrd, .mha), or a folder with the files of a DICOM series. "

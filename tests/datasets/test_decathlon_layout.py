@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pytest
 from task_folders import (
@@ -142,6 +143,50 @@ def test_names_stand_in_the_task_of_a_model_as_well(tmp_path):
     path.write_text(json.dumps({"labels": {"a": 0}}))
     with pytest.raises(LayoutError, match="modality: expected names"):
         read_names(path)
+
+
+@pytest.mark.parametrize("beside", ["case_1.raw", "Thumbs.db", "case_1.json", ".hidden.mhd"])
+def test_a_case_in_a_format_that_nothing_reads_is_named_and_not_passed_over(tmp_path, beside):
+    write_plain(tmp_path, 1)
+    for part, name in (("images", "case_1_0000"), ("images", "case_1_0001"), ("labels", "case_1")):
+        (tmp_path / part / f"{name}.mhd").write_text("ObjectType = Image")
+        (tmp_path / part / beside).write_bytes(b"0")
+    # One that was converted, and whose original is still there.
+    (tmp_path / "labels/case_0.mhd").write_text("ObjectType = Image")
+    layout = read_layout(tmp_path, **PLAIN)
+    assert [case.name for case in layout.cases] == ["case_0", "case_1"]
+    TaskReader(task(layout)).check_header(layout.cases[0], Limits())
+    with pytest.raises(
+        volumes.UnreadableVolumeError, match=r"case_1_0000\.mhd: expected .* ends in \.mhd\. Convert it"
+    ):
+        TaskReader(task(layout)).check_header(layout.cases[1], Limits())
+
+
+def test_a_case_of_another_ending_than_nnu_nets_description_names_is_not_passed_over(tmp_path):
+    write_nnunet(tmp_path, 2)
+    for part, name in (("imagesTr", "case_1_0000"), ("imagesTr", "case_1_0001"), ("labelsTr", "case_1")):
+        path = tmp_path / part / f"{name}.nii.gz"
+        nib.save(nib.load(path), path.with_name(f"{name}.nii"))
+        path.unlink()
+    shutil.copy(tmp_path / "labelsTr/case_0.nii.gz", tmp_path / "labelsTr/case_0.nrrd")
+    layout = read_layout(tmp_path)
+    assert [(case.name, case.label.name) for case in layout.cases] == [
+        ("case_0", "case_0.nii.gz"), ("case_1", "case_1.nii")
+    ]  # fmt: skip
+    for case in layout.cases:
+        TaskReader(task(layout)).check_header(case, Limits())
+
+
+def test_names_in_a_folder_that_is_no_data_set_are_told_only_of_volumes(tmp_path, monkeypatch):
+    """The names of other folders may be those of patients."""
+    for name in ("Images", "ROENTGEN^WILHELM", "ROENTGEN^ANNA"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a.nii.gz").touch()
+    with pytest.raises(faults.NoCasesError, match=r"\['Images', 'a\.nii\.gz'\] and 2 other files or folders$"):
+        read_layout(tmp_path)
+    monkeypatch.setenv("KERAS_SPATIAL_IDENTIFIERS", "keep")
+    with pytest.raises(faults.NoCasesError, match="ROENTGEN"):
+        read_layout(tmp_path)
 
 
 def test_a_channel_too_many_and_endings_in_capitals_are_seen_in_nnu_nets_layout(tmp_path):

@@ -74,6 +74,7 @@ def test_the_name_of_a_folder_does_not_come_out(built, folder, caplog, capsys):
 
 DAMAGES = {
     "no labels": (lambda f, n: (f / f"labels/{n}.nii.gz").unlink(), "MissingPairError"),
+    "no series": (lambda f, n: shutil.rmtree(f / f"images/{n}"), "MissingPairError"),
     "a slice missing": (lambda f, n: (f / f"images/{n}/{SECRET}002.dcm").unlink(), "SliceError"),
     "no slices": (lambda f, n: [p.unlink() for p in (f / f"images/{n}").iterdir()], "UnreadableVolumeError"),
     "two series": (lambda f, n: write_series(f / f"images/{n}/more", series="1.2.99"), "SeriesError"),

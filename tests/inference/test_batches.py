@@ -1,13 +1,14 @@
 """Many volumes: each has its outcome, and the table of those without a result is that of today."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import keras
 import nibabel as nib
 import numpy as np
 import pytest
-from volumes.dicom_files import SECRET, write_enhanced, write_series
+from volumes.dicom_files import SAMPLES, SECRET, write_enhanced, write_series
 
 from keras_spatial.inference import (
     NothingToSegment,
@@ -160,6 +161,38 @@ def test_endings_are_the_same_in_capitals(tmp_path, name):
     (tmp_path / name).touch()
     (source,) = find_sources([tmp_path])
     assert source.name == name and source.stem == f"segmentation-{name.split('.')[0]}"
+
+
+@pytest.mark.parametrize(
+    "write, reason",
+    [
+        (lambda path: path.write_bytes(b"damaged"), "not a DICOM file; copy or download it again"),
+        (
+            lambda path: shutil.copy(SAMPLES / "rtstruct.dcm", path),
+            "holds no image. Received: a DICOM object of another kind",
+        ),
+    ],
+    ids=["damaged", "contours"],
+)
+def test_a_dicom_file_without_a_volume_is_a_source_whose_name_comes_out_nowhere(tmp_path, write, reason):
+    path = tmp_path / f"{SECRET}.dcm"
+    write(path)
+    lines: list[str] = []
+    (found,) = segment_all(fragile(), find_sources([path]), tmp_path / "out", lines.append)
+    assert reason in str(found.reason)
+    assert SECRET not in "".join(lines) + found.source.stem + (tmp_path / "out" / "failed.csv").read_text()
+
+
+def test_volumes_in_formats_that_nothing_reads_are_named_and_not_passed_over(tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for name in ("a.mhd", "a.raw", "b.mgz", "b.nii.gz", "notes.txt"):
+        (folder / name).write_bytes(b"damaged")
+    sources = find_sources([folder])
+    assert [source.name for source in sources] == ["a.mhd", "b.nii.gz"]
+    outcomes = segment_all(fragile(), sources, tmp_path / "out", lambda line: None)
+    assert "Received: one that ends in .mhd. Convert it" in str(outcomes[0].reason)
+    assert [row[0] for row in read_failed(tmp_path / "out")] == ["a.mhd", "b.nii.gz"]
 
 
 def test_volumes_below_a_folder_are_named(tmp_path):
