@@ -62,7 +62,7 @@ class Case:
 
 
 def find_cases(folder: str | Path) -> list[Case]:
-    """Find the cases in a folder and its subfolders, ordered by their numbers. Missing files are named by `check_header`.
+    """Find the cases in a folder and its subfolders, ordered by number; `check_header` names files that are missing.
 
     There are two layouts: that of LiTS (`volume-N.nii[.gz]` and `segmentation-N.nii[.gz]`, in any subfolders, such as
     the two training batches), and that of the Medical Segmentation Decathlon (`imagesTr/liver_N.nii.gz`, or
