@@ -241,10 +241,12 @@ def _plain(folder: Path, description: Mapping[str, Any], channels: tuple[str, ..
     # In formats that nothing reads: such cases are named when they are checked, and not passed over.
     for path in _files(folder / PLAIN_LABELS, UNREAD):
         truths.setdefault(stem_of(path.name, UNREAD), path)
+    unread: dict[str, dict[int, Path]] = {}
     for path in _files(folder / PLAIN_IMAGES, UNREAD):
         stem = stem_of(path.name, UNREAD)
         match = None if stem in truths else _CHANNEL.fullmatch(stem)
-        images.setdefault(match[1] if match else stem, {int(match[2]) if match else -1: path})
+        unread.setdefault(match[1] if match else stem, {})[int(match[2]) if match else -1] = path
+    images = {**unread, **images}
     # What a case lacks may be DICOM's as well where there is any.
     dicom = any(may_name_patient(p) for p in [*truths.values(), *(p for of in images.values() for p in of.values())])
     found = [

@@ -144,9 +144,8 @@ def _without_names(text: str, *files: Path) -> str:
     """A message without the names of DICOM files."""
     for file in files:
         if ending_of(file, DICOM) and not identifiers_kept():
-            text = text.replace(str(file), f"DICOM {pseudonym(file.name)}").replace(
-                file.name, f"DICOM {pseudonym(file.name)}"
-            )
+            instead = f"DICOM {pseudonym(file.name)}"
+            text = text.replace(str(file), instead).replace(file.name, instead)
     return text
 
 
