@@ -168,11 +168,11 @@ def test_endings_are_the_same_in_capitals(tmp_path, name):
     [
         (lambda path: path.write_bytes(b"damaged"), "not a DICOM file; copy or download it again"),
         (
-            lambda path: shutil.copy(SAMPLES / "rtstruct.dcm", path),
+            lambda path: shutil.copy(SAMPLES / "reportsi.dcm", path),
             "holds no image. Received: a DICOM object of another kind",
         ),
     ],
-    ids=["damaged", "contours"],
+    ids=["damaged", "report"],
 )
 def test_a_dicom_file_without_a_volume_is_a_source_whose_name_comes_out_nowhere(tmp_path, write, reason):
     path = tmp_path / f"{SECRET}.dcm"
