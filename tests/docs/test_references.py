@@ -22,6 +22,7 @@ PACKAGES = ("benchmarks", "components", "datasets", "docs", "examples", "keras_s
 PACKAGES = (*PACKAGES, "pipelines", "tests")
 SOURCES = sorted(p.relative_to(ROOT) for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 PAGES = pages()
+ABOUT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 # A path of the repository, however it is written: `tests/model/test_fit.py`, docs/kubeflow.md, `keras_spatial/rules/`.
 _PATH = re.compile(rf"(?<![\w./~<$-])(?:{'|'.join(PACKAGES)})/[\w./-]*\w/?")
@@ -69,23 +70,48 @@ def headings(path: Path) -> frozenset[str]:
     return frozenset(slugify(title, "-") for title in plain)
 
 
+def links(path: Path) -> Iterator[tuple[int, str]]:
+    """The targets of a page's links, with the numbers of their lines."""
+    text = re.sub(r"^```.*?^```", lambda m: "\n" * m[0].count("\n"), text_of(path), flags=re.MULTILINE | re.DOTALL)
+    for match in re.finditer(r"\]\(\s*([^)\s]+)[^)]*\)|^\[[^]]+\]: *(\S+)", text, flags=re.MULTILINE):
+        yield text.count("\n", 0, match.start()) + 1, match[1] or match[2]
+
+
+def is_address(target: str) -> bool:
+    return target.startswith(("http:", "https:", "mailto:"))
+
+
+def in_repository(target: str) -> str:
+    """The path of a file of this repository whose address is given, or the target itself."""
+    source = ABOUT["project"]["urls"]["Source"]
+    raw = source.replace("https://github.com/", "https://raw.githubusercontent.com/")
+    for address in (f"{source}/blob/main/", f"{raw}/main/"):
+        if target.startswith(address):
+            return f"{ROOT}/{target.removeprefix(address)}"
+    return target
+
+
 def test_links_of_pages_lead_somewhere():
     missing = []
     for path in PAGES:
-        text = re.sub(r"^```.*?^```", lambda m: "\n" * m[0].count("\n"), text_of(path), flags=re.MULTILINE | re.DOTALL)
-        for match in re.finditer(r"\]\(\s*([^)\s]+)[^)]*\)", text):
-            target, _, anchor = match[1].partition("#")
-            if target.startswith(("http:", "https:", "mailto:")):
+        for line, link in links(path):
+            target, _, anchor = in_repository(link).partition("#")
+            if is_address(target):
                 continue
             page = (path.parent / target) if target else path
-            line = text.count("\n", 0, match.start()) + 1
             if not (ROOT / page).exists():
-                missing.append(f"{path}:{line}: {match[1]}")
+                missing.append(f"{path}:{line}: {link}")
             elif anchor and Path(page).suffix == ".md":
                 resolved = (ROOT / page).resolve().relative_to(ROOT)
                 if anchor not in headings(resolved):
-                    missing.append(f"{path}:{line}: {match[1]}, headings: {sorted(headings(resolved))}")
+                    missing.append(f"{path}:{line}: {link}, headings: {sorted(headings(resolved))}")
     report(missing)
+
+
+def test_links_of_the_readme_work_where_the_package_is_listed():
+    """It is the package's long description, too, beside which there are no files."""
+    readme = Path(ABOUT["project"]["readme"])
+    report([f"{readme}:{line}: {link}" for line, link in links(readme) if not is_address(link)])
 
 
 def test_files_that_are_named_exist():
@@ -260,8 +286,7 @@ def test_variables_of_the_environment_are_read():
 
 
 def test_extras_exist():
-    about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    extras = set(about["project"]["optional-dependencies"])
+    extras = set(ABOUT["project"]["optional-dependencies"])
     missing = []
     for path in PAGES:
         for number, line in documentation(path):
