@@ -38,8 +38,6 @@ def evaluate_model(
     """
     given = LocalEvaluationSettings.model_validate(settings)
     job = described(cases, dataset, model, evaluation, predictions, given.part(EvaluationSettings))
-    if given.processes_of_evaluation == 1:
-        return job.function()(**job.inputs, **job.outputs, settings=job.given()) or {}
     return run_here(job, given.processes_of_evaluation)
 
 

@@ -1,7 +1,7 @@
 """The description of a step that several processes run: one value, which each of them reads from a JSON file."""
 
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -72,11 +72,24 @@ class Description:
             )
         return cls(**value)
 
-    def function(self) -> Callable[..., Mapping[str, Mapping[str, Any]] | None]:
-        """The function that every process of the step calls with the inputs, outputs, arguments, `settings` and, if
-        there is one, `work`. This imports TensorFlow."""
-        return pkgutil.resolve_name(_WORK[self.step][0])
-
     def given(self) -> MeshSettings:
         """The settings of the step, checked."""
         return pkgutil.resolve_name(_WORK[self.step][1]).model_validate(self.settings)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """The places of the inputs, the outputs and, if there is one, the work folder, by the function's arguments."""
+        work = {"work": self.work} if self.work else {}
+        return {**self.inputs, **self.outputs, **work}
+
+    def run(self, places: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+        """Do the work of one process of the step. This imports TensorFlow.
+
+        Args:
+            places: the places as this process sees them, by the function's arguments; see `places`.
+
+        Returns:
+            What the step's function returns.
+        """
+        function = pkgutil.resolve_name(_WORK[self.step][0])
+        return function(**places, **self.arguments, settings=self.given()) or {}

@@ -1,4 +1,4 @@
-"""Run a job of several processes on this machine. Only these processes import TensorFlow."""
+"""Run a step in this process, or in several on this machine. Only the processes that do its work import TensorFlow."""
 
 import io
 import sys
@@ -13,11 +13,11 @@ from components.owner import locks
 
 
 def run_here(job: Description, processes: int) -> Mapping[str, Mapping[str, Any]]:
-    """Run a step in several processes of this machine.
+    """Run a step on this machine.
 
     Args:
         job: the step. This function sets `facts` and `local_processes`.
-        processes: the number of processes.
+        processes: the number of processes. A single one is this process itself.
 
     Returns:
         What the step's function has returned in the first process.
@@ -25,6 +25,9 @@ def run_here(job: Description, processes: int) -> Mapping[str, Mapping[str, Any]
     Raises:
         JobError: if a process fails; the message has its last lines.
     """
+    if processes == 1:
+        return job.run(job.places)
+
     from keras_spatial.launch import launch
 
     with tempfile.TemporaryDirectory() as folder:

@@ -31,16 +31,15 @@ def main(arguments: Sequence[str]) -> int:
     import keras_spatial as ks
     from components.devices import demand, share
 
-    settings = job.given()
     # This comes before the wait for the other processes, so that a missing device is an error within seconds.
-    demand(settings)
+    demand(job.given())
     if job.local_processes:
         share(rank_of(os.environ), job.local_processes)
     first = ks.initialize(timeout=peer_timeout(os.environ)).is_first
     with _near(job, first) as places:
-        facts = job.function()(**places, **job.arguments, settings=settings)
+        facts = job.run(places)
         if first:
-            storage.write_json(job.facts, facts or {})
+            storage.write_json(job.facts, facts)
     return 0
 
 

@@ -55,21 +55,15 @@ def train_model(
         # The download is shared by all processes of this machine.
         dataset = near_dataset(dataset, READ)
     with tempfile.TemporaryDirectory() as temporary:
-        work = scratch or temporary
-        if given.processes == 1:
-            from components.train.fit import fit
-
-            fit(dataset=dataset, model=model, work=work, settings=wanted)
-        else:
-            described = Description(
-                step="train",
-                inputs={"dataset": str(dataset)},
-                outputs={"model": str(model)},
-                settings=wanted.model_dump(mode="json"),
-                facts="",
-                work=str(work),
-            )
-            run_here(described, given.processes)
+        job = Description(
+            step="train",
+            inputs={"dataset": str(dataset)},
+            outputs={"model": str(model)},
+            settings=wanted.model_dump(mode="json"),
+            facts="",
+            work=str(scratch or temporary),
+        )
+        run_here(job, given.processes)
     return {"model": metadata(model)}
 
 
