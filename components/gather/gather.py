@@ -7,7 +7,7 @@ from typing import Any
 from components import console
 from components.files import read_json
 from components.resume import link_or_copy
-from components.segment.volumes import SEEN
+from components.segment.settings import SEEN
 from keras_spatial._paths import RESULTS, stem_of
 from keras_spatial.inference import NothingToSegment, ResultsCollide
 from keras_spatial.inference.batches import FAILED, read_failed, write_rows

@@ -8,8 +8,8 @@ from typing import Any
 import keras_spatial as ks
 from components import console, devices
 from components.files import write_json
-from components.segment.settings import SegmentationSettings
-from components.segment.volumes import ALL, SEEN, batches, model_file
+from components.segment.settings import ALL, SEEN, SegmentationSettings
+from components.segment.volumes import batches, model_file
 from keras_spatial import processes
 from keras_spatial._paths import printable
 from keras_spatial.inference import NothingToSegment, Source, Traffic, segment_all, write_failed

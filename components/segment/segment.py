@@ -1,12 +1,11 @@
-"""Segment in this process, or in several on this machine. TensorFlow computes only in the processes that predict."""
+"""Segment in this process, or in several on this machine. Only the processes that predict import TensorFlow."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from components.jobs.description import Description
 from components.jobs.here import run_here
-from components.segment.settings import LocalSegmentationSettings, SegmentationSettings
-from components.segment.volumes import ALL
+from components.segment.settings import ALL, LocalSegmentationSettings, SegmentationSettings
 
 
 def segment_folder(
@@ -21,7 +20,7 @@ def segment_folder(
             `components.segment.volumes.batches`.
         model: a `.keras` file, or a folder with `model.keras`.
         predictions: the folder to make, with a NIfTI label file for each volume, which has the volume's orientation and
-            affine, `failed.csv` and, for one of several shares, `components.segment.volumes.SEEN`.
+            affine, `failed.csv` and, for one of several shares, `components.segment.settings.SEEN`.
         task_file: a task.json that replaces the task in the model's file.
         share: which of the volumes to segment, see `components.segment.volumes.shared`.
         settings: the settings of `LocalSegmentationSettings`.
@@ -37,8 +36,6 @@ def segment_folder(
     """
     given = LocalSegmentationSettings.model_validate(settings)
     job = described(volumes, model, predictions, task_file, share, given.part(SegmentationSettings))
-    if given.processes == 1:
-        return job.function()(**job.inputs, **job.outputs, **job.arguments, settings=job.given()) or {}
     return run_here(job, given.processes)
 
 

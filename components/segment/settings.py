@@ -4,6 +4,12 @@ from pydantic import Field
 
 from components.settings import LocalSettings, MeshSettings
 
+ALL = "0-of-1"
+"""The share of a single step, which takes all volumes."""
+SEEN = "volumes.json"
+"""The file beside the results of a share with the names of all volumes that its step has seen, by the stems of their
+results."""
+
 
 class SegmentationSettings(MeshSettings):
     """Settings of a segmentation."""

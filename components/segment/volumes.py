@@ -11,12 +11,6 @@ from datasets.origins import Origin, opened
 from keras_spatial._paths import UNREAD, VOLUMES, ending_of
 from keras_spatial.inference import NothingToSegment, Source, find_sources
 
-ALL = "0-of-1"
-"""The share of a single step, which takes all volumes."""
-SEEN = "volumes.json"
-"""The file beside the results of a share with the names of all volumes that its step has seen, by the stems of their
-results."""
-
 
 class _Named(Protocol):
     @property

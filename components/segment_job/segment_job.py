@@ -7,8 +7,7 @@ from components.jobs.cluster_api import ClusterApi
 from components.jobs.pods import POLL_SECONDS, run_in_pods
 from components.jobs.settings import JobSettings
 from components.segment.segment import described
-from components.segment.settings import SegmentationSettings
-from components.segment.volumes import ALL
+from components.segment.settings import ALL, SegmentationSettings
 
 
 def segment_in_job(

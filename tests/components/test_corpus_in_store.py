@@ -24,7 +24,8 @@ from components.preprocess.preprocess import build_dataset
 from components.report.report import earlier_run
 from components.results import located
 from components.segment.segment import segment_folder
-from components.segment.volumes import ALL, batches
+from components.segment.settings import ALL
+from components.segment.volumes import batches
 from components.train.train import train_model
 from datasets.cases import ChangedCaseError
 from datasets.lits.cases import find_cases

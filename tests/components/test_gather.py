@@ -7,7 +7,8 @@ import pytest
 
 from components.files import write_json
 from components.gather.gather import gather_segmentations
-from components.segment.volumes import SEEN, shared
+from components.segment.settings import SEEN
+from components.segment.volumes import shared
 from keras_spatial.inference import NothingToSegment, ResultsCollide, Source
 from keras_spatial.inference.batches import FAILED, read_failed, write_rows
 
