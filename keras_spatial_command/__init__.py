@@ -12,7 +12,7 @@ from pathlib import Path
 
 from keras_spatial_command.arguments import parser
 
-DONE, FAILED, REFUSED = 0, 1, 2
+REFUSED = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,8 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: without the command's name; those of the process by default.
 
     Returns:
-        The exit status: 0 if all is done, 1 if something of it could not be done, 2 if nothing was begun because the
-        arguments or the inputs are wrong.
+        The exit status: 0 if everything was done, 1 if something could not be done, and `REFUSED` if nothing was begun
+        because the arguments or the inputs are wrong.
     """
     chosen = parser().parse_args(arguments)
     if getattr(chosen, "identifiers", None):
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _check(chosen: argparse.Namespace) -> None:
-    """What can be known before seconds go by for the import of TensorFlow."""
+    """Check what can be checked before TensorFlow is imported, which takes seconds."""
     model = getattr(chosen, "model", None)
     if model in (None, "unet3d"):
         return

@@ -134,8 +134,3 @@ def _methods(cls: type) -> frozenset[str]:
     return frozenset(
         name for name in dir(cls) if not _is_harmless(name) and inspect.isroutine(inspect.getattr_static(cls, name))
     )
-
-
-def registered_classes() -> list[type]:
-    """All classes of the table, sorted by name."""
-    return sorted(_TABLE, key=lambda cls: (cls.__module__, cls.__name__))
