@@ -107,8 +107,8 @@ def walk(folder: str | os.PathLike, *, hidden: bool = True) -> Iterator[Path]:
     links in a circle come to an end. A link to a folder that is entered under another name is given itself.
 
     Args:
-        folder: to look through; a folder that is missing or cannot be read holds nothing.
-        hidden: whether to enter folders whose names begin with a dot, and to give such files.
+        folder: the folder to search. A folder that is missing or cannot be read counts as empty.
+        hidden: whether to enter folders and yield files whose names begin with a dot.
     """
     entered: set[tuple[int, int]] = set()
     waiting = [Path(folder)]

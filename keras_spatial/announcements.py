@@ -1,4 +1,4 @@
-"""A word to whoever waits: on a large mesh, tracing a step takes minutes in which nothing else is shown."""
+"""Say that a step is being traced, because on a large mesh that takes minutes in which nothing else is shown."""
 
 import functools
 import sys
@@ -13,9 +13,9 @@ _PATIENCE_SECONDS = 10.0
 
 
 def announced(step: Callable[[Any], Any], what: str, devices: int) -> Callable[[Any], Any]:
-    """A step that says, while it is traced, that it is being traced, if that takes longer than ten seconds.
+    """A step that says that it is being traced, if its tracing takes longer than ten seconds.
 
-    TensorFlow calls a step only to trace it, once for each shape of a batch. The first process alone says it, on the
+    TensorFlow calls a step only to trace it, once for each shape of a batch. Only the first process says it, on the
     standard error.
 
     Args:

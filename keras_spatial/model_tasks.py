@@ -24,17 +24,17 @@ _LONGEST = 1 << 20
 
 
 def read_member(path: str | os.PathLike) -> str | None:
-    """The description in a `.keras` file; None if there is none, or the path is no zip archive.
+    """The description in a `.keras` file; None if the file has none, or is not a zip archive.
 
     Raises:
-        ValueError: if it is damaged, or too long for one.
+        ValueError: if the description is damaged or too long.
     """
     if not Path(path).is_file() or not zipfile.is_zipfile(path):
         return None
     with zipfile.ZipFile(path) as archive:
         if MEMBER not in archive.namelist():
             return None
-        # No more is decompressed than this says.
+        # Reading decompresses no more than this number of bytes.
         size = archive.getinfo(MEMBER).file_size
         if size > _LONGEST:
             raise ValueError(
@@ -42,15 +42,15 @@ def read_member(path: str | os.PathLike) -> str | None:
             )
         try:
             return archive.read(MEMBER).decode("utf-8")
-        # What `zipfile` raises for a damaged member, one of a method that it does not know, and an encrypted one.
+        # `zipfile` raises these for a damaged member, an unknown method of compression, and an encrypted member.
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
             raise ValueError(f"{path}: {MEMBER} in it is damaged: {type(error).__name__}: {error}") from error
 
 
 def read_text(path: str | os.PathLike) -> str | None:
-    """The description of the model in a `.keras` file: in it, or for models of earlier versions beside it.
+    """The description of a model: in its `.keras` file or, for models of earlier versions, beside it; None if missing.
 
-    None if there is none. Only a training's `model.keras` has one beside it: other files may share their folder.
+    Only a training's `model.keras` may have a description beside it, because other files may share their folder.
     """
     text = read_member(path)
     beside = Path(path).with_name(MEMBER)
@@ -62,7 +62,7 @@ def read_text(path: str | os.PathLike) -> str | None:
 def write_member(path: str | os.PathLike, text: str) -> None:
     """Put a description into a `.keras` file in place of the one that it may hold.
 
-    The file is replaced when the new one is complete: whoever reads it sees one or the other.
+    The file is replaced when the new one is complete, so that a reader sees either the old or the new one.
     """
     path = regular(path)
     part = partial(path)

@@ -42,7 +42,7 @@ class Processes:
         tasks: the job name and task number of each process, such as `("worker", 0)`.
         rank: the index of this process in `tasks`.
         communication: how all-reduces run: `"ring"` (gRPC), `"nccl"`, or `"auto"`.
-        timeout: how many seconds a process waits for the others wherever they must agree, and for one message.
+        timeout: how many seconds a process waits for the others when they must agree, and for each message.
     """
 
     tasks: tuple[tuple[str, int], ...] = (("localhost", 0),)

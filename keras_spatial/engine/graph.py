@@ -222,8 +222,8 @@ class Graph:
         Args:
             variable: the variable.
             value: the tensor.
-            blend: from the variable's value by then, and the tensor, to what is assigned. It is computed once, not on
-                every device.
+            blend: a function from the variable's value at the end of the step, and the tensor, to the new value. It is
+                computed once, and not on every device.
         """
         self.updates.append((variable, value.value, blend))
 

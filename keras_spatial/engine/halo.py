@@ -94,7 +94,7 @@ def exchange_adjoint(mesh_impl: mtf.MeshImpl, dx, dreceived: Sequence, halos: Se
         mesh_impl: the mesh implementation.
         dx: the gradient of the shards, a laid-out tensor.
         dreceived: the gradients of the halos, in the order in which `exchange` returns them.
-        halos: as given to `exchange`.
+        halos: the halos that `exchange` was given.
 
     Returns:
         The gradient with respect to the exchanged tensor.
@@ -154,8 +154,8 @@ def neighbourhood(
     Args:
         x: the shard.
         received, halos: as for `assemble`.
-        paddings: elements below and above along axes without a halo.
-        fill: what they are.
+        paddings: the numbers of elements below and above along axes without a halo.
+        fill: the value of these elements.
         in_place: whether halos may be written into a padded copy of a large shard.
     """
     around = {**(paddings or {}), **{halo.axis: (halo.before, halo.after) for halo in halos}}
@@ -225,9 +225,9 @@ def _write(operation: Callable[..., tf.Tensor], axis: int, places: Sequence[int]
     Args:
         operation: `tf.raw_ops.InplaceAdd` or `tf.raw_ops.InplaceUpdate`.
         axis: the axis.
-        places: for each of the rows along the axis, where it goes.
+        places: the place along the axis of each row.
         x: a tensor that nothing else reads.
-        rows: as `x`, but as many along the axis as there are places.
+        rows: the rows, in the shape of `x` with as many elements along the axis as there are places.
     """
     sizes = static_sizes(x.shape)
     lead, rest = math.prod(sizes[:axis]), math.prod(sizes[axis + 1 :])

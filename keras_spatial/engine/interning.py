@@ -53,8 +53,8 @@ class InternedFunction(SharedFunction):
 
     Args:
         function: as for `SharedFunction`.
-        identity: what the function computes; of functions with the same one, only the first is traced. None if that is
-            not known.
+        identity: a value that is equal for functions that compute the same, of which only the first is traced; None if
+            it is not known.
     """
 
     def __init__(self, function: Callable[..., Sequence[tf.Tensor]], identity: Hashable | None = None):

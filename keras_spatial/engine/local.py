@@ -26,27 +26,27 @@ class LocalOperation(mtf.Operation):
     again, and keeps alive only those inputs that the derivative depends on.
 
     Args:
-        fn: from the inputs' shards (`tf.Tensor`s) to a tuple of the outputs' shards. With `coordinates`, its first
-            argument is the list of the shard's coordinates.
-        inputs: Mesh-TF tensors.
-        outputs: shape and dtype of every output.
-        halos: halos of the first input that `fn` sees around it. They are kept for the backward pass; the input with
-            its halos assembled is not.
-        paddings: elements below and above the first input that `fn` sees along axes without a halo.
-        fill: what they are.
-        on_halos: from the intervals of `edges` and the halos to the halos that `fn` sees in their place, such as
-            some with another value beyond the image.
-        coordinates: mesh axes whose coordinates `fn` gets.
+        fn: a function from the inputs' shards (`tf.Tensor`s) to a tuple of the outputs' shards. With `coordinates`, its
+            first argument is the list of the shard's coordinates.
+        inputs: the Mesh-TF tensors.
+        outputs: the shape and the dtype of every output.
+        halos: the halos of the first input that `fn` sees around it. They are kept for the backward pass, but the input
+            with its halos assembled is not.
+        paddings: the numbers of elements below and above the first input that `fn` sees along axes without a halo.
+        fill: the value of these elements.
+        on_halos: a function from the intervals of `edges` and the halos to the halos that `fn` sees instead, for
+            example with another value beyond the image.
+        coordinates: the mesh axes whose coordinates `fn` gets.
         edges: where the image ends within the inputs' shards, and what `fn` sees there.
-        reduction: `"SUM"`, or `"MAX"` for partial maxima; those have no gradient.
-        elementwise: whether the output is a function of the first input's elements, one by one, and of weights.
-        linear: whether it is linear in the first input, element by element, such as adding a bias.
-        derivative_at_output: whether its derivative at the output is that at the input, as for `relu`.
-        summed: of an operation that sums over the channels of the first input: for each other input that it sums over
-            with them, its number among those and its axis.
-        concatenates: whether it puts the channels of its inputs side by side.
-        differentiates: whether its outputs are numbers with which the derivative of the first is best computed, as for
-            a loss: the backward pass begins there, and finds a tensor that is kept no longer than the input would be.
+        reduction: `"SUM"`, or `"MAX"` for partial maxima, which have no gradient.
+        elementwise: whether each element of the output depends on one element of the first input, and on weights.
+        linear: whether `fn` is linear in each element of the first input, such as adding a bias.
+        derivative_at_output: whether the derivative of `fn` is the same at its output as at its input, as for `relu`.
+        summed: if `fn` sums over the channels of the first input: for the number of each other input that is summed
+            over with them, the axis of that input.
+        concatenates: whether `fn` concatenates the channels of its inputs.
+        differentiates: whether the derivative of the first output is best computed together with the outputs, as for a
+            loss. The backward pass begins there, so the derivative is kept no longer than the input would be.
         name: a name for the graph.
 
     Operations that follow one another become one where that keeps less for the backward pass: see `engine.fusion`.

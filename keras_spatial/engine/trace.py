@@ -88,8 +88,8 @@ class Trace(Graph):
             weights: Keras variables that `fn` uses.
             native: a function that does the same on whole axes, including the padding. It is used if no axis that the
                 window spans is sharded.
-            summed: for an `fn` that sums over all channels: for the number of each weight that is summed over with
-                them, the axis of that weight.
+            summed: if `fn` sums over all channels: for the number of each weight that is summed over with them, the
+                axis of that weight.
             dtype: the result's dtype, if it differs from that of the input.
             name: a name for the graph.
         """

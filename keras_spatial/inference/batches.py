@@ -28,17 +28,17 @@ def segment_all(
     say: Callable[[str], None],
     **options: Any,
 ) -> list[Outcome]:
-    """Segment volumes one after another, say what became of each, and list those without a result in `failed.csv`.
+    """Segment volumes one after another, report each of them, and list those without a result in `failed.csv`.
 
-    The table is written however this ends, and removed where it would be empty. Of several processes the first one
-    says and writes.
+    The table is also written if an error or a signal ends this, and removed if it would be empty. Of several processes,
+    only the first one reports and writes the table.
 
     Args:
         model, sources, folder, options: as for `segment_each`.
-        say: takes a line for each volume.
+        say: a function that gets a line about each volume.
 
     Raises:
-        ValueError: see `segment_each`.
+        ValueError: as for `segment_each`.
     """
     outcomes: list[Outcome] = []
     first = processes.current().is_first
@@ -67,19 +67,19 @@ def segment_each(
 ) -> Iterator[Outcome]:
     """Segment volumes one after another. Volumes that cannot be used are reported and do not stop the others.
 
-    In a job of several processes every process must call it with the same arguments, and all must see the same folder.
-    Each volume is then read by one process, predicted by all of them, each of which reads and writes its own blocks,
-    and written by the one that has read it; no process holds a prediction whole. As many volumes are on their way at
-    once as there are processes.
+    In a job of several processes, every process must call it with the same arguments, and all must see the same folder.
+    Then one process reads a volume, all of them predict it, each with its own blocks, and the one that has read it
+    writes the result. No process holds a whole prediction. As many volumes are in progress at once as there are
+    processes.
 
     Args:
-        model, options: as for `segment`. Several processes need one partitioned model, and know no `flips` and
+        model, options: as for `segment`. Several processes need one partitioned model, and cannot use `flips` and
             `memory`.
         sources: the volumes, from `find_sources`.
         folder: the folder for the results, which are named by the sources' stems. It is made if it does not exist.
         ending: the ending of the results.
-        traffic: among the options; of several processes, each gets in it what it has read and written of the files by
-            which they work together.
+        traffic: one of the options: with several processes, it gets the numbers of bytes that this process reads and
+            writes.
 
     Returns:
         The outcome of each, when it is there.
@@ -108,7 +108,7 @@ def _each(
             try:
                 segment(models, source.volume, path, **options)
             except Exception as error:
-                # Whatever it is: of a night's work, one volume must not cost the others.
+                # Any error of one volume must not cost the results of the others.
                 reason = reason_of(error, source)
         yield Outcome(source, None if reason else path, reason, time.perf_counter() - started)
 
@@ -116,7 +116,7 @@ def _each(
 def write_failed(folder: str | Path, outcomes: Sequence[Outcome]) -> Path | None:
     """Write the table of the volumes that have no result, with the reasons: `failed.csv`.
 
-    What an earlier call has listed stays, but for the volumes of this one. A table without rows is removed.
+    Rows of earlier calls are kept, except for the volumes of this call. A table without rows is removed.
 
     Returns:
         The file, or None if every volume has its result.
@@ -128,9 +128,9 @@ def write_failed(folder: str | Path, outcomes: Sequence[Outcome]) -> Path | None
 
 
 def write_rows(folder: str | Path, rows: Sequence[tuple[str, str]]) -> Path | None:
-    """Write `failed.csv` with a volume and a reason in each row, or remove it where there are none.
+    """Write `failed.csv` with a volume and a reason in each row, or remove it if there are no rows.
 
-    A table that is there stays whole where the new one cannot be written.
+    If the new table cannot be written, an earlier one is kept.
     """
     path = Path(folder) / FAILED
     if not rows:
@@ -147,7 +147,7 @@ def write_rows(folder: str | Path, rows: Sequence[tuple[str, str]]) -> Path | No
 
 
 def read_failed(folder: str | Path) -> list[tuple[str, str]]:
-    """The volumes and the reasons in a `failed.csv`; none if there is no such table, or it is somebody else's."""
+    """The volumes and the reasons in a `failed.csv`; none if the file does not exist or is another kind of table."""
     try:
         with (Path(folder) / FAILED).open(newline="", encoding="utf-8") as file:
             head, *rows = csv.reader(file)

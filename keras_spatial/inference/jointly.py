@@ -29,12 +29,12 @@ from keras_spatial.volumes.labels import Probabilities
 
 @dataclass
 class Traffic:
-    """What this process has read and written of the files by which the processes of a job work together, in bytes.
+    """How many bytes this process has read and written of the files that the processes of a job share.
 
     Attributes:
-        images_read: of the networks' inputs.
-        scores_written: of the class probabilities.
-        labels_written: of the labels.
+        images_read: the bytes of the networks' inputs that were read.
+        scores_written: the bytes of the class probabilities that were written.
+        labels_written: the bytes of the labels that were written.
     """
 
     images_read: int = 0
@@ -58,21 +58,21 @@ def segment_jointly(
     traffic: Traffic | None = None,
     **unknown: Any,
 ) -> Iterator[Outcome]:
-    """Segment volumes in all processes of a job; see `segment_each`, whose results are the same.
+    """Segment volumes in all processes of a job, with the same results as `segment_each`.
 
-    Volumes are taken in rounds of as many as there are processes. Each process reads and prepares one of them; then all
-    predict every volume of the round, each process reading and writing its own blocks; each labels its own planes of
-    every volume; and each writes the labels of the volume that it has read.
+    A round has as many volumes as there are processes. Each process reads and prepares one of them. Then all processes
+    predict every volume of the round, and each reads and writes only its own blocks. Finally each process labels its
+    own planes of every volume, and writes the labels of the volume that it has read.
 
     Args:
         models: one partitioned model.
-        sources, folder, ending: of `segment_each`.
-        task, patches, largest_liver, from_logits, normalise, classes, limits: of `segment`.
-        traffic: gets what this process has read and written.
+        sources, folder, ending: as for `segment_each`.
+        task, patches, largest_liver, from_logits, normalise, classes, limits: as for `segment`.
+        traffic: gets the numbers of bytes that this process reads and writes.
         unknown: options of `segment` that need the whole prediction in one process.
 
     Raises:
-        ValueError: at once, if the model or an option does not fit.
+        ValueError: if the model or an option does not fit; it is raised before any volume is read.
     """
     given = sorted(name for name, value in unknown.items() if value)
     model = models[0]

@@ -98,31 +98,33 @@ def segment(
     data sets of this project are made, with the same functions.
 
     Args:
-        model: plain or partitioned; input `[batch, x, y, z, channels]` of known size, output class scores. Of several,
-            such as the folds of a cross-validation, the probabilities are averaged.
-        volume: a file or a DICOM series, as for `ks.volumes.read_volume`, or a volume already read; of several channels
-            one each, or one file that holds all of them.
+        model: a plain or a partitioned model, whose input `[batch, x, y, z, channels]` has a known size and whose
+            output has class scores. The probabilities of several models, such as the folds of a cross-validation, are
+            averaged.
+        volume: a file or a DICOM series, as for `ks.volumes.read_volume`, or a volume that was already read. Several
+            channels are one each, or one file with all of them.
         output: the label file to write, `.nii` or `.nii.gz`, or `.dcm` for a DICOM segmentation of a DICOM series; None
-            writes none. For several channels it is that of the first one.
-        patches: sliding windows of the model's input size instead of the whole volume.
-        flips: mirror axes, some of "x", "y", "z", over whose mirror images predictions are averaged.
-        largest_liver: keep only the largest connected liver, and the lesions that touch it.
+            for no file. With several channels, the labels are written for the first one.
+        patches: sliding windows of the model's input size; None to predict the whole volume at once.
+        flips: the mirror axes, some of "x", "y" and "z", over whose mirror images the predictions are averaged.
+        largest_liver: whether to keep only the largest connected liver and the lesions that touch it.
         from_logits: whether the model's outputs are logits, as those of `ks.models.UNet3D` are.
-        normalise: from HU to the network's input, in place of the model's own task. With the default, a volume whose
-            values cannot be told to be HU is refused; see `check_hounsfield`.
-        classes: names of the classes from 0, the background, on, which a DICOM segmentation holds; those of the task by
-            default.
+        normalise: a function from HU to the network's input, which replaces the model's own task. With the default, a
+            volume whose values are not recognisably HU is refused; see `check_hounsfield`.
+        classes: the names of the classes, beginning with 0, the background, which only a DICOM segmentation stores; by
+            default those of the task.
         limits: the limits that the volume must keep; `Limits.current()` by default.
-        task: the task of the data set that the model was trained on; by default that of the model's file, if
-            `ks.load_model` has found one there (`ks.volumes.task_of`). Its normalisation, channels and grid decide the
-            network's input. An image that is smaller than the input lies in the middle of zeros, as in training; a
-            larger one is predicted in sliding windows of the input's size (`patches` says how they overlap). Where
-            nobody knows the task, and with "lits", the data are taken for LiTS's: one CT, `normalise`d, whose field of
-            view is resampled to the model's input. Plain `keras.saving.load_model` does not see the task in the file.
-        memory: the memory of one device, such as "8GB", for models that are not partitioned: the image is cut into as
-            few shards as fit, which are computed one after another (`ks.partition_to_fit`, which is also the way to
-            plan once for many volumes).
-        offload: with `memory`, the folder for shards that wait; by default that of `output`, else a temporary one.
+        task: the task of the data set on which the model was trained. By default, it is that of the model's file, if
+            `ks.load_model` has found one there (`ks.volumes.task_of`); plain `keras.saving.load_model` does not read
+            it. Its normalisation, channels and grid determine the network's input. An image that is smaller than the
+            input is surrounded by zeros, as in training; a larger one is predicted in sliding windows of the input's
+            size, whose overlap `patches` determines. Without a task, and with "lits", the data are treated as LiTS's:
+            one CT, `normalise`d, whose field of view is resampled to the model's input.
+        memory: the memory of one device, such as "8GB", for models that are not partitioned. The image is cut into as
+            few shards as fit, which are computed one after another. To plan once for many volumes, use
+            `ks.partition_to_fit`.
+        offload: with `memory`, the folder for shards that are not being computed; by default that of `output`, or else
+            a temporary folder.
 
     Raises:
         VolumeError: if the file cannot be used; see `read_volume` and `check_hounsfield`. ChannelError if it does not
@@ -177,10 +179,10 @@ class Prepared:
     """A volume as a network sees it.
 
     Attributes:
-        original: the volume as read; of several channels the first one.
-        shape: its shape in canonical order.
+        original: the volume as it was read, or the first one of several channels.
+        shape: the shape of that volume in canonical order.
         image: the network's input, float32 `[X, Y, Z, channels]`.
-        windows: how the image is cut into patches; None if it is predicted at once.
+        windows: the patches into which the image is cut; None if it is predicted at once.
     """
 
     original: Volume
@@ -199,16 +201,16 @@ def prepare(
     limits: Limits | None,
     lap: Callable[[str], None] = lambda step: None,
 ) -> Prepared:
-    """Read a volume, and make the network's input of it.
+    """Read a volume, and make the network's input from it.
 
     Args:
-        volume, output, patches, normalise, limits: of `segment`.
+        volume, output, patches, normalise, limits: as for `segment`.
         size: the number of voxels of the network's input along x, y and z.
         task: the task, or None for LiTS's data.
-        lap: called with the name of each step when it is done.
+        lap: a function that is called with the name of each step when it is done.
 
     Raises:
-        VolumeError: as `segment`.
+        VolumeError: as for `segment`.
     """
     accepted = limits or Limits.current()
     originals = _read(volume, task, normalise is hu_window, accepted)
@@ -257,9 +259,8 @@ def _read(
     """The channels of a case on one grid.
 
     Args:
-        volume, task, limits: of `segment`.
-        in_hounsfield: whether a volume without a task has to be in HU. Another window than the CT's is the caller's
-            word that the values are what it takes.
+        volume, task, limits: as for `segment`.
+        in_hounsfield: whether a volume without a task must be in HU. It need not be with the caller's own `normalise`.
     """
     given = [volume] if isinstance(volume, OneVolume) else list(volume)
     if task is None and len(given) != 1:

@@ -53,10 +53,11 @@ def common_task(models: Sequence[keras.Model]) -> Task | None:
 
 
 def input_size(models: Sequence[keras.Model], channels: int) -> tuple[int, int, int]:
-    """Voxels of the models' input along x, y, z.
+    """The number of voxels of the models' input along x, y and z.
 
     Raises:
-        ValueError: if the input has no known size or another number of channels, or the models differ in it.
+        ValueError: if the size of an input is not known, or an input has another number of channels or another size
+            than those of the other models.
     """
     shape = None
     for model in models:
@@ -73,10 +74,10 @@ def input_size(models: Sequence[keras.Model], channels: int) -> tuple[int, int, 
 
 
 def check_fits(models: Sequence[keras.Model], task: Task | None) -> tuple[int, int, int]:
-    """Refuse models that cannot segment the images of a task, or of one CT where there is none, whatever the volume.
+    """Refuse models that cannot segment any image of a task, or any CT if there is no task.
 
     Returns:
-        Voxels of their input along x, y, z.
+        The number of voxels of their input along x, y and z.
 
     Raises:
         ValueError: if their input or their classes do not fit.

@@ -51,9 +51,9 @@ def write_probabilities(
 
     Args:
         model: the name of the model, for messages.
-        blocks: what `predict_blocks` gives of a batch.
-        images: the probabilities of each image of the batch; there may be fewer than in the batch, whose others are
-            dropped.
+        blocks: the blocks of a batch from `predict_blocks`.
+        images: the files for the probabilities of each image. If there are fewer than images in the batch, the other
+            images are dropped.
         from_logits: whether the scores are logits.
 
     Raises:
@@ -72,7 +72,7 @@ class Part:
     """A box of probabilities `[X, Y, Z, classes]`, such as that of an image which was padded.
 
     Attributes:
-        whole: all probabilities.
+        whole: the file with all probabilities.
         box: the box along x, y and z.
     """
 
@@ -96,7 +96,7 @@ class Blended:
     A voxel's probabilities are summed in the order of the windows, as in `sliding_window`, so that the sums are equal.
 
     Attributes:
-        windows: where the windows lie.
+        windows: the places of the windows.
         found: the probabilities of each window.
         weights: the weight of each voxel of a window.
     """
@@ -128,15 +128,17 @@ class Blended:
 
 
 def label_together(what: str, folder: Path, volumes: Sequence[tuple[Probabilities, Sequence[int]]]) -> list[BlockFiles]:
-    """The labels of some volumes, of each of which every process computes its own planes. Every process must call it.
+    """Compute the labels of some volumes: each process computes its own planes of all of them.
+
+    Every process must call it with the same arguments.
 
     Args:
         what: the name of the volumes, for the message if a process does not answer.
         folder: the folder for the labels, which all processes see.
-        volumes: by volume, the probabilities, which all processes can read, and the shape of the labels' grid.
+        volumes: for each volume, its probabilities, which all processes can read, and the shape of the labels' grid.
 
     Returns:
-        The labels of each volume, uint8 `[X, Y, Z]` on the canonical grid, of which every process can read any part.
+        The labels of each volume, uint8 `[X, Y, Z]` on the canonical grid. Every process can read all of them.
     """
     job = processes.current()
     labels = [BlockFiles(folder / f"labels-{number}", shape, np.uint8) for number, (_, shape) in enumerate(volumes)]

@@ -9,7 +9,7 @@ Normalization = Literal["batch", "instance"] | None
 
 
 def check_normalization(normalization: str | None) -> None:
-    """Check the argument of that name.
+    """Check the argument `normalization` of a network.
 
     Raises:
         ValueError: if it is not "batch", "instance" or None.
@@ -28,7 +28,7 @@ def normalized(
         normalization: "batch" for Keras's `BatchNormalization`; "instance" for the statistics of each image, by
             `GroupNormalization` with a group for each channel, as nnU-Net does.
         name: the name of the layer.
-        momentum, epsilon: of batch normalization.
+        momentum, epsilon: the arguments of batch normalization.
     """
     if normalization == "batch":
         return layers.BatchNormalization(momentum=momentum, epsilon=epsilon, name=name)(x)

@@ -84,12 +84,12 @@ class _Functions:
 
 
 def costs(graph: tf.Graph, outputs: Sequence[tf.Tensor], functions: _Functions | None = None) -> Costs:
-    """What running a graph costs, its operations taking place in the order in which they were made, updates at once.
+    """What running a graph costs, if its operations run in the order in which they were made.
 
     Args:
-        graph: of static shapes.
-        outputs: what is asked for; operations with side effects run besides.
-        functions: what is known of the functions it calls.
+        graph: a graph with static shapes.
+        outputs: the tensors that are computed. Operations with side effects run as well.
+        functions: what is known about the functions that the graph calls.
     """
     functions = functions or _Functions(graph)
     operations = _needed(graph, outputs)

@@ -43,12 +43,12 @@ class Plan:
         allreduce: the bytes that a device puts into sums over devices in one step, for gradients of the weights,
             statistics and losses.
         flops: the number of floating-point operations that a device computes in one step.
-        offload: where shards wait that share a device: "host", or a folder; empty if each has a device of its own.
-        kept: the most bytes that host memory or the folder keeps at once of shards that share devices.
-        moved: the bytes of such shards that go there and come back in one step.
+        offload: where shards that share a device are kept: "host", or a folder; empty if each has a device of its own.
+        kept: the most bytes of shards that share devices which host memory or the folder keeps at once.
+        moved: the bytes of such shards that are moved there and back in one step.
 
-    Of shards that share devices, `activations` is what one device holds of them at once; where that is a CPU, also what
-    its memory keeps of the others, and the whole images that are passed as arrays.
+    If shards share devices, `activations` is what one device holds of them at once. For a CPU, it includes what its
+    memory keeps of the other shards, and the whole images that are passed as arrays.
 
     TensorFlow itself, the libraries that it loads and their scratch memory (cuDNN's, say) come on top.
     """
@@ -80,10 +80,10 @@ class Plan:
         return self.memory <= memory
 
     def least_seconds(self, bytes_per_second: float) -> float:
-        """How long a step takes at least because of what is moved to where shards wait, and back.
+        """The least time of a step that follows from the bytes that it moves to host memory or the folder and back.
 
         Args:
-            bytes_per_second: of the disk with the folder, or of the bus between host memory and the device.
+            bytes_per_second: the speed of the disk with the folder, or of the bus between host memory and the device.
         """
         return self.moved / bytes_per_second
 
@@ -138,15 +138,15 @@ def plan(
 
     Args:
         model: any Keras model. Its optimizer, losses and metrics are those it was compiled with; otherwise Adam and
-            `ks.losses.DiceCrossentropy`. What `ks.recompute` says of it holds.
+            `ks.losses.DiceCrossentropy`. Layers that `ks.recompute` has chosen are planned to be recomputed.
         distribution: the mesh and layout. The devices need not exist:
-            `ks.device_mesh("rows:16, columns:16", devices=["cpu:0"] * 256)`. With `offload` the plan is that of shards
-            which share these devices, and says what waits and is moved.
-        batch_size: images per step, over all devices together.
-        dtype: a Keras dtype policy such as `"mixed_float16"`, in place of the model's own.
-        training: whether to plan a step of `fit` or of `predict`.
-        input_shape: shape of an image without the batch, for models that leave it open.
-        unsupported: as for `ks.partition`; for a partitioned model as it was partitioned.
+            `ks.device_mesh("rows:16, columns:16", devices=["cpu:0"] * 256)`. With `offload`, the plan is for shards
+            that share these devices, and says what is kept elsewhere and moved.
+        batch_size: the number of images in a step, over all devices together.
+        dtype: a Keras dtype policy such as `"mixed_float16"`, instead of the model's own.
+        training: whether to plan a step of `fit`, or one of `predict`.
+        input_shape: the shape of an image without the batch, for models that leave it open.
+        unsupported: as for `ks.partition`; a partitioned model keeps its own choice.
 
     Returns:
         A `Plan`.

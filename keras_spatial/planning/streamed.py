@@ -38,10 +38,10 @@ class StreamedCosts:
 
 
 def streamed_costs(program: Program, *, to_file: bool, on_cpu: bool) -> StreamedCosts:
-    """What a program's run would cost.
+    """What running a program would cost.
 
     Args:
-        program: as it was traced.
+        program: the traced program.
         to_file: whether shards wait in a file, and not in host memory.
         on_cpu: whether the devices are CPUs, whose memory is that of the host.
     """

@@ -24,11 +24,11 @@ from keras_spatial.rules.variables_read import reading_variables
 
 @dataclass(frozen=True)
 class Composite:
-    """What a layer's `call` does.
+    """The operations of a layer's `call`.
 
     Attributes:
-        graph: from the flattened tensors among its arguments, and then the variables, to its outputs.
-        variables: those that `call` computes with before they meet an input.
+        graph: the graph from the flattened tensors among its arguments, followed by the variables, to its outputs.
+        variables: the variables with which `call` computes before they meet an input.
     """
 
     graph: keras.Model
@@ -91,10 +91,10 @@ def _identity(argument: Any) -> Any:
 
 
 def function_graph(function: Callable[[Any], Any], x: Any) -> Composite:
-    """What a function, such as an activation, does with a tensor, as a functional model.
+    """Trace what a function, such as an activation, does with a tensor, as a functional model.
 
     Args:
-        function: from a tensor to one.
+        function: a function from one tensor to another.
         x: anything with `shape` and `dtype`.
 
     Raises:

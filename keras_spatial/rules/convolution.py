@@ -68,12 +68,12 @@ Weight = keras.Variable | SpatialTensor
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution, whatever asks for it: a layer or `keras.ops`.
+    """A convolution of a layer or of `keras.ops`.
 
     Attributes:
-        kernel_size, strides, dilation: per image axis.
-        padding: `"same"`, `"valid"` or `"causal"`, or what the windows see around the image.
-        channels: of the result.
+        kernel_size, strides, dilation: the sizes along each image axis.
+        padding: `"same"`, `"valid"` or `"causal"`, or the padding around the image.
+        channels: the number of channels of the result.
         sums_channels: whether every result sums over all channels, as without groups.
     """
 
@@ -101,14 +101,14 @@ def convolve(
     kernels: Sequence[Weight],
     name: str,
 ) -> SpatialTensor:
-    """Halo exchange, then `function` of each shard.
+    """Lower a convolution: exchange halos, and then apply a function to each shard.
 
     Args:
-        trace: the trace under way.
+        trace: the trace of the step.
         x: the images, channels last.
-        convolution: what it does.
-        function: from the padding, a tensor and the kernels, of which the first spans the image axes, to the result.
-        kernels: its kernels.
+        convolution: the convolution.
+        function: a function from the padding, a tensor and the kernels to the result.
+        kernels: the kernels, of which the first one spans the image axes.
         name: a name for the graph.
     """
     windows, padding = convolution.windows, convolution.padding
@@ -185,13 +185,13 @@ def separable_convolution(layer, trace: Trace, x: SpatialTensor, padding: Paddin
 
 @dataclass(frozen=True)
 class TransposedConvolution:
-    """A transposed convolution, whatever asks for it: a layer or `keras.ops`.
+    """A transposed convolution of a layer or of `keras.ops`.
 
     Attributes:
-        kernel_size, strides, dilation: per image axis.
+        kernel_size, strides, dilation: the sizes along each image axis.
         padding: `"same"` or `"valid"`.
-        output_padding: per image axis, or None.
-        channels: of the result.
+        output_padding: the output padding along each image axis, or None.
+        channels: the number of channels of the result.
     """
 
     kernel_size: tuple[int, ...]
@@ -209,13 +209,13 @@ class TransposedConvolution:
 def convolve_transposed(
     trace: Trace, x: SpatialTensor, what: TransposedConvolution, kernel: Weight, name: str
 ) -> SpatialTensor:
-    """Halo exchange, then Keras's own transposed convolution of each shard, and what of it belongs to the shard.
+    """Lower a transposed convolution: exchange halos, apply Keras's own to each shard, and crop the result.
 
     Args:
-        trace: the trace under way.
+        trace: the trace of the step.
         x: the images, channels last.
-        what: what it does.
-        kernel: its kernel.
+        what: the transposed convolution.
+        kernel: the kernel.
         name: a name for the graph.
     """
     windows, strides = what.windows, what.strides

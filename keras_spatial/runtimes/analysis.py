@@ -12,9 +12,9 @@ class Analysis:
     """The analysis of a program.
 
     Attributes:
-        loops: the loop that each operation is part of.
-        wanted: the shards that must be kept, because they are read outside the loop pass that makes them.
-        last: for each place, the shards that are read for the last time there.
+        loops: the loop of each operation.
+        wanted: the shards that must be kept, because they are read outside of the loop's pass that makes them.
+        last: the shards that are read for the last time at each place.
     """
 
     loops: dict[Calls, Loop] = field(default_factory=dict)

@@ -136,15 +136,15 @@ class ShardOperations:
         return contextlib.nullcontext()
 
     def own_numbers(self) -> list[int]:
-        """The numbers of the processors whose shards this process is handed out."""
+        """The numbers of the mesh positions whose shards this process holds."""
         return self.laid_out_pnum().tensor_list
 
     def hand_out(self, shards: Sequence[Any], places: Sequence[Place]) -> list[tf.Tensor]:
-        """Return what some shards hold of a tensor to the caller of the step, who reads it by `Runtime.handed_out`.
+        """Return some shards of a tensor to the caller of the step, who reads them with `Runtime.handed_out`.
 
         Args:
-            shards: those of this process.
-            places: of the shards that are wanted: the position among `own_numbers`, and where it lies in the tensor.
+            shards: the shards of this process.
+            places: for each shard that is wanted, its index in `own_numbers` and its place in the tensor.
         """
         parts = []
         for position, index in places:

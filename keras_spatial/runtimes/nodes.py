@@ -140,8 +140,7 @@ class Loop:
 
     Attributes:
         nodes: the operations.
-        last: for each shard, the values that its operations read, each with the number of the last operation that reads
-            it.
+        last: the number of the last operation that reads each value, for each shard.
     """
 
     nodes: list[Calls]

@@ -216,7 +216,7 @@ class _Function:
     Args:
         fn: the function.
         arguments: the arguments at one position.
-        calling: for each local function, the function that calls it; a new one is added.
+        calling: the function that calls each local function, by the local function. A new one is added.
     """
 
     def __init__(self, fn: Callable, arguments: Sequence[Any], calling: dict[Any, Any]):

@@ -252,7 +252,7 @@ def on_replicas(
     Args:
         strategy: the strategy that runs it.
         step: the step.
-        chosen: what is returned of a result, of which it is given the value of each replica.
+        chosen: a function from a result's values in all replicas to the value that is returned.
     """
 
     def run(data: Any) -> Any:

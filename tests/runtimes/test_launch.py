@@ -128,7 +128,7 @@ def test_stopped_processes_are_noticed_and_ended(stopped):
     assert re.search(r"Process [01] was stopped \(as by SIGSTOP\) and did not continue for 1 s", output.getvalue())
 
 
-def test_a_process_that_is_stopped_for_a_moment_goes_on():
+def test_a_process_that_is_stopped_for_a_moment_continues():
     program = "import os, signal, subprocess, sys\n"
     program += "subprocess.Popen(['sh', '-c', f'sleep 0.5; kill -CONT {os.getpid()}'])\n"
     program += "os.kill(os.getpid(), signal.SIGSTOP)\nprint('continued')"
