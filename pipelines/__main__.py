@@ -1,7 +1,7 @@
 """`python -m pipelines`: run, compile and submit the pipelines.
 
-TensorFlow and KFP take many seconds to import. So the help, the settings and every message about an argument come
-without them, and each command imports what it needs.
+TensorFlow and KFP take many seconds to import. So the help, the settings and all messages about arguments do not need
+them, and each command imports what it needs.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from pipelines.catalogue import PIPELINES
 if TYPE_CHECKING:
     from pipelines.settings import Settings
 
-# What the demo trains with: steps over all epochs, unless the minutes end it before. More phantoms cost seconds to make
-# and spare the network learning the few lesions of a small set by heart.
+# The phantoms of the demo, and the steps of its training over all epochs, unless the minutes end it before. More
+# phantoms take only seconds to make, and keep the network from memorising the lesions of a small set.
 _DEMO_PHANTOMS = 32
 _DEMO_STEPS = 900
 _DEMO_MINUTES = 4.5
 
-# Errors of which the message is all that a person needs, by the exit status to which they lead. They are named here and
-# not imported, for most of their modules import TensorFlow or KFP.
+# The errors whose message is all that a person needs: a refusal has the exit status 2, and a failure 1. They are named
+# here and not imported, because most of their modules import TensorFlow or KFP.
 REFUSALS = (
     "components.validate.settings.SettingsError",
     "pipelines.catalogue.UnknownPipeline",
@@ -51,7 +51,7 @@ _LIST = "\b\nPipelines (NAME):\n" + "\n".join(f"  {name:<18}{text}" for name, te
 
 
 def _with_options(*options: Callable) -> Callable:
-    """One decorator made of several options, which click shows in the order given."""
+    """One decorator for several options, which click shows in this order."""
 
     def decorate(function: Callable) -> Callable:
         for option in reversed(options):
@@ -228,7 +228,7 @@ def _cases(data: str, task: str = "") -> int:
 
 
 def _check_files(name: str, settings: "Settings") -> None:
-    """Check before the first step what can be known of the input files; what takes seconds comes last."""
+    """Check the input files before the first step. The checks that take seconds come last."""
     from components import pure, storage
     from pipelines.settings import SettingsError
 
@@ -289,7 +289,7 @@ def _run(name: str, settings: "Settings", run_dir: str, verbose: bool) -> None:
 
 
 def cli(arguments: list[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 1 for a failure, 2 for bad arguments."""
+    """Run a command and return its exit status: 0, 1 for a failure, or 2 for bad arguments."""
     from pipelines.local import Ended
 
     try:
@@ -301,7 +301,8 @@ def cli(arguments: list[str] | None = None) -> int:
         click.echo("FAILED: interrupted.", err=True)
         return 130
     except Ended as ended:
-        with contextlib.suppress(OSError):  # After SIGHUP the terminal is gone.
+        # After SIGHUP, the terminal no longer exists.
+        with contextlib.suppress(OSError):
             click.echo(f"FAILED: {ended}; finished steps are kept, and the same command resumes after them.", err=True)
         return 128 + ended.number
     except Exception as error:

@@ -88,7 +88,7 @@ def parse_yaml(text: str, where: str, limits: YamlLimits | None = None) -> list[
 
     Args:
         text: YAML.
-        where: name for messages: a file, or an argument.
+        where: the name of the file or the argument, for messages.
         limits: what is accepted; `YamlLimits.current()` by default.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The pipelines by name, and what each leaves at the top of its run's folder."""
+"""The pipelines by name, and the results that each of them puts at the top of its run's folder."""
 
 import difflib
 import importlib
@@ -11,7 +11,7 @@ from components import console
 from components.files import read_json, write_json
 
 if TYPE_CHECKING:
-    # KFP takes seconds to import, which the help of the commands does without.
+    # KFP takes seconds to import, and the help of the commands does not need it.
     from kfp.dsl.base_component import BaseComponent
 
     from pipelines.cluster import Cluster
@@ -25,18 +25,18 @@ PIPELINES = {
     "cross_validation": "Train and evaluate on several folds, so that every case is held out once.",
     "sweep": "Train at several learning rates, and compare the models on the validation cases.",
 }
-"""Names of the pipelines, which are also those of their modules and functions, and what each does."""
+"""The names of the pipelines, which are also those of their modules and functions, and what each of them does."""
 
 
 class UnknownPipeline(ValueError):
-    """No pipeline has this name."""
+    """There is no pipeline with this name."""
 
 
 def build(name: str, settings: "Settings", cluster: "Cluster | None" = None) -> "BaseComponent":
-    """The pipeline of a name.
+    """Build the pipeline with this name.
 
     Raises:
-        UnknownPipeline: naming the nearest known one.
+        UnknownPipeline: if there is none; the message has the nearest known name.
         SettingsError: if a setting is not read, or the mesh does not fit the cluster.
     """
     check_name(name)
@@ -52,10 +52,10 @@ def tasks_of(name: str) -> tuple[bool, bool]:
 
 
 def check_name(name: str) -> None:
-    """Make sure that there is a pipeline of a name.
+    """Make sure that there is a pipeline with this name.
 
     Raises:
-        UnknownPipeline: naming the nearest known one.
+        UnknownPipeline: if there is none; the message has the nearest known name.
     """
     if name not in PIPELINES:
         near = difflib.get_close_matches(name, PIPELINES, n=1, cutoff=0.4)
@@ -64,7 +64,7 @@ def check_name(name: str) -> None:
 
 
 def results(name: str, folder: Path, steps: "Sequence[Step]") -> list[str]:
-    """Put the results of a finished run at the top of its folder, and say in a few lines what they are."""
+    """Put the results of a finished run at the top of its folder, and return a few lines that describe them."""
     by_name = {step.name: step for step in steps}
     reused = [step.name for step in steps if step.reused]
     lines = [f"Results taken from earlier runs: {', '.join(reused)}"] if reused else []
@@ -96,7 +96,7 @@ def _segmentation(folder: Path, steps: "Mapping[str, Step]") -> list[str]:
     if bad:
         lines.append(f"{console.count(int(bad), 'bad case')} left out, see {folder / 'quarantine.html'}")
     if not metrics["accepted"]:
-        lines.append("The model is not exported, for it is worse than the baseline.")
+        lines.append("The model is not exported, because it is worse than the baseline.")
     if "threshold_dice" in metrics:
         lines.append(f"For comparison, the Dice of the best intensity thresholds: {_dice(metrics['threshold_dice'])}")
     lines.append(f"Report: {folder / 'report.html'}")

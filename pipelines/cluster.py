@@ -1,4 +1,4 @@
-"""What a cluster gives each step: hardware, storage, secrets, queues, retries."""
+"""The cluster file, which says what each step gets: hardware, storage, secrets, queues and retries."""
 
 import dataclasses
 import difflib
@@ -16,19 +16,19 @@ from components.validate.hardware import Hardware, Kind
 from components.validate.settings import SettingsError
 from pipelines.bounded_yaml import YamlError, mapping, read_yaml
 
-# Where GKE says which accelerator a node has; other clusters name their own label, see `accelerator_label`.
+# The node labels in which GKE says which accelerator a node has; for other clusters, see `accelerator_label`.
 _ACCELERATOR_LABELS = {
     "nvidia.com/gpu": "cloud.google.com/gke-accelerator",
     "google.com/tpu": "cloud.google.com/gke-tpu-accelerator",
 }
 _KINDS: dict[str, Kind] = {"nvidia.com/gpu": "gpu", "google.com/tpu": "tpu"}
-# Chips whose cores TensorFlow sees one of; those of other generations have one or two.
+# The TPUs on whose chips TensorFlow sees one core. On chips of other generations, it sees one or two.
 _ONE_CORE = ("v5-lite", "v5litepod", "v6e")
 _CPU, _MEMORY = r"^\d+(\.\d+)?m?$", r"^\d+(\.\d+)?[KMGT]i?$"
 
 
 class StepResources(BaseModel):
-    """What a step asks for that gets no accelerator."""
+    """The CPU and memory of a step without accelerators."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,7 +48,7 @@ _STEPS: dict[str, StepResources] = {
     "fingerprint": _SMALL,
     "cross_validation": _SMALL,
     "sweep": _SMALL,
-    # It makes the network once, on the host.
+    # This step makes the network once, on the host.
     "validate": StepResources(cpu="1", memory="8Gi"),
     "gather": _SMALL,
 }
@@ -57,7 +57,7 @@ _OTHERS = (*_STEPS, "ingest", "phantom", "preprocess", "report", "export")
 
 
 class Toleration(BaseModel):
-    """A taint that a pod may be scheduled in spite of; the fields are those of Kubernetes."""
+    """A taint in spite of which a pod may be scheduled, with the fields of Kubernetes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -74,8 +74,8 @@ class Toleration(BaseModel):
 
 
 class Cluster(BaseModel):
-    """Resources of the steps. Training, evaluation and segmentation get the accelerators, with `cpu` and `memory`; what
-    the others get stands in `steps`."""
+    """The resources of the steps. Training, evaluation and segmentation get the accelerators, with `cpu` and `memory`;
+    the resources of all other steps are in `steps`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -175,8 +175,8 @@ class Cluster(BaseModel):
             raise ValueError(f"accelerator_type: expected an accelerator with it. Received: {self.accelerator_type!r}")
         if self.accelerator_type and not (self.accelerator_label or self.accelerator in _ACCELERATOR_LABELS):
             raise ValueError(
-                f"accelerator_label: expected the node label that holds {self.accelerator_type!r}, for only those of "
-                f"{list(_ACCELERATOR_LABELS)} are known. Received: '' with accelerator {self.accelerator!r}"
+                f"accelerator_label: expected the node label that holds {self.accelerator_type!r}, because only those "
+                f"of {list(_ACCELERATOR_LABELS)} are known. Received: '' with accelerator {self.accelerator!r}"
             )
         if (self.accelerator == "google.com/tpu") != bool(self.tpu_topology):
             raise ValueError(
@@ -232,7 +232,7 @@ class Cluster(BaseModel):
         return math.prod(int(size) for size in self.tpu_topology.split("x"))
 
     def hardware(self) -> Hardware:
-        """What a mesh of this cluster can be made of."""
+        """The hardware of which a mesh on this cluster can be made."""
         two_cores = self.accelerator == "google.com/tpu" and not any(c in self.accelerator_type for c in _ONE_CORE)
         return Hardware(
             pods=self.nodes,
@@ -243,14 +243,14 @@ class Cluster(BaseModel):
         )
 
     def resources(self, step: str, *, accelerated: bool) -> StepResources:
-        """CPU and memory of a step."""
+        """The CPU and memory of a step."""
         if accelerated:
             return StepResources(cpu=self.cpu, memory=self.memory)
-        # `ingest_folder` is the step `ingest` of a folder; people know the one name.
+        # `ingest_folder` is the step `ingest` for a folder, and the cluster file has only that name.
         return self.steps.get(step.removesuffix("_folder")) or _STEPS.get(step) or StepResources()
 
     def accelerator_selectors(self) -> dict[str, str]:
-        """Node selectors of the pods with accelerators."""
+        """The node selectors of the pods with accelerators."""
         selectors = {}
         if self.accelerator_type:
             selectors[self.accelerator_label or _ACCELERATOR_LABELS[self.accelerator]] = self.accelerator_type
@@ -259,7 +259,7 @@ class Cluster(BaseModel):
         return selectors
 
     def pods_job(self) -> JobSettings:
-        """The job of several pods that trains, evaluates or segments; each has what an accelerated step would get."""
+        """The job of several pods that trains, evaluates or segments. A pod gets what an accelerated step would get."""
         same = {f.name for f in dataclasses.fields(JobSettings)} & set(Cluster.model_fields)
         given = {name: getattr(self, name) for name in same}
         tolerations = tuple(t.model_dump(exclude_none=True) for t in self.tolerations) if self.accelerator else ()
@@ -276,10 +276,10 @@ def load_cluster(path: str | Path, image: str = "") -> Cluster:
 
     Args:
         path: the path of the file.
-        image: container image instead of the file's; empty keeps that.
+        image: the container image that replaces that of the file; "" to keep it.
 
     Raises:
-        SettingsError: unreadable, or a field is unknown or wrong; the message names it.
+        SettingsError: if the file cannot be read, or a field is unknown or wrong; the message names the field.
     """
     try:
         values = mapping(read_yaml(path), str(path))

@@ -1,4 +1,4 @@
-"""Giving the tasks of a pipeline what a cluster's file says, through KFP and its Kubernetes extension."""
+"""Give the tasks of a pipeline the resources of a cluster file, through KFP and its Kubernetes extension."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from components.resume import CODE_VARIABLE, RUN_VARIABLE, SCRATCH_VARIABLE, STO
 from pipelines.cluster import Cluster
 
 _FIRST_PAUSE, _GROWING = 30, 5
-"""Seconds before the first retry, and the retries up to which a pause is twice the one before."""
+"""The seconds before the first retry, and the number of retries up to which each pause is twice as long."""
 _RUN_LABEL = "metadata.labels['pipeline/runid']"
 
 
 class Resources:
-    """Applies a cluster's resources to tasks; without a cluster it leaves them alone."""
+    """Applies the resources of a cluster to tasks. Without a cluster, it does nothing."""
 
     def __init__(self, cluster: Cluster | None):
         self.cluster = cluster
@@ -26,20 +26,20 @@ class Resources:
         return task
 
     def begin(self, task: Any) -> None:
-        """Let `task` end before every task that is a root."""
+        """Let all root tasks wait for `task`."""
         self._first = task
 
     def root(self, task: Any, *, accelerated: bool = False) -> Any:
-        """The same for a task that reads no other's output, and so would not wait for the first one."""
+        """Apply the resources to a root task, which reads no output of another task and waits for the first one."""
         return self(self.after_first(task), accelerated=accelerated)
 
     def after_first(self, task: Any) -> Any:
-        """Let a task that has no container, and so takes no resources, wait for the first one."""
+        """Let a task wait for the first one. This suffices for a task without a container, which takes no resources."""
         return task if self._first is None else task.after(self._first)
 
 
 def guarded(cluster: Cluster | None) -> dsl.ExitHandler:
-    """A context whose end is the step `finish`, whatever happens."""
+    """A context after which the step `finish` runs, whatever happens in it."""
     task = finish(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER)
     # KFP refuses retries and caching of an exit task that depends on the run's status.
     task.set_caching_options(False)
@@ -50,13 +50,13 @@ def guarded(cluster: Cluster | None) -> dsl.ExitHandler:
 
 
 def retry_options(cluster: Cluster, timeout: int) -> dict[str, Any]:
-    """Arguments of KFP's `set_retry`.
+    """The arguments of KFP's `set_retry`.
 
-    KFP hands `backoff_max_duration` on as Argo's `maxDuration`, which is no limit of a pause but of all attempts,
-    pauses and waiting for nodes together, counted from the first attempt's start
+    KFP passes `backoff_max_duration` to Argo as `maxDuration`, which does not limit one pause but all attempts, pauses
+    and waiting for nodes together, from the start of the first attempt
     (https://github.com/kubeflow/pipelines/issues/14245; argoproj/argo-workflows v4.0.5,
-    workflow/controller/operator.go, processNodeRetries). So it has to hold all of them. Argo's limit of one pause
-    (`cap`) is not offered by KFP; many retries therefore have equal pauses.
+    workflow/controller/operator.go, processNodeRetries). So it must be long enough for all of them. KFP does not offer
+    Argo's limit of one pause (`cap`), so with many retries all pauses are equal.
     """
     attempts = cluster.retries + 1
     growing = cluster.retries <= _GROWING
@@ -80,8 +80,9 @@ def _apply(cluster: Cluster, task: Any, *, accelerated: bool) -> None:
     task.set_cpu_limit(resources.cpu).set_memory_limit(resources.memory)
     task.set_cpu_request(resources.cpu).set_memory_request(resources.memory)
     if step != "validate":
-        # What it refuses once it refuses again, and Argo, which KFP gives neither policy nor expression, tells no
-        # refusal from a failure: the run would end after all pauses. What may pass it asks for again itself.
+        # What this step refuses once, it would refuse again. KFP gives Argo neither a policy nor an expression, so Argo
+        # cannot distinguish a refusal from a failure, and the run would end only after all pauses. The step itself
+        # repeats what may succeed later.
         task.set_retry(**retry_options(cluster, timeout))
     kubernetes.set_timeout(task, timeout)
     for key, value in cluster.node_selectors.items():
@@ -92,7 +93,7 @@ def _apply(cluster: Cluster, task: Any, *, accelerated: bool) -> None:
 
 
 def _identify(cluster: Cluster, task: Any) -> None:
-    """Image, user, labels, and what the step is told of its run."""
+    """Set the image, the user, the labels, and what the step is told about its run."""
     if cluster.image:
         task.set_container_image(cluster.image)
     if cluster.image_pull_secrets:
@@ -106,7 +107,7 @@ def _identify(cluster: Cluster, task: Any) -> None:
         kubernetes.add_pod_annotation(task, key, value)
     for name, value in cluster.environment.items():
         task.set_env_variable(name, value)
-    # By the label of the pod: as an input of the step it would make KFP's cache useless.
+    # The run's ID comes from the label of the pod. As an input of the step, it would make KFP's cache useless.
     kubernetes.use_field_path_as_env(task, RUN_VARIABLE, _RUN_LABEL)
     task.set_env_variable(CODE_VARIABLE, code_version())
 

@@ -29,37 +29,38 @@ _IMPORTS = {"data": dsl.Dataset, "baseline": dsl.Artifact, "network": dsl.Model,
 
 
 def sources(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Of the settings that say where cases come from: those that are parameters, and those that are fixed.
+    """The settings that say where cases come from: first those that are parameters, and then those that are fixed.
 
-    Whether a pipeline starts from a folder or from phantoms is decided when it is built and not at run time, so that
-    the graph shows, and the user interface offers, only what is read.
+    Whether a pipeline starts from a folder or from phantoms is decided when it is built, and not at run time, so that
+    the graph and the user interface show only what is read.
     """
     return ((), _PHANTOMS) if settings.data else (_PHANTOMS, ("data",))
 
 
 @dataclass(frozen=True)
 class Start:
-    """What the steps of a pipeline begin with.
+    """The results of the tasks that come before the steps of a pipeline.
 
     Attributes:
-        imported: by name of setting, the artifact of what a URL names: KFP records what was made of it.
-        network_version: a digest of the network to fine-tune; empty for one that is no file.
+        imported: the artifacts that KFP has imported from URLs, by the names of the settings. KFP records what is made
+            from them.
+        network_version: the digest of the file of the network to fine-tune; empty for a network that is not a file.
     """
 
     imported: Mapping[str, Any]
     network_version: Any
 
     def given(self, **inputs: str) -> dict[str, Any]:
-        """What was imported, as inputs of a component: by name of input, the setting that names it."""
+        """The imported artifacts as inputs of a component, given the name of the setting for each input."""
         return {i: self.imported[setting] for i, setting in inputs.items() if setting in self.imported}
 
 
 def begin(name: str, p: Parameters, settings: Settings, give: Resources) -> Start:
-    """What comes before the steps of a pipeline: its parameters are checked, and what URLs name is imported.
+    """Add the tasks that come before the steps of a pipeline: they check its parameters and import URLs.
 
-    KFP imports URLs of `IMPORTED` alone; a path on a volume it does not know. So whether a setting is imported is
-    decided when the pipeline is built. Its launcher downloads an artifact whole for each step that takes it: right for
-    the file of a model or of metrics. The corpus is imported for the lineage alone, and no step takes it.
+    KFP imports only URLs of `IMPORTED`, and knows nothing of paths on volumes. So it is decided when the pipeline is
+    built whether a setting is imported. KFP's launcher downloads a whole artifact for each step that takes it, which
+    suits the file of a model or of metrics. The corpus is imported only for the lineage, and no step takes it.
     """
     urls = [n for n in _IMPORTS if n in p and getattr(settings, n).startswith(IMPORTED)]
     if give.cluster is not None:
@@ -72,13 +73,13 @@ def begin(name: str, p: Parameters, settings: Settings, give: Resources) -> Star
 
 
 def _validate(name: str, p: Parameters, settings: Settings, give: Resources, imported: Sequence[str]) -> None:
-    """Let a pipeline's parameters be checked before every other step, for which `give` sees to that.
+    """Add the step that checks the parameters of a pipeline, for which all other steps wait.
 
-    Only on a cluster: a run on this machine starts right after its settings were checked.
+    This is only done on a cluster, because a run on this machine starts right after its settings were checked.
     """
     trains, predicts = tasks_of(name)
     assert give.cluster is not None
-    # Settings that are no parameters are what they are.
+    # Settings that are not parameters keep their values.
     fixed = {
         n: Settings.kfp_value(n, getattr(settings, n))
         for n, field in Settings.model_fields.items()
@@ -97,12 +98,12 @@ def _validate(name: str, p: Parameters, settings: Settings, give: Resources, imp
         hardware=give.cluster.hardware(),
     )
     task = validate(graph=graph.model_dump_json(), **p.of(validate), **fixed)
-    # What it checks includes files, of which KFP's cache knows nothing.
+    # The step also checks files, about which KFP's cache knows nothing.
     give.begin(give(task).set_caching_options(False))
 
 
 def checked_cases(p: Parameters, settings: Settings, give: Resources, start: Start) -> Any:
-    """The cases of the folder `data`, or phantoms where it is empty, checked: a channel of the pipeline."""
+    """The checked cases of the folder `data`, or of phantoms if it is empty, as a channel of the pipeline."""
     if not settings.data:
         made = phantom(cases=p["phantoms"], seed=p["seed"], size=p["phantom_size"], difficulty=p["difficulty"])
         task = ingest(volumes=give.root(made).outputs["volumes"], **p.of(ingest))
@@ -110,14 +111,16 @@ def checked_cases(p: Parameters, settings: Settings, give: Resources, start: Sta
     versions = {"version": _version(p["data"], give)}
     if settings.task not in ("", "lits"):
         versions["task_version"] = _version(p["task"], give)
-    # By path or URL, also where it is imported: what a step takes as an artifact KFP's launcher downloads whole.
+    # The step gets the path or URL even if KFP imports it, because KFP's launcher downloads artifacts whole.
     task = ingest_folder(**versions, **p.of(ingest_folder))
     return give(task).outputs["cases"]
 
 
 def trained_model(p: Parameters, dataset: Any, give: Resources, start: Start, **given: Any) -> Any:
-    """A model trained on a data set: in this step, or by a job of several pods where the cluster asks for one; `given`
-    are settings that are no parameters of the pipeline."""
+    """The model that is trained on a data set, in one step or in a job of several pods if the cluster file asks for it.
+
+    `given` has settings that are not parameters of the pipeline.
+    """
     given |= {"network_version": start.network_version, **start.given(imported_network="network")}
     if give.cluster is not None and give.cluster.nodes > 1:
         # The step that launches the job and waits for it needs no accelerator itself.
@@ -127,8 +130,10 @@ def trained_model(p: Parameters, dataset: Any, give: Resources, start: Start, **
 
 
 def evaluated(p: Parameters, settings: Settings, give: Resources, **made: Any) -> Any:
-    """The task that evaluates a model: in its step, or by a job where the mesh does not fit into one pod; `made` are
-    the artifacts that it reads."""
+    """The task that evaluates a model, in one step or in a job if the mesh does not fit into one pod.
+
+    `made` has the artifacts that it reads.
+    """
     job = _job(settings, give, trains=True)
     if job is None:
         return give(evaluate(**made, **p.of(evaluate)), accelerated=True)
@@ -136,19 +141,19 @@ def evaluated(p: Parameters, settings: Settings, give: Resources, **made: Any) -
 
 
 def segmented(p: Parameters, settings: Settings, give: Resources, **given: Any) -> Any:
-    """The task that segments volumes, as `evaluated`; `given` are its inputs that are no parameters."""
+    """The task that segments volumes, like `evaluated`. `given` has its inputs that are not parameters."""
     job = _job(settings, give, trains=False)
-    # KFP's cache knows the folders' names and not their files.
+    # KFP's cache knows the names of folders, but not their files.
     if job is None:
         return give.root(segment(**given, **p.of(segment)).set_caching_options(False), accelerated=True)
     return give.root(segment_job(**given, job=job, **p.of(segment_job)).set_caching_options(False))
 
 
 def _job(settings: Settings, give: Resources, *, trains: bool) -> str | None:
-    """The job of all pods that evaluates or segments; None where one pod does.
+    """The job of all pods that evaluates or segments; None if one pod does that.
 
     Raises:
-        SettingsError: if the pods would have no folder in common.
+        SettingsError: if the pods would have no common folder.
     """
     cluster = give.cluster
     if cluster is None or not cluster.hardware().spans_pods(settings, trains=trains):
@@ -156,12 +161,12 @@ def _job(settings: Settings, give: Resources, *, trains: bool) -> str | None:
     if is_url(cluster.scratch):
         raise SettingsError(
             f"{'evaluation_mesh' if trains else 'mesh'}: an evaluation or segmentation over {cluster.nodes} pods needs "
-            "a scratch folder on a volume in the cluster file, for the pods write parts of one file. Received: scratch "
-            f"{cluster.scratch!r}. Name a folder there, or a mesh that fits into one pod."
+            "a scratch folder on a volume in the cluster file, because the pods write parts of one file. Received: "
+            f"scratch {cluster.scratch!r}. Name a folder there, or a mesh that fits into one pod."
         )
     return cluster.pods_job().to_json()
 
 
 def _version(place: Any, give: Resources) -> Any:
-    """A digest of files: KFP's cache knows their folder's name only, and so takes them for the same for ever."""
+    """The digest of files, without which KFP's cache would know only the name of their folder."""
     return give.root(fingerprint(data=place)).set_caching_options(False).output

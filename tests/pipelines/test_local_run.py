@@ -193,7 +193,7 @@ def test_a_model_that_is_worse_than_the_baseline_is_not_exported(segmentation, d
     baseline.write_text(json.dumps({"dice": {"liver": 1.0, "lesion": 1.0}, "cases": ["volume-2"]}))
     folder = segmentation[0]
     assert run("lits_segmentation", folder, f"data={data}", "processes=2", f"baseline={baseline}") == 0
-    assert "The model is not exported, for it is worse than the baseline." in capsys.readouterr().out
+    assert "The model is not exported, because it is worse than the baseline." in capsys.readouterr().out
     done = [name for name, reused in journal(folder) if not reused]
     assert "compare" in done
     assert "export" not in dict(journal(folder))
