@@ -1,4 +1,4 @@
-"""CT volumes in, segmentations as NIfTI out, on each volume's own grid."""
+"""The pipeline that segments volumes with a trained model, each on its own grid."""
 
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
@@ -14,10 +14,14 @@ from pipelines.shared import begin, segmented
 
 
 def batch_inference(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
-    """The pipeline with these settings as defaults of its parameters; the number of shares is fixed.
+    """Build the pipeline, whose parameters have these settings as their defaults. The number of shares is fixed.
+
+    Args:
+        settings: the settings of the run.
+        cluster: the cluster whose resources the steps get; None for a run on this machine.
 
     Raises:
-        SettingsError: without `data` or `model`.
+        SettingsError: if `data` or `model` is missing, a setting is not read, or settings do not fit together.
     """
     for name, value in (("data", settings.data), ("model", settings.model)):
         if not value:
@@ -34,7 +38,7 @@ def batch_inference(settings: Settings, cluster: Cluster | None = None) -> BaseC
             if len(shares) == 1:
                 segmented(p, settings, give, volumes=p["data"], **imported)
                 return
-            # Here one at a time: two networks on one machine would only slow each other down.
+            # On this machine, shares run one at a time, because two networks would only slow each other down.
             parallelism = 1 if cluster is None else 0
             with dsl.ParallelFor(shares, name="shares", parallelism=parallelism) as share:
                 task = segmented(p, settings, give, volumes=p["data"], share=share, **imported)

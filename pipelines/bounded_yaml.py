@@ -1,8 +1,8 @@
-"""The one reader of YAML: what a file says is measured before it is built.
+"""Read YAML within limits: the values of a text are counted before they are built.
 
-A few hundred bytes of YAML can stand for billions of values (an alias of a list of aliases of a list ...), and deep
-nesting ends in a RecursionError. So the events of the parser, which need no recursion, are counted first, with each
-alias counted as what it stands for.
+A few hundred bytes of YAML can represent billions of values (an alias of a list of aliases of a list ...), and deep
+nesting ends in a RecursionError. So the events of the parser, which needs no recursion, are counted first, and each
+alias counts as much as its content.
 """
 
 import os
@@ -21,17 +21,17 @@ VARIABLE = "KERAS_SPATIAL_YAML_LIMITS"
 
 
 class YamlError(ValueError):
-    """A text is no YAML, or asks for more than the limits allow."""
+    """A text is not YAML, or exceeds the limits."""
 
 
 @dataclass(frozen=True)
 class YamlLimits:
-    """What is accepted of a YAML text.
+    """The limits of a YAML text.
 
     Attributes:
-        size: most bytes.
-        depth: most lists and mappings inside one another.
-        values: most scalars, lists and mappings, with each alias counted as all that it stands for.
+        size: the largest number of bytes.
+        depth: the largest number of lists and mappings inside of one another.
+        values: the largest number of scalars, lists and mappings, where each alias counts as much as its content.
     """
 
     size: int = 1 << 17
@@ -45,10 +45,11 @@ class YamlLimits:
 
     @classmethod
     def current(cls, default: "YamlLimits | None" = None) -> "YamlLimits":
-        """`default`, but for what the environment sets: `KERAS_SPATIAL_YAML_LIMITS="values=1000000; depth=90"`.
+        """The limits in `default`, replaced by those in the environment variable `KERAS_SPATIAL_YAML_LIMITS`, such as
+        `values=1000000; depth=90`.
 
         Raises:
-            YamlError: if it holds something else.
+            YamlError: if the variable has another form.
         """
         limits = vars(default or cls()).copy()
         for part in filter(None, (p.strip() for p in os.environ.get(VARIABLE, "").split(";"))):
@@ -64,10 +65,11 @@ def read_yaml(path: str | Path, limits: YamlLimits | None = None) -> list[Any]:
 
     Args:
         path: the path of the file.
-        limits: what is accepted; `YamlLimits.current()` by default.
+        limits: the limits of the text; `YamlLimits.current()` by default.
 
     Raises:
-        YamlError: unreadable, not UTF-8, no YAML, a key twice, or beyond the limits; the message names the file.
+        YamlError: if the file cannot be read, is not UTF-8 or YAML, has a key twice, or exceeds the limits. The message
+            names the file.
     """
     limits = limits or YamlLimits.current()
     try:
@@ -87,12 +89,12 @@ def parse_yaml(text: str, where: str, limits: YamlLimits | None = None) -> list[
     """The documents of a YAML text.
 
     Args:
-        text: YAML.
+        text: the text.
         where: the name of the file or the argument, for messages.
-        limits: what is accepted; `YamlLimits.current()` by default.
+        limits: the limits of the text; `YamlLimits.current()` by default.
 
     Raises:
-        YamlError: as `read_yaml`.
+        YamlError: as for `read_yaml`.
     """
     limits = limits or YamlLimits.current()
     if len(text) > limits.size:
@@ -107,7 +109,7 @@ def parse_yaml(text: str, where: str, limits: YamlLimits | None = None) -> list[
         raise YamlError(f"{where}: cannot be read as YAML. Received: {type(error).__name__}: {message}") from error
 
 
-# Besides its own errors, PyYAML lets through those of dates, numbers and characters that are none.
+# Besides its own errors, PyYAML passes on those for invalid dates, numbers and characters.
 _REFUSED = (
     yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError,
 )  # fmt: skip
@@ -117,9 +119,9 @@ _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, but a key that stands twice is an error, and numbers are those of YAML 1.2 and of JSON.
+    """PyYAML's safe loader, except that a repeated key is an error, and numbers are those of YAML 1.2 and JSON.
 
-    PyYAML's own are those of YAML 1.1, in which `3e-5` is a text, `010` is eight, and `1:30` is ninety.
+    PyYAML reads the numbers of YAML 1.1, in which `3e-5` is a text, `010` is eight, and `1:30` is ninety.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012  As PyYAML declares it.
@@ -156,8 +158,12 @@ _Loader.add_constructor(_NUMBERS[0], _decimal)
 
 
 def _measure(text: str, where: str, limits: YamlLimits) -> None:
-    """Raise unless the text keeps the limits; takes time and memory in proportion to its length alone."""
-    # For each open list or mapping: its anchor, and the values inside so far.
+    """Check a text against the limits, in time and memory that are proportional to its length.
+
+    Raises:
+        YamlError: if it exceeds them.
+    """
+    # The anchor of each open list or mapping, and the number of values in it so far.
     open_nodes: list[tuple[str | None, int]] = [(None, 0)]
     sizes: dict[str, int] = {}
     total = 0
@@ -174,7 +180,7 @@ def _measure(text: str, where: str, limits: YamlLimits) -> None:
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _ in open_nodes):
                 raise YamlError(f"{where}: the alias *{event.anchor} stands inside of what it names. Write it out.")
-            # An alias of nothing is the loader's to name.
+            # The loader raises an error for an unknown alias.
             count = sizes.get(event.anchor or "", 1)
             add(count, count)
         elif isinstance(event, yaml.ScalarEvent):
@@ -189,7 +195,7 @@ def _measure(text: str, where: str, limits: YamlLimits) -> None:
             anchor, inside = open_nodes.pop()
             if anchor:
                 sizes[anchor] = inside
-            # What is inside was counted when it came.
+            # The values inside were already counted.
             add(inside, 1)
 
 
@@ -201,10 +207,10 @@ def _too_much(where: str, name: str, limits: YamlLimits, received: str) -> YamlE
 
 
 def mapping(documents: list[Any], where: str) -> Mapping[str, Any]:
-    """The only document of a text, `name: value` pairs; an empty text is an empty mapping.
+    """The `name: value` pairs of the only document of a text. An empty text gives an empty mapping.
 
     Raises:
-        YamlError: for several documents, anything else, or a name that is no text.
+        YamlError: if there are several documents, the document is not a mapping, or a name is not a text.
     """
     if len(documents) > 1:
         raise YamlError(f"{where}: expected one document. Received: {len(documents)}, with --- between them")

@@ -1,8 +1,8 @@
-"""What a run shows on the terminal, and what it writes into its log.
+"""Show the output of a run on the terminal, and write it into a log.
 
-A step leaves one line, with its time and its result. While it runs, a terminal shows one line that changes in place,
-with the time left where the step says how far it is; where there is no terminal, plain lines tell of its progress now
-and then. The log keeps every line, without the codes of colours.
+Each step leaves one line, with its time and its result. While a step runs, a terminal shows one line that changes in
+place, with the time left if the step reports its progress. Without a terminal, plain lines show the progress now and
+then. The log keeps every line, without colour codes.
 """
 
 import re
@@ -26,7 +26,7 @@ _BEGINS = re.compile(r"Executing task '(?P<step>[^']+)'")
 _ENDS = re.compile(r"Task '(?P<step>[^']+)' finished with status (?P<status>\w+)")
 _REMEMBERED = 2000
 _WIDTH = 18
-# How often a line tells of the progress of a step where there is no terminal.
+# The seconds between lines that show the progress of a step without a terminal.
 _SECONDS_BETWEEN_LINES = 30.0
 
 
@@ -47,7 +47,7 @@ class Screen:
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, min_width=_WIDTH - 4)),
             BarColumn(bar_width=12, table_column=Column(min_width=12)),
             TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
-            # What is too long for the terminal is cut here, and not in the other columns.
+            # If the line is too long for the terminal, this column is cut, and not the others.
             TextColumn("{task.fields[said]}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
             expand=True,
             console=self._console,
@@ -61,7 +61,7 @@ class Screen:
         self._started = self._told = 0.0
 
     def show(self, text: str) -> None:
-        """Show a line, if it is one of those that a person wants."""
+        """Show a line if it is meant for a person."""
         if self._verbose:
             self._print(text)
         begins, ends = _BEGINS.search(text), _ENDS.search(text)
@@ -75,7 +75,7 @@ class Screen:
             self._follow(line)
 
     def close(self) -> None:
-        """Remove what is shown of a step that has not ended."""
+        """Remove the line of a step that has not ended."""
         self._progress.stop()
 
     def _begin(self, step: str) -> None:
@@ -103,7 +103,8 @@ class Screen:
             said = line.text if not left else f"{line.text}, about {console.readable(left)} left"
             self._progress.update(self._task, said=said)
             if line.done == line.total:
-                return  # The result comes next.
+                # The result comes next.
+                return
             if not self._live and time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
                 self._told = time.monotonic()
                 self._note(f"{line.step}: {said}")
@@ -117,7 +118,7 @@ class Screen:
 
 
 class Tee:
-    """A standard output whose every line goes to a file and to the screen; it remembers its last lines."""
+    """A standard output that writes every line to a file and to the screen, and remembers the last lines."""
 
     def __init__(self, screen: Screen, file: TextIO):
         self._screen, self._file = screen, file
@@ -142,12 +143,12 @@ class Tee:
         return False
 
     def close_line(self) -> None:
-        """Write the last line, if it has no end."""
+        """End the last line if it is incomplete, so that it is written."""
         if self._lines[-1]:
             self.write("\n")
 
     def error(self) -> str:
-        """The last error that the failed step printed, with its further lines; without one, the step's last lines."""
+        """The last error that the failed step has printed, with its further lines, or else the step's last lines."""
         lines = self._of_failed_step()
         starts = [i for i, line in enumerate(lines) if _ERROR.match(line)]
         if not starts:
@@ -160,7 +161,7 @@ class Tee:
         return "\n".join(found)
 
     def _of_failed_step(self) -> list[str]:
-        """The lines of the first step that failed: after it only the exit handler runs."""
+        """The lines of the first step that failed, after which only the exit handler runs."""
         found = [(i, _ENDS.search(line)) for i, line in enumerate(self._lines)]
         ends = [i for i, match in found if match and match["status"] == "FAILURE"]
         end = ends[0] if ends else len(self._lines)
@@ -170,11 +171,11 @@ class Tee:
 
 @contextmanager
 def logged(path: Path, *, verbose: bool = False) -> Iterator[Tee]:
-    """Send the standard output to a log and, as far as a person wants to see it, to where it went before.
+    """Send the standard output to a log and, if it is meant for a person, to the screen during the `with` block.
 
     Args:
-        path: the log, to which is appended.
-        verbose: whether the screen shows all that the log gets.
+        path: the path of the log, to which lines are appended.
+        verbose: whether the screen shows everything that the log gets.
     """
     with path.open("a", encoding="utf-8") as file:
         stdout = sys.stdout

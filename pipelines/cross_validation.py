@@ -1,4 +1,4 @@
-"""Every case held out once: a network for each fold, and one report over all of them."""
+"""The pipeline that trains a network for each fold, so that every case is held out once, and writes one report."""
 
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
@@ -17,7 +17,15 @@ from pipelines.shared import begin, checked_cases, evaluated, sources, trained_m
 
 
 def cross_validation(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
-    """The pipeline with these settings as defaults of its parameters; the number of folds is fixed."""
+    """Build the pipeline, whose parameters have these settings as their defaults. The number of folds is fixed.
+
+    Args:
+        settings: the settings of the run.
+        cluster: the cluster whose resources the steps get; None for a run on this machine.
+
+    Raises:
+        SettingsError: if a setting is not read, or settings do not fit together.
+    """
     give = Resources(cluster)
     origin, fixed = sources(settings)
     splits = [f"fold-{fold}-of-{settings.folds}" for fold in range(settings.folds)]

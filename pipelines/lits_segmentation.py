@@ -1,4 +1,4 @@
-"""The whole chain: volumes, data set, training on a mesh, evaluation, report."""
+"""The pipeline from volumes to a data set, training on a mesh, evaluation, report and export."""
 
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
@@ -19,9 +19,14 @@ from pipelines.shared import begin, checked_cases, evaluated, sources, trained_m
 
 
 def lits_segmentation(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
-    """The pipeline with these settings as defaults of its parameters.
+    """Build the pipeline, whose parameters have these settings as their defaults.
 
-    With a cluster, steps get its resources.
+    Args:
+        settings: the settings of the run.
+        cluster: the cluster whose resources the steps get; None for a run on this machine.
+
+    Raises:
+        SettingsError: if a setting is not read, or settings do not fit together.
     """
     give = Resources(cluster)
     origin, fixed = sources(settings)

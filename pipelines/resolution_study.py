@@ -1,4 +1,4 @@
-"""The same cases at several resolutions, and one report over all."""
+"""The pipeline that trains on the same cases at several resolutions, and writes one report over all of them."""
 
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
@@ -17,7 +17,15 @@ from pipelines.shared import begin, checked_cases, evaluated, sources, trained_m
 
 
 def resolution_study(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
-    """The pipeline with these settings as defaults of its parameters."""
+    """Build the pipeline, whose parameters have these settings as their defaults.
+
+    Args:
+        settings: the settings of the run.
+        cluster: the cluster whose resources the steps get; None for a run on this machine.
+
+    Raises:
+        SettingsError: if a setting is not read, or settings do not fit together.
+    """
     give = Resources(cluster)
     origin, fixed = sources(settings)
 

@@ -1,4 +1,4 @@
-"""A small sweep by KFP's own means: trainings at several learning rates, and the best by the validation cases."""
+"""The pipeline that trains at several learning rates, and finds the best one by the validation cases."""
 
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
@@ -16,7 +16,15 @@ from pipelines.shared import begin, checked_cases, sources, trained_model
 
 
 def sweep(settings: Settings, cluster: Cluster | None = None) -> BaseComponent:
-    """The pipeline with these settings as defaults of its parameters."""
+    """Build the pipeline, whose parameters have these settings as their defaults.
+
+    Args:
+        settings: the settings of the run.
+        cluster: the cluster whose resources the steps get; None for a run on this machine.
+
+    Raises:
+        SettingsError: if a setting is not read, or settings do not fit together.
+    """
     give = Resources(cluster)
     origin, fixed = sources(settings)
 
