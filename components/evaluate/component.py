@@ -30,8 +30,7 @@ def evaluate(
         metrics: The mean Dice per case of each class, for the user interface.
         confusion: The numbers of voxels by true and predicted class, for the user interface.
     """
-    import json
-
+    from components.evaluate.display import show_scores
     from components.resume import step
 
     step(
@@ -43,8 +42,4 @@ def evaluate(
         stored=("predictions",),
         remote=("cases", "dataset"),
     )
-    for name, value in evaluation.metadata.items():
-        if "dice" in name:
-            metrics.log_metric(name, value)
-    classes, counts = (json.loads(evaluation.metadata[name]) for name in ("classes", "confusion"))
-    confusion.log_confusion_matrix(classes, counts)
+    show_scores(evaluation.metadata, metrics, confusion)

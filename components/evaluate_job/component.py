@@ -32,8 +32,7 @@ def evaluate_job(
         confusion: The numbers of voxels by true and predicted class, for the user interface.
         job: The JSON of the job (kind, pods, image, resources, volumes); the compiler writes it from the cluster file.
     """
-    import json
-
+    from components.evaluate.display import show_scores
     from components.resume import step
 
     step(
@@ -47,8 +46,4 @@ def evaluate_job(
         stored=("predictions",),
         remote=("cases", "dataset"),
     )
-    for name, value in evaluation.metadata.items():
-        if "dice" in name:
-            metrics.log_metric(name, value)
-    classes, counts = (json.loads(evaluation.metadata[name]) for name in ("classes", "confusion"))
-    confusion.log_confusion_matrix(classes, counts)
+    show_scores(evaluation.metadata, metrics, confusion)
