@@ -181,7 +181,14 @@ class ClusterApi:
 
     def log(self, pod: str, container: str, lines: int | None = None) -> str:
         """The text that a container has written, or only its last lines if `lines` says how many."""
-        options = {} if lines is None else {"tail_lines": lines}
+        return self._read_log(pod, container, **({} if lines is None else {"tail_lines": lines}))
+
+    def recent(self, pod: str, container: str, seconds: int) -> list[str]:
+        """The lines of the last seconds. Each begins with its time, which distinguishes it from all other lines."""
+        return self._read_log(pod, container, since_seconds=seconds, timestamps=True).splitlines()
+
+    def _read_log(self, pod: str, container: str, **options: Any) -> str:
+        # The client itself fails at bytes that are not UTF-8 and changes text that is JSON, so it hands over bytes.
         response = self._call(
             f"read the log of pod {pod}",
             self._core.read_namespaced_pod_log,
@@ -193,21 +200,6 @@ class ClusterApi:
             **options,
         )
         return response.data.decode("utf-8", errors="replace")
-
-    def recent(self, pod: str, container: str, seconds: int) -> list[str]:
-        """The lines of the last seconds. Each begins with its time, which distinguishes it from all other lines."""
-        response = self._call(
-            f"read the log of pod {pod}",
-            self._core.read_namespaced_pod_log,
-            pod,
-            self.namespace,
-            container=container,
-            since_seconds=seconds,
-            timestamps=True,
-            _preload_content=False,
-            _request_timeout=_TIMEOUT,
-        )
-        return response.data.decode("utf-8", errors="replace").splitlines()
 
     def _call(self, what: str, function: Any, *arguments: Any, **options: Any) -> Any:
         try:
