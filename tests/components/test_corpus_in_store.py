@@ -9,7 +9,6 @@ import keras
 import nibabel as nib
 import numpy as np
 import pytest
-import s3_server
 from kfp import dsl
 from pydantic import TypeAdapter
 from volumes.dicom_files import write_series
@@ -33,17 +32,6 @@ from datasets.phantom import write_lits_folder
 from keras_spatial.evaluation import CaseMetrics, evaluate_case
 from keras_spatial.inference import NothingToSegment, VolumesBelow
 from keras_spatial.volumes import Channel, Percentiles, Task, write_task
-
-
-@pytest.fixture(scope="module")
-def server():
-    with s3_server.running() as server:
-        yield server
-
-
-@pytest.fixture
-def bucket(server, monkeypatch, tmp_path):
-    return s3_server.bucket_of(server, monkeypatch, tmp_path)
 
 
 @pytest.fixture(scope="module")

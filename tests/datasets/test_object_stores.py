@@ -2,13 +2,13 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import s3_server
 import tensorflow_datasets as tfds
+from folders import tree
 
 from datasets import decathlon, lits, object_store, origins, phantom, publishing
 from datasets.cases import BadCasesError, ChangedCaseError, LabelValueError, NoCasesError, OtherSourcesError
@@ -67,10 +67,6 @@ def toy(tmp_path_factory):
 def put(folder, url):
     object_store.system(url).put(str(folder), url, recursive=True)
     return url
-
-
-def tree(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
 
 
 def names_of(folder):
