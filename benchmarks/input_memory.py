@@ -23,7 +23,7 @@ def convert_first(folder: str | Path, resolution: int, store: str) -> None:
     """Convert the first case of a folder.
 
     Raises:
-        ValueError: if it cannot be used.
+        ValueError: if the case cannot be used.
     """
     done = convert(find_cases(folder)[0], Target(Grid(resolution=resolution), BlockGrid(), store, LitsReader()))
     if done.error:

@@ -35,12 +35,12 @@ class Network:
     """A network, the image that it is trained on, and what is expected of its step.
 
     Attributes:
-        make: from nothing to a Keras model whose outputs are logits.
-        batch: images of a step.
+        make: a function without arguments that returns a Keras model whose outputs are logits.
+        batch: the number of images of a step.
         targets: the largest ratios to plain Keras, by figure.
         over_whole: the largest ratio of a step's CPU time to that on a 1x1 mesh, or None.
-        drops: whether it drops parts at random in training, so that losses differ.
-        needs: the package that it comes from, if that is not always there.
+        drops: whether it drops parts of itself at random in training, so that losses differ.
+        needs: the package that it comes from, if that may not be installed.
     """
 
     make: Callable[[], Any]

@@ -7,7 +7,7 @@ frozen, files that cannot grow, a disk that becomes full or read-only, a clock t
 is a training of two processes, the segmentation of several volumes, the building of a data set, or the whole pipeline.
 It must end in time, leave no process and no lock behind, and leave only files that are whole.
 
-Rounds come in series: the same command runs again in the same folder, and the next thing happens to it. In the end of a
+Rounds come in series: the same command runs again in the same folder, and the next thing happens to it. At the end of a
 series it runs without disturbance and must succeed with the result of an undisturbed run: bit for bit on the same mesh,
 with dropout, and within 1e-4 if a training resumes on another mesh (every fourth series of trainings). A command that
 succeeds in spite of an attack must have that result at once. Everything that is wrong is printed and counted.
@@ -74,7 +74,7 @@ class Series:
 
     Attributes:
         job: the command under attack.
-        again: the command that runs undisturbed in the end.
+        again: the command that runs undisturbed at the end.
         expected: the result of an undisturbed run.
         seconds: how long an undisturbed run takes.
         folder: the folder of the series.
@@ -157,7 +157,7 @@ def compared(read, expected: Result, tolerance: float) -> tuple[float, str]:
 
 
 def rounds_of(series: Series, chosen: list[attacks.Attack], first: int, decks: attacks.Decks, seed: int):
-    """Run the rounds of a series, and the command without disturbance in the end; returns their records."""
+    """Run the rounds of a series and then the command without disturbance, and return the records."""
     reports: list[Report] = []
     place, part, pending = series.folder / "0", 0, []
     place.mkdir(parents=True)
