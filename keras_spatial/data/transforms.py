@@ -198,7 +198,7 @@ class Transform:
         low = np.clip(np.floor(places.min(1)).astype(int) - 1, 0, np.array(shape) - 1)
         high = np.clip(np.ceil(places.max(1)).astype(int) + 2, low + 1, shape)
         image, label = read(Box(tuple(low.tolist()), tuple(high.tolist())))
-        # Positions are computed in the coordinates of the whole volume, so that they are rounded alike in every part.
+        # Positions are computed in the coordinates of the whole volume, so that every part rounds them equally.
         index = np.meshgrid(*(np.arange(a, b) for a, b in zip(box.start, box.stop, strict=True)), indexing="ij")
         inside = np.ones(box.shape, bool)
         positions = []

@@ -19,7 +19,7 @@ from keras import tree
 
 _PACKAGE = __name__.split(".")[0]
 _LIBRARIES = ("keras", "tensorflow")
-# Closures nest a few levels; only those that contain themselves go on.
+# Closures nest a few levels; only those that contain themselves nest deeper.
 _DEEPEST = 20
 
 

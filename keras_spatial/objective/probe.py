@@ -71,7 +71,7 @@ def merge_of(
 
 
 def _configuration(metric: keras.metrics.Metric) -> str | None:
-    """A text that is the same for equal metrics of a Keras class; None for other metrics, which are never alike."""
+    """A text that is the same for equal metrics of a Keras class; None for others, which equal no metric."""
     if type(metric) is not known_class(metric) or overridden(metric):
         return None
     state = [(tuple(v.shape), v.dtype) for v in metric.variables]

@@ -105,7 +105,7 @@ def test_a_job_is_made_followed_and_deleted_and_its_model_taken_over(server, sha
     assert server.objects == {}
     assert NAME in deleted(server)[0]
     out = capsys.readouterr().out
-    # Every line once, though each look reads it anew.
+    # Every line is printed once, although each look at the log reads it again.
     assert out.count("train: epoch 1/2") == out.count("train: epoch 2/2") == 1
     assert "train_job: a: Pending" in out
     assert "train_job: a: Running" in out

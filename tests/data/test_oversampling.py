@@ -1,4 +1,4 @@
-"""Cases with rare classes are drawn as often as was asked for, alike in every process and after a resumption."""
+"""Cases with rare classes are drawn as often as was asked for, in every process and after a resumption."""
 
 import json
 from pathlib import Path
