@@ -15,7 +15,7 @@ Phase = Literal["Succeeded", "Failed", "Error"]
 
 @dataclass(frozen=True)
 class Strategy:
-    """Argo's `retryStrategy`; seconds. `max_duration` None is none, 0 is one that has passed at once."""
+    """Argo's `retryStrategy`, in seconds. A `max_duration` of None is no limit; one of 0 has passed at once."""
 
     limit: int
     duration: float
@@ -31,7 +31,7 @@ class Strategy:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One pod of a step: seconds that it took, its end, and the seconds that passed before it was seen."""
+    """One pod of a step: the seconds that it took, its end, and the seconds until the controller saw that end."""
 
     seconds: float
     phase: Phase
@@ -48,7 +48,7 @@ class Outcome:
 
 
 def translate(task: Mapping[str, Any]) -> Strategy:
-    """KFP's translation of a compiled task; a parameter that is not given has the default "0"."""
+    """KFP's translation of a compiled task; a parameter that is missing there has the default "0"."""
     policy = task["retryPolicy"]
     return Strategy(
         limit=int(policy.get("maxRetryCount", 0)),
@@ -59,7 +59,7 @@ def translate(task: Mapping[str, Any]) -> Strategy:
 
 
 def end_of(pod: Mapping[str, Any], *, finalizer: bool = False) -> Phase:
-    """What Argo makes of a pod.
+    """How Argo judges a pod.
 
     Args:
         pod: `deleted`: it is gone; `message`: of its status; `main`: exit code of the step's container; `waiting`: a
@@ -77,7 +77,7 @@ def end_of(pod: Mapping[str, Any], *, finalizer: bool = False) -> Phase:
 
 
 def run(strategy: Strategy, attempts: Iterable[Attempt]) -> Outcome:
-    """Play a step whose attempts would end so; time begins with the first one's start."""
+    """Simulate a step whose attempts end in these ways; time is counted from the start of the first one."""
     now, done = 0.0, 0
     pauses: list[float] = []
     for attempt in attempts:

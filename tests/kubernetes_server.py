@@ -46,7 +46,7 @@ def schema(path: Path) -> dict[str, Any]:
 
 
 def strict(node: Any) -> Any:
-    """A schema that refuses fields which it does not name: Kubernetes would drop them in silence."""
+    """A schema that refuses fields that it does not name; Kubernetes would silently drop them."""
     if isinstance(node, list):
         return [strict(item) for item in node]
     if not isinstance(node, dict):
@@ -74,7 +74,7 @@ def documents(plural: str) -> list[Path]:
 
 @dataclass
 class Frame:
-    """What a look at the job finds."""
+    """What the step finds when it looks at the job once."""
 
     condition: str = ""
     message: str = ""
@@ -92,7 +92,7 @@ def pod(name: str, phase: str, **container: Any) -> dict[str, Any]:
 
 
 class Server(ThreadingHTTPServer):
-    """State of the server.
+    """The state of the server.
 
     Attributes:
         objects: by plural and name.
@@ -136,7 +136,7 @@ class Server(ThreadingHTTPServer):
         return self.frames[0]
 
     def created(self, name: str, body: dict[str, Any]) -> None:
-        """Called after an object was made, for a test that starts its pods."""
+        """Do nothing after an object is made; a test that starts its pods overrides this."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -173,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer(body, 201)
 
     def _about_itself(self, path: str) -> dict[str, Any] | None:
-        """What the discovery of the API tells any client that is authenticated."""
+        """What the discovery of the API tells every authenticated client."""
         if path == "/version":
             return self.server.version
         kinds = [schema(document) for document in self.server.schemas]

@@ -17,7 +17,7 @@ class Server:
 
     Attributes:
         url: its address.
-        reads: How often the content of each object was asked for, by its name with the bucket's before it.
+        reads: how often the content of each object was asked for, by its name with the bucket's before it.
     """
 
     def __init__(self, url: str):
@@ -25,7 +25,7 @@ class Server:
         self.reads: Counter[str] = Counter()
 
     def below(self, location: str) -> dict[str, int]:
-        """`reads` of what lies below a URL, by name from there."""
+        """The `reads` of the objects below a URL, by their names from there."""
         root = location.partition("://")[2].rstrip("/") + "/"
         return {name.removeprefix(root): n for name, n in self.reads.items() if name.startswith(root)}
 
@@ -53,7 +53,7 @@ def running() -> Iterator[Server]:
 
 
 def bucket_of(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """URL of an empty folder in a bucket of the server, which the process is told of."""
+    """The URL of an empty folder in a bucket of the server; the environment tells this process how to reach it."""
     for name, value in {
         "AWS_ENDPOINT_URL": server.url,
         "AWS_ACCESS_KEY_ID": "test",

@@ -296,7 +296,7 @@ def test_info_says_what_a_model_is_and_needs(model, capsys):
 
 
 def bright(path, task=None):
-    """A network of one channel whose class 1 is what is above 0 after its normalisation."""
+    """A network of one channel that gives class 1 to what is above 0 after its normalisation."""
     inputs = keras.Input((*SHAPE, 1))
     layer = keras.layers.Conv3D(2, 1)
     made = keras.Model(inputs, layer(inputs))

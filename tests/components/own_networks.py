@@ -37,7 +37,7 @@ def no_loss():
 
 
 class OfNumbers(keras.losses.Loss):
-    """Takes class numbers, which its name does not say."""
+    """A loss that takes class numbers, although its name does not say so."""
 
     def call(self, y_true, y_pred):
         chosen = keras.ops.one_hot(keras.ops.cast(y_true, "int32"), y_pred.shape[-1])
@@ -67,7 +67,7 @@ def crashing(input_shape, classes):
 
 
 class Handmade(keras.layers.Layer):
-    """Computes in NumPy, which nothing can trace."""
+    """A layer that computes in NumPy, which cannot be traced."""
 
     def call(self, x):
         return tf.ensure_shape(tf.numpy_function(np.flip, [x], tf.float32), x.shape)
@@ -82,7 +82,7 @@ def unknown_layer(input_shape, classes):
 
 
 def halved_four_times(input_shape, classes):
-    """Of open size: it takes what two poolings by 4 divide."""
+    """A network that accepts every size that two poolings by 4 divide."""
     inputs = keras.Input((None, None, None, input_shape[-1]))
     x = keras.layers.MaxPooling3D(4)(keras.layers.MaxPooling3D(4)(inputs))
     x = keras.layers.UpSampling3D(4)(keras.layers.UpSampling3D(4)(x))

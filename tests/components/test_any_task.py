@@ -54,7 +54,7 @@ def write(folder, cases):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """All steps once; one case of seven is bad."""
+    """The results of all steps, run once on seven cases, of which one is bad."""
     root = tmp_path_factory.mktemp("run")
     write(root / "source", 7)
     bad = nib.load(root / "source/labelsTr/p3.nii.gz")

@@ -67,7 +67,7 @@ def own_component(text: str, settings: Annotated[dict, Own]) -> str:
     """Return its settings.
 
     Args:
-        text: any.
+        text: any text.
     """
     import json
 

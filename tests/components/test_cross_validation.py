@@ -13,7 +13,7 @@ from keras_spatial.evaluation import evaluate_case
 
 
 def fold(folder, cases):
-    """An evaluation of cases of which so many of 64 voxels are wrong."""
+    """An evaluation of cases, in each of which the given number of 64 voxels is wrong."""
     folder.mkdir()
     truth = np.zeros((8, 8, 8), np.uint8)
     truth[2:6, 2:6, 2:6] = 1

@@ -36,7 +36,7 @@ def test_cpus_are_always_there():
 
 
 def test_the_processes_of_a_job_ask_before_they_wait_for_each_other(tmp_path):
-    """Alone of two: it would wait for the other one for minutes."""
+    """Only one of two processes is started: it would wait minutes for the other one."""
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("this machine has GPUs")
     job = tmp_path / "job.json"

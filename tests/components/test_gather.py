@@ -14,7 +14,7 @@ from keras_spatial.inference.batches import FAILED, read_failed, write_rows
 
 
 def share(folder, *results, failed=(), seen=range(5)):
-    """The results of a step `segment`, which has seen these volumes."""
+    """Write the results of a step `segment` that has listed these volumes."""
     folder.mkdir()
     write_json(folder / SEEN, {f"segmentation-{n}": f"volume-{n}.nii.gz" for n in seen})
     for name in results:

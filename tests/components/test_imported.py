@@ -16,7 +16,7 @@ from pipelines.shared import begin
 
 
 def imported_step(imported, **folders):
-    """What a step that reads an imported folder is given, and the step's key."""
+    """The arguments of a step that reads an imported folder, and the step's key."""
     made, seen = dsl.Artifact(uri=tempfile.mkdtemp()), []
     resume.step("read", lambda **given: seen.append(given), outputs={"made": made}, folders=folders, imported=imported)
     given = seen[0]

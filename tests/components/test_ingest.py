@@ -26,7 +26,7 @@ def folder(tmp_path):
 
 
 def spoil(folder):
-    """Case 0: truncated; case 1: a label of 7."""
+    """Truncate case 0, and give case 1 a label of 7."""
     path = folder / "volume-0.nii.gz"
     path.write_bytes(path.read_bytes()[:500])
     image = nib.load(folder / "segmentation-1.nii.gz")

@@ -1,4 +1,4 @@
-"""Evaluation and segmentation in jobs of two real processes: equal to those of one, each with its own blocks alone."""
+"""Jobs of two real processes evaluate and segment like one process, and each reads only its own blocks."""
 
 import io
 import json
@@ -47,7 +47,7 @@ def trained(tmp_path_factory):
 
 
 def in_pods(volume, run, *arguments, **options):
-    """Run a step whose job's two pods are two processes here; their lines."""
+    """Run a step whose job's two pods are two processes here, and return the lines that they print."""
     lines = io.StringIO()
     with fake.running() as server:
 
@@ -82,7 +82,7 @@ def same_labels(one, other):
 
 
 def numbers(text, pattern):
-    """What each process says of itself, by its rank."""
+    """The values that each process reports about itself, by its rank."""
     found = {int(m[1]): [int(n) for n in m.groups()[1:]] for m in re.finditer(rf"process (\d) has {pattern}", text)}
     return [found[rank] for rank in sorted(found)]
 
@@ -113,7 +113,7 @@ def test_two_pods_evaluate_as_one_process_does(trained, tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
-    """Three scans on grids of their own, of which one does not fit into a network, and one that is none."""
+    """Three scans on different grids, of which one does not fit into a network, and a file that is no scan."""
     folder = tmp_path_factory.mktemp("scans")
     generator = np.random.default_rng(0)
     affine = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, -3], [0, 0, 3.0, 1], [0, 0, 0, 1]])
@@ -135,7 +135,7 @@ def scan_model(path, task):
 
 
 def test_two_processes_segment_as_one_does(scans, tmp_path, capfd):
-    """By the task: at its spacing a scan is larger than the network's input, and is predicted in windows."""
+    """At the task's spacing one scan is larger than the network's input, so it is predicted in windows."""
     channel = Channel("CT", Percentiles(-200, 300, 0, 100))
     model = scan_model(tmp_path / "m.keras", Task("t", ("a", "b", "c"), (channel,), Grid(spacing=2.0)))
     for count in (1, 2):

@@ -51,7 +51,7 @@ def parts(job, owner=None):
 
 
 def pod_of(kind, job):
-    """Pod specification, its container, and what the operator will give the container."""
+    """The pod's specification, its container, and the variables that the operator will set in it."""
     bodies = parts(replace(job, kind=kind))
     if kind == "TFJob":
         template = bodies["TFJob"]["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"]
@@ -63,7 +63,7 @@ def pod_of(kind, job):
 
 
 def job_of(job):
-    """Specification of the Job of a TrainJob."""
+    """The specification of the Job of a TrainJob."""
     jobset = parts(job)["TrainingRuntime"]["spec"]["template"]["spec"]
     return jobset["replicatedJobs"][0]["template"]["spec"]
 
@@ -247,7 +247,7 @@ def test_a_bad_job_is_named(text, expected):
 
 
 def environment(kind="TrainJob", index=1, nodes=3):
-    """What a container of the job finds: the manifest's variables, and the Indexed job's."""
+    """The variables of a container of the job: those of the manifest and those of an indexed job."""
     _, _, given = pod_of(kind, replace(CPU, nodes=nodes))
     return {e["name"]: e["value"] for e in given["env"] if "value" in e} | {"JOB_COMPLETION_INDEX": str(index)}
 

@@ -28,7 +28,7 @@ TRAINING = {
 
 
 def test_a_job_may_share_a_url_in_place_of_a_volume(bucket, tmp_path):
-    """The launching step and each of the pods have nothing in common but the store."""
+    """The launching step and the pods share nothing but the store."""
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "cases").write_text("cases")
     scratch = storage.join(bucket, "run-1", "train_job-abc")

@@ -1,4 +1,4 @@
-"""The report page: what stands in it, and, in a headless browser, what it shows and does."""
+"""The report page: its content, and what it shows and does in a headless browser."""
 
 import base64
 import gzip

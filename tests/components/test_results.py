@@ -13,14 +13,14 @@ from components.results import located
 
 
 class Artifact:
-    """As KFP gives it: a path of the pod's own."""
+    """An artifact as KFP gives it to a step, with a path in the pod itself."""
 
     def __init__(self, path, metadata=None):
         self.path, self.metadata, self.uri = str(path), dict(metadata or {}), str(path)
 
 
 class Steps:
-    """Two steps in pods of their own, of which the first makes something large."""
+    """Two steps, each in its own pod, of which the first one makes something large."""
 
     def __init__(self, tmp_path):
         self.folder, self.calls, self.pods = tmp_path / "pods", [], 0
@@ -37,7 +37,7 @@ class Steps:
         Path(result).write_text(str(sum(len(v) for v in tree(cases).values())))
 
     def run(self):
-        """One run of both; the artifacts, by name."""
+        """The artifacts of one run of both steps, by name."""
         self.pods += 1
         pod = self.folder / str(self.pods)
         pod.mkdir(parents=True)
@@ -128,7 +128,7 @@ def test_tensorboards_logs_are_in_the_store_while_a_training_writes_them(bucket,
     attempts = []
 
     def records():
-        """What a TensorBoard elsewhere reads of each event file."""
+        """The records that a TensorBoard on another machine reads from each event file."""
         files = [f"s3://{name}" for name in storage.system("s3://").find(f"{bucket}") if "tfevents" in name]
         near = [str(storage.download(file, tmp_path / file.rsplit("/", 1)[-1])) for file in files]
         return [sum(1 for _ in tf.data.TFRecordDataset(path)) for path in near]

@@ -20,7 +20,7 @@ class Artifact:
 
 
 class Doubler:
-    """Writes twice the number in its input, and counts its calls."""
+    """A step that writes twice the number in its input, and counts its calls."""
 
     calls = 0
 
@@ -74,7 +74,7 @@ def test_a_changed_folder_runs_again(store):
 
 
 def test_a_changed_file_behind_a_link_to_its_folder_runs_again(store):
-    """As where imagesTr and labelsTr are mounted elsewhere and linked."""
+    """Some users mount imagesTr and labelsTr elsewhere and link them."""
     double, folder, elsewhere = Doubler(), store / "data", store / "elsewhere"
     folder.mkdir()
     (elsewhere / "labels").mkdir(parents=True)
@@ -101,7 +101,7 @@ def test_changed_code_of_the_user_runs_again(store):
 
 
 def test_other_limits_run_again(store, monkeypatch):
-    """As where a case in the quarantine is accepted by `hounsfield=no`."""
+    """For example, `hounsfield=no` accepts a case that was in the quarantine."""
     double = Doubler()
     call(double, store, 1)
     monkeypatch.setenv("KERAS_SPATIAL_LIMITS", "hounsfield=no")

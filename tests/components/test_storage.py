@@ -65,7 +65,7 @@ def test_the_mark_of_an_empty_folder_is_no_file(bucket, folder, tmp_path):
 
 
 def test_what_a_process_downloads_lies_where_nobody_else_could_have_put_it(bucket, folder, tmp_path):
-    """Another user of the machine can make any folder in /tmp before, and a number of a process comes again."""
+    """Another user could have made any folder in /tmp before, and process numbers are used again."""
     url = storage.join(bucket, "data")
     storage.upload(folder, url)
     program = (
@@ -96,7 +96,7 @@ def test_a_store_that_refuses_is_named(bucket, tmp_path):
 
 
 def test_a_store_that_cannot_be_reached_is_named_and_costs_no_job_its_heartbeat(bucket, monkeypatch, capsys):
-    """Its client raises errors that are none of the system's: the job must neither be deleted nor be left alone."""
+    """Its client raises errors of its own, not OSError; the job must neither be deleted nor abandoned."""
     port = free_ports(1)[0]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")

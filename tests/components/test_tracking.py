@@ -32,7 +32,7 @@ def test_an_address_without_mlflow_is_an_error_that_names_the_extra(monkeypatch,
 
 
 class Lost:
-    """An MLflow whose server is lost after the beginning."""
+    """An MLflow whose server cannot be reached any more after the start."""
 
     def __init__(self):
         self.tried = 0

@@ -76,7 +76,7 @@ def launch(server, shared, kind="TrainJob", **changes):
 
 
 def trained(shared):
-    """What the first process leaves."""
+    """Write what the first process of a complete training leaves."""
     folder = shared / "volume" / "scratch" / RUN / "train_job-abc" / "model"
     folder.mkdir(exist_ok=True)
     facts = {"framework": "f", "mesh": "rows:2", "layout": "x:rows", "resolution": 16, "epochs": 2, "parameters": 1}
@@ -235,7 +235,7 @@ def test_a_terminated_step_deletes_its_job(server, shared):
 
 
 def complete(server, shared):
-    """The operator that the server plays succeeds at once."""
+    """Let the operator that the server simulates succeed at once."""
     trained(shared)
     server.frames = [Frame("Complete")]
 
@@ -372,7 +372,7 @@ def test_a_restarting_jobs_pods_may_be_missing_for_a_while(server, shared):
 
 @pytest.mark.parametrize("readable", [True, False], ids=["workflow", "pod"])
 def test_the_objects_belong_to_the_run(server, shared, readable, monkeypatch):
-    """To the Workflow, which outlives the step's pod; to the pod itself where the step may not read it."""
+    """They belong to the workflow, which outlives the step's pod, or to the pod if the step may not read it."""
     monkeypatch.setenv("KFP_POD_NAME", "lits-7xk2p-train")
     monkeypatch.setenv("KFP_POD_UID", "p-1")
     workflow = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "lits-7xk2p", "uid": "w-1"}
@@ -401,7 +401,7 @@ def test_a_job_that_cannot_be_deleted_does_not_cost_the_model(server, shared, mo
 
 
 def _refused_after(remove, calls):
-    """`remove`, refused after so many calls."""
+    """A `remove` that is refused after the given number of calls."""
     count = iter(range(100))
 
     def refused(self):

@@ -30,7 +30,7 @@ SETTINGS = {
 
 
 class Interrupted(Exception):
-    """What ends a training in its middle."""
+    """Ends a training before it is complete."""
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def slice_(monkeypatch):
 
 
 def interrupt(monkeypatch, epoch):
-    """End a training in an epoch, after its last step and before it is logged."""
+    """End a training after the last step of an epoch and before that epoch is logged."""
     ended = fit.EpochLog.on_epoch_end
 
     def end(self, number, logs=None):

@@ -53,7 +53,7 @@ def own_code_is_importable(monkeypatch):
 
 
 def trained(dataset, folder, **settings):
-    """The folder of a model, and what is recorded of its training."""
+    """The folder of a model, and the records of its training."""
     train_model(dataset, str(folder / "model"), scratch=str(folder / "work"), **settings)
     return folder / "model", json.loads((folder / "model" / "training.json").read_text())
 
@@ -147,7 +147,7 @@ def test_a_network_of_open_size_is_made_for_that_of_the_images(tmp_path):
 
 
 def test_the_model_is_that_of_the_best_validation_and_not_the_last(dataset, tmp_path, monkeypatch):
-    """The weights of each validation are kept beside, and one in the middle is made out to be the best."""
+    """The weights of each validation are kept as well, and the test declares a middle one the best."""
     scores, seen = iter([0.2, 0.9, 0.1, 0.3]), {}
     consider = best.BestWeights.consider
 
@@ -202,7 +202,7 @@ def test_layers_are_recomputed_where_memory_is_short():
 
 
 def test_what_the_users_code_does_not_know_is_named_before_the_first_step(dataset, tmp_path):
-    """The step names what the check before the run does (test_checking), where it is run by itself."""
+    """A step that is run by itself names the same faults as the check before a run (test_checking)."""
     with pytest.raises(TrainingError, match="does not take input_shape, classes and"):
         trained(dataset, tmp_path, **OWN, network_options={"widht": 3})
 
@@ -306,7 +306,7 @@ def test_a_model_of_several_outputs_is_reduced_to_its_first():
 
 
 def test_each_process_reads_its_own_blocks_alone(tmp_path, capfd):
-    """Of images stored in the two blocks of the mesh; in one block both processes read everything."""
+    """Images are stored in the two blocks of the mesh; if they were in one block, both would read everything."""
     cases = tmp_path / "cases"
     write_lits_folder(cases, cases=4, size=32, difficulty="hard")
     settings = {"mesh": "rows:2", "layout": "x:rows"}

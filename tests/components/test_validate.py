@@ -29,7 +29,7 @@ def no_pauses(monkeypatch):
 
 
 def run(graph=(), **parameters):
-    """The step, with what KFP hands to it."""
+    """Run the step with the arguments that KFP gives it."""
     return validate.python_func(graph=Graph(**{**TRAINING, **dict(graph)}).model_dump_json(), **parameters)
 
 

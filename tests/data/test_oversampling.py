@@ -47,7 +47,7 @@ def places(*voxels):
 
 
 def of_cases(*classes):
-    """The digest of cases that have these classes at some voxel."""
+    """The digest of cases, each of which has the given classes at some voxel."""
     return [CaseClasses(f"case-{n}", {c: places((n, c, 0)) for c in (0, *found)}) for n, found in enumerate(classes)]
 
 

@@ -1,4 +1,4 @@
-"""A data set whose files are damaged, missing, swapped or mixed is refused by name, and never read as another one."""
+"""A data set with damaged, missing, swapped or mixed files is refused by name, and never read as another."""
 
 import json
 import re

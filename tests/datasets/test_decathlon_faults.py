@@ -1,4 +1,4 @@
-"""What is wrong with a case is named and listed in the quarantine, and no other case is lost."""
+"""The fault of a case is named and listed in the quarantine, and no other case is lost."""
 
 import numpy as np
 import pytest

@@ -185,7 +185,7 @@ def test_a_data_set_of_other_files_is_not_taken_for_this_one(folder, tmp_path):
 
 
 def correct_in_place(folder, number):
-    """One label changed, the file's size kept: as a correction in an editor of uncompressed labels."""
+    """Change one label without changing the file's size, as an editor of uncompressed labels does."""
     path = folder / f"segmentation-{number}.nii"
     content = bytearray(path.read_bytes())
     content[-1] = 1

@@ -217,7 +217,7 @@ def test_a_trailing_axis_of_one_is_dropped(folder):
 
 
 def says_nothing(path):
-    """As in MIC-DKFZ/nnUNet#2751."""
+    """Write a header that says nothing about the space, as in MIC-DKFZ/nnUNet#2751."""
     rewrite(path, lambda array, _: (array, np.array([[1.0, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1], [0, 0, 0, 1]])))
 
 
@@ -251,7 +251,7 @@ def test_a_wrong_place_is_an_error_whatever_the_number_of_the_case(folder, numbe
 
 
 def damage(data: bytes, kind: str, rng: np.random.Generator) -> bytes:
-    """One damaged copy of a NIfTI file."""
+    """Write one damaged copy of a NIfTI file."""
     raw = bytearray(gzip.decompress(data))
     match kind:
         case "truncated gzip":

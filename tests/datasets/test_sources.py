@@ -17,7 +17,7 @@ def file(tmp_path):
 
 
 def settle(monkeypatch, seconds=10):
-    """Let the files be old enough for their times to tell."""
+    """Make the files so old that their times show whether they have changed."""
     later = time.time_ns() + seconds * 1_000_000_000
     monkeypatch.setattr("datasets.sources.time.time_ns", lambda: later)
 

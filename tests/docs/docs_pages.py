@@ -12,7 +12,7 @@ _COMMENT = re.compile(r"<!-- *(?P<kind>not run|printed)\b:? *(?P<words>(?:(?!-->
 
 @dataclass(frozen=True)
 class Snippet:
-    """What stands between three backticks.
+    """A block of code between lines of three backticks.
 
     Attributes:
         language: the word behind the first three backticks.

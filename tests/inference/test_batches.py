@@ -34,7 +34,7 @@ def fragile(failure=None):
 
 
 class Failing(keras.Model):
-    """A model that cannot predict images with a value above 0.9: as real devices and disks, it raises what it likes."""
+    """A model that fails at images with a value above 0.9, with any kind of error, like real devices and disks."""
 
     def __init__(self, inputs, outputs, failure):
         super().__init__(inputs, outputs)

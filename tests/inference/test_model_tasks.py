@@ -59,7 +59,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def scan(tmp_path):
-    """40 % are above 100 HU, all of it above -512 HU."""
+    """A scan with 40 % of its voxels above 100 HU, and all of them above -512 HU."""
     hu = np.full((10, 6, 4), -100, np.int16)
     hu[:4] = 200
     nib.save(nib.Nifti1Image(hu, np.eye(4)), tmp_path / "scan.nii")
@@ -149,7 +149,7 @@ def test_an_earlier_training_has_its_task_beside_the_model(file, tmp_path):
 
 
 def rewritten(file, text, **options):
-    """The file with another task.json."""
+    """Replace the task.json in the file."""
     with zipfile.ZipFile(file) as source:
         kept = {name: source.read(name) for name in source.namelist() if name != "task.json"}
     with zipfile.ZipFile(file, "w") as target:
@@ -179,7 +179,7 @@ def test_a_task_that_unfolds_to_gigabytes_is_not_unfolded(file):
     ("offset", "value"), [(8, b"\x63\x00"), (6, b"\x01\x00"), (30 + len("task.json"), b"\xff" * 4)]
 )
 def test_a_task_that_cannot_be_unfolded_is_named(file, offset, value):
-    """An unknown method, an encrypted member, and a damaged stream."""
+    """The files have an unknown compression method, an encrypted member, or a damaged stream."""
     rewritten(file, json.dumps(VESSELS.as_dict()), compress_type=zipfile.ZIP_DEFLATED)
     content = bytearray(file.read_bytes())
     with zipfile.ZipFile(file) as archive:

@@ -13,7 +13,7 @@ CLASSES = 3
 
 
 def probabilities(images):
-    """Some of each voxel, and of its neighbours: windows that overlap do not agree."""
+    """Probabilities that depend on each voxel and its neighbours, so that overlapping windows do not agree."""
     near = images[..., :1] + np.roll(images[..., :1], 1, axis=1)
     scores = np.exp(np.concatenate([near, -near, np.full_like(near, 0.5)], -1))
     return (scores / scores.sum(-1, keepdims=True)).astype(np.float32)
@@ -66,7 +66,7 @@ def test_a_part_that_nobody_has_written_is_no_zero(tmp_path):
 
 
 def test_processes_without_a_common_folder_are_told_so(tmp_path):
-    """Each of two sees its own block alone."""
+    """Each of two processes sees only its own block."""
 
     class Second(processes.Processes):
         def exchange(self, what, text):

@@ -57,7 +57,7 @@ def test_a_model_without_a_task_is_refused_before_the_first_step(tmp_path, data,
 
 
 def test_a_task_may_be_given_and_volumes_shared_among_steps(tmp_path, data, model, capsys):
-    """Two volumes among three steps, of which one has nothing to do."""
+    """Two volumes are shared among three steps, so one of them has nothing to do."""
     (data / "other.nii").write_bytes((data / "scan.nii").read_bytes())
     (tmp_path / "vessels.json").write_text(json.dumps(VESSELS.as_dict()))
     given = f"task={tmp_path / 'vessels.json'}"

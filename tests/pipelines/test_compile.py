@@ -1,4 +1,4 @@
-"""What a compiled pipeline says, read back with KFP's own messages."""
+"""The content of compiled pipelines, read back with KFP's own messages."""
 
 import functools
 import json

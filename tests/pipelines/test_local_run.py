@@ -75,7 +75,7 @@ def attempts(name, folder, faults, capture, *extra):
 
 @pytest.fixture(scope="module")
 def capture(request):
-    """What commands say on standard error, for fixtures of the whole module."""
+    """Capture what commands write to standard error, for fixtures of the whole module."""
     import contextlib
     import io
 

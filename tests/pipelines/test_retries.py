@@ -1,4 +1,4 @@
-"""A failed step is tried again, judged by Argo's own rule: what is compiled is played by a model of its controller."""
+"""A failed step is tried again by Argo's own rule: a model of Argo's controller runs what is compiled."""
 
 import argo_retry
 import pytest
