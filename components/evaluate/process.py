@@ -24,7 +24,7 @@ from components.train.task import task_of
 from keras_spatial import processes
 from keras_spatial.evaluation import CaseMetrics, LabelledCase
 from keras_spatial.inference.block_files import shared_folder
-from keras_spatial.inference.together import label_together
+from keras_spatial.inference.parts import label_together
 from keras_spatial.volumes import Task, TaskError
 from keras_spatial.volumes import task_of as model_task_of
 

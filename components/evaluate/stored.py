@@ -11,7 +11,7 @@ from keras_spatial import processes
 from keras_spatial.data import Store
 from keras_spatial.data.loading import Placement
 from keras_spatial.inference.block_files import BlockFiles, publish
-from keras_spatial.inference.together import Part, write_probabilities
+from keras_spatial.inference.parts import Part, write_probabilities
 from keras_spatial.volumes import TaskError
 
 

@@ -3,7 +3,7 @@
 from keras_spatial.inference.batches import segment_all, segment_each, write_failed
 from keras_spatial.inference.files import predict_to_files
 from keras_spatial.inference.flips import flip_average
-from keras_spatial.inference.jointly import Traffic
+from keras_spatial.inference.job import Traffic
 from keras_spatial.inference.outcomes import Outcome
 from keras_spatial.inference.probabilities import ensemble_average, probabilities_of
 from keras_spatial.inference.segmentation import Patches, Segmentation, keep_largest_liver, segment

@@ -10,7 +10,7 @@ import keras
 
 from keras_spatial import processes
 from keras_spatial._paths import partial, printable
-from keras_spatial.inference.jointly import segment_jointly
+from keras_spatial.inference.job import segment_jointly
 from keras_spatial.inference.outcomes import Outcome, reason_of, writable
 from keras_spatial.inference.segmentation import segment
 from keras_spatial.inference.sources import Source

@@ -5,8 +5,8 @@ import pytest
 
 from keras_spatial import inference, processes
 from keras_spatial.inference.block_files import BlockFiles, publish, shared_folder
+from keras_spatial.inference.parts import Blended, Part
 from keras_spatial.inference.sliding import Windows, importance
-from keras_spatial.inference.together import Blended, Part
 from keras_spatial.volumes import labels_from_probabilities
 
 CLASSES = 3

@@ -16,11 +16,11 @@ from keras_spatial import processes
 from keras_spatial.data.loading import part_of
 from keras_spatial.inference.block_files import BlockFiles, publish, shared_folder
 from keras_spatial.inference.outcomes import Outcome, reason_of
+from keras_spatial.inference.parts import Blended, Predictor, label_together, write_probabilities
 from keras_spatial.inference.segmentation import Patches, Prepared, fill_of, on_grid, prepare
 from keras_spatial.inference.sliding import Box, Windows, importance
 from keras_spatial.inference.sources import Source
 from keras_spatial.inference.tasks import check_fits, common_task
-from keras_spatial.inference.together import Blended, Predictor, label_together, write_probabilities
 from keras_spatial.model import Model
 from keras_spatial.runtimes.blocks import LocalBlocks
 from keras_spatial.volumes import Limits, Shape, Task, hu_window, write_labels
