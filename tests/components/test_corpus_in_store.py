@@ -95,7 +95,7 @@ def test_a_file_that_was_changed_after_it_was_checked_ends_the_step_that_reads_i
     url = put(folder, f"{bucket}/corpus")
     ingest_volumes(url, str(tmp_path / "cases"), str(tmp_path / "q.html"))
     storage.upload(folder / "segmentation-1.nii.gz", f"{url}/segmentation-2.nii.gz")
-    changed = f"{url}/segmentation-2.nii.gz: expected what it was"
+    changed = f"{url}/segmentation-2.nii.gz: expected the file as it was"
     with pytest.raises(ChangedCaseError, match=changed):
         build_dataset(str(tmp_path / "cases"), str(tmp_path / "data"), resolution=16)
     with pytest.raises(ChangedCaseError, match=changed), some_cases(tmp_path / "cases", {2}):

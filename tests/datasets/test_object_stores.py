@@ -148,7 +148,7 @@ def test_a_file_that_is_overwritten_after_the_listing_is_refused(bucket, folder)
         first, second, *_ = find_cases(origin.folder)
         store = object_store.system(url)
         store.put_file(str(folder / "volume-1.nii.gz"), f"{url}/volume-0.nii.gz")
-        with pytest.raises(ChangedCaseError, match=f"{url}/volume-0.nii.gz: expected what it was"), origin.near(first):
+        with pytest.raises(ChangedCaseError, match=f"{url}/volume-0.nii.gz: expected the file as"), origin.near(first):
             pass
         store.rm(f"{url}/segmentation-1.nii.gz")
         with pytest.raises(ChangedCaseError, match="Received: nothing"), origin.near(second):
