@@ -1,4 +1,4 @@
-"""`ks.partition_to_fit`: a model whose shards share the devices there are, cut as finely as their memory asks for."""
+"""`ks.partition_to_fit`: cut images into as few shards as fit the given devices, which compute them in turn."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ def partition_to_fit(
     training: bool = True,
     unsupported: str = "raise",
 ) -> tuple[Model, Plan]:
-    """Partition a model into as few shards as fit the memory of the devices there are, which compute them in turn.
+    """Partition a model into as few shards as fit the memory of the available devices, which compute them in turn.
 
     The shards that are not being computed wait in host memory, or in a file. If even that has too little room for a
     training step, layers are computed again in its backward pass. A model that fits a device whole is not cut.

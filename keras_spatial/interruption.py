@@ -1,4 +1,4 @@
-"""Ctrl-C in the seconds in which a command only imports what it needs ends it with a sentence, as it does later."""
+"""Let Ctrl-C end a command with one sentence even in the first seconds, in which it only imports what it needs."""
 
 import sys
 from types import TracebackType

@@ -160,8 +160,8 @@ def _plan(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--devices",
         type=int,
-        help="How many devices there are. The image is cut into as many shards as fit their memory, which the devices "
-        "compute one after another.",
+        help="The number of available devices. The image is cut into as many shards as fit their memory, which the "
+        "devices compute one after another.",
     )
     to.add_argument(
         "--kind", choices=("gpu", "cpu"), default="gpu", help="The kind of these devices (default %(default)s)."

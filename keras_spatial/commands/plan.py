@@ -65,7 +65,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _shared(model: keras.Model, chosen: argparse.Namespace, options: dict[str, Any]) -> int:
-    """Find out how finely an image is to be cut for the devices there are."""
+    """Find out into how many shards an image must be cut for the given devices."""
     if chosen.devices < 1:
         raise ValueError(f"--devices: expected at least 1. Received: {chosen.devices}")
     folder, disk = None if chosen.offload is None else Path(chosen.offload), chosen.disk or 0

@@ -1,4 +1,4 @@
-"""Into how many shards an image is cut so that the devices there are suffice, and where shards wait."""
+"""Cut an image into as many shards as the memory of the given devices requires, and decide where shards wait."""
 
 import dataclasses
 import os
@@ -18,7 +18,7 @@ from keras_spatial.planning.sizes import readable
 
 @dataclass(frozen=True)
 class Room:
-    """The memory of the devices there are, and where shards can wait.
+    """The memory of the given devices, and where shards can wait.
 
     Attributes:
         memory: the bytes of one device.

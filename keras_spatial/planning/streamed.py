@@ -1,4 +1,4 @@
-"""What a step costs whose shards share devices: its program is walked through as it would run, and nothing is run."""
+"""The costs of a step whose shards share devices: its program is followed in the order of a run, without running it."""
 
 from collections import deque
 from collections.abc import Iterable

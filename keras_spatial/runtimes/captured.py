@@ -1,7 +1,7 @@
-"""Variables that a function of a shard finds around it: the program takes their values, as it takes every tensor.
+"""Variables that a function on shards captures: the program passes their values to it, like those of all tensors.
 
-A variable is a handle in TensorFlow's graph, which no Python function can be given. It is read in the step's graph, in
-its turn among what the step does to it, and the function gets a variable of its own that holds the value.
+A variable is a handle in TensorFlow's graph, which cannot be an argument of a Python function. The step's graph reads
+it in order with the other operations on it, and the function gets a variable of its own that holds the value.
 """
 
 from collections.abc import Callable, Sequence

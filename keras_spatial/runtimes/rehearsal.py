@@ -1,5 +1,8 @@
-"""Meshes for planning. Of one whose devices compute at once, one device is lowered, and messages are counted and not
-sent; of one whose positions share devices, the program is written down and not run."""
+"""Meshes for planning, on which nothing runs.
+
+If devices compute at once, a step is lowered for one of them, and messages are counted instead of sent. If positions of
+the mesh share devices, the step's program is recorded.
+"""
 
 import math
 from collections import Counter
