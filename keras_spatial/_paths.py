@@ -20,9 +20,9 @@ ITK = (".nrrd", ".mha")
 VOLUMES = (*NIFTI, *ITK)
 """Files that `read_volume` takes as one volume."""
 DICOM = (".dcm", ".dicom", ".ima")
-"""Files that are DICOM's, or damaged; such files may also have no ending. Their names may be those of patients."""
+"""The endings of DICOM files, which may also have none. The names of such files may be those of patients."""
 UNREAD = (".mhd", ".nhdr", ".hdr", ".mgz", ".mgh", ".mnc")
-"""Volumes in formats that nothing here reads. Where volumes are looked for, they are named, and not passed over."""
+"""The endings of volumes in formats that are not read. A search for volumes names them instead of passing them over."""
 RESULTS = (*NIFTI, ".dcm")
 """Label files that are written: NIfTI, or a DICOM segmentation."""
 LABELS = (*VOLUMES, ".dcm")

@@ -1,11 +1,11 @@
-"""The heading of a report that was given none: what is segmented."""
+"""The heading of a report if the settings give none: it names what is segmented."""
 
 from collections.abc import Sequence
 
 from keras_spatial.evaluation import CaseMetrics, LabelledCase
 
 _NAMED = 4
-"""Classes that a heading names; of more it says how many they are."""
+"""The most classes that a heading names. If there are more, it only gives their number."""
 
 
 def heading(metrics: Sequence[CaseMetrics] | Sequence[LabelledCase], name: str = "") -> str:

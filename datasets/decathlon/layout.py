@@ -93,7 +93,7 @@ def read_layout(folder: str | Path, channels: Sequence[str] = (), labels: Sequen
 
 
 def _told(folder: Path) -> str:
-    """What is in a folder. Names of anything but volumes may be those of patients."""
+    """The names of what is in a folder. Only volumes are named, because other names may be those of patients."""
     found = sorted(folder.iterdir())
     named = [p.name for p in found if ending_of(p, VOLUMES) or p.name.lower() in _KNOWN or identifiers_kept()][:10]
     others = len(found) - len(named)
@@ -192,7 +192,7 @@ def _nnunet(path: Path, description: Mapping[str, Any], channels: tuple[str, ...
     folder = path.parent
     truths: dict[str, Path] = {}
     images: dict[str, dict[int, Path]] = {}
-    # Those of another ending than the one that is named count where there is no such file.
+    # Files with another ending than the one in dataset.json count if the case has no file with that ending.
     for truth in sorted(_files(folder / "labelsTr"), key=lambda p: _ending(p) != ending):
         truths.setdefault(_stem(path, truth), truth)
     for image in sorted(_files(folder / "imagesTr"), key=lambda p: _ending(p) != ending):
@@ -238,7 +238,7 @@ def _plain(folder: Path, description: Mapping[str, Any], channels: tuple[str, ..
         other = images.setdefault(name, {}).setdefault(index, path)
         if other != path:
             raise DuplicateCaseError(f"{shown(path)}: this image of a case is also {shown(other)}. Remove one of them.")
-    # In formats that nothing reads: such cases are named when they are checked, and not passed over.
+    # Files in formats that are not read count, too, so that the check of the cases names them and none is passed over.
     for path in _files(folder / PLAIN_LABELS, UNREAD):
         truths.setdefault(stem_of(path.name, UNREAD), path)
     unread: dict[str, dict[int, Path]] = {}
@@ -247,7 +247,7 @@ def _plain(folder: Path, description: Mapping[str, Any], channels: tuple[str, ..
         match = None if stem in truths else _CHANNEL.fullmatch(stem)
         unread.setdefault(match[1] if match else stem, {})[int(match[2]) if match else -1] = path
     images = {**unread, **images}
-    # What a case lacks may be DICOM's as well where there is any.
+    # If any file is DICOM, then a missing one may be DICOM, too.
     dicom = any(may_name_patient(p) for p in [*truths.values(), *(p for of in images.values() for p in of.values())])
     found = [
         _plain_case(folder, name, images.get(name, {}), truths.get(name), len(channels), dicom)

@@ -119,7 +119,7 @@ def _files(path: Path) -> dict[str, Path]:
         raise ValueError(f"{printable(path)}: no such file or folder. Expected label files: {', '.join(LABELS)}")
     found: dict[str, Path] = {}
     files = sorted(file for file in path.iterdir() if not file.name.startswith("."))
-    # Those in formats that nothing reads come last: they are named where there is no other of their case.
+    # Files in formats that are not read come last, so that they are named only if their case has no other file.
     for file in sorted(files, key=lambda file: not ending_of(file, LABELS)):
         if not ending_of(file, (*LABELS, *UNREAD)):
             continue

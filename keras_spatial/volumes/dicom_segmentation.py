@@ -32,7 +32,7 @@ _KEPT = [
     "SpacingBetweenSlices", "ImageType", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated",
     "BitsStored", "HighBit", "PixelRepresentation", "PositionReferenceIndicator", "InstanceNumber", "NumberOfFrames",
 ]  # fmt: skip
-# Of the functional groups of an enhanced source, the one that says how thick its slices are.
+# Where the functional groups of an enhanced source say how thick its slices are.
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _MEASURES = "PixelMeasuresSequence"
 # The fields about patient and study that a segmentation must have, even if they are empty.
@@ -235,7 +235,7 @@ def _thickness(header: Any) -> Any:
 
 
 def _as_one_file(highdicom: Any, headers: Sequence[Any], like: Volume) -> Any:
-    """Make of the first header one as if its file held all frames in the order of the slices: highdicom takes no other.
+    """The first header, changed as if its file held all frames in the order of the slices, which highdicom requires.
 
     Its functional groups then say where the frames lie, and nothing else.
     """
@@ -254,14 +254,14 @@ def _as_one_file(highdicom: Any, headers: Sequence[Any], like: Volume) -> Any:
 
 
 def _refer_to_frames(found: Any, headers: Sequence[Any], slices: Sequence[Slice]) -> None:
-    """Let a segmentation refer to the files and their frames in the place of those of `_as_one_file`."""
+    """Let a segmentation refer to the real files and their frames, and not to the single file of `_as_one_file`."""
     sources = (
         source
         for groups in found.PerFrameFunctionalGroupsSequence
         for derivation in groups.get("DerivationImageSequence") or ()
         for source in derivation.SourceImageSequence
     )
-    # The segments of a frame have one item in common.
+    # The segments of a frame share one item, which must be changed only once.
     for source in {id(source): source for source in sources}.values():
         place = int(source.ReferencedFrameNumber) - 1
         source.ReferencedSOPInstanceUID = headers[place].SOPInstanceUID

@@ -152,7 +152,7 @@ def _content(images: Sequence[Slice]) -> str:
 
 
 def without_image(path: Path) -> Series:
-    """A DICOM file that holds something else than images, as a series that cannot be read."""
+    """A DICOM file that holds no image, represented by a series with a fault, so that it cannot be read."""
     return Series(
         path,
         _name(path.name, path.name),
@@ -165,7 +165,7 @@ def without_image(path: Path) -> Series:
 
 
 def only_series(path: Path) -> Series:
-    """The only series of a folder or an enhanced file. That of a file without an image has a fault.
+    """The only series of a folder or an enhanced file. If the file holds no image, the series has a fault.
 
     Raises:
         UnreadableVolumeError: if there is none in a folder.
