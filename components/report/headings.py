@@ -8,11 +8,11 @@ _NAMED = 4
 """The most classes that a heading names. If there are more, it only gives their number."""
 
 
-def heading(metrics: Sequence[CaseMetrics] | Sequence[LabelledCase], name: str = "") -> str:
+def heading(metrics: Sequence[CaseMetrics | LabelledCase], name: str = "") -> str:
     """What is segmented, such as "Prostate: segmentation of peripheral and transition".
 
     Args:
-        metrics: those of the cases, at least one.
+        metrics: the metrics of the cases, at least of one.
         name: the name of the data set, if it is known.
     """
     first = metrics[0]
