@@ -135,6 +135,9 @@ class Server(ThreadingHTTPServer):
     def frame(self) -> Frame:
         return self.frames[0]
 
+    def arrived(self, name: str, body: dict[str, Any]) -> None:
+        """Called before an object is made, for a test that keeps its request waiting."""
+
     def created(self, name: str, body: dict[str, Any]) -> None:
         """Do nothing after an object is made; a test that starts its pods overrides this."""
 
@@ -147,6 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         name = body["metadata"]["name"]
         self.server.requests.append(("POST", f"{plural}/{name}"))
+        self.server.arrived(name, copy.deepcopy(body))
         if self.server.busy:
             self.server.busy -= 1
             return self._fail(503, "the server is currently unable to handle the request")
@@ -292,3 +296,15 @@ def api(server: Server) -> ClusterApi:
     configuration = client.Configuration(host=f"http://127.0.0.1:{server.server_port}")
     configuration.retries = 0
     return ClusterApi(client.ApiClient(configuration), NAMESPACE)
+
+
+def kubeconfig(server: Server, file: Path) -> Path:
+    """Write a kubeconfig whose context "here" is the server."""
+    address = f"http://127.0.0.1:{server.server_port}"
+    document = {
+        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": address}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+    }
+    file.write_text(json.dumps(document))
+    return file

@@ -1,7 +1,8 @@
 """Create and delete the objects of a job in a cluster with finalizers, stale caches and servers that restart."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from components.jobs.cluster_api import ClusterApi, ClusterApiError, Resource
 from components.jobs.follow import outcome
@@ -40,6 +41,8 @@ class Lifecycle:
         self._api, self._name, self._parts, self._step = api, name, parts, step
         self._first_pause = first_pause
         self._patience = PATIENCE_SECONDS if patience is None else patience
+        self._creating = False
+        self._end: Exception | None = None
 
     @property
     def _kind(self) -> Resource:
@@ -66,6 +69,15 @@ class Lifecycle:
         for part in self._parts:
             self._create(part)
         return True
+
+    def interrupt(self, end: Exception) -> None:
+        """End `ensure` by an error: at once, or when the request for an object that is on its way was answered.
+
+        A deletion that is sent before that answer may overtake it, and find nothing to delete.
+        """
+        if not self._creating:
+            raise end
+        self._end = end
 
     def remove(self) -> None:
         """Delete the objects, beginning with the job; Kubernetes ends them in the background."""
@@ -109,7 +121,7 @@ class Lifecycle:
 
         def made() -> bool:
             try:
-                self._api.create(resource, body)
+                self._send(resource, body)
             except ClusterApiError as error:
                 if error.status != 409:
                     raise
@@ -118,6 +130,15 @@ class Lifecycle:
             return True
 
         self._repeat(made, f"{resource.kind} {self._name} cannot be made yet")
+
+    def _send(self, resource: Resource, body: Mapping[str, Any]) -> None:
+        self._creating = True
+        try:
+            self._api.create(resource, body)
+        finally:
+            self._creating = False
+            if self._end is not None:
+                raise self._end
 
     def _repeat(self, done: Callable[[], bool], what: str) -> None:
         deadline, pause, said = time.monotonic() + self._patience, self._first_pause, ""

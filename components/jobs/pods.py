@@ -140,7 +140,7 @@ def _removed_at_the_end(lifecycle: Lifecycle, name: str, step: str) -> Iterator[
     """
 
     def end(number: int, frame: Any) -> None:
-        raise JobError(f"{name}: {signal.Signals(number).name} has ended the step; its job is deleted.")
+        lifecycle.interrupt(JobError(f"{name}: {signal.Signals(number).name} has ended the step; its job is deleted."))
 
     previous = signal.signal(signal.SIGTERM, end)
     try:

@@ -231,6 +231,25 @@ def test_a_terminated_step_deletes_its_job(server, shared):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.parametrize("busy", [0, 1], ids=["made", "refused"])
+def test_a_step_that_is_ended_while_its_job_is_being_made_leaves_none(server, shared, busy):
+    """The deletion would overtake the request, find no job, and leave the one that is made after it."""
+
+    def hold(name, body):
+        if body["kind"] == "TrainJob":
+            server.busy = busy
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)
+
+    server.arrived = hold
+    with pytest.raises(JobError, match="SIGTERM has ended the step; its job is deleted"):
+        launch(server, shared)
+    assert server.objects == {}
+    sent = [method for method, path in server.requests if path == f"trainjobs/{NAME}"]
+    # The first deletion is of what an earlier attempt may have left.
+    assert sent == ["DELETE", "POST", "DELETE"]
+
+
 # A cluster that answers late
 
 
