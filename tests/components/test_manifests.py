@@ -5,8 +5,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import jobset_restarts
 import kubernetes_server as fake
 import pytest
+from jobset_restarts import CRASHED, PREEMPTED, Outcome
 
 from components.jobs import manifests
 from components.jobs.cluster import ClusterError, peer_timeout, with_tf_config
@@ -190,6 +192,23 @@ def test_a_failed_pod_restarts_a_trainjob_and_a_disrupted_one_without_being_coun
     assert parts(replace(GPU, restarts=0))["TrainingRuntime"]["spec"]["template"]["spec"]["failurePolicy"] == {
         "maxRestarts": 0
     }
+
+
+@pytest.mark.parametrize(
+    ("restarts", "failures", "expected"),
+    [
+        (3, [PREEMPTED] * 50, Outcome(50, "")),
+        (3, [CRASHED] * 3, Outcome(3, "")),
+        (3, [CRASHED] * 4, Outcome(3, "ReachedMaxRestarts")),
+        (1, [PREEMPTED, CRASHED, *[PREEMPTED] * 5], Outcome(7, "")),
+        (1, [CRASHED, PREEMPTED, CRASHED], Outcome(2, "ReachedMaxRestarts")),
+        (0, [PREEMPTED], Outcome(0, "ReachedMaxRestarts")),
+    ],
+    ids=["preempted", "crashed", "crashed too often", "both", "both too often", "never"],
+)
+def test_preemption_never_ends_a_job_by_jobsets_own_rule(restarts, failures, expected):
+    jobset = parts(replace(GPU, restarts=restarts))["TrainingRuntime"]["spec"]["template"]["spec"]
+    assert jobset_restarts.run(jobset, failures) == expected
 
 
 def test_time_in_the_queue_is_not_taken_from_the_running_time():
