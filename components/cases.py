@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from datasets.decathlon.layout import (
 )
 from datasets.decathlon.reader import TaskReader
 from datasets.lits import cases as lits
-from datasets.origins import Listed, Movable, Origin, StoreOrigin, opened
+from datasets.origins import CheckedOrigin, Listed, Movable, Origin, StoreOrigin, opened
 from keras_spatial._paths import NIFTI, VOLUMES, ending_of
 from keras_spatial.volumes import LITS, Channel, Limits, Percentiles, Task, TaskError, Volume, ZScore
 
@@ -45,12 +45,14 @@ class Folder:
         reader: the reader for a folder that is described; None for cases with the names of LiTS.
         numbers: the numbers that the cases of a plain folder get with the task of LiTS, by the names of the cases;
             empty for other tasks.
+        by_reference: whether files that need no conversion stay where they are, so that every step reads them there.
     """
 
     origin: Origin
     cases: Sequence[AnyCase]
     reader: TaskReader | None
     numbers: Mapping[str, int] = field(default_factory=dict)
+    by_reference: bool = False
 
     @property
     def path(self) -> Path:
@@ -59,8 +61,8 @@ class Folder:
 
     @cached_property
     def referred(self) -> bool:
-        """Whether later steps read the files from the object store itself, because none has to be converted."""
-        return not self.origin.local and not self.numbers and not any(map(self.converted, self.cases))
+        """Whether later steps read the files where they are, because they may, and none has to be converted."""
+        return self.by_reference and not self.numbers and not any(map(self.converted, self.cases))
 
     def near(self, case: _Case) -> AbstractContextManager[_Case]:
         """The case with its files on this machine, for the time of the `with` block."""
@@ -113,7 +115,7 @@ _LITS = ("volume", "segmentation")
 
 
 @contextmanager
-def open_folder(location: str | Path, task: str = "") -> Iterator[Folder]:
+def open_folder(location: str | Path, task: str = "", *, by_reference: bool = False) -> Iterator[Folder]:
     """Find the cases of a folder: those that its `dataset.json` describes, or else those with the names of LiTS, or
     those of a plain folder.
 
@@ -125,6 +127,8 @@ def open_folder(location: str | Path, task: str = "") -> Iterator[Folder]:
         task: for a plain folder without `dataset.json`: the path of a file that names channels and labels (see
             `datasets.decathlon.layout.read_names`), or "lits", with which cases are numbered in the order of their
             names.
+        by_reference: whether every step sees the folder at this path, and may read the files there. Files at a URL are
+            always read there.
 
     Raises:
         NoCasesError: if there are no cases.
@@ -135,15 +139,15 @@ def open_folder(location: str | Path, task: str = "") -> Iterator[Folder]:
     with opened(location) as origin:
         with origin.named():
             folder = _folder(origin, task)
-        yield folder
+        yield replace(folder, by_reference=by_reference or storage.is_url(location))
 
 
 @contextmanager
 def open_checked(cases: str | Path) -> Iterator[Folder]:
     """Open the cases that the step ingest has checked, by the path or URL of its folder.
 
-    Cases in an object store were not copied: the index says where they are, and a file that has changed since it was
-    checked is refused when it is read.
+    Cases in an object store, or on a volume that every step sees, were not copied: the index says where they are, and a
+    file that has changed since it was checked is refused when it is read.
 
     Raises:
         ChangedCaseError: from `Folder.near`, if a file has changed since it was checked.
@@ -158,7 +162,8 @@ def open_checked(cases: str | Path) -> Iterator[Folder]:
     files = {name: Listed(*facts) for name, facts in index["files"].items()}
     contents = {} if described is None else {DESCRIPTION: described}
     with tempfile.TemporaryDirectory(prefix="keras-spatial-") as scratch:
-        origin = StoreOrigin(index["source"], files, Path(scratch), contents)
+        kind = StoreOrigin if storage.is_url(index["source"]) else CheckedOrigin
+        origin = kind(index["source"], files, Path(scratch), contents)
         with origin.named():
             folder = _folder(origin, "")
         yield folder
@@ -181,7 +186,7 @@ def some_cases(cases: str | Path, wanted: Collection[int | str]) -> Iterator[str
 
     Args:
         cases: the folder of the step ingest, by path or URL.
-        wanted: the numbers or the names of the cases to download from an object store.
+        wanted: the numbers or the names of the cases to bring from where they were checked.
 
     Raises:
         ChangedCaseError: if a file has changed since it was checked.
@@ -206,15 +211,18 @@ def source_of(folder: Folder, checked: Mapping[str, str]) -> dict[str, Any]:
         folder: the cases.
         checked: the SHA-256 of each checked file, by its name in a folder of checked cases, see `Folder.names`.
     """
-    assert isinstance(folder.origin, StoreOrigin)
     files = {}
     for case in folder.cases:
         for name, path in zip(folder.names(case), case.files, strict=True):
             if name in checked:
                 place = path.relative_to(folder.path).as_posix()
-                listed = folder.origin.files[place]
-                files[place] = [listed.size, listed.version, checked[name]]
-    return {"source": folder.origin.location, "files": files}
+                if isinstance(folder.origin, StoreOrigin):
+                    size, version = folder.origin.files[place].size, folder.origin.files[place].version
+                else:
+                    size, version = path.stat().st_size, checked[name]
+                files[place] = [size, version, checked[name]]
+    store = isinstance(folder.origin, StoreOrigin)
+    return {"source": folder.origin.location if store else str(folder.path.absolute()), "files": files}
 
 
 def _folder(origin: Origin, task: str) -> Folder:

@@ -34,6 +34,7 @@ from typing import Any
 
 from components import console, owner, pure, results, storage
 from components.files import append_json, read_json, sealed, unsealed, write_json
+from datasets.object_store import path_of
 
 STEPS_VARIABLE = "KERAS_SPATIAL_STEPS"
 SCRATCH_VARIABLE = "KERAS_SPATIAL_SCRATCH"
@@ -240,8 +241,10 @@ def fingerprint(folder: str | Path) -> str:
     Times and sizes do not show that a file is the same, because labels are corrected in place, and copied with their
     times. For a URL, the store's versions stand for the contents.
     """
-    if storage.is_url(folder):
+    path = path_of(folder)
+    if path is None and storage.is_url(folder):
         return storage.fingerprint(str(folder))
+    folder = path or folder
     # Python writes its caches beside the files that it reads.
     files = {name: facts for name, facts in contents(folder).items() if "__pycache__" not in Path(name).parts}
     facts = {"path": str(folder), "files": files}

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -17,6 +18,12 @@ class StorageError(OSError):
 def is_url(location: str | os.PathLike) -> bool:
     """Whether a location is a URL and not a path."""
     return "://" in str(location)
+
+
+def path_of(location: str | os.PathLike) -> Path | None:
+    """The path that a `file://` URL names; None for any other location."""
+    scheme, mark, path = str(location).partition("://")
+    return Path(path) if mark and scheme == "file" else None
 
 
 def join(location: str, *parts: str) -> str:

@@ -286,14 +286,62 @@ class StoreOrigin:
         url, listed = self._url(name), self._files[name]
         fault = _brought(url, target, listed)
         if fault:
-            raise ChangedCaseError(
-                f"{url}: expected the file as it was when it was listed or checked. Received: {fault}. Start again "
-                "with the files as they are now"
-            )
+            raise _other(url, fault)
         if keep and name in self._kept:
             kept.parent.mkdir(exist_ok=True)
             with contextlib.suppress(OSError):
                 os.link(target, kept)
+
+
+class CheckedOrigin(StoreOrigin):
+    """The files of a folder of this machine, such as a mounted volume, as they were when they were checked.
+
+    They are read where they are. Links stand for them, in a folder that has no others: a file that came after the
+    check is none of them.
+
+    Args:
+        folder: The absolute path of the folder.
+        files: What was checked, by name from the folder, each with its digest.
+        scratch, contents: as those of `StoreOrigin`.
+    """
+
+    def __init__(self, folder: str, files: Mapping[str, Listed], scratch: Path, contents: Mapping[str, bytes]):
+        super().__init__(folder, files, scratch, contents)
+        # By name: the identity of a file whose digest was compared.
+        self._compared: dict[str, list[int]] = {}
+
+    def _keepers(self) -> frozenset[str]:
+        return frozenset()
+
+    @contextmanager
+    def _brought(self, names: Sequence[str]) -> Iterator[Callable[[Path], Path]]:
+        with super()._brought(names) as place:
+            yield place
+            for name in names:
+                if sources.identity(Path(self._url(name))) != self._compared[name]:
+                    raise _other(self._url(name), "a file that was written while it was read")
+
+    def _bring(self, name: str, target: Path, *, keep: bool) -> None:
+        path, listed = Path(self._url(name)), self._files[name]
+        now = sources.identity(path)
+        if self._compared.get(name) != now:
+            try:
+                found = sources.digest(path)
+            except FileNotFoundError:
+                raise _other(str(path), "nothing") from None
+            if found != listed.sha256:
+                raise _other(str(path), f"SHA-256 {found}, not {listed.sha256}")
+            self._compared[name] = now
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(path)
+
+
+def _other(place: str, fault: str) -> ChangedCaseError:
+    """The error of a file that is not what is known of it."""
+    return ChangedCaseError(
+        f"{place}: expected the file as it was when it was listed or checked. Received: {fault}. Start again with the "
+        "files as they are now"
+    )
 
 
 def _brought(url: str, target: Path, listed: Listed) -> str:
@@ -330,6 +378,8 @@ def _by_folder(names: Iterable[str]) -> dict[str, list[str]]:
 def opened(location: "str | os.PathLike | Origin") -> Iterator[Origin]:
     """The origin for a path or a URL. Downloaded files are removed at the end of the `with` block.
 
+    A `file://` URL is the path that it names.
+
     Raises:
         StorageError: if the store refuses or cannot be reached.
         FileNameError: if the name of an object cannot be that of a file.
@@ -338,6 +388,8 @@ def opened(location: "str | os.PathLike | Origin") -> Iterator[Origin]:
         yield location
     elif not object_store.is_url(location):
         yield LocalOrigin(Path(location))
+    elif (path := object_store.path_of(location)) is not None:
+        yield LocalOrigin(path)
     else:
         with tempfile.TemporaryDirectory(prefix="keras-spatial-") as scratch:
             yield StoreOrigin.listed(str(location), Path(scratch))

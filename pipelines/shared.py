@@ -111,8 +111,9 @@ def checked_cases(p: Parameters, settings: Settings, give: Resources, start: Sta
     versions = {"version": _version(p["data"], give)}
     if settings.task not in ("", "lits"):
         versions["task_version"] = _version(p["task"], give)
-    # The step gets the path or URL even if KFP imports it, because KFP's launcher downloads artifacts whole.
-    task = ingest_folder(**versions, **p.of(ingest_folder))
+    # The step gets the path or URL even if KFP imports it, because KFP's launcher downloads artifacts whole. On a
+    # cluster all steps have the same image and mount the same volumes, so that none needs a copy.
+    task = ingest_folder(by_reference=give.cluster is not None, **versions, **p.of(ingest_folder))
     return give(task).outputs["cases"]
 
 

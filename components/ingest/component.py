@@ -44,6 +44,7 @@ def ingest_folder(
     quarantine: dsl.Output[dsl.HTML],
     on_bad_case: str = "raise",
     task: str = "",
+    by_reference: bool = False,
     version: str = "",
     task_version: str = "",
 ):
@@ -52,11 +53,12 @@ def ingest_folder(
     Args:
         data: A folder of cases, which is mounted where the step runs, or a URL, from which one case after the other is
             brought: volume-N.nii[.gz] and segmentation-N.nii[.gz], or dataset.json, or images and labels.
-        cases: The usable cases and their index; of a URL the index alone, which says where they lie, unless they have
-            to be written as NIfTI files.
+        cases: The usable cases and their index; of a URL, and by reference, the index alone, which says where they lie,
+            unless they have to be written as NIfTI files.
         quarantine: A table of the bad cases.
         on_bad_case: Whether a bad case ends the run (raise) or is left out (skip).
         task: What names channels and labels of a folder without dataset.json: a file of that form, or lits.
+        by_reference: Whether every step sees the folder at this path, so that its files are read there and not copied.
         version: The digest from the step fingerprint, which only KFP's cache reads.
         task_version: The same of the file that task names.
     """
@@ -68,7 +70,11 @@ def ingest_folder(
         "components.ingest.ingest:ingest_volumes",
         folders={"data": data, "task_file": "" if task == "lits" else task},
         outputs=outputs,
-        settings={"on_bad_case": on_bad_case, "task": "lits" if task == "lits" else ""},
+        settings={
+            "on_bad_case": on_bad_case,
+            "task": "lits" if task == "lits" else "",
+            "by_reference": by_reference,
+        },
         stored=("cases",),
         remote=("data",),
     )

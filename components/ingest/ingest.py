@@ -23,7 +23,14 @@ from keras_spatial.volumes import Task, VolumeError
 
 
 def ingest_volumes(
-    data: str, cases: str, quarantine: str, *, on_bad_case: str = "skip", task_file: str = "", task: str = ""
+    data: str,
+    cases: str,
+    quarantine: str,
+    *,
+    on_bad_case: str = "skip",
+    task_file: str = "",
+    task: str = "",
+    by_reference: bool = False,
 ) -> Mapping[str, Mapping[str, Any]]:
     """Check the cases of a folder, and collect the usable ones.
 
@@ -34,12 +41,14 @@ def ingest_volumes(
         cases: the folder to make, with copies of the usable cases' files and `index.json` with their digests. The
             copies share the disk space of the originals if the file system can clone files. They are not links, because
             the checked files must not change when an original is edited. Cases with DICOM files, whose headers name the
-            patient, are converted to NIfTI files. Other files of an object store are not copied: the index says where
-            they are and what was checked.
+            patient, are converted to NIfTI files. Other files at a URL are not copied, and none
+            with `by_reference`: the index says where they are and what was checked, and a step refuses a file that was
+            edited since.
         quarantine: the HTML file to write, with a table of the bad cases; the same table is beside the index as CSV.
         on_bad_case: "skip" to leave bad cases out, or "raise" to end the step after every case was checked.
         task_file: for a plain folder, the file that names its channels and labels; see `open_folder`.
         task: for a plain folder, "lits" instead of that file.
+        by_reference: whether every step sees the folder `data` at this path, so that nothing has to be copied.
 
     Returns:
         The metadata of both outputs: the numbers of usable and bad cases.
@@ -52,7 +61,7 @@ def ingest_volumes(
         raise ValueError(f'on_bad_case: expected "skip" or "raise". Received: {on_bad_case!r}')
     target = Path(cases)
     target.mkdir(parents=True, exist_ok=True)
-    with open_folder(data, task_file or task) as folder:
+    with open_folder(data, task_file or task, by_reference=by_reference) as folder:
         return _ingest(folder, target, Path(quarantine), on_bad_case)
 
 
@@ -134,20 +143,23 @@ def _kept(folder: Folder, case: AnyCase, near: AnyCase, target: Path) -> dict[st
     volumes, labels = folder.check(near)
     names = folder.names(case)
     if folder.referred:
-        return {name: digest(path) for name, path in zip(names, near.files, strict=True)}
-    for name in names:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-    if folder.converted(case):
-        for name, volume in zip(names, [*volumes, labels], strict=True):
-            nib.save(nib.Nifti1Image(volume.array, volume.affine), target / name)
+        kept = near.files
     else:
-        for name, path in zip(names, near.files, strict=True):
-            clone_or_copy(path, target / name)
+        kept = [target / name for name in names]
+        for path in kept:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if folder.converted(case):
+            for path, volume in zip(kept, [*volumes, labels], strict=True):
+                nib.save(nib.Nifti1Image(volume.array, volume.affine), path)
+        else:
+            for path, source in zip(kept, near.files, strict=True):
+                clone_or_copy(source, path)
+    digests = {name: digest(path) for name, path in zip(names, kept, strict=True)}
     if [identity(path) for path in near.files] != before:
         for name in names:
             (target / name).unlink(missing_ok=True)
         raise changed(case)
-    return {name: digest(target / name) for name in names}
+    return digests
 
 
 def clone_or_copy(source: Path, target: Path) -> None:

@@ -174,6 +174,25 @@ def test_what_urls_name_is_imported_and_descends_from_there(name):
             assert "enableCache" not in tasks[producer]["cachingOptions"]
 
 
+def test_no_step_takes_an_artifact_that_it_does_not_read():
+    """KFP's launcher downloads every one whole: a comparison or an export has no use for the predictions."""
+    spec, _ = compiled("lits_segmentation")
+    taken = {
+        task: set(component.get("inputDefinitions", {}).get("artifacts", {}))
+        for name, component in spec["components"].items()
+        if "executorLabel" in component and (task := name.removeprefix("comp-"))
+    }
+    given = {"compare": {"imported_baseline"}, "train": {"imported_network"}}
+    assert {task: names - given.get(task, set()) for task, names in taken.items() if names} == {
+        "preprocess": {"cases"},
+        "train": {"dataset"},
+        "evaluate": {"cases", "dataset", "model"},
+        "report": {"cases", "dataset", "model", "evaluation", "predictions"},
+        "compare": {"evaluation"},
+        "export": {"model", "evaluation"},
+    }
+
+
 def test_paths_are_not_imported_for_kfp_does_not_know_them():
     assert "importer" not in text_of("lits_segmentation", "tpu")
 
@@ -243,6 +262,15 @@ def test_kfps_cache_knows_when_the_files_of_the_data_change():
     # They read the baseline, of which KFP knows the name only.
     for name in ("compare", "report"):
         assert "enableCache" not in tasks[name]["cachingOptions"]
+
+
+@pytest.mark.parametrize("cluster", [None, Cluster()], ids=["here", "cluster"])
+def test_where_all_steps_mount_the_same_volumes_a_corpus_is_not_copied(cluster):
+    """Here the files are a user's own, who may edit them while the run lasts."""
+    spec = json_format.MessageToDict(catalogue.build("sweep", load(None, ["data=/data"]), cluster).pipeline_spec)
+    tasks = {n: task for d in spec["components"].values() for n, task in d.get("dag", {}).get("tasks", {}).items()}
+    given = tasks["ingest-folder"]["inputs"]["parameters"]["by_reference"]
+    assert given == {"runtimeValue": {"constant": cluster is not None}}
 
 
 def test_kfps_cache_knows_when_the_names_of_channels_and_labels_change(tmp_path):
