@@ -268,11 +268,12 @@ def mirrored(
 
 
 def _files(folder: Path) -> list[Path]:
-    return [p for p in sorted(_walk(folder)) if p.is_file() and not p.name.startswith(".")]
+    """Without those that are not yet complete: their names, or that of their folder, begin with a dot."""
+    return [p for p in sorted(_walk(folder, hidden=False)) if p.is_file()]
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    return pure.load("_paths").walk(folder)
+def _walk(folder: Path, *, hidden: bool = True) -> Iterator[Path]:
+    return pure.load("_paths").walk(folder, hidden=hidden)
 
 
 def _version(path: Path) -> tuple[int, int] | None:

@@ -80,6 +80,8 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
     """The limits that a case must keep; None for `Limits.current()`."""
     origin: Origin = HERE
     """Where the files of the cases lie, while the data set is built or compared with them."""
+    work: Path | None = None
+    """The folder for what is kept until the build is done; None for the one of the data sets."""
     tell: Tell | None = None
     """The function that gets the number of converted cases; None for a progress bar of `tqdm`."""
 
@@ -111,7 +113,8 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
 
     def target(self, limits: Limits) -> Target:
         """The description of the form to which the cases are converted."""
-        return Target(self.config.grid, self.blocks, str(self.shared / STORE), self.reader, limits, self.origin)
+        store = Path(self.work or self.shared) / STORE
+        return Target(self.config.grid, self.blocks, str(store), self.reader, limits, self.origin)
 
     @property
     def accepted(self) -> Limits:

@@ -43,6 +43,7 @@ def prepare(
     on_other_sources: str,
     tell: Tell | None = None,
     file_format: str = TFRECORD,
+    work: str | Path | None = None,
 ) -> CaseBuilder:
     """Build a data set of cases unless it is there, and return its builder.
 
@@ -50,7 +51,7 @@ def prepare(
         kind: class of the builder.
         config: the config of the data set.
         origin: the user's files.
-        data_dir, beam_options, limits, on_other_sources, tell, file_format: as `datasets.lits.prepare`.
+        data_dir, beam_options, limits, on_other_sources, tell, file_format, work: as `datasets.lits.prepare`.
 
     Raises:
         VolumeError, OtherSourcesError, BuildInProgressError, StoreError, StorageError: as `datasets.lits.prepare`.
@@ -59,6 +60,7 @@ def prepare(
         return _prepare(
             kind, config, origin, nearby(data_dir), beam_options=beam_options, limits=limits,
             on_other_sources=on_other_sources, tell=tell, file_format=file_format,
+            work=None if work is None else Path(work),
         )  # fmt: skip
 
 
@@ -73,10 +75,11 @@ def _prepare(
     on_other_sources: str,
     tell: Tell | None,
     file_format: str,
+    work: Path | None,
 ) -> CaseBuilder:
     """As `prepare`, in a folder of this machine."""
     builder = _open(kind, config, data_dir)
-    builder.limits, builder.tell, builder.origin = limits, tell, origin
+    builder.limits, builder.tell, builder.origin, builder.work = limits, tell, origin, work
     if builder.data_path.exists():
         different = _differences(builder, file_format)
         if not different:
@@ -100,7 +103,7 @@ def _prepare(
         # Another process has built it since it was looked for.
         return _prepare(
             kind, config, origin, data_dir, beam_options=beam_options, limits=limits, on_other_sources="raise",
-            tell=None, file_format=file_format,
+            tell=None, file_format=file_format, work=work,
         )  # fmt: skip
     return builder
 
@@ -118,7 +121,7 @@ def _rebuild(
         # An attempt that was killed.
         shutil.rmtree(aside, ignore_errors=True)
         new = kind(config=config, data_dir=str(aside))
-        new.limits, new.tell, new.origin = builder.limits, builder.tell, builder.origin
+        new.limits, new.tell, new.origin, new.work = builder.limits, builder.tell, builder.origin, builder.work
         new.home, new.owned = builder.shared, True
         try:
             build(new, builder.origin.location, beam_options, file_format)

@@ -28,6 +28,7 @@ def preprocess(
         inputs={"cases": cases},
         outputs={"dataset": dataset},
         settings=settings,
+        scratch=True,
         stored=("dataset",),
         remote=("cases",),
     )

@@ -56,7 +56,9 @@ def check_window(folder: Folder, settings: PreprocessSettings) -> None:
         )
 
 
-def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Mapping[str, Any]]:
+def build_dataset(
+    cases: str, dataset: str, scratch: str | None = None, **settings: Any
+) -> Mapping[str, Mapping[str, Any]]:
     """Build the data set with Beam, for LiTS or for any data that a `dataset.json` describes.
 
     Volumes are stored in the blocks that the processes of a training on the mesh read.
@@ -64,6 +66,8 @@ def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Map
     Args:
         cases: the folder of the step ingest, by path or URL. Files in an object store are downloaded case by case.
         dataset: the folder to make, a TFDS data directory.
+        scratch: the folder that outlives a failure, such as the loss of a pod, so that cases that were converted before
+            are not converted again. None if there is no such folder.
         settings: the settings of `PreprocessSettings`.
 
     Returns:
@@ -80,10 +84,12 @@ def build_dataset(cases: str, dataset: str, **settings: Any) -> Mapping[str, Map
     given = PreprocessSettings.model_validate(settings)
     check_runner(given.beam_options)
     with open_checked(cases) as folder:
-        return _build(folder, dataset, given)
+        return _build(folder, dataset, scratch, given)
 
 
-def _build(folder: Folder, dataset: str, given: PreprocessSettings) -> Mapping[str, Mapping[str, Any]]:
+def _build(
+    folder: Folder, dataset: str, scratch: str | None, given: PreprocessSettings
+) -> Mapping[str, Mapping[str, Any]]:
     # TFDS takes seconds to import, and the error for a wrong runner does not need it.
     from datasets import decathlon, lits
     from keras_spatial.data import write_classes
@@ -95,6 +101,7 @@ def _build(folder: Folder, dataset: str, given: PreprocessSettings) -> Mapping[s
         "split": given.split,
         "blocks": given.blocks,
         "beam_options": list(given.beam_options),
+        "work": scratch,
         "tell": lambda done, total: console.progress("preprocess", done, total, "cases converted"),
     }
     if folder.reader is None:

@@ -47,6 +47,7 @@ def configure(
     split: str = PUBLISHED,
     on_bad_case: str = "raise",
     limits: Limits | None = None,
+    work: str | Path | None = None,
 ) -> DecathlonConfig:
     """Read all cases of a folder, and decide on channels, labels, normalisation and grid.
 
@@ -58,7 +59,7 @@ def configure(
         return _configure(
             origin,
             layout,
-            nearby(data_dir),
+            nearby(data_dir) / Builder.name / ".fingerprints" if work is None else Path(work) / "fingerprints",
             resolution=resolution,
             spacing=spacing,
             normalisation=normalisation,
@@ -72,7 +73,7 @@ def configure(
 def _configure(
     origin: Origin,
     layout: Layout,
-    data_dir: Path,
+    kept: Path,
     *,
     resolution: int | None,
     spacing: float | tuple[float, float, float] | Literal["median"] | None,
@@ -88,7 +89,7 @@ def _configure(
     draft = Task(
         layout.name, layout.labels or ("background", "foreground"), tuple(Channel(c, ZScore()) for c in layout.channels)
     )
-    facts = fingerprint(layout.cases, draft, data_dir / Builder.name / ".fingerprints", limits, origin)
+    facts = fingerprint(layout.cases, draft, kept, limits, origin)
     grid = Grid(resolution, facts.spacing if spacing == "median" else spacing)
     task = Task(
         name=layout.name,
@@ -120,6 +121,7 @@ def prepare(
     on_other_sources: str = "raise",
     tell: Tell | None = None,
     file_format: str = preparing.TFRECORD,
+    work: str | Path | None = None,
 ) -> CaseBuilder:
     """Build a data set of a folder unless it is there, and return its builder.
 
@@ -144,6 +146,7 @@ def prepare(
         on_bad_case: "raise" to end the build with the reasons, or "skip" to leave bad cases out and list them in
             `info.metadata["bad_cases"]`.
         beam_options, limits, on_other_sources, tell, file_format: as for `datasets.lits.prepare`.
+        work: as for `datasets.lits.prepare`. What was found by reading each case is kept there as well.
 
     Returns:
         The builder: `as_dataset("train")` gives whole volumes, and `info.metadata` lists the cases of each split and
@@ -178,6 +181,7 @@ def prepare(
             split=split,
             on_bad_case=on_bad_case,
             limits=limits,
+            work=work,
         )
         return preparing.prepare(
             Builder,
@@ -189,6 +193,7 @@ def prepare(
             on_other_sources=on_other_sources,
             tell=tell,
             file_format=file_format,
+            work=work,
         )
 
 

@@ -41,6 +41,7 @@ def prepare(
     on_other_sources: str = "raise",
     tell: Tell | None = None,
     file_format: str = preparing.TFRECORD,
+    work: str | Path | None = None,
 ) -> CaseBuilder:
     """Build the data set from a folder of LiTS files unless it is there, and return its builder.
 
@@ -49,8 +50,8 @@ def prepare(
             If it is in an object store (`s3://...`, `gs://...`), a worker downloads the files of a case when it
             converts the case, and removes them afterwards.
         data_dir: the folder in which TFDS stores data sets. Converted cases are kept in its `lits/converted` until the
-            build is done. If it is a URL, the data set is built and read in a folder of this machine
-            (`datasets.publishing.nearby`), and uploaded when it is complete.
+            build is done, unless `work` names another folder. If it is a URL, the data set is built and read in a
+            folder of this machine (`datasets.publishing.nearby`), and uploaded when it is complete.
         resolution: the number of voxels along each axis. It is None for cubic voxels, with `spacing`, or for the scan's
             own grid, without.
         blocks: the number of blocks in which a volume is stored, along x, y and z.
@@ -70,6 +71,8 @@ def prepare(
             a progress bar.
         file_format: "tfrecord", from which a process can read only the blocks that it needs, or "array_record", from
             which `tfds.data_source` reads whole cases in any order.
+        work: the folder for converted cases, where they outlive the loss of `data_dir`: the next call with the same
+            folder converts only the others. The caller removes it.
 
     Returns:
         The builder: `as_dataset("train")` gives whole volumes, and `info.metadata` lists the cases of each split, the
@@ -106,4 +109,5 @@ def prepare(
             on_other_sources=on_other_sources,
             tell=tell,
             file_format=file_format,
+            work=work,
         )

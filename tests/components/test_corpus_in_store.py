@@ -1,8 +1,10 @@
 """Steps whose corpus is in an object store get a reference, and read only what they need: a real server counts."""
 
 import csv
+import functools
 import json
 import shutil
+import time
 from pathlib import Path
 
 import keras
@@ -26,6 +28,7 @@ from components.segment.segment import segment_folder
 from components.segment.settings import ALL
 from components.segment.volumes import batches
 from components.train.train import train_model
+from datasets import case_builder
 from datasets.cases import ChangedCaseError
 from datasets.lits.cases import find_cases
 from datasets.phantom import write_lits_folder
@@ -89,6 +92,68 @@ def test_the_steps_pass_a_reference_and_read_each_file_once(server, bucket, fold
     records = {name for name in server.below(located(dataset.path)) if "tfrecord" in name}
     assert {name.rpartition("/")[2].split("-")[1] for name in records} <= {"train.tfrecord", "validation.tfrecord"}
     assert not server.below(url)
+
+
+def described(folder):
+    """Cases of LiTS's form as those of a described folder, whose intensities have to be looked at first."""
+    (folder / "imagesTr").mkdir(parents=True)
+    (folder / "labelsTr").mkdir()
+    write_lits_folder(folder / "all", 4, size=16)
+    for number in range(4):
+        (folder / "all" / f"volume-{number}.nii.gz").rename(folder / "imagesTr" / f"a_{number}.nii.gz")
+        (folder / "all" / f"segmentation-{number}.nii.gz").rename(folder / "labelsTr" / f"a_{number}.nii.gz")
+    (folder / "all").rmdir()
+    training = [{"image": f"./imagesTr/a_{n}.nii.gz", "label": f"./labelsTr/a_{n}.nii.gz"} for n in range(4)]
+    names = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "organ", "2": "tumour"}}
+    (folder / "dataset.json").write_text(json.dumps({"name": "Organs", **names, "training": training}))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["lits", "described"])
+def test_a_lost_pod_costs_no_case_that_was_converted_though_all_is_in_a_store(
+    server, bucket, folder, kind, tmp_path, monkeypatch
+):
+    source = folder if kind == "lits" else described(tmp_path / "described")
+    url, scratch = put(source, f"{bucket}/corpus"), f"{bucket}/scratch"
+    monkeypatch.setenv(resume.STORE_VARIABLE, f"{bucket}/store")
+    monkeypatch.setenv(resume.SCRATCH_VARIABLE, scratch)
+    monkeypatch.setenv(resume.RUN_VARIABLE, "run-1")
+    monkeypatch.setattr(storage, "mirrored", functools.partial(storage.mirrored, seconds=0.05))
+    cases, quarantine = (dsl.Dataset(uri=str(tmp_path / name)) for name in ("cases", "quarantine"))
+    ingest_folder.python_func(data=url, cases=cases, quarantine=quarantine)
+    real, converted = case_builder.convert, []
+
+    def uploaded():
+        return [name for name in storage.system(scratch).find(scratch) if name.endswith("facts.json")]
+
+    def lose(case, target):
+        if len(converted) < 2:
+            converted.append(case)
+            return real(case, target)
+        # What is in the store before the pod is lost is all that is left of it.
+        deadline = time.monotonic() + 20
+        while len(uploaded()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        raise RuntimeError(f"the pod is lost, {len(uploaded())} cases are safe")
+
+    monkeypatch.setattr(case_builder, "convert", lose)
+    with pytest.raises(RuntimeError, match="the pod is lost, 2 cases are safe"):
+        preprocess.python_func(cases=cases, dataset=dsl.Dataset(uri=str(tmp_path / "lost")), resolution=16)
+    monkeypatch.setattr(case_builder, "convert", real)
+    server.reads.clear()
+    dataset = dsl.Dataset(uri=str(tmp_path / "dataset"))
+    preprocess.python_func(cases=cases, dataset=dataset, resolution=16)
+    safe = {case.name[-1] for case in converted}
+    others = [name for name in names_of(source) if name.endswith(".nii.gz") and name[-8] not in safe]
+    assert len(others) == 4 and server.below(url) == dict.fromkeys(others, 1)
+    build_dataset(located(cases.path), str(tmp_path / "whole"), resolution=16)
+    made, whole = (tree_of(f) for f in (storage.download(located(dataset.path), tmp_path / "back"), tmp_path / "whole"))
+    assert made == whole
+    assert not storage.exists(scratch)
+
+
+def tree_of(folder):
+    return {name: (Path(folder) / name).read_bytes() for name in names_of(folder) if "/." not in f"/{name}"}
 
 
 def test_a_file_that_was_changed_after_it_was_checked_ends_the_step_that_reads_it(bucket, folder, tmp_path):
