@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
+
 from components import console
 from components.files import read_json
 from components.resume import link_or_copy
@@ -19,7 +22,8 @@ def gather_segmentations(parts: Sequence[str], predictions: str) -> Mapping[str,
     """Put the results of all shares into one folder, with one table of the volumes without a result.
 
     The step of each share has listed the volumes by itself. If volumes were added or removed in the meantime, a volume
-    may be in two shares, of which the first result counts, or in none, and is then in the table.
+    may be in two shares, of which the first result counts, or in none, and is then in the table. Two results of one
+    name on different grids belong to different volumes, or to parts of one DICOM series in the folders of two shares.
 
     Args:
         parts: the folders of the step segment, one for each share of the volumes.
@@ -29,7 +33,8 @@ def gather_segmentations(parts: Sequence[str], predictions: str) -> Mapping[str,
         The metadata of the predictions: the numbers of segmented and failed volumes.
 
     Raises:
-        ResultsCollide: if two shares have a result of the same name although they saw the same volumes.
+        ResultsCollide: if two shares have a result of the same name although they saw the same volumes, or on different
+            grids.
         NothingToSegment: if no share has a result.
     """
     target = Path(predictions)
@@ -45,10 +50,10 @@ def gather_segmentations(parts: Sequence[str], predictions: str) -> Mapping[str,
             if file.name not in written:
                 written[file.name] = part
                 link_or_copy(file, target / file.name)
-            elif all(volumes == seen[0] for volumes in seen):
+            elif all(volumes == seen[0] for volumes in seen) or not _same_grid(file, target / file.name):
                 raise ResultsCollide(
                     f"{file}: expected shares without common volumes. Received: {file.name} also in "
-                    f"{written[file.name]}"
+                    f"{written[file.name]}. Put the files of each DICOM series into one folder."
                 )
     volumes = {stem: name for share in seen for stem, name in share.items()}
     for name in written:
@@ -62,3 +67,11 @@ def gather_segmentations(parts: Sequence[str], predictions: str) -> Mapping[str,
     shares = console.count(len(parts), "share")
     console.result("gather", f"{console.count(len(written), 'segmentation')} of {shares}{left_out}")
     return {"predictions": {"segmented": len(written), "failed": len(rows)}}
+
+
+def _same_grid(one: Path, other: Path) -> bool:
+    """Whether two label files may be of one volume."""
+    if one.read_bytes() == other.read_bytes():
+        return True
+    first, second = nib.load(one), nib.load(other)
+    return first.shape == second.shape and np.array_equal(first.affine, second.affine)

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from components.train.settings import MODEL
 from datasets.origins import Origin, opened
 from keras_spatial._paths import UNREAD, VOLUMES, ending_of
-from keras_spatial.inference import NothingToSegment, Source, find_sources
+from keras_spatial.inference import NothingToSegment, ResultsCollide, Source, find_sources
 
 
 class _Named(Protocol):
@@ -35,18 +35,29 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Unit:
-    """Files that are downloaded together: those of one volume file, or of a folder that may contain DICOM series."""
+    """Files that are downloaded together: those of one volume file, or of a folder that may contain DICOM series.
 
+    Attributes:
+        stem: The name by which it is shared.
+        files: The file or folder, or the files that lie beside folders.
+        root: The file or folder, or that of the files.
+    """
+
+    stem: str
     files: tuple[Path, ...]
     root: Path
 
-    @property
-    def stem(self) -> str:
-        """The name by which units are ordered and shared."""
-        return self.root.name
-
     def moved(self, move: Callable[[Path], Path]) -> "_Unit":
-        return _Unit(tuple(map(move, self.files)), move(self.root))
+        return _Unit(self.stem, tuple(map(move, self.files)), move(self.root))
+
+    def parts(self) -> list["_Unit"]:
+        """The folders in a folder that has nothing else; else itself."""
+        if self.files != (self.root,) or not self.root.is_dir():
+            return [self]
+        inside = sorted(path for path in self.root.iterdir() if not path.name.startswith("."))
+        if not inside or any(path.is_file() for path in inside):
+            return [self]
+        return [_Unit(f"{self.stem}/{path.name}", (path,), path) for path in inside]
 
 
 def volumes_in(volumes: str | Path) -> list[Source]:
@@ -70,7 +81,8 @@ def batches(volumes: str, share: str, seen: dict[str, str] | None = None) -> Ite
     """Yield the volumes of a share: all at once for a path, and one after the other for a URL.
 
     Only the names in an object store are known before the download. So DICOM series are shared by the folders at the
-    top, each of which is downloaded whole.
+    top, each of which is downloaded whole. If there are fewer of them than shares, and they contain nothing but
+    folders, these are shared instead. A series whose files are in several of the shared folders is refused.
 
     Args:
         volumes: a volume or a folder, by path or URL.
@@ -80,13 +92,14 @@ def batches(volumes: str, share: str, seen: dict[str, str] | None = None) -> Ite
 
     Raises:
         ValueError: if there is no such share.
-        NothingToSegment, VolumesBelow, ResultsCollide, VolumeError: as for `volumes_in`.
+        NothingToSegment, VolumesBelow, VolumeError: as for `volumes_in`.
+        ResultsCollide: the same, and if two folders of a share contain files of one series.
         StorageError: if the store refuses or cannot be reached.
     """
     known = {} if seen is None else seen
     with opened(volumes) as origin:
         if origin.local:
-            found = volumes_in(volumes)
+            found = volumes_in(origin.folder)
             known |= {source.stem: source.name for source in found}
             sources = shared(found, share)
             if sources:
@@ -95,13 +108,22 @@ def batches(volumes: str, share: str, seen: dict[str, str] | None = None) -> Ite
         units = _units(origin)
         files = [Source(unit.root) for unit in units if ending_of(unit.root, (*VOLUMES, *UNREAD))]
         known |= {source.stem: source.name for source in files}
-        for unit in shared(units, share):
+        places: dict[str, str] = {}
+        for unit in shared(_divided(units, _numbers(share)[1]), share):
             with origin.near(unit) as near:
                 try:
                     sources = find_sources([near.root])
                 except NothingToSegment:
                     # The unit was a folder of other files, which only the reader of DICOM can recognise.
                     continue
+                for source in sources:
+                    other = places.setdefault(source.stem, unit.stem)
+                    if other != unit.stem:
+                        raise ResultsCollide(
+                            f"{origin.location}: expected all files of a DICOM series in one folder, because one "
+                            f"folder after the other is downloaded. Received: {source.name} in two of them. Put its "
+                            "files into one."
+                        )
                 known |= {source.stem: source.name for source in sources}
                 yield Batch(sources, origin.shown)
 
@@ -128,10 +150,15 @@ def shared(sources: Sequence[_T], share: str) -> list[_T]:
     Raises:
         ValueError: if there is no such share.
     """
+    number, count = _numbers(share)
+    return sorted(sources, key=lambda source: source.stem)[number::count]
+
+
+def _numbers(share: str) -> tuple[int, int]:
     match = re.fullmatch(r"([0-9]{1,6})-of-([0-9]{1,6})", share)
     if match is None or not int(match[1]) < int(match[2]):
         raise ValueError(f"share: expected K-of-N with K from 0 to below N. Received: {share!r}")
-    return sorted(sources, key=lambda source: source.stem)[int(match[1]) :: int(match[2])]
+    return int(match[1]), int(match[2])
 
 
 def model_file(model: str | Path) -> Path:
@@ -150,11 +177,24 @@ def _units(origin: Origin) -> list[_Unit]:
                 raise
             found = []
         if not folder.is_dir():
-            return [_Unit((path,), path) for path in found]
+            return [_Unit(path.name, (path,), path) for path in found]
         others = [p for p in folder.iterdir() if not p.name.startswith(".") and not ending_of(p, (*VOLUMES, *UNREAD))]
         loose = tuple(p for p in others if p.is_file())
-        units = [_Unit((path,), path) for path in (*found, *(p for p in others if p.is_dir()))]
-        units += [_Unit(loose, folder)] if loose else []
+        units = [_Unit(path.name, (path,), path) for path in (*found, *(p for p in others if p.is_dir()))]
+        units += [_Unit(folder.name, loose, folder)] if loose else []
         if not units:
             raise NothingToSegment(f"{folder}: nothing found that may be a volume.")
         return units
+
+
+def _divided(units: list[_Unit], count: int) -> list[_Unit]:
+    """As many units as there are shares, if folders of nothing but folders can be taken apart for it.
+
+    By names and the number of shares alone, so that every share divides them in the same way.
+    """
+    while len(units) < count:
+        parts = [part for unit in units for part in unit.parts()]
+        if parts == units:
+            break
+        units = parts
+    return units

@@ -18,6 +18,7 @@ from volumes.dicom_files import write_series
 from components import resume, storage
 from components.cases import open_checked, some_cases
 from components.evaluate.needed import needed
+from components.gather.gather import gather_segmentations
 from components.ingest.component import ingest_folder
 from components.ingest.ingest import ingest_volumes
 from components.preprocess.component import preprocess
@@ -33,7 +34,7 @@ from datasets.cases import ChangedCaseError
 from datasets.lits.cases import find_cases
 from datasets.phantom import write_lits_folder
 from keras_spatial.evaluation import CaseMetrics, evaluate_case
-from keras_spatial.inference import NothingToSegment, VolumesBelow
+from keras_spatial.inference import NothingToSegment, ResultsCollide, VolumesBelow
 from keras_spatial.volumes import Channel, Percentiles, Task, write_task
 
 
@@ -263,6 +264,47 @@ def test_dicom_series_of_a_url_are_brought_by_their_folders(server, bucket, tmp_
     server.reads.clear()
     assert [len(batch.sources) for batch in batches(url, "1-of-3")] == [1]
     assert {name.partition("/")[0] for name in server.below(url)} == {"patient-1"}
+
+
+def slices_of(folder, numbers, series):
+    """Some of the slices of a series, in a folder."""
+    write_series(folder / "all", series=series)
+    for number, path in enumerate(sorted((folder / "all").iterdir())):
+        if number in numbers:
+            path.rename(folder / path.name)
+    shutil.rmtree(folder / "all")
+
+
+def test_folders_of_folders_are_shared_where_there_are_more_shares_than_folders(server, bucket, tmp_path):
+    """An archive is often one folder: a single pod would get it all, and the others nothing."""
+    for number in range(3):
+        write_series(tmp_path / "scans" / "archive" / f"patient-{number}" / "study", series=f"1.2.{number}")
+    url = put(tmp_path / "scans", f"{bucket}/scans")
+    names = set()
+    for share in range(2):
+        server.reads.clear()
+        names |= {source.stem for batch in batches(url, f"{share}-of-2") for source in batch.sources}
+        patients = {name.split("/")[1] for name in server.below(url)}
+        assert patients == ({"patient-0", "patient-2"}, {"patient-1"})[share]
+    assert names == {source.stem for batch in batches(url, ALL) for source in batch.sources}
+    assert len(names) == 3
+
+
+def test_a_series_in_two_of_the_folders_that_are_shared_is_refused(bucket, model, tmp_path):
+    """Each half would be a volume of its own, with a segmentation that lacks the other's slices."""
+    for part in range(2):
+        slices_of(tmp_path / "scans" / "patient" / f"part-{part}", range(3 * part, 3 * part + 3), "1.2.3")
+    url = put(tmp_path / "scans", f"{bucket}/scans")
+    [[source]] = [batch.sources for batch in batches(url, ALL)]
+    assert len(source.volume.slices) == 6
+    options = {"mesh": "rows:1", "layout": "x:rows"}
+    parts = [str(tmp_path / f"{share}") for share in range(2)]
+    for share, folder in enumerate(parts):
+        segment_folder(url, model, folder, share=f"{share}-of-2", **options)
+    with pytest.raises(ResultsCollide, match="expected shares without common volumes"):
+        gather_segmentations(parts, str(tmp_path / "all"))
+    with pytest.raises(ResultsCollide, match="expected all files of a DICOM series in one folder"):
+        list(batches(f"{url}/patient", ALL))
 
 
 def test_a_url_of_one_volume_and_urls_without_any(bucket, tmp_path):
