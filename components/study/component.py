@@ -31,4 +31,5 @@ def study(
         inputs=inputs,
         outputs={"page": page, "table": table},
         settings={"title": title},
+        remote=("models",),
     )

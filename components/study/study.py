@@ -1,9 +1,9 @@
 """Compare runs that differ in their resolution."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from components import storage
 from components.evaluate.results import load_metrics, load_scores
 from components.files import read_json, write_json
 from components.report.headings import heading
@@ -17,7 +17,7 @@ def report_study(
     """Write one page that compares several runs, and shows the run with the highest resolution in full.
 
     Args:
-        models: the folders of the step train.
+        models: the folders of the step train, by path or URL, from each of which one small file is read.
         evaluations: the folders of the step evaluate, in the same order.
         page: the HTML file to write.
         table: the JSON file to write, with the resolution, the Dice and the training seconds of each run.
@@ -26,7 +26,7 @@ def report_study(
     Returns:
         The metadata of the table: the number of runs.
     """
-    trainings = [read_json(Path(model) / TRAINING) for model in models]
+    trainings = [read_json(storage.local(storage.join(model, TRAINING))) for model in models]
     runs = sorted(zip(trainings, evaluations, strict=True), key=lambda run: -run[0]["resolution"])
     scored = [load_metrics(evaluation) for _, evaluation in runs]
     title = title or f"{heading(scored[0])}: resolution study"

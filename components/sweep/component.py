@@ -31,5 +31,6 @@ def sweep(
         inputs={"models": models},
         outputs={"table": table, "summary": summary},
         settings={"title": title},
+        remote=("models",),
     )
     return float(table.metadata["learning_rate"])

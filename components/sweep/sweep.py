@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components import console
+from components import console, storage
 from components.files import read_json, write_json
 from components.train.settings import TRAINING
 
@@ -15,7 +15,7 @@ def compare_trainings(
     """Order trainings by the mean Dice of the classes in their best validation.
 
     Args:
-        models: the folders of the step train.
+        models: the folders of the step train, by path or URL, from each of which one small file is read.
         table: the JSON file to write, with the best training first.
         summary: the Markdown file to write.
         title: the heading; if it is empty, "Learning rates".
@@ -23,7 +23,7 @@ def compare_trainings(
     Returns:
         The metadata of the table: the best learning rate, its Dice, and the number of trainings.
     """
-    rows = sorted((_row(Path(model)) for model in models), key=lambda row: -row["dice"])
+    rows = sorted(map(_row, models), key=lambda row: -row["dice"])
     write_json(table, rows)
     lines = [f"| {row['learning_rate']:g} | {row['dice']:.3f} | {row['loss']:.4f} |" for row in rows]
     columns = ["| learning rate | Dice, validation | last loss |", "| --- | --- | --- |"]
@@ -35,7 +35,7 @@ def compare_trainings(
     return {"table": {"learning_rate": rows[0]["learning_rate"], "dice": rows[0]["dice"], "trainings": len(rows)}}
 
 
-def _row(model: Path) -> dict[str, float]:
-    training = read_json(model / TRAINING)
+def _row(model: str) -> dict[str, float]:
+    training = read_json(storage.local(storage.join(model, TRAINING)))
     rate, dice = training["learning_rate"], training["best"]["dice"]
     return {"learning_rate": rate, "dice": dice, "loss": training["history"]["loss"][-1]}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
+from kfp import dsl
 from kfp.dsl.types import type_utils
 
 from components.base import component
@@ -52,6 +53,47 @@ def test_every_training_setting_is_an_explicit_input_with_its_help(name, group):
     for field, facts in group.model_fields.items():
         assert inputs[field].description == facts.description
         assert f"{field}:" in made.component_spec.implementation.container.command[-1]
+
+
+# What is as large as the data, or a model with its logs; all others are JSON, tables and pages.
+LARGE = {
+    "phantom": {"volumes"},
+    "ingest": {"cases"},
+    "ingest-folder": {"cases"},
+    "preprocess": {"dataset"},
+    "train": {"model"},
+    "train-job": {"model"},
+    "evaluate": {"predictions"},
+    "evaluate-job": {"predictions"},
+    "segment": {"predictions"},
+    "segment-job": {"predictions"},
+    "gather": {"predictions"},
+}
+
+
+class Called(Exception):
+    """What a component gives the function `step`: its outputs, and those that become references."""
+
+
+@pytest.mark.parametrize("made", [c for c in components() if c.id not in ("fingerprint", "finish", "validate")])
+def test_large_outputs_are_passed_on_by_reference(made, tmp_path, monkeypatch):
+    """The rest is what the user interface shows, or what leaves the pipeline."""
+
+    def step(name, function, *, outputs=(), stored=(), **others):
+        raise Called(set(outputs), set(stored))
+
+    monkeypatch.setattr("components.resume.step", step)
+    spec = made.component_spec
+    given = {name: dsl.Artifact(uri=str(tmp_path / name)) for name in spec.outputs if name != "Output"}
+    for name, facts in spec.inputs.items():
+        if not type_utils.is_parameter_type(facts.type):
+            given[name] = dsl.Artifact(uri=str(tmp_path / name))
+        elif not facts.optional:
+            given[name] = ""
+    with pytest.raises(Called) as called:
+        made.python_func(**given)
+    outputs, stored = called.value.args
+    assert stored == LARGE.get(spec.name, set()) and stored <= outputs
 
 
 class Own(Group):

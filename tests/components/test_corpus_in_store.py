@@ -28,6 +28,8 @@ from components.results import located
 from components.segment.segment import segment_folder
 from components.segment.settings import ALL
 from components.segment.volumes import batches
+from components.study.component import study
+from components.sweep.component import sweep
 from components.train.train import train_model
 from datasets import case_builder
 from datasets.cases import ChangedCaseError
@@ -305,6 +307,50 @@ def test_a_series_in_two_of_the_folders_that_are_shared_is_refused(bucket, model
         gather_segmentations(parts, str(tmp_path / "all"))
     with pytest.raises(ResultsCollide, match="expected all files of a DICOM series in one folder"):
         list(batches(f"{url}/patient", ALL))
+
+
+@pytest.mark.parametrize("step", ["sweep", "study"])
+def test_of_a_model_the_steps_that_compare_trainings_read_one_small_file(server, bucket, tmp_path, monkeypatch, step):
+    monkeypatch.setenv(resume.STORE_VARIABLE, f"{bucket}/store")
+    models = []
+    for number, rate in enumerate((0.1, 0.01)):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}" / "model.keras").write_bytes(b"large")
+        course = {"history": {"loss": [2.0, 1.0]}, "best": {"epoch": 1, "dice": rate}, "seconds": 1.0}
+        facts = {
+            "learning_rate": rate,
+            "resolution": number,
+            "epochs": 2,
+            "mesh": "a:1",
+            "layout": "",
+            "peak_bytes": {},
+        }
+        (tmp_path / f"{number}" / "training.json").write_text(json.dumps({**facts, **course}))
+        model = dsl.Model(uri=str(tmp_path / f"reference-{number}"), metadata={"step_key": f"{number}"})
+        Path(model.path).mkdir()
+        storage.write_json(
+            f"{model.path}/reference.json", {"location": put(tmp_path / f"{number}", f"{bucket}/{number}")}
+        )
+        models.append(model)
+    made = {name: dsl.Artifact(uri=str(tmp_path / name)) for name in ("table", "summary", "page")}
+    server.reads.clear()
+    if step == "sweep":
+        del made["page"]
+        assert sweep.python_func(models=models, **made) == 0.1
+    else:
+        del made["summary"]
+        evaluations = [
+            dsl.Artifact(uri=str(tmp_path / f"scores-{n}"), metadata={"step_key": f"e{n}"}) for n in range(2)
+        ]
+        labels = np.ones((4, 4, 4), np.uint8)
+        for evaluation in evaluations:
+            Path(evaluation.path).mkdir()
+            scored = evaluate_case(labels, labels, (1.0, 1.0, 1.0), case="volume-0")
+            (Path(evaluation.path) / "cases.json").write_bytes(TypeAdapter(list[CaseMetrics]).dump_json([scored]))
+            (Path(evaluation.path) / "metrics.json").write_text(json.dumps({"dice": {"liver": 1.0}}))
+        study.python_func(models=models, evaluations=evaluations, **made)
+    assert {name for number in range(2) for name in server.below(f"{bucket}/{number}")} == {"training.json"}
+    assert len(json.loads(Path(made["table"].path).read_text())) == 2
 
 
 def test_a_url_of_one_volume_and_urls_without_any(bucket, tmp_path):
