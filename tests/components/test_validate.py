@@ -46,6 +46,7 @@ def test_the_defaults_are_valid():
         ({}, {"network": "unett"}, "network: expected one of unet, .*Received: 'unett'"),
         ({}, {"class_weights": "[1, 2"}, "class_weights: expected JSON .*Received: '\\[1, 2'"),
         ({}, {"class_weights": '["heavy"]'}, "class_weights.0: .*valid number.*Received: 'heavy'"),
+        ({}, {"split": "fold-5-of-3"}, "split: .*K from 0 to below N.*Received: 'fold-5-of-3'"),
         ({}, {"on_bad_case": "ignore"}, "on_bad_case: .*'raise' or 'skip'. Received: 'ignore'"),
         ({}, {"title": "a\nb"}, "title: .*on one line"),
         ({"needed": ("data",)}, {"data": ""}, "data: .*compiled to read it: expected a path or a URL. Received: ''"),

@@ -9,6 +9,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import kubernetes_server
 import pytest
 import yaml
 
@@ -144,6 +145,21 @@ def test_a_backend_that_is_too_old_is_sent_nothing(server, package, capsys):
     assert submit(server, package, "--any-version") == 0
 
 
+def test_a_cluster_without_what_a_job_needs_is_sent_nothing(server, tmp_path, monkeypatch, capsys):
+    cluster = Cluster(image="i@sha256:0", volumes={"lits": "/data"}, scratch="/data/scratch", nodes=2)
+    pipeline = catalogue.build("sweep", load(None, ["mesh=rows:2", "layout=x:rows"]), cluster)
+    launching = str(compile_pipeline(pipeline, tmp_path / "sweep.yaml"))
+    with kubernetes_server.running() as kubernetes:
+        monkeypatch.setenv("KUBECONFIG", str(kubernetes_server.kubeconfig(kubernetes, tmp_path / "kubeconfig")))
+        assert submit(server, launching, "--kube-context", "here") == 0
+        assert "TrainJob: the cluster knows every field" in capsys.readouterr().out
+        server.requests.clear()
+        kubernetes.schemas = []
+        assert submit(server, launching, "--kube-context", "here") == 1
+    assert "trainer.kubeflow.org: the cluster has no such API" in capsys.readouterr().err
+    assert server.requests == []
+
+
 def test_an_awaited_run_that_fails_fails_the_command_with_the_steps_error(server, package, capsys):
     server.states = ["FAILED"]
     assert submit(server, package, "--wait") == 1
@@ -266,6 +282,7 @@ def test_an_argument_of_another_type_is_named(training_package, assignment):
     [
         ("epochs=0", "--argument: epochs: .*greater than or equal to 1. Received: 0"),
         ("network=unett", "--argument: network: expected one of unet"),
+        ("split=fold-5-of-3", "--argument: split: .*K from 0 to below N.*Received: 'fold-5-of-3'"),
         ("class_weights=1, 2", "--argument: class_weights: expected JSON"),
         ("resolution=36", "--argument: resolution: a network of 4 levels needs a multiple of 8. Received: 36"),
         ("layout=x:lines", "--argument: layout: "),

@@ -1,6 +1,5 @@
 """What is too old on a cluster is named before anything is sent."""
 
-import json
 from dataclasses import replace
 
 import kubernetes_server as fake
@@ -33,16 +32,7 @@ def test_a_backend_that_does_not_tell_is_noted(health):
 def cluster(tmp_path, monkeypatch):
     """A server of Kubernetes's API, and how the context of a kubeconfig asks it."""
     with fake.running() as server:
-        file = tmp_path / "kubeconfig"
-        context = {"name": "here", "context": {"cluster": "c", "user": "u"}}
-        address = f"http://127.0.0.1:{server.server_port}"
-        document = {
-            "contexts": [context],
-            "clusters": [{"name": "c", "cluster": {"server": address}}],
-            "users": [{"name": "u", "user": {"token": "t"}}],
-        }
-        file.write_text(json.dumps(document))
-        monkeypatch.setenv("KUBECONFIG", str(file))
+        monkeypatch.setenv("KUBECONFIG", str(fake.kubeconfig(server, tmp_path / "kubeconfig")))
         yield server, versions.kubernetes("here")
 
 
