@@ -247,6 +247,10 @@ def _plain(folder: Path, description: Mapping[str, Any], channels: tuple[str, ..
         match = None if stem in truths else _CHANNEL.fullmatch(stem)
         unread.setdefault(match[1] if match else stem, {})[int(match[2]) if match else -1] = path
     images = {**unread, **images}
+    for path in _files(folder / PLAIN_LABELS, (), folders=True):
+        # An archive exports a segmentation in a folder of its own; it is named as one when its case is checked.
+        if path.name in images:
+            truths.setdefault(path.name, path)
     # If any file is DICOM, then a missing one may be DICOM, too.
     dicom = any(may_name_patient(p) for p in [*truths.values(), *(p for of in images.values() for p in of.values())])
     found = [

@@ -115,6 +115,11 @@ class TaskReader:
                 raise MissingPairError(
                     f"{shown(path)}: case {case.name} has no {part}. Add the file, or remove the case.{_numbered(case)}"
                 )
+        if case.label.is_dir():
+            raise MissingPairError(
+                f"{shown(case.label)}: expected a file with the labels of case {case.name}. Received: a folder. If "
+                "there is a DICOM segmentation in it, move that out, and give it the folder's name and the ending .dcm."
+            )
 
     def _channels_of_a_file(self, case: Case) -> int:
         return len(self.task.channels) if len(case.images) == 1 else 1

@@ -74,6 +74,9 @@ def test_the_name_of_a_folder_does_not_come_out(built, folder, caplog, capsys):
 
 DAMAGES = {
     "no labels": (lambda f, n: (f / f"labels/{n}.nii.gz").unlink(), "MissingPairError"),
+    "labels in a folder": (
+        lambda f, n: ((f / f"labels/{n}.nii.gz").unlink(), (f / f"labels/{n}").mkdir()), "MissingPairError"
+    ),
     "no series": (lambda f, n: shutil.rmtree(f / f"images/{n}"), "MissingPairError"),
     "a slice missing": (lambda f, n: (f / f"images/{n}/{SECRET}002.dcm").unlink(), "SliceError"),
     "no slices": (lambda f, n: [p.unlink() for p in (f / f"images/{n}").iterdir()], "UnreadableVolumeError"),
@@ -98,6 +101,7 @@ def test_what_is_wrong_with_a_series_is_listed_and_no_case_is_lost(folder, tmp_p
     expected = {pseudonym(f"{SECRET} {name}"): error for name, (_, error) in DAMAGES.items()}
     assert {name: case["error"] for name, case in bad.items()} == expected
     assert not any(SECRET in case["reason"] for case in bad.values())
+    assert "Received: a folder. If there is a DICOM" in bad[pseudonym(f"{SECRET} labels in a folder")]["reason"]
     assert sum(map(len, builder.info.metadata["cases"].values())) == 3
 
 
