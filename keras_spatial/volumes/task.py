@@ -2,6 +2,7 @@
 
 import json
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -229,7 +230,10 @@ class Task:
 
 
 def metric_name(name: str) -> str:
-    """The name of a class within the name of a metric: lower-case letters, digits and underscores.
+    """The name of a class within the name of a metric: lower-case letters of ASCII, digits and underscores.
+
+    TensorFlow takes no others. An accent is left out, and a letter that is not one of ASCII with an accent is written as
+    its number in Unicode.
 
     Example:
 
@@ -237,7 +241,14 @@ def metric_name(name: str) -> str:
     print(ks.volumes.metric_name("Peripheral zone"))  # peripheral_zone
     ```
     """
-    return "".join(c if c.isalnum() else "_" for c in name.lower())
+    return "".join(map(_ascii, unicodedata.normalize("NFC", name.lower())))
+
+
+def _ascii(character: str) -> str:
+    letter = unicodedata.normalize("NFKD", character)[0]
+    if letter.isascii():
+        return letter if letter.isalnum() else "_"
+    return f"u{ord(character):x}" if character.isalnum() else "_"
 
 
 def whole_hounsfield(hu: np.ndarray, shape: Shape) -> np.ndarray:

@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_spatial.volumes import Channel, Grid, Percentiles, Task, TaskError, Window, ZScore, metric_name
 
@@ -95,9 +96,24 @@ def test_numbers_of_numpy_are_numbers():
     assert Window(np.float64(-1), 2)(np.zeros(3)) == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("Zone 1", "zone_1"), ("läber", "läber"), ("a/b", "a_b")])
-def test_names_of_metrics(name, expected):
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Zone 1", "zone_1"),
+        ("a/b", "a_b"),
+        ("Übergangszone", "ubergangszone"),
+        ("U\u0308bergangszone", "ubergangszone"),
+        ("lesion (PI-RADS ≥4)", "lesion__pi_rads__4_"),
+        ("weiß", "weiudf"),
+        ("肝臓", "u809du81d3"),
+        ("печень", "u43fu435u447u435u43du44c"),
+    ],
+)
+def test_names_of_metrics_are_those_that_tensorflow_takes(name, expected):
     assert metric_name(name) == expected
+    # Keras opens a scope of a metric's name in the graph of a training.
+    with tf.Graph().as_default(), tf.name_scope(f"dice_{metric_name(name)}"):
+        pass
 
 
 @pytest.mark.parametrize(
