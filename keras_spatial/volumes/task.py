@@ -232,8 +232,8 @@ class Task:
 def metric_name(name: str) -> str:
     """The name of a class within the name of a metric: lower-case letters of ASCII, digits and underscores.
 
-    TensorFlow takes no others. An accent is left out, and a letter that is not one of ASCII with an accent is written as
-    its number in Unicode.
+    TensorFlow takes no others. Accents are left out, and any other letter beyond ASCII is written as its number in
+    Unicode.
 
     Example:
 
