@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _DEMO_PHANTOMS = 32
 _DEMO_STEPS = 900
 _DEMO_MINUTES = 4.5
+# The Hounsfield units of a liver and what surrounds it. The default, -512 to 512, leaves lesions two fifths of that
+# contrast.
+_DEMO_WINDOW = (-160, 240)
 
 # The errors whose message is all that a person needs: a refusal has the exit status 2, and a failure 1. They are named
 # here and not imported, because most of their modules import TensorFlow or KFP.
@@ -91,7 +94,7 @@ def demo(run_dir: str, data: str, assignments: tuple[str, ...], verbose: bool) -
     """Run the whole chain within minutes, from phantom CTs (or yours) to a report."""
     from pipelines.settings import load
 
-    cases = _cases(data) if data else _DEMO_PHANTOMS
+    cases, windowed = _cases(data) if data else (_DEMO_PHANTOMS, True)
     training = max(1, cases - 2 * max(1, round(cases * 15 / 131)))
     defaults = {
         "data": str(Path(data).resolve()) if data else "",
@@ -103,6 +106,8 @@ def demo(run_dir: str, data: str, assignments: tuple[str, ...], verbose: bool) -
         "on_bad_case": "skip",
         "title": "Demo: your own volumes" if data else "Demo: LiTS-like phantoms",
     }
+    if windowed:
+        defaults["window"] = _DEMO_WINDOW
     _run("lits_segmentation", load(None, assignments, **defaults), run_dir, verbose)
 
 
@@ -220,11 +225,12 @@ def show_settings(config: str | None, assignments: tuple[str, ...]) -> None:
     click.echo(dump(load(config, assignments)), nl=False)
 
 
-def _cases(data: str, task: str = "") -> int:
+def _cases(data: str, task: str = "") -> tuple[int, bool]:
+    """The number of cases in a folder, and whether a window normalises them, as it does LiTS's."""
     from components.cases import open_folder
 
     with open_folder(data, task) as folder:
-        return len(folder.cases)
+        return len(folder.cases), folder.reader is None
 
 
 def _check_files(name: str, settings: "Settings") -> None:
