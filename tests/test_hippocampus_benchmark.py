@@ -46,6 +46,20 @@ def test_kept_results_judge_the_mean_over_the_classes(tmp_path):
     assert rows["minutes of processor time, 2 folds"]["ours"] == 6.0
 
 
+def test_report_and_kept_results_show_time_by_the_size_of_the_volumes(tmp_path):
+    folds = {k: fold(tmp_path, k, [case(f"{k}-{n}", n) for n in range(3)]) for k in range(2)}
+
+    assert "| 1667 to 2000 | 2 | 2.50 |" in write_report(tmp_path, folds, of=5)
+
+    rows = {row["figure"]: row for row in rows_of(tmp_path, folds)}
+    assert rows["seconds a volume of 1000 to 1333 voxels"]["ours"] == 0.5
+    assert rows["seconds a volume of 1667 to 2000 voxels"] == {
+        **rows["seconds a volume of 1667 to 2000 voxels"],
+        "ours": 2.5,
+        "note": "median of 2",
+    }
+
+
 def test_other_settings_need_another_folder(tmp_path):
     (tmp_path / "settings.json").write_text("{}")
     with pytest.raises(SystemExit, match="other settings"):

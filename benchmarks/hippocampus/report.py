@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ def write_report(out: Path, folds: Mapping[int, Sequence[LabelledCase]], of: int
     cases = [case for fold in folds.values() for case in fold]
     summary = summarise_classes(cases)
     training = {fold: read_training(out, fold) for fold in folds}
-    timings = np.array([t for fold in folds for t in json.loads((out / f"fold-{fold}/timings.json").read_text())])
     dice = summary.classes["mean"]["dice"].value or 0.0
     lines = [
         "# Hippocampus, Medical Segmentation Decathlon Task04",
@@ -55,7 +54,7 @@ def write_report(out: Path, folds: Mapping[int, Sequence[LabelledCase]], of: int
         "",
         "| voxels of a volume | volumes | seconds a volume, median |",
         "| --- | --- | --- |",
-        *_times(timings),
+        *(f"| {sizes} | {volumes} | {seconds:.2f} |" for sizes, volumes, seconds in _times(out, folds)),
     ]
     text = "\n".join([*lines, ""])
     write_text(out / "report.md", text)
@@ -83,6 +82,8 @@ def rows_of(out: Path, folds: Mapping[int, Sequence[LabelledCase]]) -> list[dict
     training = [read_training(out, fold) for fold in folds]
     for key, text in {"seconds": "minutes of training", "processor_seconds": "minutes of processor time"}.items():
         rows.append(row(f"{text}, {len(folds)} folds", sum(one[key] for one in training) / 60))
+    for sizes, volumes, seconds in _times(out, folds):
+        rows.append(row(f"seconds a volume of {sizes} voxels", seconds, note=f"median of {volumes}"))
     return rows
 
 
@@ -97,13 +98,17 @@ def _scores(summary: LabelledSummary) -> list[str]:
     return lines
 
 
-def _times(timings: np.ndarray) -> list[str]:
-    """Times by thirds of the volumes' sizes, because volumes larger than the network's input need several windows."""
+def _times(out: Path, folds: Iterable[int]) -> list[tuple[str, int, float]]:
+    """The sizes of the volumes, their number and the median of their seconds, by thirds of the sizes.
+
+    Volumes larger than the network's input take longer, because they need several windows.
+    """
+    timings = np.array([t for fold in folds for t in json.loads((out / f"fold-{fold}/timings.json").read_text())])
     edges = np.quantile(timings[:, 0], (0, 1 / 3, 2 / 3, 1))
-    lines = []
+    found = []
     for low, high in itertools.pairwise(edges):
         last = high == edges[-1]
         chosen = timings[(timings[:, 0] >= low) & ((timings[:, 0] < high) | (last & (timings[:, 0] == high)))]
         if len(chosen):
-            lines.append(f"| {low:.0f} to {high:.0f} | {len(chosen)} | {np.median(chosen[:, 1]):.2f} |")
-    return lines
+            found.append((f"{low:.0f} to {high:.0f}", len(chosen), float(np.median(chosen[:, 1]))))
+    return found
