@@ -10,7 +10,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # takes longer than the rest of its import.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo lint test test-all fuzz docs bench package constraints clean
+.PHONY: help install demo lint test test-all test-lowest fuzz docs bench package constraints clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -42,6 +42,12 @@ PARTS = 'tests/conformance --dist worksteal' 'tests/ecosystem --dist worksteal' 
 
 test-all: install lint ## Lint, types and the whole test suite: what CI runs
 	@failed=0; for part in $(PARTS); do $(VENV)/bin/python -m pytest -n 2 --dist loadfile $$part || failed=1; done; exit $$failed
+
+test-lowest: ## The tests of files, metrics, data, commands and the core with the lowest versions that pyproject.toml allows
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest/bin/python --resolution lowest-direct -e '.[dev]'
+	$(VENV)-lowest/bin/python -m pytest -n 2 --dist loadfile tests/volumes tests/evaluation tests/data tests/commands tests/datasets tests/components/test_report_page.py tests/engine tests/model/test_fit.py tests/objective
 
 fuzz: install ## Damage volumes, data sets, backups, settings and names at random: MINUTES=60 for an hour a property
 	KERAS_SPATIAL_FUZZ_MINUTES=$(or $(MINUTES),0) $(VENV)/bin/python -m pytest tests/fuzz

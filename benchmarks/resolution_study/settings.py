@@ -31,7 +31,8 @@ class Recipe:
 OLD = Recipe()
 RECIPES = {
     "old": OLD,
-    # Each changes one thing in the old one; the supervised one changes one in the residual one.
+    # Each changes one thing in the old one, the supervised one in the residual one. The last two change another thing in
+    # the one with the narrower window.
     "instance": replace(OLD, normalization="instance"),
     "window": replace(OLD, window=(-160, 240)),
     "unweighted": replace(OLD, class_weights=(1, 1, 1)),
@@ -39,6 +40,8 @@ RECIPES = {
     "residual": replace(OLD, network="residual_unet"),
     "supervised": replace(OLD, network="residual_unet", deep_supervision=True),
     "unflipped": replace(OLD, flips=False),
+    "window_instance": replace(OLD, window=(-160, 240), normalization="instance"),
+    "window_weights": replace(OLD, window=(-160, 240), class_weights=(1, 4, 32)),
 }
 
 
