@@ -31,8 +31,8 @@ class Recipe:
 OLD = Recipe()
 RECIPES = {
     "old": OLD,
-    # Each changes one thing in the old one, the supervised one in the residual one. The last two change another thing in
-    # the one with the narrower window.
+    # Each changes one thing in the old one, the supervised one in the residual one, and the last two one more in the
+    # one with the narrower window.
     "instance": replace(OLD, normalization="instance"),
     "window": replace(OLD, window=(-160, 240)),
     "unweighted": replace(OLD, class_weights=(1, 1, 1)),
