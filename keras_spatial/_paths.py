@@ -7,6 +7,7 @@ Python's own library alone: `components.pure` loads this file without its packag
 import errno
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ RESULTS = (*NIFTI, ".dcm")
 """Label files that are written: NIfTI, or a DICOM segmentation."""
 LABELS = (*VOLUMES, ".dcm")
 """Label files that are read."""
+_CHANNEL = re.compile(r"(.+)_([0-9]{4})")
 _KINDS = {
     stat.S_IFREG: "a regular file",
     stat.S_IFDIR: "a folder",
@@ -47,6 +49,15 @@ def ending_of(name: str | os.PathLike, endings: Sequence[str]) -> str:
 def stem_of(name: str, endings: Sequence[str]) -> str:
     """A file's name without the one of the endings that it has."""
     return name[: len(name) - len(ending_of(name, endings))]
+
+
+def channel_of(stem: str) -> tuple[str, int] | None:
+    """The case and the number of the channel in a name without its ending, such as `liver_0_0001`, as nnU-Net has them.
+
+    None if the name does not end in such a number.
+    """
+    match = _CHANNEL.fullmatch(stem)
+    return (match[1], int(match[2])) if match else None
 
 
 def partial(path: Path) -> Path:

@@ -8,7 +8,6 @@
 """  # noqa: E501 - a table.
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,23 @@ from typing import Any
 
 from datasets.cases import Case, DuplicateCaseError, NoCasesError, may_name_patient, shown
 from datasets.origins import DESCRIPTION
-from keras_spatial._paths import LABELS, NIFTI, UNREAD, VOLUMES, ending_of, fault_of_name, printable, regular, stem_of
+from keras_spatial._paths import (
+    LABELS,
+    NIFTI,
+    UNREAD,
+    VOLUMES,
+    channel_of,
+    ending_of,
+    fault_of_name,
+    printable,
+    regular,
+    stem_of,
+)
 from keras_spatial.volumes import FileNameError, Task, TaskError, VolumeError
 from keras_spatial.volumes.identity import identifiers_kept, pseudonym
 
 PLAIN_IMAGES, PLAIN_LABELS = "images", "labels"
 _KNOWN = ("images", "labels", "image", "label", "imagestr", "labelstr", "imagests", "dataset.json")
-_CHANNEL = re.compile(r"(.+)_([0-9]{4})")
 
 
 class LayoutError(VolumeError):
@@ -196,9 +205,9 @@ def _nnunet(path: Path, description: Mapping[str, Any], channels: tuple[str, ...
     for truth in sorted(_files(folder / "labelsTr"), key=lambda p: _ending(p) != ending):
         truths.setdefault(_stem(path, truth), truth)
     for image in sorted(_files(folder / "imagesTr"), key=lambda p: _ending(p) != ending):
-        match = _CHANNEL.fullmatch(_stem(path, image))
-        if match:
-            images.setdefault(match[1], {}).setdefault(int(match[2]), image)
+        channel = channel_of(_stem(path, image))
+        if channel:
+            images.setdefault(channel[0], {}).setdefault(channel[1], image)
     cases: dict[str, Case] = {}
     for name in {*truths, *images}:
         found = images.get(name, {})
@@ -233,8 +242,7 @@ def _plain(folder: Path, description: Mapping[str, Any], channels: tuple[str, ..
     for path in _files(folder / PLAIN_IMAGES, LABELS, folders=True):
         stem = path.name if path.is_dir() else stem_of(path.name, LABELS)
         # If there are labels for the whole name, a number at its end belongs to the case and not to a channel.
-        match = None if stem in truths else _CHANNEL.fullmatch(stem)
-        name, index = (match[1], int(match[2])) if match else (stem, -1)
+        name, index = (None if stem in truths else channel_of(stem)) or (stem, -1)
         other = images.setdefault(name, {}).setdefault(index, path)
         if other != path:
             raise DuplicateCaseError(f"{shown(path)}: this image of a case is also {shown(other)}. Remove one of them.")
@@ -244,8 +252,8 @@ def _plain(folder: Path, description: Mapping[str, Any], channels: tuple[str, ..
     unread: dict[str, dict[int, Path]] = {}
     for path in _files(folder / PLAIN_IMAGES, UNREAD):
         stem = stem_of(path.name, UNREAD)
-        match = None if stem in truths else _CHANNEL.fullmatch(stem)
-        unread.setdefault(match[1] if match else stem, {})[int(match[2]) if match else -1] = path
+        name, index = (None if stem in truths else channel_of(stem)) or (stem, -1)
+        unread.setdefault(name, {})[index] = path
     images = {**unread, **images}
     for path in _files(folder / PLAIN_LABELS, (), folders=True):
         # An archive exports a segmentation in a folder of its own; it is named as one when its case is checked.
