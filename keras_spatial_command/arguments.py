@@ -12,7 +12,10 @@ The model's file holds its task: the normalisation, channels and grid of its tra
 
 An input is a volume (.nii, .nii.gz, .nrrd, .mha), or a folder with volumes or with DICOM series, one or many. Every
 result lies on the grid of its volume. An input that cannot be used is named and listed in failed.csv, and does not stop
-the others. DICOM series and their results are called by pseudonyms unless --identifiers=keep asks for their UIDs."""
+the others. DICOM series and their results are called by pseudonyms unless --identifiers=keep asks for their UIDs.
+
+For a model of several channels, a case is one file with all of them, or a file for each, named as nnU-Net names them:
+case_0000.nii.gz, case_0001.nii.gz and so on. Its result is case.nii.gz."""
 _SEGMENT_END = """Exit status: 0 if every volume has its result, 1 if some have none, 2 if nothing was begun because the
 arguments do not fit.
 

@@ -242,8 +242,9 @@ def _check_files(name: str, settings: "Settings") -> None:
         place = getattr(settings, setting)
         if storage.is_url(place) and not storage.exists(place):
             raise SettingsError(f"{setting}: nothing is at this URL. Received: {place!r}")
+    channels: tuple[str, ...] = ()
     if settings.model and not storage.is_url(settings.model):
-        _check_model(Path(settings.model), settings.task)
+        channels = _check_model(Path(settings.model), settings.task)
     if name != "batch_inference" and settings.network_source == "file" and not storage.is_url(settings.network):
         try:
             pure.load("_paths").regular(settings.network)
@@ -256,16 +257,17 @@ def _check_files(name: str, settings: "Settings") -> None:
     if name == "batch_inference":
         from components.segment.volumes import check_url, volumes_in
 
-        (check_url if storage.is_url(settings.data) else volumes_in)(settings.data)
+        (check_url if storage.is_url(settings.data) else volumes_in)(settings.data, channels)
     elif settings.data:
         _cases(settings.data, settings.task)
 
 
-def _check_model(path: Path, task: str) -> None:
+def _check_model(path: Path, task: str) -> tuple[str, ...]:
+    """The names of the channels that a model takes; none if its task is at a URL."""
     from components import storage
     from components.segment.volumes import model_file
     from components.train.settings import MODEL
-    from keras_spatial.inference.tasks import chosen_task
+    from keras_spatial.inference.tasks import channel_names, chosen_task
     from pipelines.settings import SettingsError
 
     if not path.exists():
@@ -275,8 +277,7 @@ def _check_model(path: Path, task: str) -> None:
         raise SettingsError(f"model: expected a .keras file, or a folder with {MODEL}. Received: {str(path)!r}")
     if not os.access(file, os.R_OK):
         raise SettingsError(f"model: expected a file that this user can read. Received: {str(file)!r}")
-    if not storage.is_url(task):
-        chosen_task(file, task, "--set task=")
+    return () if storage.is_url(task) else channel_names(chosen_task(file, task, "--set task="))
 
 
 def _run(name: str, settings: "Settings", run_dir: str, verbose: bool) -> None:

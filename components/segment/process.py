@@ -13,7 +13,7 @@ from components.segment.volumes import batches, model_file
 from keras_spatial import processes
 from keras_spatial._paths import printable
 from keras_spatial.inference import NothingToSegment, Source, Traffic, segment_all, write_failed
-from keras_spatial.inference.tasks import chosen_task
+from keras_spatial.inference.tasks import channel_names, chosen_task
 
 
 def segment_share(
@@ -25,13 +25,15 @@ def segment_share(
     the volumes from an object store.
     """
     job, traffic = processes.current(), Traffic()
-    loaded, outcomes = None, []
+    network, outcomes = None, []
     seen: dict[str, str] = {}
-    for batch in batches(volumes, share, seen):
+    path = model_file(model)
+    task = chosen_task(path, task_file or settings.task, "--set task=")
+    for batch in batches(volumes, share, seen, channel_names(task)):
         _agree(batch.sources)
         # The model is only loaded for a share that has volumes.
-        loaded = loaded or _load(model_file(model), task_file, settings)
-        network, task = loaded
+        if network is None:
+            network = ks.load_model(path, distribution=devices.distribution(settings), compile=False)
         made = segment_all(network, batch.sources, predictions, _say, task=task, traffic=traffic)
         # Messages name downloaded files by their paths here; people know them by their addresses.
         outcomes += [replace(o, reason=o.reason and batch.shown(o.reason)) for o in made]
@@ -69,12 +71,6 @@ def segment_share(
 def _agree(sources: Sequence[Source]) -> None:
     """Make sure that all processes, each of which has listed the volumes by itself, segment the same ones."""
     processes.current().agree("volumes", {"volumes": [source.stem for source in sources]})
-
-
-def _load(path: Path, task_file: str, settings: SegmentationSettings) -> tuple[Any, Any]:
-    """The network and the task."""
-    task = chosen_task(path, task_file or settings.task, "--set task=")
-    return ks.load_model(path, distribution=devices.distribution(settings), compile=False), task
 
 
 def _say(line: str) -> None:

@@ -35,11 +35,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Unit:
-    """Files that are downloaded together: those of one volume file, or of a folder that may contain DICOM series.
+    """Files that are downloaded together: of one volume, or of a folder that may contain DICOM series.
 
     Attributes:
         stem: The name by which it is shared.
-        files: The file or folder, or the files that lie beside folders.
+        files: The file or folder, the files that lie beside folders, or those of a case's channels.
         root: The file or folder, or that of the files.
     """
 
@@ -60,8 +60,12 @@ class _Unit:
         return [_Unit(f"{self.stem}/{path.name}", (path,), path) for path in inside]
 
 
-def volumes_in(volumes: str | Path) -> list[Source]:
+def volumes_in(volumes: str | Path, channels: Sequence[str] = ()) -> list[Source]:
     """The volumes at a path: one file, or the files and DICOM series of a folder; see `find_sources`.
+
+    Args:
+        volumes: the path.
+        channels: the names of the model's channels.
 
     Raises:
         NothingToSegment: if nothing is at the path, or the folder has no volume.
@@ -74,10 +78,12 @@ def volumes_in(volumes: str | Path) -> list[Source]:
             f"{volumes}: no such file or folder. Expected a volume (.nii, .nii.gz, .nrrd, .mha), or a folder with "
             "volumes or DICOM series."
         )
-    return find_sources([volumes])
+    return find_sources([volumes], channels=channels)
 
 
-def batches(volumes: str, share: str, seen: dict[str, str] | None = None) -> Iterator[Batch]:
+def batches(
+    volumes: str, share: str, seen: dict[str, str] | None = None, channels: Sequence[str] = ()
+) -> Iterator[Batch]:
     """Yield the volumes of a share: all at once for a path, and one after the other for a URL.
 
     Only the names in an object store are known before the download. So DICOM series are shared by the folders at the
@@ -87,8 +93,9 @@ def batches(volumes: str, share: str, seen: dict[str, str] | None = None) -> Ite
     Args:
         volumes: a volume or a folder, by path or URL.
         share: "K-of-N", see `shared`.
-        seen: a dictionary that gets the names of all volumes, by the stems of their results. Of DICOM series in an
-            object store, it gets only those of this share.
+        seen: a dictionary that gets the names of all volumes, by the stems of their results. Of DICOM series, and of
+            cases with a file for each channel, in an object store, it gets only those of this share.
+        channels: the names of the model's channels.
 
     Raises:
         ValueError: if there is no such share.
@@ -99,20 +106,20 @@ def batches(volumes: str, share: str, seen: dict[str, str] | None = None) -> Ite
     known = {} if seen is None else seen
     with opened(volumes) as origin:
         if origin.local:
-            found = volumes_in(origin.folder)
+            found = volumes_in(origin.folder, channels)
             known |= {source.stem: source.name for source in found}
             sources = shared(found, share)
             if sources:
                 yield Batch(sources, origin.shown)
             return
-        units = _units(origin)
+        units = _units(origin, channels)
         files = [Source(unit.root) for unit in units if ending_of(unit.root, (*VOLUMES, *UNREAD))]
         known |= {source.stem: source.name for source in files}
         places: dict[str, str] = {}
         for unit in shared(_divided(units, _numbers(share)[1]), share):
             with origin.near(unit) as near:
                 try:
-                    sources = find_sources([near.root])
+                    sources = find_sources([near.root], channels=channels)
                 except NothingToSegment:
                     # The unit was a folder of other files, which only the reader of DICOM can recognise.
                     continue
@@ -128,14 +135,18 @@ def batches(volumes: str, share: str, seen: dict[str, str] | None = None) -> Ite
                 yield Batch(sources, origin.shown)
 
 
-def check_url(volumes: str) -> None:
+def check_url(volumes: str, channels: Sequence[str] = ()) -> None:
     """Check by the names of the objects that there can be volumes at a URL.
+
+    Args:
+        volumes: the URL.
+        channels: the names of the model's channels.
 
     Raises:
         NothingToSegment, VolumesBelow, ResultsCollide, VolumeError, StorageError: as for `batches`.
     """
     with opened(volumes) as origin:
-        _units(origin)
+        _units(origin, channels)
 
 
 def shared(sources: Sequence[_T], share: str) -> list[_T]:
@@ -166,25 +177,33 @@ def model_file(model: str | Path) -> Path:
     return Path(model) / MODEL if Path(model).is_dir() else Path(model)
 
 
-def _units(origin: Origin) -> list[_Unit]:
+def _units(origin: Origin, channels: Sequence[str]) -> list[_Unit]:
     """The units that can be downloaded, by their names."""
     with origin.named():
         folder = origin.folder
         try:
-            found = [source.volume for source in volumes_in(folder) if isinstance(source.volume, Path)]
+            found = [source for source in volumes_in(folder, channels) if source.files]
         except NothingToSegment:
             if not folder.is_dir():
                 raise
             found = []
         if not folder.is_dir():
-            return [_Unit(path.name, (path,), path) for path in found]
+            return [_Unit(path.name, (path,), path) for source in found for path in source.files]
         others = [p for p in folder.iterdir() if not p.name.startswith(".") and not ending_of(p, (*VOLUMES, *UNREAD))]
         loose = tuple(p for p in others if p.is_file())
-        units = [_Unit(path.name, (path,), path) for path in (*found, *(p for p in others if p.is_dir()))]
+        units = [_unit(source, folder) for source in found]
+        units += [_Unit(path.name, (path,), path) for path in others if path.is_dir()]
         units += [_Unit(folder.name, loose, folder)] if loose else []
         if not units:
             raise NothingToSegment(f"{folder}: nothing found that may be a volume.")
         return units
+
+
+def _unit(source: Source, folder: Path) -> _Unit:
+    if isinstance(source.volume, tuple):
+        return _Unit(source.stem, source.files, folder)
+    (path,) = source.files
+    return _Unit(path.name, (path,), path)
 
 
 def _divided(units: list[_Unit], count: int) -> list[_Unit]:

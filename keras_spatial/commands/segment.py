@@ -12,7 +12,7 @@ import keras_spatial as ks
 from keras_spatial.commands.models import load, planned
 from keras_spatial.inference import Patches, check_results, find_sources, segment_all
 from keras_spatial.inference.batches import FAILED
-from keras_spatial.inference.tasks import check_fits, chosen_task
+from keras_spatial.inference.tasks import channel_names, check_fits, chosen_task
 from keras_spatial.planning import readable
 from keras_spatial.volumes import Task
 
@@ -29,9 +29,9 @@ def run(chosen: argparse.Namespace) -> int:
         raise ValueError("--overlap and --grid are those of patches. Give --patches as well, or leave them out")
     if chosen.grid is not None and len(chosen.grid) != 3:
         raise ValueError(f"--grid: expected three sizes, along x, y and z. Received: {chosen.grid}")
-    sources = find_sources(chosen.inputs, ending)
-    check_results(sources, chosen.output, ending, overwrite=chosen.overwrite)
     task = chosen_task(chosen.model, chosen.task)
+    sources = find_sources(chosen.inputs, ending, channel_names(task))
+    check_results(sources, chosen.output, ending, overwrite=chosen.overwrite)
     model = _model(chosen, task)
     _say(f"{len(sources)} {'volume' if len(sources) == 1 else 'volumes'} to segment into {chosen.output}")
     outcomes = segment_all(

@@ -5,13 +5,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_spatial._paths import DICOM, NAME_BYTES, RESULTS, UNREAD, VOLUMES, ending_of, printable, regular, stem_of
-from keras_spatial.volumes import Series, find_series
+from keras_spatial._paths import (
+    DICOM,
+    NAME_BYTES,
+    RESULTS,
+    UNREAD,
+    VOLUMES,
+    channel_of,
+    ending_of,
+    printable,
+    regular,
+    stem_of,
+)
+from keras_spatial.volumes import Series, VolumeError, find_series
 from keras_spatial.volumes.dicom_files import is_dicom
+from keras_spatial.volumes.reading import read_grid
 from keras_spatial.volumes.series import without_image
 
 # How much longer the name of a file is while it is being written.
 _PART_BYTES = len(".part-")
+_ENDINGS = (*VOLUMES, *UNREAD)
+# How many files of a case a message names.
+_NAMED = 8
 
 
 class NothingToSegment(ValueError):
@@ -31,19 +46,36 @@ class Source:
     """A volume to segment.
 
     Attributes:
-        volume: the path of a file, or a DICOM series.
+        volume: the path of a file, a DICOM series, or the paths of the files of a case that has one for each channel.
+        channels: the names of the channels that such a case must have.
     """
 
-    volume: Path | Series
+    volume: Path | Series | tuple[Path, ...]
+    channels: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of the volume; none for a DICOM series."""
+        if isinstance(self.volume, Series):
+            return ()
+        return (self.volume,) if isinstance(self.volume, Path) else self.volume
 
     @property
     def name(self) -> str:
-        """The name in messages and tables: that of the file, or the pseudonym of the series."""
+        """The name in messages and tables: that of the file or the case, or the pseudonym of the series."""
+        if isinstance(self.volume, tuple):
+            return printable(self.stem)
         return printable(self.volume.name) if isinstance(self.volume, Path) else str(self.volume)
 
     @property
     def stem(self) -> str:
-        """The stem of the result's name: `segmentation-3` for `volume-3.nii.gz`, as in LiTS, or `segmentation-NAME`."""
+        """The stem of the result's name: `segmentation-3` for `volume-3.nii.gz`, as in LiTS, or `segmentation-NAME`.
+
+        A case with a file for each channel gives its name to the result, as in nnU-Net: `liver_0` for
+        `liver_0_0000.nii.gz` and `liver_0_0001.nii.gz`.
+        """
+        if isinstance(self.volume, tuple):
+            return _channel(self.volume[0])[0]
         name = stem_of(self.volume.name, VOLUMES) if isinstance(self.volume, Path) else self.volume.name
         return f"segmentation-{name.removeprefix('volume-')}"
 
@@ -54,18 +86,34 @@ class Source:
         """
         if isinstance(self.volume, Series):
             return None
-        try:
-            with regular(self.volume).open("rb"):
-                pass
-        except OSError as error:
-            return f"cannot be read: {error.strerror}"
+        if isinstance(self.volume, tuple) and (fault := self._other_channels()):
+            return fault
+        for path in self.files:
+            try:
+                with regular(path).open("rb"):
+                    pass
+            except OSError as error:
+                which = f"{printable(path.name)} " if isinstance(self.volume, tuple) else ""
+                return f"{which}cannot be read: {error.strerror}"
         longest = len(os.fsencode(self.stem + ending)) + _PART_BYTES
         if longest > NAME_BYTES:
             return f"the name of its result would have {longest} bytes; expected at most {NAME_BYTES}. Rename it"
         return None
 
+    def _other_channels(self) -> str | None:
+        """How the files differ from one for each channel; None if they do not."""
+        wanted = [f"{self.name}_{number:04}" for number in range(len(self.channels))]
+        if [printable(stem_of(path.name, _ENDINGS)) for path in self.files] == wanted:
+            return None
+        received = ", ".join(printable(path.name) for path in self.files[:_NAMED])
+        more = f" and {len(self.files) - _NAMED} more" if len(self.files) > _NAMED else ""
+        return (
+            f"ChannelError: expected one file for each of the {len(wanted)} channels ({', '.join(self.channels)}), "
+            f"from {wanted[0]} to {wanted[-1]}. Received: {received}{more}"
+        )
 
-def find_sources(paths: Iterable[str | Path], ending: str = ".nii.gz") -> list[Source]:
+
+def find_sources(paths: Iterable[str | Path], ending: str = ".nii.gz", channels: Sequence[str] = ()) -> list[Source]:
     """Find the volumes of files and folders.
 
     Args:
@@ -74,6 +122,9 @@ def find_sources(paths: Iterable[str | Path], ending: str = ".nii.gz") -> list[S
             Volume files in folders below are refused: labels and results may lie there as well, and two may have one
             name. A path that is not there is a source that cannot be used.
         ending: the ending of the results, one of `RESULTS`.
+        channels: the names of the model's channels. If there are several, the files of a folder whose names end in
+            `_0000`, `_0001`, ..., as in nnU-Net, are the channels of one case. A file that holds all channels is a case
+            by itself, whatever its name.
 
     Raises:
         NothingToSegment: if there is no volume in a folder.
@@ -85,6 +136,8 @@ def find_sources(paths: Iterable[str | Path], ending: str = ".nii.gz") -> list[S
     if ending not in RESULTS:
         raise ValueError(f"expected results that end in one of {RESULTS}. Received: {ending!r}")
     found = [source for path in paths for source in _sources(Path(path))]
+    if len(channels) > 1:
+        found = _by_case(found, tuple(channels))
     _check_names(found, ending)
     return found
 
@@ -102,7 +155,7 @@ def check_results(sources: Sequence[Source], folder: str | Path, ending: str, *,
         ResultsCollide: if a result has the name of a volume to segment, or of an existing file that must not be
             overwritten.
     """
-    volumes = {path.resolve() for s in sources if isinstance(path := s.volume, Path)}
+    volumes = {path.resolve() for source in sources for path in source.files}
     for source in sources:
         target = Path(folder) / (source.stem + ending)
         try:
@@ -171,6 +224,42 @@ def _files(folder: Path) -> list[Path]:
         for path in paths
         if ending_of(path, VOLUMES) or (ending_of(path, UNREAD) and stem_of(path.name, UNREAD) not in readable)
     ]
+
+
+def _by_case(sources: Sequence[Source], channels: tuple[str, ...]) -> list[Source]:
+    """The same volumes, of which files that are channels of one case are put together."""
+    found: dict[object, Source] = {}
+    cases: dict[object, list[Path]] = {}
+    for source in sources:
+        path = source.volume
+        if not isinstance(path, Path) or not _is_channel(path, len(channels)):
+            found[source] = source
+            continue
+        # Cases of one name in two folders are two, whose results would collide.
+        case = (path.parent, _channel(path)[0])
+        cases.setdefault(case, []).append(path)
+        files = sorted(cases[case], key=lambda file: (_channel(file)[1], file.name))
+        found[case] = Source(tuple(files), channels)
+    return list(found.values())
+
+
+def _is_channel(path: Path, channels: int) -> bool:
+    """Whether a file is one channel of a case: by its name, unless it holds all channels of a case itself."""
+    if channel_of(stem_of(path.name, _ENDINGS)) is None:
+        return False
+    try:
+        read_grid(path, channels)
+    except VolumeError:
+        # A damaged file is a channel, too: its case is named when it is read.
+        return True
+    return False
+
+
+def _channel(path: Path) -> tuple[str, int]:
+    """The case and the number of a file that is a channel."""
+    found = channel_of(stem_of(path.name, _ENDINGS))
+    assert found is not None
+    return found
 
 
 def _check_names(sources: Sequence[Source], ending: str) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 import keras
 
 from keras_spatial import model_tasks
-from keras_spatial.volumes import Task, TaskError, read_task, task_of
+from keras_spatial.volumes import LITS, Task, TaskError, read_task, task_of
 
 
 def chosen_task(model: str | Path, given: str | None, option: str = "--task ") -> Task | Literal["lits"]:
@@ -33,6 +33,11 @@ def chosen_task(model: str | Path, given: str | None, option: str = "--task ") -
             "ks.volumes.write_task"
         )
     return read_task(model)
+
+
+def channel_names(task: Task | Literal["lits"]) -> tuple[str, ...]:
+    """The names of the channels that a model of a task takes."""
+    return tuple(channel.name for channel in (LITS if task == "lits" else task).channels)
 
 
 def common_task(models: Sequence[keras.Model]) -> Task | None:

@@ -361,6 +361,70 @@ def test_volumes_in_folders_below_are_named_and_not_left_out(model, tmp_path, ca
     assert "1 folder below it: sub (1)" in said and "results" not in said
 
 
+@pytest.fixture(scope="module")
+def two_channels(tmp_path_factory):
+    """A network that gives class 1 to what is above 0 in the second of its channels."""
+    inputs = keras.Input((*SHAPE, 2))
+    layer = keras.layers.Conv3D(2, 1)
+    made = keras.Model(inputs, layer(inputs))
+    layer.set_weights([np.array([[0, 0], [0, 50]], np.float32).reshape(1, 1, 1, 2, 2), np.zeros(2, np.float32)])
+    path = tmp_path_factory.mktemp("two") / "zones.keras"
+    made.save(path)
+    channels = (Channel("T1", Window(0, 1000)), Channel("T2", Window(0, 200)))
+    write_task(path, Task("zones", ("background", "zone"), channels))
+    return str(path)
+
+
+def images_of_case(folder, case):
+    first, second = np.full(SHAPE, 500, np.int16), np.full(SHAPE, -100, np.int16)
+    second[:4] = 100
+    return [nifti(folder / f"{case}_{number:04}.nii.gz", array) for number, array in enumerate((first, second))]
+
+
+def test_files_of_the_channels_are_one_case(two_channels, tmp_path):
+    first, second = images_of_case(tmp_path / "imagesTs", "case")
+    for inputs in ([str(tmp_path / "imagesTs")], [str(second), str(first)]):
+        assert main(["segment", two_channels, *inputs, "-o", str(tmp_path / "out"), "--overwrite"]) == 0
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["case.nii.gz"]
+        labels = read_volume(tmp_path / "out" / "case.nii.gz").array
+        assert labels[:4].all() and not labels[4:].any()
+
+
+def test_a_case_whose_channels_do_not_fit_is_listed_and_the_others_go_on(two_channels, tmp_path, capsys):
+    scans = tmp_path / "imagesTs"
+    for case in ("good", "lacking", "more", "cropped", "moved", "damaged"):
+        images_of_case(scans, case)
+    (scans / "lacking_0000.nii.gz").unlink()
+    nifti(scans / "more_0002.nii.gz", np.zeros(SHAPE, np.int16))
+    nifti(scans / "cropped_0001.nii.gz", np.zeros(SHAPE, np.int16)[1:])
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.int16), np.diag([2.0, 0.7, 2.5, 1])), scans / "moved_0001.nii.gz")
+    (scans / "damaged_0001.nii.gz").write_bytes(b"damaged")
+    assert main(["segment", two_channels, str(scans), "-o", str(tmp_path / "out")]) == 1
+    assert "5 of 6 volumes have no result" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["failed.csv", "good.nii.gz"]
+    with (tmp_path / "out" / "failed.csv").open() as file:
+        reasons = {row["volume"]: row["reason"] for row in csv.DictReader(file)}
+    expected = (
+        "ChannelError: expected one file for each of the 2 channels (T1, T2), from {0}_0000 to {0}_0001. Received: "
+    )
+    assert reasons["lacking"] == expected.format("lacking") + "lacking_0001.nii.gz"
+    assert reasons["more"] == expected.format("more") + "more_0000.nii.gz, more_0001.nii.gz, more_0002.nii.gz"
+    assert "ChannelError" in reasons["cropped"] and "expected the shape of cropped_0000.nii.gz" in reasons["cropped"]
+    assert "ChannelError" in reasons["moved"] and "register the channels to one grid" in reasons["moved"]
+    assert "UnreadableVolumeError" in reasons["damaged"] and "damaged_0001.nii.gz" in reasons["damaged"]
+
+
+def test_a_number_at_the_end_belongs_to_the_name_where_a_file_has_all_channels(model, two_channels, tmp_path):
+    for name in ("patient_0000", "patient_0001"):
+        nifti(tmp_path / "whole" / f"{name}.nii.gz", np.full((*SHAPE, 2), 100, np.int16))
+        nifti(tmp_path / "single" / f"{name}.nii.gz", hounsfield())
+    assert main(["segment", two_channels, str(tmp_path / "whole"), "-o", str(tmp_path / "out")]) == 0
+    assert main(["segment", model, str(tmp_path / "single"), "-o", str(tmp_path / "one")]) == 0
+    for folder in ("out", "one"):
+        names = sorted(path.name for path in (tmp_path / folder).iterdir())
+        assert names == ["segmentation-patient_0000.nii.gz", "segmentation-patient_0001.nii.gz"]
+
+
 def test_info_names_the_task(model, tmp_path, capsys):
     assert main(["info", model]) == 0
     assert "LiTS: background, liver, lesion" in capsys.readouterr().out

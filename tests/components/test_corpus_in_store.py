@@ -268,6 +268,17 @@ def test_dicom_series_of_a_url_are_brought_by_their_folders(server, bucket, tmp_
     assert {name.partition("/")[0] for name in server.below(url)} == {"patient-1"}
 
 
+def test_channels_of_a_case_at_a_url_are_brought_together(server, bucket, tmp_path):
+    write_scans(tmp_path / "scans")
+    for number, name in enumerate(("a_0000", "a_0001", "b_0000", "b_0001")):
+        (tmp_path / "scans" / f"scan-{number}.nii.gz").rename(tmp_path / "scans" / f"{name}.nii.gz")
+    url = put(tmp_path / "scans", f"{bucket}/scans")
+    server.reads.clear()
+    [[source]] = [batch.sources for batch in batches(url, "1-of-2", channels=("T1", "T2"))]
+    assert source.name == "b" and [path.name for path in source.files] == ["b_0000.nii.gz", "b_0001.nii.gz"]
+    assert {name for name in server.below(url) if name.startswith("a_")} == set()
+
+
 def slices_of(folder, numbers, series):
     """Some of the slices of a series, in a folder."""
     write_series(folder / "all", series=series)

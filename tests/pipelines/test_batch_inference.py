@@ -70,6 +70,29 @@ def test_a_task_may_be_given_and_volumes_shared_among_steps(tmp_path, data, mode
     assert "no volume is left for the share 2-of-3" in log and "gather: result: 2 segmentations of 3 shares" in log
 
 
+def test_files_of_channels_are_one_case_for_each_share(tmp_path, capsys):
+    inputs = keras.Input((*SIZE, 2))
+    layer = keras.layers.Conv3D(2, 1)
+    made = keras.Model(inputs, layer(inputs))
+    layer.set_weights([np.array([[0, 0], [0, 50]], np.float32).reshape(1, 1, 1, 2, 2), np.zeros(2, np.float32)])
+    made.save(tmp_path / "model.keras")
+    channels = tuple(Channel(name, Percentiles(-50, 350, 100, 80)) for name in ("T1", "T2"))
+    write_task(tmp_path / "model.keras", Task("vessels", VESSELS.labels, channels))
+    (tmp_path / "data").mkdir()
+    image = np.full((10, 6, 4), -100, np.int16)
+    image[:4] = 200
+    for name in ("a_0000", "a_0001", "b_0000", "b_0001", "c_0001"):
+        array = image if name.endswith("1") else -image
+        nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "data" / f"{name}.nii.gz")
+    given = (f"data={tmp_path / 'data'}", f"model={tmp_path / 'model.keras'}", "shares=2")
+    assert run(tmp_path, *given, "mesh=rows:1", "layout=x:rows") == 0
+    results = tmp_path / "run" / "segmentations"
+    assert sorted(path.name for path in results.iterdir()) == ["a.nii.gz", "b.nii.gz", "failed.csv"]
+    labels = np.asarray(nib.load(results / "a.nii.gz").dataobj)
+    assert labels[:4].all() and not labels[4:].any()
+    assert 'c,"ChannelError: expected one file for each of the 2 channels' in (results / "failed.csv").read_text()
+
+
 @pytest.mark.parametrize("place", ["model=file:///no/model.keras", "data=file:///no/data", "task=file:///no/task.json"])
 def test_a_url_with_nothing_behind_it_is_named_as_it_was_given(tmp_path, data, model, capsys, place):
     write_task(model, VESSELS)
