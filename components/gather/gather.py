@@ -15,6 +15,8 @@ from keras_spatial._paths import RESULTS, stem_of
 from keras_spatial.inference import NothingToSegment, ResultsCollide
 from keras_spatial.inference.batches import FAILED, read_failed, write_rows
 
+# How the names of series begin in messages and tables, see `keras_spatial.volumes.Series`.
+_SERIES = "DICOM series "
 _IN_NO_SHARE = "in no share, because volumes came or went while the shares looked into the folder: segment it by itself"
 
 
@@ -24,6 +26,7 @@ def gather_segmentations(parts: Sequence[str], predictions: str) -> Mapping[str,
     The step of each share has listed the volumes by itself. If volumes were added or removed in the meantime, a volume
     may be in two shares, of which the first result counts, or in none, and is then in the table. Two results of one
     name on different grids belong to different volumes, or to parts of one DICOM series in the folders of two shares.
+    So does the result of a series that another share could not use.
 
     Args:
         parts: the folders of the step segment, one for each share of the volumes.
@@ -34,7 +37,7 @@ def gather_segmentations(parts: Sequence[str], predictions: str) -> Mapping[str,
 
     Raises:
         ResultsCollide: if two shares have a result of the same name although they saw the same volumes, or on different
-            grids.
+            grids, or if one of them could not use a DICOM series of which another has a result.
         NothingToSegment: if no share has a result.
     """
     target = Path(predictions)
@@ -56,8 +59,14 @@ def gather_segmentations(parts: Sequence[str], predictions: str) -> Mapping[str,
                     f"{written[file.name]}. Put the files of each DICOM series into one folder."
                 )
     volumes = {stem: name for share in seen for stem, name in share.items()}
-    for name in written:
-        volumes.pop(stem_of(name, RESULTS), None)
+    for name, part in written.items():
+        volume = volumes.pop(stem_of(name, RESULTS), "")
+        # A file that one share could not use may have been complete when another looked, but a series was torn apart.
+        if volume in reasons and volume.startswith(_SERIES):
+            raise ResultsCollide(
+                f"{Path(part) / name}: expected shares without common volumes. Received: {volume}, which another share "
+                f"could not use: {reasons[volume]}. Put the files of each DICOM series into one folder."
+            )
     rows = [(name, reasons.get(name, _IN_NO_SHARE)) for name in sorted(volumes.values())]
     write_rows(target, rows)
     if not written:

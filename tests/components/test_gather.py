@@ -94,3 +94,14 @@ def test_a_volume_of_two_shares_is_named(tmp_path):
     parts = [share(tmp_path / name, "segmentation-0.nii.gz") for name in "ab"]
     with pytest.raises(ResultsCollide, match=r"expected shares without common volumes.*segmentation-0"):
         gather_segmentations(parts, str(tmp_path / "all"))
+
+
+def test_a_series_of_which_one_share_has_a_part_that_it_cannot_use_is_refused(tmp_path):
+    """The result of the other share is that of the other part: it would lack slices, and nothing would say so."""
+    parts = [share(tmp_path / name) for name in "ab"]
+    for part in parts:
+        write_json(Path(part) / SEEN, {"segmentation-1f": "DICOM series 1f", f"segmentation-{part[-1]}": part[-1]})
+    (tmp_path / "a" / "segmentation-1f.nii.gz").write_text("labels of a part")
+    write_rows(tmp_path / "b", [("DICOM series 1f", "SliceError: expected slices at equal distances")])
+    with pytest.raises(ResultsCollide, match=r"segmentation-1f.*SliceError.*into one folder"):
+        gather_segmentations(parts, str(tmp_path / "all"))
