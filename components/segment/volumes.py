@@ -193,7 +193,8 @@ def _units(origin: Origin, channels: Sequence[str]) -> list[_Unit]:
         loose = tuple(p for p in others if p.is_file())
         units = [_unit(source, folder) for source in found]
         units += [_Unit(path.name, (path,), path) for path in others if path.is_dir()]
-        units += [_Unit(folder.name, loose, folder)] if loose else []
+        # Not the folder's name alone, which one of the folders in it may have as well.
+        units += [_Unit(f"{folder.name}/", loose, folder)] if loose else []
         if not units:
             raise NothingToSegment(f"{folder}: nothing found that may be a volume.")
         return units

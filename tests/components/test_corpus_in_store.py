@@ -320,6 +320,14 @@ def test_a_series_in_two_of_the_folders_that_are_shared_is_refused(bucket, model
         list(batches(f"{url}/patient", ALL))
 
 
+def test_files_beside_a_folder_of_the_same_name_as_theirs_are_another_share(bucket, tmp_path):
+    slices_of(tmp_path / "scans", range(3), "1.2.3")
+    slices_of(tmp_path / "scans" / "scans", range(3, 6), "1.2.3")
+    url = put(tmp_path / "scans", f"{bucket}/scans")
+    with pytest.raises(ResultsCollide, match="expected all files of a DICOM series in one folder"):
+        list(batches(url, ALL))
+
+
 @pytest.mark.parametrize("step", ["sweep", "study"])
 def test_of_a_model_the_steps_that_compare_trainings_read_one_small_file(server, bucket, tmp_path, monkeypatch, step):
     monkeypatch.setenv(resume.STORE_VARIABLE, f"{bucket}/store")
