@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import uuid
+import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -122,7 +123,7 @@ def _kept(case: Case, task: Task, folder: Path, limits: Limits, origin: Origin) 
     try:
         with np.load(path) as stored:
             return dict(stored)
-    except (OSError, ValueError, EOFError, KeyError):
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         pass
     with origin.near(case) as near:
         values = _look(near, task, limits)

@@ -86,6 +86,16 @@ def test_the_fingerprint_gives_median_spacing_and_the_intensities_of_the_labelle
         assert (mean, deviation) == pytest.approx((values[:, channel].mean(), values[:, channel].std()), rel=1e-4)
 
 
+@pytest.mark.parametrize("left", [0, 500], ids=["empty", "cut off"])
+def test_numbers_of_a_case_that_were_damaged_on_disk_are_computed_again(folder, tmp_path, left):
+    layout = read_layout(folder)
+    found = fingerprint(layout.cases, task(layout), tmp_path)
+    for path in tmp_path.glob("*.npz"):
+        path.write_bytes(path.read_bytes()[:left])
+    again = fingerprint(layout.cases, task(layout), tmp_path)
+    assert (again.spacing, again.intensities) == (found.spacing, found.intensities)
+
+
 def test_a_spacing_resamples_every_case_to_it(folder, tmp_path):
     config = decathlon.configure(folder, tmp_path, spacing=(3.0, 1.5, 3.0), normalisation="percentiles")
     assert str(config.grid) == "3x1.5x3mm" and config.name == "toy-percentiles-3x1.5x3mm"
