@@ -94,10 +94,12 @@ def demo(run_dir: str, data: str, assignments: tuple[str, ...], verbose: bool) -
     """Run the whole chain within minutes, from phantom CTs (or yours) to a report."""
     from pipelines.settings import load
 
-    cases, windowed = _cases(data) if data else (_DEMO_PHANTOMS, True)
+    place = str(Path(data).resolve()) if data else ""
+    task = load(None, assignments, data=place).task
+    cases, windowed = _cases(data, task) if data else (_DEMO_PHANTOMS, True)
     training = max(1, cases - 2 * max(1, round(cases * 15 / 131)))
     defaults = {
-        "data": str(Path(data).resolve()) if data else "",
+        "data": place,
         "phantoms": _DEMO_PHANTOMS,
         "filters": 8,
         "epochs": max(1, math.ceil(_DEMO_STEPS / training)),
@@ -230,7 +232,7 @@ def _cases(data: str, task: str = "") -> tuple[int, bool]:
     from components.cases import open_folder
 
     with open_folder(data, task) as folder:
-        return len(folder.cases), folder.reader is None
+        return len(folder.cases), folder.reader is None or bool(folder.numbers)
 
 
 def _check_files(name: str, settings: "Settings") -> None:

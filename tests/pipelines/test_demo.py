@@ -17,6 +17,13 @@ def _lits(folder):
         nibabel.save(IMAGE, folder / f"segmentation-{number}.nii.gz")
 
 
+def _plain(folder):
+    for name in ("images", "labels"):
+        (folder / name).mkdir()
+        for number in range(3):
+            nibabel.save(IMAGE, folder / name / f"case_{number}.nii.gz")
+
+
 def _decathlon(folder):
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir()
@@ -28,18 +35,23 @@ def _decathlon(folder):
 
 
 @pytest.mark.parametrize(
-    ("write", "window"),
-    [(None, (-160, 240)), (_lits, (-160, 240)), (_decathlon, (-512, 512))],
-    ids=["phantoms", "LiTS", "Decathlon"],
+    ("write", "chosen", "window"),
+    [
+        (None, [], (-160, 240)),
+        (_lits, [], (-160, 240)),
+        (_plain, ["--set", "task=lits"], (-160, 240)),
+        (_decathlon, [], (-512, 512)),
+    ],
+    ids=["phantoms", "LiTS", "plain", "Decathlon"],
 )
 def test_ct_is_seen_through_the_livers_window_and_other_data_as_they_describe_themselves(
-    write, window, tmp_path, monkeypatch
+    write, chosen, window, tmp_path, monkeypatch
 ):
     found = {}
     monkeypatch.setattr(commands, "_run", lambda name, settings, *others: found.update(settings=settings))
     if write is not None:
         write(tmp_path)
 
-    assert commands.cli(["demo", *([] if write is None else ["--data", str(tmp_path)])]) == 0
+    assert commands.cli(["demo", *([] if write is None else ["--data", str(tmp_path)]), *chosen]) == 0
 
     assert found["settings"].window == window
