@@ -216,12 +216,14 @@ def _total(x: tf.Tensor) -> tf.Tensor:
 
 def _scaled(x: tf.Tensor, mean: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
     """`(x - mean) * scale + offset`, with vectors that have one number per channel, the last axis of `x`."""
-    if x.dtype != tf.float32:
+    *voxels, channels = static_sizes(x.shape)
+    # TensorFlow's batch normalization counts elements in 32 bits on GPUs.
+    if x.dtype != tf.float32 or math.prod(voxels) * channels > tf.int32.max:
         return _by_channel(lambda t, mean, scale, offset: (t - mean) * scale + offset, x, mean, scale, offset)
-    # TensorFlow's batch normalization with given moments does this in one pass, in half the time of product and sum.
-    voxels = tf.reshape(x, [1, math.prod(static_sizes(x.shape)[:-1]), 1, x.shape[-1]])
+    # With given moments, it does this in one pass, in half the time of product and sum.
+    image = tf.reshape(x, [1, math.prod(voxels), 1, channels])
     y, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=voxels, scale=scale, offset=offset, mean=mean, variance=tf.ones_like(mean), epsilon=0.0, is_training=False
+        x=image, scale=scale, offset=offset, mean=mean, variance=tf.ones_like(mean), epsilon=0.0, is_training=False
     )
     return tf.reshape(y, x.shape)
 
