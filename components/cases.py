@@ -23,7 +23,7 @@ from datasets.decathlon.layout import (
 from datasets.decathlon.reader import TaskReader
 from datasets.lits import cases as lits
 from datasets.origins import CheckedOrigin, Listed, Movable, Origin, StoreOrigin, opened
-from keras_spatial._paths import NIFTI, VOLUMES, ending_of
+from keras_spatial._paths import NIFTI, UNREAD, VOLUMES, ending_of
 from keras_spatial.volumes import LITS, Channel, Limits, Percentiles, Task, TaskError, Volume, ZScore
 
 LITS_TASK = "lits"
@@ -90,7 +90,9 @@ class Folder:
     def converted(self, case: AnyCase) -> bool:
         """Whether a step that copies a case has to convert it to NIfTI files, because DICOM files name the patient and
         cases of LiTS can only be NIfTI files."""
-        return not all(ending_of(path, NIFTI if self.numbers else VOLUMES) for path in case.files)
+        # What nothing reads is put aside, and never converted.
+        kept = (*(NIFTI if self.numbers else VOLUMES), *UNREAD)
+        return not all(ending_of(path, kept) for path in case.files)
 
     def names(self, case: AnyCase) -> list[str]:
         """The names of a case's files in a folder of checked cases, relative to it: images, then labels."""

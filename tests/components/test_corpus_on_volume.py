@@ -82,6 +82,23 @@ def test_a_data_set_by_reference_is_that_of_the_copies_and_no_file_is_copied(kin
         assert (made.parent / name).read_bytes() == (wanted.parent / name).read_bytes(), name
 
 
+def test_a_case_in_a_format_that_nothing_reads_is_no_reason_to_copy_the_others(corpus, tmp_path):
+    folder = tmp_path / "volume" / "plain"
+    for name, old in (("images", "volume"), ("labels", "segmentation")):
+        (folder / name).mkdir(parents=True)
+        for number in range(4):
+            shutil.copyfile(corpus / f"{old}-{number}.nii.gz", folder / name / f"a{number}.nii.gz")
+    (folder / "images" / "a3.nii.gz").rename(folder / "images" / "a3.mhd")
+    names = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1, "tumour": 2}}
+    (folder / "dataset.json").write_text(json.dumps(names))
+    cases = tmp_path / "cases"
+    facts = ingest_volumes(str(folder), str(cases), str(tmp_path / "q.html"), by_reference=True, on_bad_case="skip")
+    assert facts["quarantine"] == {"usable": 3, "bad": 1}
+    assert names_of(cases) == ["dataset.json", "index.json", "quarantine.csv"]
+    with open_checked(cases) as checked:
+        assert [case.name for case in checked.cases] == ["a0", "a1", "a2"]
+
+
 def test_a_file_that_was_edited_since_ends_every_step_that_reads_it(corpus, tmp_path):
     cases = refer(corpus, tmp_path)
     edit(corpus / "segmentation-2.nii.gz")
