@@ -133,8 +133,9 @@ class Normalization(mtf.Operation):
         inverse = tf.math.rsqrt(variance + self.epsilon)
         scale = inverse * tf.cast(gamma[0], inverse.dtype) if gamma else inverse
         means = sums / self.count
-        dx = _scaled(tf.cast(x, mean.dtype), mean, -scale * inverse * means[1], -scale * means[0])
-        dx += _scaled(tf.cast(dn, dx.dtype), tf.zeros_like(mean), scale, tf.zeros_like(mean))
+        dx = _scaled(tf.cast(x, mean.dtype), mean, inverse * means[1], means[0])
+        # What follows is computed in the memory of `dx`, which a second scaling in one pass would not do.
+        dx = _by_channel(tf.multiply, tf.cast(dn, dx.dtype) - dx, scale)
         for edge, interval in zip(self.edges, intervals, strict=True):
             dx = beyond(dx, edge.axis, interval, 0.0)
         return tf.cast(dx, x.dtype), *self.derivative_of_weights(sums)
