@@ -16,9 +16,11 @@ def run(chosen: argparse.Namespace) -> int:
     model = load(chosen.model)
     parameters = model.count_params()
     weights = sum(int(v.shape.num_elements() or 0) * v.value.dtype.size for v in model.variables)
+    task, channels = _task(chosen.model)
     rows = [
         ("model", f"{model.name} ({type(model).__name__})"),
-        ("task", _task(chosen.model)),
+        ("task", task),
+        ("channels", channels),
         ("inputs", _shapes(model.inputs)),
         ("outputs", _shapes(model.outputs)),
         ("classes", ", ".join(str(output.shape[-1]) for output in tree.flatten(model.outputs))),
@@ -32,14 +34,18 @@ def run(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _task(path: str) -> str:
+def _task(path: str) -> tuple[str, str]:
+    """The task in a model's file with its classes, and its channels in the order in which they are read."""
     # Read without the `medical` extra, which nothing else here needs.
     text = model_tasks.read_text(path)
+    if text is None:
+        return "not in the file", "not in the file"
     try:
-        task = None if text is None else json.loads(text)
-        return "not in the file" if task is None else f"{task['name']}: {', '.join(task['labels'])}"
+        task = json.loads(text)
+        channels = ", ".join(f"{number:04} {channel['name']}" for number, channel in enumerate(task["channels"]))
+        return f"{task['name']}: {', '.join(task['labels'])}", channels
     except (KeyError, TypeError, ValueError):
-        return "damaged"
+        return "damaged", "damaged"
 
 
 def _shapes(tensors) -> str:

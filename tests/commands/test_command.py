@@ -427,6 +427,7 @@ def test_a_number_at_the_end_belongs_to_the_name_where_a_file_has_all_channels(m
 
 def test_info_names_the_task(model, tmp_path, capsys):
     assert main(["info", model]) == 0
-    assert "LiTS: background, liver, lesion" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "LiTS: background, liver, lesion" in said and "0000 CT" in said
     assert main(["info", bright(tmp_path / "m.keras")]) == 0
     assert "not in the file" in capsys.readouterr().out
