@@ -77,7 +77,7 @@ def test_a_damaged_cache_is_no_cache(file, tmp_path, text):
 def test_a_second_builder_is_refused_until_the_first_has_finished(tmp_path):
     with (
         exclusive(tmp_path / "data" / ".lock"),
-        pytest.raises(BuildInProgressError, match=f"another process builds .* held by process {os.getpid()} of "),
+        pytest.raises(BuildInProgressError, match=f"another process is building .* held by process {os.getpid()} of "),
         exclusive(tmp_path / "data" / ".lock"),
     ):
         pass
