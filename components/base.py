@@ -21,14 +21,14 @@ IMAGE = os.environ.get("KERAS_SPATIAL_IMAGE", "keras-spatial-python:0.2.0")
 
 
 def component(function: Callable[..., Any]) -> Any:
-    """Make a KFP component of a function. The image has all packages, so nothing is installed when a step starts.
+    """Make a KFP component of a function. The image contains all packages, so nothing is installed when a step starts.
 
     A parameter `settings: Annotated[dict, TrainingSettings]` becomes one parameter for each field of that `Group`, with
     its default and description. In the body, `settings` is the dictionary of their values.
 
     KFP's cache identifies a step by its image, command, arguments and inputs (kubeflow/pipelines 2.17.0,
     backend/src/v2/cacheutils/cache.go), and not by the project code that it imports. So the command ends with the
-    digest of that code, and other code under the same tag of the image does not get old results.
+    digest of that code, and changed code under the same tag of the image does not get old results.
     """
     made: Any = dsl.component(_expanded(function), base_image=IMAGE, install_kfp_package=False)
     made.component_spec.implementation.container.command[-1] += f"\n# keras-spatial code {code_version()}\n"

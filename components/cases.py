@@ -45,7 +45,7 @@ class Folder:
         reader: the reader for a folder that is described; None for cases with the names of LiTS.
         numbers: the numbers that the cases of a plain folder get with the task of LiTS, by the names of the cases;
             empty for other tasks.
-        by_reference: whether files that need no conversion stay where they are, so that every step reads them there.
+        by_reference: whether files that need no conversion stay in place, and every step reads them there.
     """
 
     origin: Origin
@@ -61,11 +61,11 @@ class Folder:
 
     @cached_property
     def referred(self) -> bool:
-        """Whether later steps read the files where they are, because they may, and none has to be converted."""
+        """Whether later steps read the files in place: they may, and no file has to be converted."""
         return self.by_reference and not self.numbers and not any(map(self.converted, self.cases))
 
     def near(self, case: _Case) -> AbstractContextManager[_Case]:
-        """The case with its files on this machine, for the time of the `with` block."""
+        """The case with its files on this machine, inside a `with` block."""
         return self.origin.near(case)
 
     def check(self, case: AnyCase) -> tuple[list[Volume], Volume]:
@@ -88,9 +88,10 @@ class Folder:
         return volumes, labels
 
     def converted(self, case: AnyCase) -> bool:
-        """Whether a step that copies a case has to convert it to NIfTI files, because DICOM files name the patient and
-        cases of LiTS can only be NIfTI files."""
-        # What nothing reads is put aside, and never converted.
+        """Whether a step that copies a case has to convert it to NIfTI files. DICOM files name the patient, and
+        cases of LiTS can only be NIfTI files.
+        """
+        # Files that nothing can read are put aside, and never converted.
         kept = (*(NIFTI if self.numbers else VOLUMES), *UNREAD)
         return not all(ending_of(path, kept) for path in case.files)
 
@@ -184,7 +185,7 @@ class _Several:
 
 @contextmanager
 def some_cases(cases: str | Path, wanted: Collection[int | str]) -> Iterator[str]:
-    """A folder of this machine with checked cases, at least those that are wanted.
+    """Provide a folder on this machine with at least the checked cases that are wanted.
 
     Args:
         cases: the folder of the step ingest, by path or URL.
@@ -234,9 +235,9 @@ def _folder(origin: Origin, task: str) -> Folder:
         return _plain(origin, task)
     if task not in ("", LITS_TASK):
         raise TaskError(
-            f"{path}: expected a plain folder, images and labels without a {DESCRIPTION}, whose channels and labels a "
-            f"task names. Received: the task {task}, and {f'its {DESCRIPTION}' if described else 'another folder'}. "
-            "Leave the task out"
+            f"{path}: expected a plain folder, with images and labels but no {DESCRIPTION}, because the task names its "
+            f"channels and labels. Received: the task {task}, and "
+            f"{f'its {DESCRIPTION}' if described else 'another folder'}. Leave the task out"
         )
     layout = read_layout(path) if described else None
     if layout is None or lits.is_lits(layout):
@@ -257,8 +258,8 @@ def _plain(origin: Origin, task: str) -> Folder:
         raise TaskError(
             f"{path}: expected the names of channels and labels. Received: the folders images and labels, which name "
             f"none. Put a {DESCRIPTION} beside them, such as "
-            '{"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}}, or give such a file, or lits, by '
-            "--set task="
+            '{"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}}, or name such a file, or lits, '
+            "with --set task="
         )
     if task == LITS_TASK:
         names = tuple(channel.name for channel in LITS.channels), LITS.labels
@@ -270,7 +271,7 @@ def _plain(origin: Origin, task: str) -> Folder:
 
 
 def _reader(where: str | Path, name: str, channels: Sequence[str], labels: tuple[str, ...]) -> TaskReader:
-    # How intensities are normalised does not matter while they are checked; a CT has to be in HU.
+    # The check does not depend on the normalisation, but a CT has to be in HU.
     draft = Percentiles(0, 1, 0, 1)
     described = tuple(Channel(name, draft if Channel(name, draft).is_ct else ZScore()) for name in channels)
     try:

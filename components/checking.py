@@ -1,4 +1,4 @@
-"""Find mistakes in the settings of a run before its first step, and not hours later in the step that reads them.
+"""Find mistakes in the settings of a run before its first step, rather than hours later in the step that reads them.
 
 `check_run` may import TensorFlow into the calling process; `check_apart` does not.
 """
@@ -42,8 +42,8 @@ class Facts:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """A training whose settings can only be checked by running the code that they name: the user's, or that of a
-    network, loss or optimizer with options.
+    """A training whose settings can only be checked by running the code that they name: the user's own code, or that of
+    a network, loss or optimizer with options.
 
     Attributes:
         settings: the settings of the training.
@@ -75,7 +75,7 @@ def check_run(pipeline: str, settings: Settings) -> None:
 
 
 def check_apart(pipeline: str, settings: Settings) -> None:
-    """Do the same as `check_run`, but make network, loss and optimizer in a process of its own.
+    """Do the same as `check_run`, but make network, loss and optimizer in a separate process.
 
     TensorFlow keeps a GPU's memory until its process ends, and the steps need that memory.
 
@@ -98,7 +98,7 @@ def check_apart(pipeline: str, settings: Settings) -> None:
         except subprocess.TimeoutExpired:
             raise SettingsError(
                 f"network: expected {needed.settings.network} to be made and planned within {_MINUTES} minutes. "
-                "Received: no end"
+                "Received: it had not ended by then"
             ) from None
         # The user's code may print anything, and end the process with any status.
         if status or not (folder / _FAULT).exists():

@@ -1,8 +1,8 @@
 """The lines that a step prints.
 
-All of them are in the log. On the terminal, `pipelines.console` shows notes, the latest progress while a step runs, and
-the result on the one line that remains of the step. Details are only in the log. This module defines how each kind of
-line is written, and parses it again.
+The log has all of them. On the terminal, `pipelines.console` shows notes, the latest progress while a step runs, and in
+the end one line for the step, with its result. Details are only in the log. This module defines how each kind of line
+is written, and parses it again.
 """
 
 import re
@@ -41,7 +41,7 @@ def note(step: str, text: str) -> None:
 
 
 def detail(step: str, text: str) -> None:
-    """Print what only a reader of the log wants to know; `text` may have several lines."""
+    """Print something that only matters to a reader of the log; `text` may have several lines."""
     for line in text.splitlines():
         print(f"{step}:   {line}", flush=True)
 
@@ -52,7 +52,7 @@ def progress(step: str, done: int, total: int, text: str = "", unit: str = "") -
 
 
 def result(step: str, text: str) -> None:
-    """Print in one sentence what a step has made, which is shown on the step's line after its time."""
+    """Print in one sentence what a step has made. The terminal shows it on the step's line, after its time."""
     print(f"{step}: {_RESULT}{text}", flush=True)
 
 
@@ -90,7 +90,7 @@ def readable(seconds: float) -> str:
 
 
 def figure(value: float) -> str:
-    """A number with four significant digits."""
+    """A number as text with four significant digits."""
     return f"{value:.4g}"
 
 

@@ -36,9 +36,10 @@ def demand(settings: MeshSettings) -> None:
     found = tf.config.list_physical_devices("GPU")
     if settings.accelerator == "gpu" and not found:
         raise AcceleratorError(
-            f"accelerator: gpu was asked for, and TensorFlow sees none. {seen()} Use the image with CUDA "
-            "(EXTRAS=app,stores,cuda), give the pod GPUs (accelerators in the cluster file), and where the driver is "
-            "mounted, as /usr/local/nvidia/lib64 on GKE, name that folder in LD_LIBRARY_PATH. Or set accelerator=cpu."
+            f"accelerator: gpu was asked for, but TensorFlow sees none. {seen()} Use the image with CUDA "
+            "(EXTRAS=app,stores,cuda), give the pod GPUs (accelerators in the cluster file), and if the driver is "
+            "mounted, as at /usr/local/nvidia/lib64 on GKE, name that folder in LD_LIBRARY_PATH. Or set "
+            "accelerator=cpu."
         )
     chosen = chosen_gpus(found, settings.gpus)
     if settings.gpus:
@@ -64,7 +65,7 @@ def chosen_gpus(found: Sequence[Any], numbers: Sequence[int]) -> list[Any]:
 
 
 def share(rank: int, count: int) -> None:
-    """Make only this process's equal part of the machine's GPUs visible, if there are GPUs.
+    """Make only this process's equal share of the machine's GPUs visible, if there are any.
 
     Args:
         rank: the number of the process, from 0.
@@ -77,7 +78,7 @@ def share(rank: int, count: int) -> None:
 
 
 def part_of(gpus: Sequence[Any], rank: int, count: int) -> list[Any]:
-    """The GPUs of one of the processes of a machine, which are neighbours."""
+    """The neighbouring GPUs that one of a machine's processes gets."""
     if len(gpus) % count:
         raise AcceleratorError(
             f"processes: expected a divisor of the {len(gpus)} visible GPUs, so that each process has its own. "
@@ -104,7 +105,7 @@ def distribution(settings: MeshSettings) -> ks.SpatialParallel:
         except (tf.errors.OpError, RuntimeError) as error:
             why = str(error).partition("\n")[0]
             raise AcceleratorError(
-                f"accelerator: tpu was asked for, and its slice cannot be started ({why}). {seen()} Run the step on a "
+                f"accelerator: tpu was asked for, but its slice cannot be started ({why}). {seen()} Run the step on a "
                 "TPU node (accelerator: google.com/tpu in the cluster file), in an image whose TensorFlow is built for "
                 "TPUs; see docs/guides/tpu.md."
             ) from error

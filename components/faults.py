@@ -1,4 +1,4 @@
-"""Messages about refused values, which are named and shortened to what a person can read."""
+"""Messages about refused values, which are named and shortened so that a person can read them."""
 
 import reprlib
 from typing import Any

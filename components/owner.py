@@ -26,7 +26,7 @@ class FolderInUse(RuntimeError):
 
 @contextmanager
 def own(path: str | Path) -> Iterator[Callable[[], None]]:
-    """Own a folder during the `with` block, and set the environment variables by which steps find its owner.
+    """Own a folder inside a `with` block, and set the environment variables by which steps find its owner.
 
     Args:
         path: the path of the lock's file in the folder.
@@ -87,7 +87,7 @@ def follow() -> None:
         lifeline = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         sys.exit("The run that started this step has ended, so the step ends.")
-    # If it differs, the ID of the run's process now belongs to another process.
+    # If they differ, another process now has the ID of the run's process.
     if _identity(lifeline) != identity:
         sys.exit("The run that started this step has ended, so the step ends.")
     ownership.end_with(lifeline)

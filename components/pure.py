@@ -1,6 +1,6 @@
 """Load modules of `keras_spatial` that need only the standard library, without the package, which imports TensorFlow.
 
-TensorFlow takes seconds to import, and a step that compares two numbers needs nothing of it.
+TensorFlow takes seconds to import, and a step that only compares two numbers does not need it.
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
 """The results of finished steps in a shared store, by the key of their step: `<store>/<step>-<key>/`.
 
-The file `record.json` appears there when everything else is complete. Each run writes into a folder of its own beside
-it, so that two runs can compute the same step at once: both results are right, and the last record counts.
+The file `record.json` appears there last, when everything else is complete. Each run writes into a folder of its own
+beside it, so two runs can compute the same step at once: both results are right, and the last record counts.
 """
 
 import shutil
@@ -63,7 +63,7 @@ class Results:
 
         TensorFlow opens `s3://` only with TensorFlow I/O, which has no build for current versions, and its log writer
         appends, which no object store supports. So the files are written locally, and uploaded whenever they have
-        grown; a reader of logs waits for the rest of a record that is cut off. The files that an earlier attempt has
+        grown; a reader of the logs waits for the rest of a truncated record. The files that an earlier attempt has
         uploaded are downloaded first.
         """
         if self._work is None:

@@ -3,7 +3,7 @@
 KFP's cache does not know the project code that a component imports, and would return stale results. So each step has a
 key: the digest of its name, its settings, the project's code, the limits for what is read, and the keys of the steps
 that have made its inputs. Finished steps are recorded under their key in the folder `KERAS_SPATIAL_STEPS`. Without this
-variable, as on a cluster, where KFP's own cache has this task, a step is not recorded.
+variable a step is not recorded, as on a cluster, where KFP's own cache has this task.
 
 A record has the size and the digest of every file of the results, and a digest of its own. A record that cannot be
 read, or whose content has changed, is set aside. If the results differ from their record, the step runs again.
@@ -80,13 +80,13 @@ def step(
             needs no TensorFlow.
         inputs: KFP artifacts, or lists of them, by argument. The keys of the steps that have made them, or the digests
             of their files if KFP has imported them, are part of the key.
-        outputs: KFP artifacts by argument, which get the metadata, the key of the step and its seconds.
+        outputs: KFP artifacts by argument, which get the metadata, the key of the step and its duration in seconds.
         settings: plain values by argument, which are part of the key.
         folders: the paths or URLs of folders and files outside the pipeline, by argument; "" for none. The names and
             digests of their files, or the store's versions for a URL, are part of the key.
         imported: artifacts that KFP has imported from a URL in `folders` and that replace it, by argument; None for an
             argument without one.
-        code: further files, of the user's code, whose digests are part of the key. The function does not get them.
+        code: further files with code of the user, whose digests are part of the key. The function does not get them.
         scratch: whether the function also takes an argument `scratch`: a folder that is kept after a failure, or None.
         scratch_url: whether that folder may be a URL. Otherwise the function gets a local folder, whose files are
             mirrored to the URL.
@@ -169,7 +169,7 @@ def check_code() -> None:
     compiled = os.environ.get(CODE_VARIABLE)
     if compiled and compiled != code_version():
         raise OtherCodeError(
-            f"the package was compiled from code {compiled}, and the image has {code_version()}. Build and push the "
+            f"the package was compiled from code {compiled}, but the image has {code_version()}. Build and push the "
             "image from the checkout that compiles, name it by its digest (@sha256:...), and compile again."
         )
 
@@ -206,7 +206,7 @@ def _scratch(name: str, key: str, *, urls: bool) -> Iterator[str | None]:
     if SCRATCH_VARIABLE not in os.environ:
         yield None
         return
-    # The name has the run, because the same step of two runs at once would write into each other's backups.
+    # The name contains the run, because two runs of the same step at once would write into each other's backups.
     parts = [part for part in (os.environ.get(RUN_VARIABLE), f"{name}-{key}") if part]
     place = storage.join(os.environ[SCRATCH_VARIABLE], *parts)
     if not storage.is_url(place):

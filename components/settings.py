@@ -25,7 +25,7 @@ def binding(*names: str) -> Callable[[_Check], _Check]:
     """Mark a method of a group that checks settings against each other.
 
     The check applies only to a pipeline that reads all of these settings, because a pipeline that does not read one of
-    them refuses any value for it but the default.
+    them refuses any other value for it than the default.
 
     Args:
         names: the names of the settings that the method reads.
@@ -39,7 +39,7 @@ def binding(*names: str) -> Callable[[_Check], _Check]:
 
 
 class Group(BaseModel):
-    """Settings that belong together. Lists and mappings may be JSON, as KFP's user interface gives them."""
+    """Settings that belong together. Lists and mappings may be given as JSON, as KFP's user interface does."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
     looped: ClassVar[tuple[str, ...]] = ()
@@ -60,7 +60,7 @@ class Group(BaseModel):
     @pydantic.field_validator("*", mode="after")
     @classmethod
     def _texts_stay_what_they_are(cls, value: Any) -> Any:
-        """Refuse texts that YAML, KFP, a file or a page would change on their way."""
+        """Refuse texts that YAML, KFP, a file or a page would change."""
         for text in _texts(value):
             fault = fault_of_text(text)
             if fault:
@@ -68,7 +68,7 @@ class Group(BaseModel):
         return value
 
     def part(self, group: type[_G]) -> _G:
-        """The values of those settings that belong to another group, as a value of that group."""
+        """The settings that also belong to another group, as a value of that group."""
         return group(**{name: getattr(self, name) for name in group.model_fields})
 
     @pydantic.model_validator(mode="after")
@@ -78,7 +78,7 @@ class Group(BaseModel):
         return self
 
     def check_bound(self, read: Collection[str]) -> None:
-        """Run the checks of settings against each other whose settings are all read; see `binding`.
+        """Run those checks between settings whose settings are all read; see `binding`.
 
         Args:
             read: the names of the settings that are read.
@@ -151,20 +151,21 @@ class MeshSettings(LayoutSettings):
 
     accelerator: Literal["auto", "cpu", "gpu", "tpu"] = Field(
         "auto",
-        description="The kind of the mesh's devices, which must be there; auto takes GPUs if there are any, else CPUs.",
+        description="The kind of the mesh's devices, which must be present; auto takes GPUs if there are any, else "
+        "CPUs.",
     )
     gpus: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (), description="The numbers of the GPUs to use, as TensorFlow counts them; empty for all that it sees."
     )
     memory_growth: bool = Field(
-        False, description="Whether TensorFlow takes a GPU's memory as it needs it, and not all of it at the start."
+        False, description="Whether TensorFlow takes a GPU's memory as it needs it, rather than all of it at the start."
     )
 
     @pydantic.model_validator(mode="after")
     def _gpus_are_used(self) -> Self:
         if self.gpus and self.accelerator in ("cpu", "tpu"):
             raise ValueError(
-                f"gpus: none is used. Received: {list(self.gpus)} with accelerator {self.accelerator}. Leave it out."
+                f"gpus: no GPU is used. Received: {list(self.gpus)} with accelerator {self.accelerator}. Leave it out."
             )
         return self
 
@@ -207,7 +208,7 @@ def is_text(annotation: Any) -> bool:
 
 
 def fault_of_text(text: str) -> str | None:
-    """What a text would have to be to reach its reader unchanged; None if it reaches it.
+    """What a text would have to be to reach its reader unchanged; None if it does reach it unchanged.
 
     In arguments, KFP replaces `{{$...}}` by facts about the task, such as its inputs and the names of secrets. A lone
     surrogate, from a command line that is not UTF-8, cannot be written, and control characters disturb a terminal.

@@ -1,7 +1,7 @@
 """Folders and files by path or by URL: `gs://...` and `s3://...` through fsspec and its packages gcsfs and s3fs.
 
 Most steps work on local files: files in an object store are downloaded before a step and uploaded after it, and files
-on a mounted volume are used where they are.
+on a mounted volume are used in place.
 """
 
 import atexit
@@ -222,16 +222,16 @@ def remove(location: str) -> None:
 def mirrored(
     location: str, folder: str | Path, seconds: float = _MIRROR_SECONDS, *, uploads: bool = True
 ) -> Iterator[Path]:
-    """Mirror a local folder to a URL during the `with` block: download it first, and upload files when they change.
+    """Mirror a local folder to a URL inside a `with` block: download it first, and upload files when they change.
 
     The files must appear only when they are complete, as backups do. If the process is killed, the uploaded files
-    remain, which are at most `seconds` older than the local ones.
+    remain; they are at most `seconds` older than the local ones.
 
     Args:
         location: the URL of the folder.
         folder: the path of the local folder.
         seconds: the number of seconds between two looks for changed files.
-        uploads: whether to upload. Of the processes of a job, only one does.
+        uploads: whether to upload. Only one process of a job does.
     """
     folder = Path(folder)
     if exists(location):
@@ -268,7 +268,9 @@ def mirrored(
 
 
 def _files(folder: Path) -> list[Path]:
-    """Without those that are not yet complete: their names, or that of their folder, begin with a dot."""
+    """List the files, without those that are not yet complete: their names, or that of their folder, begin with a
+    dot.
+    """
     return [p for p in sorted(_walk(folder, hidden=False)) if p.is_file()]
 
 

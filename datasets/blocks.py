@@ -1,8 +1,8 @@
-"""Data sets of volumes that are stored in blocks, and that TFDS reads as whole volumes.
+"""Data sets of volumes that are stored in blocks, but that TFDS reads as whole volumes.
 
-An example is a case. Its record has the blocks of image and label after a table of their lengths, so that the reader at
-one mesh coordinate reads only its own blocks; see `keras_spatial.data.packing`. Examples are not shuffled: their keys
-are their positions in `info.metadata["order"]`, by which a reader recognises that the files belong to the data set.
+An example is a case. Its record has the blocks of image and label after a table of their lengths, so a reader at one
+mesh coordinate reads only its own blocks; see `keras_spatial.data.packing`. Examples are not shuffled: their keys are
+their positions in `info.metadata["order"]`, by which a reader recognises that the files belong to the data set.
 """
 
 from collections.abc import Iterator, Sequence
@@ -107,7 +107,7 @@ class BlockBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
 
     @contextmanager
     def ownership(self) -> Iterator[None]:
-        """Hold the locks without which no process may build this data set.
+        """Hold the locks that a process needs in order to build this data set.
 
         Raises:
             BuildInProgressError: if another process is building it.
@@ -123,12 +123,12 @@ class BlockBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
                 self.owned = False
 
     def download_and_prepare(self, **options: Any) -> None:
-        """Do the same as TFDS, but let only one process at a time build a data set in a folder.
+        """As in TFDS, but only one process at a time may build a data set in a folder.
 
         Raises:
             BuildInProgressError: if another process is building it.
         """
-        # A complete data set is only read, perhaps from a folder that is read-only. Remote folders have no locks.
+        # A complete data set is only read, perhaps from a read-only folder. Remote folders have no locks.
         if self.data_path.exists() or "://" in str(self.data_path):
             super().download_and_prepare(**options)
             return

@@ -105,10 +105,10 @@ def pipeline(config: tfds.download.DownloadConfig) -> Any:
 
 
 def writes_on_beam(config: tfds.download.DownloadConfig, size: int) -> bool:
-    """Whether TFDS writes the examples with Beam, and not with its own writer in this process.
+    """Whether TFDS writes the examples with Beam, rather than with its own writer in this process.
 
     In a single process, planning the pipelines of three splits takes 1.7 seconds and gains nothing. Besides, Beam's
-    local runner keeps everything in memory that it groups by files, but TFDS's own writer moves examples beyond a
+    local runner keeps in memory everything that it groups by files, while TFDS's own writer moves examples beyond a
     gigabyte to disk.
 
     Args:

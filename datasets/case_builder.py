@@ -1,4 +1,4 @@
-"""A TFDS builder for cases in files: it finds and checks them, lets Beam convert them, and stores them in blocks.
+"""A TFDS builder for cases in files: it finds and checks them, converts them with Beam, and stores them in blocks.
 
 `datasets/lits` and `datasets/decathlon` extend it and define which files make a case, and how a case is read.
 """
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class CaseConfig(tfds.core.BuilderConfig):
-    """The attributes that all configurations of such a data set have.
+    """The attributes that the configurations of all such data sets have.
 
     Attributes:
         blocks: the number of blocks in which a volume is stored, along x (right), y (front) and z (up).
@@ -65,7 +65,7 @@ class CaseConfig(tfds.core.BuilderConfig):
             self.description = f"Grid {grid}, stored in {blocks} blocks, split {self.split}."
 
     def _parts(self) -> list[str]:
-        """The parts of the name, which are joined by hyphens."""
+        """The parts of the configuration's name, which are joined by hyphens."""
         blocks = BlockGrid(*self.blocks)
         parts = [str(self.grid)]
         parts += [] if blocks.whole else [f"blocks-{blocks}"]
@@ -79,9 +79,9 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
     limits: Limits | None = None
     """The limits that a case must keep; None for `Limits.current()`."""
     origin: Origin = HERE
-    """Where the files of the cases lie, while the data set is built or compared with them."""
+    """Where the files of the cases are, while the data set is built or compared with them."""
     work: Path | None = None
-    """The folder for what is kept until the build is done; None for the one of the data sets."""
+    """The folder for what is kept until the build is done; None for the folder of the data sets."""
     tell: Tell | None = None
     """The function that gets the number of converted cases; None for a progress bar of `tqdm`."""
 
@@ -152,7 +152,7 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
     HOMEPAGE = ""
 
     def download_and_prepare(self, *, download_config: Any = None, **options: Any) -> None:
-        """Do the same as TFDS, but also accept the URL of an object store as the folder of the user's files.
+        """As in TFDS, but the folder of the user's files may also be the URL of an object store.
 
         Raises:
             BuildInProgressError: if another process is building the data set.
@@ -193,7 +193,7 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
             usable, bad = _checked(found, functools.partial(self.reader.check_header, limits=target.limits))
         if bad and (self.config.on_bad_case == "raise" or not usable):
             raise error_of(bad, others=bool(usable))
-        # If there are too few cases for the split, this raises an error before the hours of conversion.
+        # This raises an error for too few cases before the hours of conversion.
         self._split(usable)
         logger.info("%s: converting %d cases, kept in %s", self.name, len(usable), target.folder)
         done = functools.partial(_count, usable, target)
@@ -283,7 +283,7 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
 
 
 def sources(cases: Sequence[AnyCase], digests: Digests) -> dict[str, list[str]]:
-    """The digests of each case's files, by which `prepare` notices that a data set was built from other files."""
+    """The digests of each case's files, by which `prepare` notices if a data set was built from other files."""
     return {case.name: [digests[path] for path in case.files] for case in cases}
 
 

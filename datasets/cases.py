@@ -44,7 +44,7 @@ class CaseTooLargeError(VolumeError):
 
 
 class UnusableCaseError(VolumeError):
-    """The case fails with an unexpected error, which the message and the log contain."""
+    """The case fails with an unexpected error, which is in the message and the log."""
 
 
 class ChangedCaseError(VolumeError):
@@ -98,7 +98,7 @@ class BadCase:
 
 
 def error_of(bad: list[BadCase], *, others: bool) -> VolumeError:
-    """The error of a build that bad cases end: that of a single case itself, or one that lists several cases.
+    """The error with which bad cases end a build: that of a single case, or one that lists several cases.
 
     Args:
         bad: the cases that cannot be used.
@@ -138,7 +138,7 @@ def without_names(case: Any, text: str) -> str:
         ending = ending_of(path, (*VOLUMES, *UNREAD))
         instead = path.with_name(f"{case.name}{ending}" if ending else Path(shown(path)).name)
         text = text.replace(str(path), str(instead))
-        # A single letter identifies nobody, and occurs in every message.
+        # A single letter identifies nobody, and it occurs in every message.
         if len(path.name) > 1:
             text = re.sub(rf"(?<!\w){re.escape(path.name)}(?!\w)", instead.name, text)
     return text

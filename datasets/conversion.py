@@ -72,7 +72,7 @@ class Reader(Protocol):
 
     @property
     def name(self) -> str:
-        """A name that distinguishes cases that readers convert differently; empty if there is only one way."""
+        """A name that tells apart cases that are converted differently; empty if there is only one way."""
         ...
 
     def check_header(self, case: Any, limits: Limits) -> None:
@@ -176,7 +176,7 @@ def convert(case: AnyCase, target: Target) -> Converted:
                 facts |= {**_blocks(near, target, part), "checksum": _checksum(facts["sources"])}
             after = _identity(case, target.origin)
             if after != facts["identity"]:
-                # The error is kept with the present identity, so that it counts until the files change again.
+                # The error is kept with the files' current identity, so that it counts until they change again.
                 facts["identity"] = after
                 raise changed(case)
         except Exception as error:
@@ -199,7 +199,8 @@ def _named(case: AnyCase, error: Exception) -> VolumeError:
             f"a machine with more memory. Received: {error}"
         )
     if isinstance(error, OSError):
-        # The readers turn their errors into VolumeErrors, so this one comes from writing, and would hit every case.
+        # The readers turn their errors into VolumeErrors, so this one comes from writing, and would occur in every
+        # case.
         raise error
     trace = without_names(case, "".join(traceback.format_exception(error)))
     logger.error("%s failed in an unexpected way\n%s", case.name, trace)
@@ -207,10 +208,10 @@ def _named(case: AnyCase, error: Exception) -> VolumeError:
 
 
 def changed(case: AnyCase) -> ChangedCaseError:
-    """The error of a case whose files have changed while they were read."""
+    """The error for a case whose files changed while they were read."""
     return ChangedCaseError(
-        f"{shown(case.files[0])}: this file or another one of its case was written while it was read. Build again when "
-        "the case is complete."
+        f"{shown(case.files[0])}: this file, or another one of its case, was written while it was read. Build again "
+        "when the case is complete."
     )
 
 

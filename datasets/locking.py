@@ -14,7 +14,7 @@ class BuildInProgressError(RuntimeError):
 
 @contextmanager
 def exclusive(lock: Path) -> Iterator[None]:
-    """Hold a lock during the `with` block. If this process ends in any way, the lock is released.
+    """Hold a lock inside a `with` block. However this process ends, the lock is released.
 
     Args:
         lock: the file to lock, which is made if it does not exist. It is not removed, because two processes could then

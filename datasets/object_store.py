@@ -16,7 +16,7 @@ class StorageError(OSError):
 
 
 def is_url(location: str | os.PathLike) -> bool:
-    """Whether a location is a URL and not a path."""
+    """Whether a location is a URL rather than a path."""
     return "://" in str(location)
 
 
@@ -67,8 +67,8 @@ def listing(location: str) -> tuple[str, dict[str, dict[str, Any]]]:
     """List all objects below a URL.
 
     Returns:
-        The URL as the file system writes it, and what the store tells about each object, by the name of the object
-        below that URL. If the URL is that of a single object, its name is "".
+        The URL as the file system writes it, and what the store says about each object, by the name of the object below
+        that URL. If the URL is that of a single object, its name is "".
 
     Raises:
         StorageError: if the store refuses or cannot be reached.

@@ -1,8 +1,8 @@
-"""Where the files of cases lie: in a folder, or in an object store, from which they are downloaded one case at a time.
+"""Where the files of cases are: in a folder, or in an object store, from which they are downloaded one case at a time.
 
-The objects at a URL are listed once. A folder of empty files with the same names, the outline, stands for them, so that
-code that finds cases by their names works as in any folder. The paths of a case are then those of the outline, and
-`near` gives the case with its files downloaded.
+The objects at a URL are listed once. A folder of empty files with the same names, the outline, stands for them, so code
+that finds cases by their names works as in any folder. The paths of a case are then those of the outline, and `near`
+gives the case with its files downloaded.
 """
 
 import contextlib
@@ -26,8 +26,9 @@ from keras_spatial.volumes import FileNameError
 DESCRIPTION = "dataset.json"
 """The file that describes a data set. Its content is downloaded with the listing."""
 KEPT_BYTES = 4 << 30
-"""The number of bytes of downloaded files that are kept after their case was read, because a data set of unknown
-intensities is read twice. At most half of the free disk space is used."""
+"""The number of bytes of downloaded files that are kept after their case has been read, because a data set of
+unknown intensities is read twice. At most half of the free disk space is used.
+"""
 _NAMES, _KEPT, _NEAR = "names", "kept", "near-"
 
 
@@ -53,10 +54,9 @@ class Origin(Protocol):
     location: str
     """The path or the URL."""
     folder: Path
-    """The folder with all names, or the file to which the location refers. It does not exist if the location does not
-    either."""
+    """The folder with all names, or the file to which the location refers. It exists only if the location does."""
     local: bool
-    """Whether the files can be read where they are, as often as needed."""
+    """Whether the files can be read in place, as often as needed."""
 
     def key(self, path: Path) -> bytes:
         """The key of a file or a folder in caches."""
@@ -71,7 +71,7 @@ class Origin(Protocol):
         ...
 
     def near(self, case: AnyMovable) -> contextlib.AbstractContextManager[AnyMovable]:
-        """The case with its files on this machine, for the time of the `with` block.
+        """The case with its files on this machine, inside a `with` block.
 
         Raises:
             ChangedCaseError: if a file has changed since it was listed.
@@ -80,7 +80,7 @@ class Origin(Protocol):
         ...
 
     def named(self) -> contextlib.AbstractContextManager[None]:
-        """Let errors of the `with` block name files by their addresses, and not by their paths on this machine."""
+        """Let errors of the `with` block name files by their addresses instead of their paths on this machine."""
         ...
 
     def shown(self, text: str) -> str:
@@ -145,7 +145,8 @@ class StoreOrigin:
     def __init__(self, url: str, files: Mapping[str, Listed], scratch: Path, contents: Mapping[str, bytes]):
         self.location = url.rstrip("/")
         self._files, self._scratch = dict(files), scratch
-        # The outline keeps the last name of the URL: a plain folder is called by it, and its ending is that of a file.
+        # The outline keeps the last part of the URL, because it is the name of a plain folder, or holds the ending of a
+        # file.
         self.folder = scratch / _NAMES / self._last
         self._folders = _by_folder(self._files)
         self._kept = self._keepers()
@@ -223,7 +224,7 @@ class StoreOrigin:
     def _outline(self, contents: Mapping[str, bytes]) -> None:
         for name in self._files:
             path = PurePosixPath(name)
-            # The name of an object may be anything, and not only the path of a file inside of the folder.
+            # The name of an object may be anything, not only the path of a file inside the folder.
             strange = path.is_absolute() or ".." in path.parts or (name and name != str(path))
             fault = "no relative path" if strange else fault_of_name(name)
             if fault is None:
@@ -262,7 +263,7 @@ class StoreOrigin:
 
     @contextmanager
     def _brought(self, names: Sequence[str]) -> Iterator[Callable[[Path], Path]]:
-        """Download files to a new folder for the time of the `with` block.
+        """Download files to a new folder, which exists inside a `with` block.
 
         The block gets a function from paths of the outline to paths in that folder.
         """
@@ -296,18 +297,18 @@ class StoreOrigin:
 class CheckedOrigin(StoreOrigin):
     """The files of a folder of this machine, such as a mounted volume, as they were when they were checked.
 
-    They are read where they are. Links stand for them, in a folder that has no others: a file that came after the
-    check is none of them.
+    They are read in place, through links in a folder that contains nothing else, so a file that was added after the
+    check is not among them.
 
     Args:
-        folder: The absolute path of the folder.
-        files: What was checked, by name from the folder, each with its digest.
-        scratch, contents: as those of `StoreOrigin`.
+        folder: the absolute path of the folder.
+        files: the files that were checked, by their names relative to the folder, each with its digest.
+        scratch, contents: as for `StoreOrigin`.
     """
 
     def __init__(self, folder: str, files: Mapping[str, Listed], scratch: Path, contents: Mapping[str, bytes]):
         super().__init__(folder, files, scratch, contents)
-        # By name: the identity of a file whose digest was compared.
+        # The identity of each file whose digest was compared, by name.
         self._compared: dict[str, list[int]] = {}
 
     def _keepers(self) -> frozenset[str]:
@@ -337,7 +338,7 @@ class CheckedOrigin(StoreOrigin):
 
 
 def _other(place: str, fault: str) -> ChangedCaseError:
-    """The error of a file that is not what is known of it."""
+    """The error for a file that differs from what is known of it."""
     return ChangedCaseError(
         f"{place}: expected the file as it was when it was listed or checked. Received: {fault}. Start again with the "
         "files as they are now"

@@ -1,4 +1,4 @@
-"""Building a data set of cases once, and recognising it as long as its files are the same."""
+"""Build a data set of cases once, and recognise it as long as its files are the same."""
 
 import math
 import shutil
@@ -45,16 +45,16 @@ def prepare(
     file_format: str = TFRECORD,
     work: str | Path | None = None,
 ) -> CaseBuilder:
-    """Build a data set of cases unless it is there, and return its builder.
+    """Build a data set of cases unless it exists, and return its builder.
 
     Args:
-        kind: class of the builder.
-        config: the config of the data set.
+        kind: the class of the builder.
+        config: the configuration of the data set.
         origin: the user's files.
-        data_dir, beam_options, limits, on_other_sources, tell, file_format, work: as `datasets.lits.prepare`.
+        data_dir, beam_options, limits, on_other_sources, tell, file_format, work: as for `datasets.lits.prepare`.
 
     Raises:
-        VolumeError, OtherSourcesError, BuildInProgressError, StoreError, StorageError: as `datasets.lits.prepare`.
+        VolumeError, OtherSourcesError, BuildInProgressError, StoreError, StorageError: as for `datasets.lits.prepare`.
     """
     with published(data_dir, (kind.name, config.name, str(kind.VERSION))):
         return _prepare(
@@ -86,13 +86,13 @@ def _prepare(
             return builder
         if on_other_sources == "raise":
             raise OtherSourcesError(
-                f"{builder.data_path}: this data set was built of other files, or by another description of them; give "
-                f'another data_dir, or pass on_other_sources="rebuild" to build it again. Received: '
+                f"{builder.data_path}: this data set was built from other files, or with another description of them; "
+                'give another data_dir, or pass on_other_sources="rebuild" to build it again. Received: '
                 f"{'; '.join(different)}"
             )
         return _rebuild(builder, data_dir, beam_options, file_format)
     with origin.named():
-        # Of a folder that is missing TFDS says no more than that.
+        # For a missing folder TFDS says nothing more than that.
         builder.find_cases(str(origin.folder))
     with builder.ownership():
         build(builder, origin.location, beam_options, file_format)
@@ -100,7 +100,7 @@ def _prepare(
         if built:
             _remove_converted(builder)
     if not built:
-        # Another process has built it since it was looked for.
+        # Another process may have built it in the meantime.
         return _prepare(
             kind, config, origin, data_dir, beam_options=beam_options, limits=limits, on_other_sources="raise",
             tell=None, file_format=file_format, work=work,
@@ -114,11 +114,11 @@ def _rebuild(
     beam_options: list[str] | None,
     file_format: str,
 ) -> CaseBuilder:
-    """Build a data set again beside the one that is there, which stays if that fails, and exchange the two."""
+    """Build a data set again beside the old one, which remains if that fails, and exchange the two."""
     kind, config, path = type(builder), builder.config, Path(builder.data_path)
     aside = path.parents[1] / f".rebuild-{config.name}"
     with builder.ownership():
-        # An attempt that was killed.
+        # Remove what a killed attempt has left.
         shutil.rmtree(aside, ignore_errors=True)
         new = kind(config=config, data_dir=str(aside))
         new.limits, new.tell, new.origin, new.work = builder.limits, builder.tell, builder.origin, builder.work
@@ -135,7 +135,7 @@ def _rebuild(
 
 
 def _exchange(old: Path, new: Path) -> None:
-    """Replace a data set by another one, so that no reader ever finds half of either."""
+    """Replace a data set with another one, so that no reader ever finds half of either."""
     aside = old.with_name(f".old-{uuid.uuid4().hex}")
     old.rename(aside)
     try:
@@ -147,23 +147,25 @@ def _exchange(old: Path, new: Path) -> None:
 
 
 def _remove_converted(builder: CaseBuilder) -> None:
-    """Remove the converted cases once they are stored; only their owner may, for other splits are built of them too."""
+    """Remove the converted cases once they are stored. Only their owner may, because other splits are built from
+    them, too.
+    """
     shutil.rmtree(builder.target(builder.accepted).folder, ignore_errors=True)
 
 
 def _open(kind: type[CaseBuilder], config: CaseConfig, data_dir: Path) -> CaseBuilder:
     folder = data_dir / kind.name / config.name / str(kind.VERSION)
     if folder.exists():
-        # It reads all that is on disk; the data set's own class takes some of it from its code instead.
+        # This builder reads everything from disk; the data set's own class takes some of it from its code instead.
         open_builder(folder)
     with named(folder):
         return kind(config=config, data_dir=str(data_dir))
 
 
 def _differences(builder: CaseBuilder, file_format: str) -> list[str]:
-    """How the data set on disk differs from the one that is asked for; empty if it does not."""
+    """How the data set on disk differs from the one that is asked for; empty if they are the same."""
     metadata = cast(dict, builder.info.metadata or {})
-    # Every data set was built of something, so without sources there are only the defaults of the code.
+    # Every data set was built from something, so metadata without sources are only the defaults in the code.
     if not all(isinstance(metadata.get(name), dict) and metadata[name] for name in ("sources", "task")):
         raise StoreError(
             f"{builder.data_path}: metadata.json is missing or damaged; delete the folder and build it again. "
@@ -187,7 +189,7 @@ def _differences(builder: CaseBuilder, file_format: str) -> list[str]:
 
 
 def _changed(builder: CaseBuilder, expected: dict[str, list[str]], cases: Sequence[AnyCase]) -> list[str]:
-    """Names of the cases whose files are not those that the data set was built of."""
+    """The names of the cases whose files are not those from which the data set was built."""
     digests = builder.digests()
     received = sources(cases, digests)
     digests.save()
@@ -195,7 +197,9 @@ def _changed(builder: CaseBuilder, expected: dict[str, list[str]], cases: Sequen
 
 
 def _other_limits(builder: CaseBuilder, metadata: dict[str, Any]) -> list[str]:
-    """Limits under which other cases might have been left out; data sets of earlier versions do not record theirs."""
+    """The limits under which other cases might have been left out. Data sets of earlier versions do not record
+    theirs.
+    """
     wanted = builder.accepted
     try:
         stored = Limits.of(metadata["limits"])
@@ -211,7 +215,7 @@ def _other_limits(builder: CaseBuilder, metadata: dict[str, Any]) -> list[str]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two JSON values are equal, numbers up to what the order of a sum may change."""
+    """Whether two JSON values are equal, except for what the order of a sum may change in numbers."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
     if isinstance(one, list) and isinstance(other, list):

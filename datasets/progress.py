@@ -1,4 +1,4 @@
-"""Show the progress of work in Beam's workers, which is seen by the results that they leave on a shared file system."""
+"""Show the progress of Beam's workers, judged by the results that they leave on a shared file system."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ _SECONDS = 1.0
 
 @contextmanager
 def progress(done: Callable[[], int], total: int, tell: Tell | None = None) -> Iterator[None]:
-    """Show the progress of cases during the `with` block.
+    """Show the progress of cases inside a `with` block.
 
     Args:
         done: a function that returns how many cases are finished. It is called every second from another thread.

@@ -2,7 +2,7 @@
 
 TensorFlow, which writes the records, opens `s3://` only with TensorFlow I/O, which has no build for current versions,
 and no object store can rename a folder. So a data set is built in a local folder, where the work can also be resumed
-after a failure, and a reader of the URL finds a whole data set or none.
+after a failure, and a reader of the URL finds a complete data set or none.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from datasets.locking import exclusive
 
 CACHE_VARIABLE = "KERAS_SPATIAL_CACHE"
 _LAST = "dataset_info.json"
-"""The file that makes a folder a data set, and so is uploaded last."""
+"""The file that makes a folder a data set, so it is uploaded last."""
 _DIGESTS = ".digests.json"
 
 
@@ -37,7 +37,7 @@ def nearby(data_dir: str | os.PathLike) -> Path:
 
 @contextmanager
 def published(data_dir: str | os.PathLike, parts: tuple[str, str, str]) -> Iterator[None]:
-    """Download the data set at a URL before the `with` block, and upload after it what has changed.
+    """Download the data set at a URL before the `with` block, and upload what has changed after it.
 
     The files are in the folder `nearby(data_dir)`. If `data_dir` is a path, there is nothing to do.
 
@@ -107,8 +107,9 @@ def _upload(folder: Path, url: str, there: list[str]) -> None:
 
 
 def _share_digests(url: str, folder: Path, *, upload: bool) -> None:
-    """Exchange the digests of the sources with the store, because another machine would have to read all sources for
-    them."""
+    """Exchange the digests of the sources with the store, so that another machine need not read all sources for
+    them.
+    """
     near, place = folder.parents[1] / _DIGESTS, object_store.join(url.rsplit("/", 2)[0], _DIGESTS)
     with object_store.named(place):
         store = object_store.system(place)

@@ -1,4 +1,4 @@
-"""Recognise the files from which a data set was built by their digests, and not by their sizes."""
+"""Recognise the files from which a data set was built by their digests rather than their sizes."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from keras_spatial._paths import regular, walk
 
-# A file may change again within the clock's resolution of its last change, and its times would not show it.
+# A file may change again within the clock's resolution of its last change, which its times would not show.
 _SETTLED = 2e9
 
 

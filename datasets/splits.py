@@ -76,13 +76,13 @@ def assign(numbers: Sequence[Key], rule: str = PUBLISHED) -> Splits[Key]:
     if count == 1:
         only = tuple(order)
         return Splits(only, only, only, (
-            f"Case {order[0]} is training, validation and test case at once, because there is no other: the scores say "
-            "that the chain runs, not how well the model segments unseen patients.",
+            f"Case {order[0]} is used for training, validation and test, because there is no other: the scores show "
+            "that the pipeline runs, not how well the model segments unseen patients.",
         ))  # fmt: skip
     if count == 2:
         return Splits((order[0],), (order[1],), (order[1],), (
-            f"Case {order[1]} is validation and test case at once, because there are only two cases: the test score is "
-            "biased by the choice of the model on the validation score.",
+            f"Case {order[1]} is used for validation and test, because there are only two cases: the test score is "
+            "biased, because the validation score chose the model.",
         ))  # fmt: skip
     total = _TRAIN + _VALIDATION + _TEST
     test = max(1, round(count * _TEST / total))

@@ -28,11 +28,11 @@ _NOTICE = re.compile(
 
 
 def for_children(environment: Mapping[str, str], log_level: str = _DEFAULTS[LOG_LEVEL]) -> dict[str, str]:
-    """What a process that runs TensorFlow gets in its environment; what the user has set stays as it is.
+    """The variables to add to the environment of a process that runs TensorFlow. Values that the user has set are kept.
 
     Args:
-        environment: the environment of the process that starts it.
-        log_level: the least level of what TensorFlow logs: "0" for all of it, "2" for errors alone.
+        environment: the environment of the process that starts the other one.
+        log_level: the lowest level that TensorFlow logs: "0" logs everything, "2" only errors.
     """
     return {name: environment.get(name, value) for name, value in {**_DEFAULTS, LOG_LEVEL: log_level}.items()}
 
@@ -65,24 +65,24 @@ def prepare() -> None:
 
 
 def is_notice(line: str) -> bool:
-    """Whether a line tells of TensorFlow's start and of nothing that somebody could act on."""
+    """Whether a line only reports that TensorFlow starts and contains nothing that a user could act on."""
     return _NOTICE.match(line) is not None
 
 
 def wants_notices(environment: Mapping[str, str]) -> bool:
-    """Whether the user has asked for all that TensorFlow logs."""
+    """Whether the user has asked for everything that TensorFlow logs."""
     return environment.get(LOG_LEVEL) == "0"
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Leave TensorFlow's notices out of what is written to the standard error in the meantime.
+    """Drop TensorFlow's notices from the standard error inside a `with` block.
 
-    All other lines are passed on at the end. Where `TF_CPP_MIN_LOG_LEVEL` is 0, nothing is held back.
+    All other lines are passed on when the block ends. If `TF_CPP_MIN_LOG_LEVEL` is 0, nothing is held back.
     """
     with contextlib.ExitStack() as stack:
         if not wants_notices(os.environ):
-            with contextlib.suppress(OSError, AttributeError):  # Without a standard error, or not on Linux.
+            with contextlib.suppress(OSError, AttributeError):  # No standard error, or not Linux.
                 stack.enter_context(_filtered())
         yield
 
@@ -105,7 +105,7 @@ def _filtered() -> Iterator[None]:
 
 
 def _onednn_is_on() -> bool:
-    """Whether TensorFlow, which is loaded, uses oneDNN: by its default on CPUs with AVX-512 for neural networks."""
+    """Whether the loaded TensorFlow uses oneDNN, as it does by default on CPUs with AVX-512 VNNI."""
     try:
         # TensorFlow has no public name for it.
         from tensorflow.python.util import _pywrap_util_port

@@ -1,7 +1,7 @@
 """Names of files: their endings, what the file system and UTF-8 allow, temporary names that fit beside them, the files
 of a folder, and which paths may be opened.
 
-Python's own library alone: `components.pure` loads this file without its package.
+It imports only the standard library, because `components.pure` loads this file without its package.
 """
 
 import errno
@@ -15,7 +15,7 @@ from pathlib import Path
 # The longest name that Linux file systems allow for one part of a path.
 NAME_BYTES = 255
 
-# The endings of volumes, here alone. Upper and lower case are the same everywhere: scanners' software writes .NII.GZ.
+# The endings of volumes, listed only here. Case is ignored everywhere, because scanner software writes .NII.GZ.
 NIFTI = (".nii.gz", ".nii")
 ITK = (".nrrd", ".mha")
 VOLUMES = (*NIFTI, *ITK)
@@ -41,13 +41,13 @@ _WRITTEN = (*NIFTI, ".zarr", ".html", ".json", ".keras")
 
 
 def ending_of(name: str | os.PathLike, endings: Sequence[str]) -> str:
-    """Which of the endings a file's name has, in small letters, or ""."""
+    """The ending in the list that a file's name has, in lower case, or ""."""
     lower = Path(name).name.lower()
     return next((ending for ending in endings if lower.endswith(ending)), "")
 
 
 def stem_of(name: str, endings: Sequence[str]) -> str:
-    """A file's name without the one of the endings that it has."""
+    """A file's name without its ending, if that is in the list."""
     return name[: len(name) - len(ending_of(name, endings))]
 
 
@@ -84,12 +84,12 @@ def fault_of_name(path: str | os.PathLike) -> str | None:
 
 
 def kind_of(mode: int) -> str:
-    """What a path with this mode is, for messages."""
+    """What kind of file a path with this mode is, in the words of the messages."""
     return _KINDS.get(stat.S_IFMT(mode), "a special file")
 
 
 def regular(path: str | os.PathLike) -> Path:
-    """The path, if it is that of a regular file. Everything that opens a file which a user names calls this before.
+    """Return the path if it is that of a regular file. Whatever opens a file that a user named calls this first.
 
     Opening a named pipe waits for whoever writes to it, perhaps forever, and a device may never end.
 
@@ -105,17 +105,18 @@ def regular(path: str | os.PathLike) -> Path:
 
 
 def printable(text: str | os.PathLike) -> str:
-    """The text with each byte that is not UTF-8 as an escape, such as `\\\\xff`, so that it can be written anywhere."""
+    """The text with each non-UTF-8 byte as an escape, such as `\\\\xff`, so that any output accepts it."""
     text = os.fspath(text)
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def walk(folder: str | os.PathLike, *, hidden: bool = True) -> Iterator[Path]:
-    """The files of a folder and of all folders in it, in the order of their names, through links to folders too.
+    """Yield the files of a folder and of all folders in it, in the order of their names, following links to folders.
 
-    `Path.rglob` and `os.walk` leave out what lies behind such a link, and say nothing: data that were mounted or linked
-    into their place would be missing. Each folder is entered once, under its own name if it lies in `folder`, so that
-    links in a circle come to an end. A link to a folder that is entered under another name is given itself.
+    `Path.rglob` and `os.walk` silently leave out what lies behind such a link, so data that were mounted or linked into
+    place would be missing. Each folder is entered once, under its own name if it lies in `folder`, so that links in a
+    circle come to an end. Of a link to a folder that is entered under another name, the path of the link itself is
+    yielded.
 
     Args:
         folder: the folder to search. A folder that is missing or cannot be read counts as empty.
@@ -127,12 +128,12 @@ def walk(folder: str | os.PathLike, *, hidden: bool = True) -> Iterator[Path]:
         links: list[Path] = []
         for start in waiting:
             yield from _below(start, entered, links, hidden)
-        # After all folders that lie there themselves.
+        # Links come last, so that folders are entered under their own names.
         waiting = links
 
 
 def _below(start: Path, entered: set[tuple[int, int]], links: list[Path], hidden: bool) -> Iterator[Path]:
-    """The files below one folder; links to other folders are put aside."""
+    """Yield the files below one folder, and collect the links to other folders."""
     for name, folders, names in os.walk(start):
         parent = Path(name)
         try:

@@ -13,10 +13,10 @@ _PATIENCE_SECONDS = 10.0
 
 
 def announced(step: Callable[[Any], Any], what: str, devices: int) -> Callable[[Any], Any]:
-    """A step that says that it is being traced, if its tracing takes longer than ten seconds.
+    """Wrap a step so that it announces its tracing if that takes longer than ten seconds.
 
-    TensorFlow calls a step only to trace it, once for each shape of a batch. Only the first process says it, on the
-    standard error.
+    TensorFlow calls a step only to trace it, once for each shape of a batch. Only the first process announces it, on
+    the standard error.
 
     Args:
         step: the step of a model.

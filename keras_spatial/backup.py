@@ -37,7 +37,7 @@ class Backup(keras.callbacks.Callback):
     The state consists of the weights, moving averages, random seeds, optimizer, metrics, epoch and step. Whenever the
     process is killed, the file is either complete or absent. A run that resumes on the same mesh ends with exactly the
     same weights as an uninterrupted one, bit for bit, if its data come in the same order: the steps of the epoch that
-    were done already read their batches and drop them. A run may also resume on another mesh.
+    are already done read their batches and discard them. A run may also resume on another mesh.
 
     The metrics of the epoch in which a restored run begins are those of its remaining steps.
 
@@ -182,7 +182,7 @@ def read_position(path: Path, *, set_aside: bool = True) -> tuple[int, int] | No
 
     Args:
         path: the path of the file.
-        set_aside: whether to rename a file that cannot be read, with a warning. Only one process may do this.
+        set_aside: whether to rename a file that cannot be read, with a warning. Only one process may set it.
 
     Returns:
         Epoch and step, counted from 0; None if there is no file or it cannot be read.
@@ -216,7 +216,7 @@ def read_position(path: Path, *, set_aside: bool = True) -> tuple[int, int] | No
 
 
 def _restore(path: Path, variables: list, metrics: list) -> tuple[int, int]:
-    """Assign a state that `read_position` has found readable; return its epoch and step."""
+    """Assign a state that `read_position` has verified, and return its epoch and step."""
     with np.load(path) as file:
         about = json.loads(str(file["about"]))
         found = {name: file[name] for name in file.files if name != "about"}

@@ -43,7 +43,7 @@ def _differentiable_call(model: "Model", inputs: Any, training: bool) -> tuple[A
     variables = model.trainable_variables
     flat_inputs = tree.flatten(inputs)
     steps: list[Step] = []
-    # Done here because it reads the variables, which `run` may only get as its arguments.
+    # Done here because it reads the variables, which `run` may receive only as arguments.
     model._network.shard_lengths(inputs, training)
 
     @tf.custom_gradient
@@ -98,7 +98,7 @@ def predicted_blocks(model: "Model", batches: Iterable) -> Iterator[Any]:
         inputs = as_inputs(model, unpack_x_y_sample_weight(batch)[0])
         with unoptimized(), model._runtime.raising():
             outputs = compiled(inputs)
-            # Before another call follows.
+            # Taken before the next call, which may free them.
             blocks = [
                 [
                     Block(index, read)

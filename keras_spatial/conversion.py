@@ -30,8 +30,8 @@ def partition(
         model: a functional, sequential or subclassed Keras model. If it is compiled, so is the result, with the same
             optimizer, losses and metrics.
         distribution: the mesh and layout.
-        input_shape: the shape of one input without the batch axis, or a structure of such shapes. Models that do not
-            know their input shape yet need it.
+        input_shape: the shape of one input without the batch axis, or a structure of such shapes. It is needed for
+            models that do not know their input shape yet.
         unsupported: what to do with layers, losses and metrics that cannot be computed on shards. `"raise"` raises an
             error that names all of them. `"replicate"` runs them unchanged on every device, on their whole inputs, and
             shards their outputs again; a warning says how much memory that takes.
@@ -120,9 +120,9 @@ def _warn_of_plain_model(model: keras.Model, inputs: list) -> None:
     names = [_INPUTS[id(x)][1] for x in inputs if id(x) in _INPUTS and _INPUTS[id(x)][0]() is x]
     if names and not isinstance(model, Model):
         warnings.warn(
-            f"Model '{model.name}' is not partitioned. It is made of the input of '{names[0]}', which a partitioned "
-            f"model and the plain model that it was made of share. If it is to be partitioned, use "
-            f"ks.partition({model.name}, distribution), or make it of {names[0]}(inputs).",
+            f"Model '{model.name}' is not partitioned. It is made from the input of '{names[0]}', which a partitioned "
+            "model shares with the plain model that it was made from. To partition it, use "
+            f"ks.partition({model.name}, distribution), or make it from {names[0]}(inputs).",
             stacklevel=5,
         )
 

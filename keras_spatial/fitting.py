@@ -1,4 +1,4 @@
-"""`ks.partition_to_fit`: cut images into as few shards as fit the given devices, which compute them in turn."""
+"""`ks.partition_to_fit`: cut images into as few shards as will fit the given devices, which compute them in turn."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from keras_spatial.conversion import partition
 from keras_spatial.distribution import SpatialParallel
 from keras_spatial.model import Model
 from keras_spatial.planning import Plan, Room, free_space, host_memory, parse_size, plan, smallest_sharing
-from keras_spatial.recomputation import all_blocks, recompute
+from keras_spatial.recomputation import all_segments, recompute
 
 
 def partition_to_fit(
@@ -26,24 +26,26 @@ def partition_to_fit(
     """Partition a model into as few shards as fit the memory of the available devices, which compute them in turn.
 
     The shards that are not being computed wait in host memory, or in a file. If even that has too little room for a
-    training step, layers are computed again in its backward pass. A model that fits a device whole is not cut.
+    training step, layers are computed again in its backward pass. If the whole model fits a device, images are not cut.
 
     Args:
         model: any Keras model that can be partitioned. If it is to be trained, compile it first: the plan then counts
             its own optimizer, losses and metrics.
-        memory: the memory of one device, in bytes or as a text such as "16GB". For a CPU it is that of the process.
-        offload: a folder on a fast disk, for a file with the shards that wait. Those of GPUs wait in host memory if it
-            has the room. Without a folder those of CPUs wait in `memory`, too.
+        memory: the memory of one device, in bytes or as a text such as "16GB". For a CPU it is the memory of the
+            process.
+        offload: a folder on a fast disk, for a file with the waiting shards. The shards of GPUs wait in host memory
+            instead if there is room. Without a folder, the shards of CPUs wait within `memory`.
         devices: the devices that compute, such as `["gpu:0"]`; by default the first GPU, or else the CPU.
         batch_size: the number of images of a step.
         training: whether to train the model, or only to predict with it.
         unsupported: as for `ks.partition`.
 
     Returns:
-        The partitioned model, and the plan of its step: shards, memory, what waits and is moved.
+        The partitioned model, and the plan of its step: the shards, the memory, and how much waits and is moved.
 
     Raises:
-        NothingFits: a `ValueError`, if 256 shards are too large for the device, or too much waits for the room.
+        NothingFits: a `ValueError`, if even 256 shards are too large for the device, or there is no room for the
+            waiting shards.
         OffloadError: an `OSError`, if the folder cannot be written to.
 
     Example:
@@ -74,18 +76,18 @@ def partition_to_fit(
     )
     spatial = partition(model, found.distribution, unsupported=unsupported)
     if found.recomputed:
-        recompute(spatial, all_blocks(spatial))
+        recompute(spatial, all_segments(spatial))
     return spatial, found.plan
 
 
 def recomputed_plan(
     model: keras.Model, batch_size: int, *, unsupported: str = "raise"
 ) -> Callable[[SpatialParallel], Plan]:
-    """What plans a training step on some mesh in which all layers are computed again."""
+    """A function that plans a training step on a given mesh, with all layers computed again in the backward pass."""
 
     def planned(distribution: SpatialParallel) -> Plan:
         spatial = partition(model, distribution, unsupported=unsupported)
-        recompute(spatial, all_blocks(spatial))
+        recompute(spatial, all_segments(spatial))
         return plan(spatial, distribution, batch_size)
 
     return planned

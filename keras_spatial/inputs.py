@@ -41,7 +41,7 @@ def cast(value: tf.Tensor | LocalBlocks, dtype: str) -> tf.Tensor | LocalBlocks:
 
 
 def batches_of(x: Any, batch_size: int) -> Iterable:
-    """The batches of what users pass to `predict`.
+    """The batches of the data that a user passes to `predict`.
 
     Raises:
         ValueError: if the arrays do not have the same length, or `batch_size` is not positive.
@@ -62,8 +62,8 @@ def as_inputs(model: keras.Model, x: Any) -> Any:
     """The inputs as tensors of static shape and of the model's dtypes, in the structure of the model's inputs.
 
     Raises:
-        ValueError: if there are too many or too few, if their names are not the inputs', or if one does not have the
-            model's shape.
+        ValueError: if there are too many or too few, if their names are not those of the inputs, or if one does not
+            have the model's shape.
     """
     tensors = tree.map_structure(as_tensor, x)
     if not isinstance(model, Functional):
@@ -77,7 +77,7 @@ def as_inputs(model: keras.Model, x: Any) -> Any:
 
 
 def _in_order(model: keras.Model, tensors: Any, structure: Any) -> list:
-    """Tensors in the order of a functional model's inputs, found by name where Keras finds them so.
+    """Tensors in the order of a functional model's inputs, found by name where Keras finds them by name.
 
     Raises:
         ValueError: if an input's name is missing, if Keras would take a tensor of another name for it, or if the order
@@ -87,8 +87,8 @@ def _in_order(model: keras.Model, tensors: Any, structure: Any) -> list:
     if not isinstance(tensors, dict):
         if by_name and list(structure) != sorted(structure):
             raise ValueError(
-                f"Model '{model.name}' takes a dictionary of {list(structure)}, in whose order Keras takes no list. "
-                f"Received: {type(tensors).__name__}"
+                f"Model '{model.name}' takes a dictionary of {list(structure)}, in whose order Keras would not read a "
+                f"list. Received: {type(tensors).__name__}"
             )
         return tree.flatten(tensors)
     flat = [structure] if isinstance(structure, keras.KerasTensor) else list(structure)
@@ -99,7 +99,7 @@ def _in_order(model: keras.Model, tensors: Any, structure: Any) -> list:
         )
     if by_name and sorted(tensors)[: len(names)] != sorted(names):
         raise ValueError(
-            f"Model '{model.name}' takes a dictionary of {names}. Keras would take other tensors for them, in the "
-            f"order of the alphabet. Received: a dictionary of {list(tensors)}"
+            f"Model '{model.name}' takes a dictionary of {names}. Keras would match other tensors with them, in "
+            f"alphabetical order. Received: a dictionary of {list(tensors)}"
         )
     return tree.flatten({name: tensors[name] for name in names}) if by_name else [tensors[name] for name in names]

@@ -1,4 +1,4 @@
-"""Let Ctrl-C end a command with one sentence even in the first seconds, in which it only imports what it needs."""
+"""Let Ctrl-C end a command with one sentence even in its first seconds, while it only imports modules."""
 
 import sys
 from types import TracebackType
@@ -10,13 +10,13 @@ STATUS = 130
 def end_with_a_sentence(package: str) -> None:
     """Let Ctrl-C end `python -m <package>`, or a module of it, with a sentence and status 130.
 
-    Python imports a package before the code of its command runs, so the command itself cannot see to it. Nothing
-    changes for programs that import the package.
+    Python imports a package before the code of its command runs, so the command itself comes too late. Nothing changes
+    for programs that import the package.
 
     Args:
         package: the name of the package, such as "pipelines".
     """
-    # While Python looks for the module that `-m` names, that is the program's name.
+    # `sys.argv[0]` is "-m" while Python looks for the module.
     if sys.argv[:1] == ["-m"] and any(part.removeprefix("-m").split(".")[0] == package for part in sys.orig_argv[1:]):
         sys.excepthook = _say
 

@@ -1,7 +1,7 @@
 """An isolated network for the processes of one machine.
 
-TensorFlow's server binds its port on all interfaces, whatever address it is given, and carries out the requests of
-anybody who can reach it, including reading and writing files. `0.0.0.0` is written into its source
+TensorFlow's server binds its port on all interfaces, whatever address it is given, and serves anybody who can reach it,
+including requests to read and write files. `0.0.0.0` is written into its source
 (`tensorflow/core/distributed_runtime/rpc/grpc_server_lib.cc`), and no option changes it. So the processes get a network
 namespace that has nothing but the loopback interface.
 """
@@ -29,7 +29,7 @@ class IsolationError(RuntimeError):
 
 
 def choice(network: str | None) -> str:
-    """The kind of network for the processes of one machine: the argument, or else that of `KERAS_SPATIAL_NETWORK`.
+    """The kind of network for the processes of one machine: the argument, or else the value of `KERAS_SPATIAL_NETWORK`.
 
     Raises:
         ValueError: if it is neither "isolated" nor "shared".
@@ -50,7 +50,7 @@ def is_isolated() -> bool:
 
 @contextmanager
 def own_network() -> Iterator[tuple[int, ...]]:
-    """Make a network with nothing but a loopback interface, for processes to join.
+    """Make a network that has only a loopback interface, for processes to join.
 
     Yields:
         The descriptors of its namespaces, in the order in which a process must join them.

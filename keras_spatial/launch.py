@@ -31,13 +31,14 @@ from keras_spatial import _environment, isolation, ownership
 RESTARTS_VARIABLE = "KERAS_SPATIAL_RESTARTS"
 """The environment variable that tells a program how often its processes were started again: "0" the first time."""
 FROZEN_SECONDS = 15.0
-"""How long a process may stay stopped, as by SIGSTOP. TensorFlow itself gives up on a silent process after 20 s."""
+"""How long, in seconds, a process may stay stopped, as by SIGSTOP. TensorFlow gives up on a silent process after 20 s.
+"""
 
 _TERMINATE_SECONDS = 10.0
 _KILL_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 _LAST_LINES = 30
-# What programs write to colour a terminal, or to go back in a line, which makes no sense behind a process's number.
+# What programs write to colour a terminal or to rewrite a line, which makes no sense behind a process's number.
 _CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x08")
 
 
@@ -46,7 +47,7 @@ class UnkillableError(RuntimeError):
 
 
 class _Ended(BaseException):
-    """A signal has ended the launcher. No `Exception`: nothing that the failure of a process leads to may follow."""
+    """A signal has ended the launcher. It is no `Exception`, so that it is not handled as the failure of a process."""
 
     def __init__(self, number: int):
         super().__init__(f"Ended by {signal.Signals(number).name}; the processes were ended, too.")
@@ -182,7 +183,7 @@ def launch(
     if max_restarts < 0:
         raise ValueError(f"max_restarts must be at least 0. Received: {max_restarts!r}")
     if not command:
-        raise ValueError(f"A program is missing. Received: {list(command)!r}")
+        raise ValueError(f"Expected a program to start. Received: {list(command)!r}")
     screen = _Screen(sys.stdout if output is None else output)
     with contextlib.ExitStack() as stack:
         namespaces: tuple[int, ...] = ()
@@ -264,7 +265,7 @@ def _start(job: _Job, rank: int, environment: dict[str, str], lifeline: int) -> 
         text=True,
         errors="replace",
         pass_fds=(lifeline, *job.namespaces, *job.pass_fds),
-        start_new_session=True,  # So that it can be ended together with the processes that it starts.
+        start_new_session=True,  # A session, so that it ends with the processes that it starts.
     )
     child = Child(rank, process)
 

@@ -1,4 +1,4 @@
-"""The logical CPU devices of this process, on which meshes lie where there are no accelerators."""
+"""The logical CPU devices of this process, over which meshes extend if there are no accelerators."""
 
 import os
 

@@ -27,9 +27,9 @@ def named(method: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
 
 
 def fit_arguments(model: "Model", arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `fit`, `evaluate` or `predict` as a model with a mesh gives them to Keras."""
+    """The arguments of `fit`, `evaluate` or `predict` as a model with a mesh passes them to Keras."""
     if arguments.get("verbose", "auto") == "auto" and not sys.stdout.isatty():
-        # A file, a pod's log or the launcher would get every state of Keras's bar, with codes of colours.
+        # A file, a pod's log or the launcher would receive every state of Keras's progress bar, with colour codes.
         arguments["verbose"] = 2
     return model._runtime.fit_arguments(arguments)
 
@@ -60,7 +60,7 @@ def over_iterator(model: "Model", step: Callable, mode: str) -> Callable:
 
     Args:
         model: a model with a mesh.
-        step: a step of the model, or what Keras has made of it.
+        step: a step of the model, or Keras's wrapped form of it.
         mode: "fit" or "evaluate".
     """
     compiled = _prepared(model, step, mode)

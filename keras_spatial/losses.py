@@ -33,7 +33,7 @@ class SumsLoss(keras.losses.Loss):
         raise NotImplementedError
 
     def from_sums(self, sums: Any, voxels: int) -> Any:
-        """Compute the loss, a scalar, from the sums of all cases and the number of voxels of one case."""
+        """Compute the loss, a scalar, from the sums of all cases and the number of voxels in one case."""
         raise NotImplementedError
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
@@ -303,7 +303,7 @@ def summed(x: Any, axes: Sequence[int]) -> Any:
 
 
 def image_axes(x: Any, channels: bool = False) -> list[int]:
-    """All axes but the first and, if `channels` says that there is an axis of channels, the last."""
+    """All axes but the first and, if `channels` says that there is a channel axis, the last."""
     return list(range(1, len(x.shape) - (1 if channels else 0)))
 
 

@@ -41,7 +41,7 @@ def device_mesh(shape: str | Mapping[str, int], devices: Sequence[str] | None = 
     names, sizes = list(axes), tuple(axes.values())
     count = math.prod(sizes)
     if devices is None:
-        with _environment.quiet():  # TensorFlow looks for devices.
+        with _environment.quiet():  # TensorFlow looks for devices and prints notices.
             devices = _default_devices(count, shape)
     if not devices or count % len(devices):
         raise ValueError(

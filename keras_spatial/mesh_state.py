@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from keras_spatial.model import Model
 
 
-# Input pipelines that differ between processes differ in the first batch, or in the second one after a shuffle.
+# Input pipelines that differ between processes do so in the first batch, or in the second one after a shuffle.
 _COMPARED_BATCHES = 2
 
 

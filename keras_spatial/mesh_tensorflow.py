@@ -29,7 +29,7 @@ __all__ = ["PlacementMeshImpl", "lowering_of", "mtf"]
 
 
 def lowering_of(graph: Any, implementations: Mapping[Any, Any]) -> Any:
-    """An `mtf.Lowering` without its log of how many elements every kind of operation has, which helps nobody here."""
+    """An `mtf.Lowering` without its long log of how many elements each kind of operation has."""
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel(max(level, logging.WARNING))

@@ -38,12 +38,12 @@ class Dice(SumsMetric):
     Args:
         class_id: the number of the class.
         or_above: whether higher classes count as this class too: LiTS's liver is class 1 or 2.
-        over: `"case"` for the mean of the cases' coefficients, `"all"` for one coefficient of all cases together.
+        over: `"case"` for the mean of the cases' coefficients, `"all"` for a single coefficient over all cases.
         name: the metric's name; by default `dice_<class_id>`.
         dtype: the dtype of its computation.
 
     Raises:
-        ValueError: if `over` is neither of these, or `class_id` is negative or not a class of the predictions.
+        ValueError: if `over` is anything else, or `class_id` is negative or not a class of the predictions.
 
     Example:
 

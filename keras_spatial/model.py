@@ -28,9 +28,9 @@ class Model(keras.Model):
     is a plain Keras model.
 
     `fit`, `evaluate`, `train_on_batch` and similar methods never gather an image-sized activation on one device; only
-    losses, metrics and weight gradients are combined. `predict` and `model(x)` return whole outputs, because that is
-    what they are asked for. `model(x)` can be differentiated under a `tf.GradientTape`. A `train_step` or
-    `compute_loss` of your own gets whole outputs too, with a warning that says how much memory they take.
+    losses, metrics and weight gradients are combined. `predict` and `model(x)` do return whole outputs, because that is
+    their purpose. `model(x)` can be differentiated under a `tf.GradientTape`. A `train_step` or `compute_loss` of your
+    own gets whole outputs too, with a warning that says how much memory they take.
 
     Args:
         inputs, outputs, name, trainable: the arguments of `keras.Model`.
@@ -120,7 +120,7 @@ class Model(keras.Model):
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """As `keras.Model.fit`. Every process must call it with the same arguments; only the first writes files.
 
-        Where the standard output is no terminal, `verbose="auto"` prints one line for each epoch instead of a bar.
+        If the standard output is not a terminal, `verbose="auto"` prints one line for each epoch instead of a bar.
         """
         return super().fit(**self._arguments(super().fit, args, kwargs))
 

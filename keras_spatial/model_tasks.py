@@ -1,8 +1,8 @@
 """The task of a model, which travels inside its `.keras` file, as text.
 
-A `.keras` file is a zip archive. Keras reads the members that it knows and ignores others, so the description lies in a
-member of its own: plain Keras loads the file without this package. What the text says is read in
-`keras_spatial.volumes.task`.
+A `.keras` file is a zip archive. Keras reads the members that it knows and ignores others, so the description is a
+member of its own, and plain Keras loads the file without this package. `keras_spatial.volumes.task` interprets the
+text.
 """
 
 import os
@@ -17,9 +17,9 @@ from keras_spatial._paths import partial, regular
 MEMBER = "task.json"
 """Name of the description in the archive."""
 TRAINED = "model.keras"
-"""Name of a training's model, beside which earlier versions wrote the description."""
+"""The name of the model that a training writes. Earlier versions wrote the description beside it."""
 _ATTRIBUTE = "_keras_spatial_task"
-# A task with all classes that labels can have takes some kilobytes.
+# A task with as many classes as labels can have takes a few kilobytes.
 _LONGEST = 1 << 20
 
 
@@ -74,7 +74,7 @@ def write_member(path: str | os.PathLike, text: str) -> None:
                         shutil.copyfileobj(old, new, 1 << 20)
             target.writestr(MEMBER, text)
         shutil.copymode(path, part)
-        # It may be the only file of its model, also if the machine now loses its power.
+        # This may be the only copy of the model, so it must survive a loss of power.
         with part.open("rb") as written:
             os.fsync(written.fileno())
         part.replace(path)

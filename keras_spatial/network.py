@@ -1,4 +1,4 @@
-"""A model as a graph of layers on a mesh: what is found out once, before any step of it runs."""
+"""A model as a graph of layers on a mesh: everything that is determined once, before any of its steps runs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from keras_spatial.rules.walk import (
 
 # Each failed attempt makes the shards of one axis longer; a network has a handful of scales at most.
 _MOST_ATTEMPTS = 100
-# Stands for image sizes that a model leaves open, while it is looked for layers that cannot be partitioned.
+# Stands in for image sizes that a model leaves open, during the search for layers that cannot be partitioned.
 _OPEN_SIZE = 128
 
 
@@ -42,7 +42,7 @@ class Network:
         self.model, self.distribution, self.replicate = model, distribution, replicate
         self._graphs: dict[Any, keras.Model] = {}
         self._lengths: dict[Any, Mapping[str, ShardLength]] = {}
-        # As soon as they are known: what the model takes, and what it gives for the checked size.
+        # Set as soon as they are known: the specifications of the inputs, and of the outputs for the checked size.
         self.input_specs: Any = None
         self.output_specs: Any = None
 
@@ -58,14 +58,14 @@ class Network:
         graph = keras_private.functional_part(self.model)
         if graph is not None:
             return graph
-        # Sizes are numbers in it, so that there is one for each shape.
+        # The graph contains sizes as numbers, so there is one for each shape.
         key = (training, signature_of(inputs))
         if key not in self._graphs:
             self._graphs[key] = functional_graph(self.model, inputs, training)
         return self._graphs[key]
 
     def forget_graphs(self) -> None:
-        """Find out again what layers do, as far as Python code says it."""
+        """Forget the traced graphs, because attributes that a layer's Python code reads may have changed."""
         self._graphs.clear()
         forget_graphs()
 
@@ -138,7 +138,7 @@ class Network:
         return list(dict.fromkeys(replicated))
 
     def _closed(self, x: Any) -> tf.TensorSpec:
-        """A specification without open sizes."""
+        """The specification with a number in place of each open size."""
         batch = x.shape[0] or max(2, self.distribution.shards("batch"))
         sizes = [_OPEN_SIZE if size is None else size for size in x.shape[1:]]
         return tf.TensorSpec((batch, *sizes), x.dtype)
@@ -176,12 +176,12 @@ def _spec(x: Any) -> tf.TensorSpec:
 
 
 def signature_of(inputs: Any) -> str:
-    """What a graph depends on: the structure of the inputs with its names, shapes and dtypes."""
+    """The key of a graph: the structure of the inputs with its names, shapes and dtypes."""
     return repr(tree.map_structure(lambda x: (tuple(x.shape), keras.backend.standardize_dtype(x.dtype)), inputs))
 
 
 def readable_replicated(replicated: list[tuple[str, str, int, str]]) -> str:
-    """What runs on whole tensors and what that costs, as text."""
+    """A text that lists the layers that run on whole tensors, and what that costs."""
     lines = [
         f"  - '{name}' ({cls}): {size / 1e6:.3g} MB of inputs and outputs ({reason})"
         for name, cls, size, reason in dict.fromkeys(replicated)

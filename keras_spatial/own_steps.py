@@ -1,4 +1,4 @@
-"""Steps that a model's class defines itself: they get whole outputs, and a warning says what that costs."""
+"""Steps that a model's class defines itself. They get whole outputs, and a warning says what that costs."""
 
 import math
 import warnings

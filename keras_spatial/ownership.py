@@ -1,8 +1,8 @@
 """One owner for every folder and every process: locks that name their holder, and processes that end with their parent.
 
-This file uses only the standard library and one thread, because the launcher also runs it by its path, without the
-package, to prepare each process before its program starts. So it starts in milliseconds, and Linux lets it change its
-namespaces, which only a process with a single thread can do.
+This file uses only the standard library and one thread. The launcher also runs it by its path, without the package, to
+prepare each process before its program starts: so it starts in milliseconds, and Linux lets it change its namespaces,
+which only a process with a single thread may do.
 
     ownership.py network
         Make a network that has nothing but the loopback interface, and hold it.
@@ -33,7 +33,7 @@ class Busy(RuntimeError):
 
 
 class NoLocks(OSError):
-    """The file system does not support locks; one example is Lustre without its option `flock`."""
+    """The file system does not support locks, such as Lustre without its option `flock`."""
 
 
 def lock(path: str | os.PathLike, *, shared: bool = False) -> int:
@@ -43,7 +43,7 @@ def lock(path: str | os.PathLike, *, shared: bool = False) -> int:
     link is not followed, and a file with a second name is not touched.
 
     Args:
-        path: the path of the lock file. It is made if it does not exist, and holds the name of its last holder.
+        path: the path of the lock file. It is made if it does not exist, and contains the name of its last holder.
         shared: whether to share the lock with others that share it, instead of holding it exclusively.
 
     Returns:
@@ -157,7 +157,7 @@ os.register_at_fork(after_in_child=_cut_in_child)
 
 
 def end_with(lifeline: int) -> None:
-    """Have this process's group ended by SIGKILL as soon as no process holds the writing end of a pipe any more.
+    """Arrange for this process's group to be killed (SIGKILL) as soon as no process holds the writing end of a pipe.
 
     Linux itself sends the signal, so it comes even when the owner is killed, and while a library holds Python's lock.
 
@@ -203,10 +203,10 @@ def _run(lifeline: int, namespaces: Sequence[int], program: list[str]) -> None:
         _call("setns", namespace, 0)
         os.close(namespace)
     # PR_SET_PDEATHSIG would end this process alone, as soon as the thread that started it has ended. Then nobody would
-    # hold the reading end any more when the writing end closes, and what this process had started would live on.
+    # hold the reading end when the writing end closes, and the processes that this one had started would survive.
     end_with(lifeline)
     os.set_inheritable(lifeline, True)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, which the program would inherit.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these signals, and the program would inherit that.
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(program[0], program)

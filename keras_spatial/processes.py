@@ -27,9 +27,10 @@ from tensorflow.python.eager import context  # The collective runtime has no pub
 from keras_spatial import isolation
 from keras_spatial.logical_cpus import make_logical_cpus
 
-# The jobs of `TF_CONFIG` whose tasks compute, in the order in which tf.distribute numbers them.
+# The jobs in `TF_CONFIG` whose tasks compute, in the order in which tf.distribute numbers them.
 _JOBS = ("chief", "worker")
-# So much longer than TensorFlow's own timeout, so that TensorFlow can say first which process is missing.
+# How much later than TensorFlow's own timeout the watchdog acts, so that TensorFlow can first say which process is
+# missing.
 _GRACE_SECONDS = 5.0
 _COMMUNICATIONS = ("auto", "ring", "nccl")
 
@@ -100,8 +101,8 @@ class Processes:
     def agree_on_batch(self, what: str, batch: Any) -> None:
         """Check that all processes were given the same batch. Every process must call it.
 
-        The bytes of tensors and arrays are compared. Of a `ks.LocalBlocks` each process holds a different part, so only
-        the whole shape is compared.
+        The bytes of tensors and arrays are compared. Each process holds a different part of a `ks.LocalBlocks`, so only
+        the whole shape of that is compared.
 
         Args:
             what: the name of the batch, for the message, such as `"batch 1 of fit"`.
@@ -194,8 +195,8 @@ def initialize(
 
     If another process never starts, this one ends with status 1 after `timeout` and says which processes it waited for.
 
-    TensorFlow's server listens on all interfaces and obeys everybody who can reach it: see `SECURITY.md`. A warning
-    says so, unless this process has a network of its own, as `python -m keras_spatial.launch` gives it, or
+    TensorFlow's server listens on all interfaces and serves anybody who can reach it: see `SECURITY.md`. A warning says
+    so, unless this process has a network of its own, as `python -m keras_spatial.launch` gives it, or
     `KERAS_SPATIAL_NETWORK` is `"shared"`, which declares that the network is trusted.
 
     Example:

@@ -81,7 +81,7 @@ class Profile(keras.callbacks.Callback):
             tf.profiler.experimental.start(str(self.folder))
             self._tracing = True
         elif self._tracing:
-            # Between two steps Keras does little but get the next batch.
+            # Between two steps Keras does little besides getting the next batch.
             self._input_seconds.append(time.perf_counter() - self._ended)
         self._began = time.perf_counter()
 

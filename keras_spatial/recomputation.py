@@ -72,7 +72,7 @@ def _fit_into(model: Model, memory: int, batch_size: int) -> Plan:
     _set(model, {})
     planned = plan(model, model.distribution, batch_size)  # pyright: ignore[reportArgumentType]
     best = planned
-    candidates = all_blocks(model)
+    candidates = all_segments(model)
     count = 1
     while not planned.fits(memory):
         if count > len(candidates):
@@ -88,8 +88,8 @@ def _fit_into(model: Model, memory: int, batch_size: int) -> Plan:
     return planned
 
 
-def all_blocks(model: keras.Model) -> list[list[keras.Layer]]:
-    """All layers of a model in the blocks that `recompute` cuts it into."""
+def all_segments(model: keras.Model) -> list[list[keras.Layer]]:
+    """All layers of a model, in the segments into which `recompute` cuts it."""
     return _by_size(_runs(model))
 
 

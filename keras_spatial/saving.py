@@ -21,7 +21,7 @@ _PACKAGE = "keras_spatial"
 def plain(model: "Model") -> keras.Model | None:
     """The plain Keras model that shares a partitioned one's layers, variables and optimizer.
 
-    The result is None if the model's class itself derives from `ks.Model`: it has no plain form.
+    The result is None if the model's class itself derives from `ks.Model`, because such a model has no plain form.
     """
     cls = model._partition.plain_class
     if cls is None and type(model).__module__ == f"{_PACKAGE}.model" and isinstance(model, Functional):

@@ -162,8 +162,8 @@ class Step:
         return [None if g is None else self._export(g, x.shape) for g, x in pairs]
 
     def local_blocks(self, x: SpatialTensor) -> tuple[list[tuple[int, tuple[slice, ...]]], list[tf.Tensor]]:
-        """The shards of a tensor on the devices of this process: which of these holds it and where it lies, and what
-        `Runtime.handed_out` reads their values from.
+        """The shards of a tensor on the devices of this process: for each, which device holds it and where it lies in
+        the tensor; and the values from which `Runtime.handed_out` reads them.
 
         Elements beyond the logical size are left out. A shard that several devices hold comes from the first of them.
         """

@@ -24,7 +24,7 @@ class SliceImages(keras.callbacks.Callback):
         images: float32 images of shape `[cases, x, y, z, channels]`, preprocessed as the network expects them. Give
             only a few, because all of them are predicted each time.
         labels: integer labels of shape `[cases, x, y, z]`.
-        every: how many epochs lie between two writings; the last epoch of a training is always written.
+        every: the number of epochs from one writing to the next; the last epoch of a training is always written.
         spacing: the voxel size along x, y and z in mm, which gives the pictures their proportions.
 
     Raises:

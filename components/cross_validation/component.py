@@ -13,11 +13,11 @@ def cross_validation(
     metrics: dsl.Output[dsl.Metrics],
     title: str = "",
 ):
-    """Put the folds of a cross-validation together: every case was held out once.
+    """Combine the folds of a cross-validation, in which every case was held out once.
 
     Args:
         evaluations: The evaluations of the folds.
-        page: A report over all held-out cases, and each fold beside it.
+        page: A report over all held-out cases, with each fold beside it.
         table: A JSON file with the Dice and its interval over all cases, and the Dice of each fold.
         metrics: The Dice over all cases with its interval, for the user interface.
         title: The heading of the page; without one it names what is segmented.

@@ -19,7 +19,7 @@ def evaluate(
     confusion: dsl.Output[dsl.ClassificationMetrics],
     settings: Annotated[dict, LocalEvaluationSettings],
 ):
-    """Segment the held-out cases and score them: with the metrics of LiTS, or those of any classes.
+    """Segment the held-out cases and score them, with the metrics of LiTS or with those for any classes.
 
     Args:
         cases: The checked cases, from the step ingest.

@@ -9,12 +9,12 @@ from components.preprocess.preprocess import near_dataset, open_dataset
 
 @contextmanager
 def needed(cases: str, dataset: str, *, thresholds: bool = False) -> Iterator[tuple[str, str]]:
-    """Local folders with the checked cases and the data set for the time of the `with` block. Paths stay the same.
+    """Provide local folders with the checked cases and the data set inside a `with` block. Paths are left as they are.
 
     Args:
         cases: the folder of the step ingest, by path or URL.
         dataset: the folder of the step preprocess, by path or URL.
-        thresholds: whether the training's cases are needed as well.
+        thresholds: whether the training cases are needed as well.
 
     Raises:
         ChangedCaseError: if a file in an object store has changed since it was checked.

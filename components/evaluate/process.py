@@ -76,7 +76,7 @@ def _evaluate(
     if not job.is_first:
         return {}
     if settings.thresholds and not thresholds:
-        console.note("evaluate", "thresholds: intensity thresholds are only scored for LiTS, and not for these data")
+        console.note("evaluate", "thresholds: intensity thresholds can only be scored for LiTS, not for these data")
     dice = write_metrics(Path(evaluation), metrics, lits=task.scores == "lits")
     scores = {
         "dice": dice,
@@ -97,7 +97,7 @@ def _evaluate(
 def _score(
     stored: StoredCases, cases: Sequence[HeldOut], task: Task, predictions: Path, work: Path
 ) -> tuple[list[CaseMetrics | LabelledCase], np.ndarray]:
-    """The metrics of all cases in their order, and the voxel counts of all cases together; equal in all processes."""
+    """The metrics of all cases in their order, and the voxel counts over all cases. All processes get the same."""
     job = processes.current()
     metrics: dict[int, CaseMetrics | LabelledCase] = {}
     confusion = np.zeros((len(task.labels),) * 2, np.int64)
@@ -110,7 +110,7 @@ def _score(
             if place % job.count == job.rank:
                 scored, counts = score(found[:], cases[number], task, predictions)
                 own[number] = [CASE.dump_json(scored).decode(), counts.tolist()]
-        # Here the processes also wait for each other, before the files that they read are removed.
+        # In this exchange the processes also wait for each other before the files that they read are removed.
         for theirs in job.exchange(f"metrics of cases {list(scores)}", json.dumps(own)):
             for number, (scored, counts) in json.loads(theirs).items():
                 metrics[int(number)] = CASE.validate_json(scored)

@@ -20,9 +20,9 @@ from keras_spatial.volumes import metric_name
 
 CASES, SUMMARY, METRICS = "cases.json", "summary.json", "metrics.json"
 ADAPTER: TypeAdapter[list[CaseMetrics] | list[LabelledCase]] = TypeAdapter(list[CaseMetrics] | list[LabelledCase])
-"""How the metrics of cases become JSON, and come from it."""
+"""Converts the metrics of cases to JSON and back."""
 CASE: TypeAdapter[CaseMetrics | LabelledCase] = TypeAdapter(CaseMetrics | LabelledCase)
-"""The same of one case."""
+"""Converts the metrics of one case."""
 
 
 def load_metrics(evaluation: str | Path) -> list[CaseMetrics] | list[LabelledCase]:
@@ -31,17 +31,17 @@ def load_metrics(evaluation: str | Path) -> list[CaseMetrics] | list[LabelledCas
 
 
 def load_scores(evaluation: str | Path) -> dict[str, Any]:
-    """What stands in the `metrics.json` of an evaluation."""
+    """The content of the `metrics.json` of an evaluation."""
     return read_json(Path(evaluation) / METRICS)
 
 
 def write_metrics(folder: Path, metrics: Sequence[Any], *, lits: bool) -> dict[str, float | None]:
-    """Write `cases.json`, `cases.csv` and `summary.json`; the mean Dice per case of each part or class.
+    """Write `cases.json`, `cases.csv` and `summary.json`, and return the mean Dice per case of each part or class.
 
     Args:
         folder: the folder of the evaluation, which is made.
-        metrics: those of each case.
-        lits: whether they are those of LiTS.
+        metrics: the metrics of each case.
+        lits: whether they are the metrics of LiTS.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CASES).write_bytes(ADAPTER.dump_json(list(metrics)))
@@ -57,7 +57,9 @@ def write_metrics(folder: Path, metrics: Sequence[Any], *, lits: bool) -> dict[s
 
 
 def metadata(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """What KFP records of an evaluation, of which `metrics.json` holds `scores`; metadata hold no lists."""
+    """The metadata that KFP records for an evaluation with these `scores`, which `metrics.json` holds. Metadata have
+    no lists.
+    """
     flat = {f"dice_{metric_name(name)}": value for name, value in scores["dice"].items()}
     flat |= {f"threshold_dice_{part}": value for part, value in scores.get("threshold_dice", {}).items()}
     lists = {name: json.dumps(scores[name]) for name in ("classes", "confusion")}

@@ -8,14 +8,14 @@ from components.settings import LocalSettings, MeshSettings
 
 
 class EvaluationSettings(MeshSettings):
-    """Settings of an evaluation."""
+    """The settings of an evaluation."""
 
     evaluation_mesh: str = Field(
         "",
-        description="The mesh of the evaluation, if it has fewer devices than the training, all in one process; empty "
-        "for the same mesh.",
+        description="The mesh of the evaluation, if it has fewer devices than the training, all in one process; if "
+        "empty, the training's mesh.",
     )
-    evaluation_layout: str = Field("", description="The layout on that mesh; empty for the same layout.")
+    evaluation_layout: str = Field("", description="The layout on that mesh; if empty, the training's layout.")
     thresholds: bool = Field(
         False, description="Whether the best intensity thresholds are scored as well, for comparison."
     )
@@ -45,9 +45,9 @@ class EvaluationSettings(MeshSettings):
 
 
 class LocalEvaluationSettings(EvaluationSettings, LocalSettings):
-    """Settings of an evaluation on one machine."""
+    """The settings of an evaluation on one machine."""
 
     @property
     def processes_of_evaluation(self) -> int:
-        """How many processes evaluate: those of the training on its mesh, and one on a mesh of its own."""
+        """How many processes evaluate: as many as train on the training's mesh, or one on another mesh."""
         return 1 if self.evaluation_mesh else self.processes

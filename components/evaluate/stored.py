@@ -50,11 +50,11 @@ class StoredCases:
         """Yield the probabilities of a few cases on their stored grids, by the number of the case in the split.
 
         A round has at least as many cases as there are processes, except for the last one, so that each process can
-        score a case. Every process must take all rounds. The arrays are removed when the next round is taken, so a
-        process may take it only when no process reads them any more.
+        score a case. Every process must take all rounds. Taking the next round removes the arrays, so a process may
+        take it only when no process reads them any more.
         """
         job = processes.current()
-        reads = f"whole images, because {self.feed.why_whole}" if self.feed.why_whole else "its own blocks alone"
+        reads = f"whole images, because {self.feed.why_whole}" if self.feed.why_whole else "only its own blocks"
         if job.is_first:
             console.detail("evaluate", f"every process is fed {reads}")
         classes, written, case = self._network.output_shape[-1], 0, 0

@@ -11,7 +11,7 @@ def export(
     evaluation: dsl.Input[dsl.Artifact],
     exported: dsl.Output[dsl.Model],
 ):
-    """Export a model as Keras file and TensorFlow SavedModel, with a description.
+    """Export a model as a Keras file and a TensorFlow SavedModel, with a description.
 
     Args:
         model: The trained model, from the step train.

@@ -1,4 +1,4 @@
-"""The files with which a model leaves the pipeline."""
+"""Export a model from the pipeline as files."""
 
 import hashlib
 import shutil

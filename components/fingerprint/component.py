@@ -5,10 +5,10 @@ from components.base import component
 
 @component
 def fingerprint(data: str) -> str:
-    """Digest of the names and the contents of the files in a folder, and at a URL of the store's versions.
+    """Compute the digest of the names and contents of the files in a folder, or of the store's versions at a URL.
 
-    KFP's cache knows a folder's name only. With this, which is never cached, as an input the next step is taken from
-    the cache for as long as its files are the same.
+    KFP's cache knows only a folder's name. This step is never cached, and its digest is an input of the next step,
+    which is therefore taken from the cache only while the files are the same.
 
     Args:
         data: A folder that is mounted where the step runs, or a URL.

@@ -7,7 +7,7 @@ from components.base import component
 
 @component
 def finish(record: dsl.Output[dsl.Artifact], run_id: str, status: dsl.PipelineTaskFinalStatus):
-    """Record how the run ended and save its pods' logs; artifacts of finished steps stay where they are.
+    """Record how the run ended and save the logs of its pods. The artifacts of finished steps are left alone.
 
     Args:
         record: A folder with run.json (state, error, finished steps) and, on a cluster, the logs of the run's pods.

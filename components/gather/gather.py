@@ -15,9 +15,11 @@ from keras_spatial._paths import RESULTS, stem_of
 from keras_spatial.inference import NothingToSegment, ResultsCollide
 from keras_spatial.inference.batches import FAILED, read_failed, write_rows
 
-# How the names of series begin in messages and tables, see `keras_spatial.volumes.Series`.
+# The beginning of a series' name in messages and tables; see `keras_spatial.volumes.Series`.
 _SERIES = "DICOM series "
-_IN_NO_SHARE = "in no share, because volumes came or went while the shares looked into the folder: segment it by itself"
+_IN_NO_SHARE = (
+    "in no share, because volumes were added or removed while the shares listed the folder: segment it by itself"
+)
 
 
 def gather_segmentations(parts: Sequence[str], predictions: str) -> Mapping[str, Mapping[str, Any]]:
@@ -26,7 +28,7 @@ def gather_segmentations(parts: Sequence[str], predictions: str) -> Mapping[str,
     The step of each share has listed the volumes by itself. If volumes were added or removed in the meantime, a volume
     may be in two shares, of which the first result counts, or in none, and is then in the table. Two results of one
     name on different grids belong to different volumes, or to parts of one DICOM series in the folders of two shares.
-    So does the result of a series that another share could not use.
+    The same is true of the result of a series that another share could not use.
 
     Args:
         parts: the folders of the step segment, one for each share of the volumes.
@@ -61,7 +63,8 @@ def gather_segmentations(parts: Sequence[str], predictions: str) -> Mapping[str,
     volumes = {stem: name for share in seen for stem, name in share.items()}
     for name, part in written.items():
         volume = volumes.pop(stem_of(name, RESULTS), "")
-        # A file that one share could not use may have been complete when another looked, but a series was torn apart.
+        # A file that one share could not use may have been complete when another share looked; a series must have been
+        # torn apart.
         if volume in reasons and volume.startswith(_SERIES):
             raise ResultsCollide(
                 f"{Path(part) / name}: expected shares without common volumes. Received: {volume}, which another share "
@@ -79,7 +82,7 @@ def gather_segmentations(parts: Sequence[str], predictions: str) -> Mapping[str,
 
 
 def _same_grid(one: Path, other: Path) -> bool:
-    """Whether two label files may be of one volume."""
+    """Whether two label files may belong to the same volume."""
     if one.read_bytes() == other.read_bytes():
         return True
     first, second = nib.load(one), nib.load(other)

@@ -21,7 +21,8 @@ def ingest(
         cases: The usable cases and their index.
         quarantine: A table of the bad cases.
         on_bad_case: Whether a bad case ends the run (raise) or is left out (skip).
-        task: What names channels and labels of a folder without dataset.json, lits; for a file see `ingest_folder`.
+        task: What names the channels and labels of a folder without dataset.json: lits; for a file, see
+            `ingest_folder`.
     """
     from components.resume import step
 
@@ -51,16 +52,16 @@ def ingest_folder(
     """Check and index the volumes and labels of a folder; put bad ones aside with their reasons.
 
     Args:
-        data: A folder of cases, which is mounted where the step runs, or a URL, from which one case after the other is
-            brought: volume-N.nii[.gz] and segmentation-N.nii[.gz], or dataset.json, or images and labels.
-        cases: The usable cases and their index; of a URL, and by reference, the index alone, which says where they lie,
-            unless they have to be written as NIfTI files.
+        data: A folder of cases, which is mounted where the step runs, or a URL, from which one case after another is
+            downloaded: volume-N.nii[.gz] and segmentation-N.nii[.gz], or dataset.json, or images and labels.
+        cases: The usable cases and their index. For a URL, and by reference, it is only the index, which says where the
+            cases are, unless they have to be written as NIfTI files.
         quarantine: A table of the bad cases.
         on_bad_case: Whether a bad case ends the run (raise) or is left out (skip).
-        task: What names channels and labels of a folder without dataset.json: a file of that form, or lits.
+        task: What names the channels and labels of a folder without dataset.json: a file of that form, or lits.
         by_reference: Whether every step sees the folder at this path, so that its files are read there and not copied.
         version: The digest from the step fingerprint, which only KFP's cache reads.
-        task_version: The same of the file that task names.
+        task_version: The digest of the file that task names.
     """
     from components.resume import step
 

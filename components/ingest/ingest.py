@@ -41,11 +41,11 @@ def ingest_volumes(
         cases: the folder to make, with copies of the usable cases' files and `index.json` with their digests. The
             copies share the disk space of the originals if the file system can clone files. They are not links, because
             the checked files must not change when an original is edited. Cases with DICOM files, whose headers name the
-            patient, are converted to NIfTI files. Other files at a URL are not copied, and none
-            with `by_reference`: the index says where they are and what was checked, and a step refuses a file that was
-            edited since.
+            patient, are converted to NIfTI files. Other files at a URL are not copied, and with `by_reference` no file
+            is: the index says where the files are and what was checked, and a step refuses a file that has been edited
+            since.
         quarantine: the HTML file to write, with a table of the bad cases; the same table is beside the index as CSV.
-        on_bad_case: "skip" to leave bad cases out, or "raise" to end the step after every case was checked.
+        on_bad_case: "skip" to leave bad cases out, or "raise" to fail after all cases have been checked.
         task_file: for a plain folder, the file that names its channels and labels; see `open_folder`.
         task: for a plain folder, "lits" instead of that file.
         by_reference: whether every step sees the folder `data` at this path, so that nothing has to be copied.
@@ -136,8 +136,8 @@ def _kept(folder: Folder, case: AnyCase, near: AnyCase, target: Path) -> dict[st
         The digests of the files, by their names in the folder of checked cases.
 
     Raises:
-        VolumeError: if the case cannot be used, or a ChangedCaseError if a file has changed while it was checked. No
-            file of the case is left in the target then.
+        VolumeError: if the case cannot be used, or a ChangedCaseError if a file changes while it is checked. No file of
+            the case is left in the target then.
     """
     before = [identity(path) for path in near.files]
     volumes, labels = folder.check(near)

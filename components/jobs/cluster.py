@@ -13,7 +13,7 @@ PEER_TIMEOUT = "KERAS_SPATIAL_PEER_TIMEOUT"
 """The environment variable with the number of seconds that a process waits for the others."""
 _PEER_SECONDS = 300.0
 PORT = 2222
-"""The port of TensorFlow's gRPC server, which is also that of the TFJob operator."""
+"""The port of TensorFlow's gRPC server, which the TFJob operator uses, too."""
 REPLICATED_JOB = "node"
 """The name of the replicated job and of its container, as in Kubeflow Trainer's own runtimes."""
 
@@ -49,7 +49,7 @@ def with_tf_config(environment: Mapping[str, str]) -> dict[str, str]:
         return {}
     nodes, index = (_number(environment, name) for name in (NODES, INDEX))
     if not 0 <= index < nodes:
-        raise ClusterError(f"{INDEX}: expected 0 to {nodes - 1}, for {NODES} is {nodes}. Received: {index}")
+        raise ClusterError(f"{INDEX}: expected 0 to {nodes - 1}, because {NODES} is {nodes}. Received: {index}")
     return {"TF_CONFIG": tf_config(environment[JOB], nodes, index)}
 
 
@@ -72,6 +72,6 @@ def _number(environment: Mapping[str, str], name: str) -> int:
     if not text.isdigit():
         raise ClusterError(
             f"{name}: expected a whole number in the environment of a pod of an Indexed job. Received: {text!r}. Set "
-            "TF_CONFIG yourself where Kubernetes does not."
+            "TF_CONFIG yourself if Kubernetes does not."
         )
     return int(text)

@@ -10,7 +10,7 @@ import urllib3
 from kubernetes import client, config
 
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-# Seconds for the connection, and for reading an answer.
+# The timeouts, in seconds, of the connection and of reading an answer.
 _TIMEOUT = (10, 60)
 # KFP sets both in every step (kubeflow/pipelines 2.17.0, backend/src/v2/compiler/argocompiler/common.go).
 _POD_NAME, _POD_UID = "KFP_POD_NAME", "KFP_POD_UID"
@@ -36,7 +36,7 @@ class Pod:
         name: the name of the pod.
         phase: Pending, Running, Succeeded, Failed or Unknown.
         reason: why the pod waits or has failed, such as "OOMKilled: exit code 137" or "ImagePullBackOff: ..."; empty if
-            it does neither.
+            neither is the case.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Pod:
 
 @dataclass(frozen=True)
 class Resource:
-    """A kind of custom object, and where the API has it."""
+    """A kind of custom object, and its place in the API."""
 
     group: str
     version: str
@@ -180,7 +180,7 @@ class ClusterApi:
         return list(dict.fromkeys(f"{event.reason}: {event.message}" for event in ours))
 
     def log(self, pod: str, container: str, lines: int | None = None) -> str:
-        """The text that a container has written, or only its last lines if `lines` says how many."""
+        """The text that a container has written, or only its last `lines` lines."""
         return self._read_log(pod, container, **({} if lines is None else {"tail_lines": lines}))
 
     def recent(self, pod: str, container: str, seconds: int) -> list[str]:
@@ -188,7 +188,8 @@ class ClusterApi:
         return self._read_log(pod, container, since_seconds=seconds, timestamps=True).splitlines()
 
     def _read_log(self, pod: str, container: str, **options: Any) -> str:
-        # The client itself fails at bytes that are not UTF-8 and changes text that is JSON, so it hands over bytes.
+        # The client's own decoding fails at bytes that are not UTF-8 and changes text that is JSON, so bytes are asked
+        # for.
         response = self._call(
             f"read the log of pod {pod}",
             self._core.read_namespaced_pod_log,

@@ -1,4 +1,4 @@
-"""Wait for a job of several pods, and show its states, the log of its first process, and what failed."""
+"""Wait for a job of several pods, and show its states, the log of its first process, and any failures."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -62,7 +62,7 @@ class Follower:
         self._lines: set[str] = set()
         self._stuck: dict[str, float] = {}
         self._incomplete: float | None = None
-        # The seconds in which no pod ran, and those in which one did.
+        # The seconds during which no pod ran, and those during which one did.
         self._queued = self._ran = 0.0
 
     def wait(self) -> None:
@@ -95,7 +95,7 @@ class Follower:
                 if refused or time.monotonic() - lost > _PATIENCE_SECONDS:
                     raise
                 print(f"{self._step}: {error}; trying again", flush=True)
-                # It is not known whether a pod ran in this time, so it counts neither as running nor as queued.
+                # Whether a pod ran in this time is unknown, so it counts neither as running nor as queued.
                 before = time.monotonic()
                 time.sleep(self._poll)
                 continue
@@ -164,7 +164,7 @@ class Follower:
             try:
                 lines = self._api.recent(running[0].name, container_name(self._job), window)
             except ClusterApiError as error:
-                # The container has not written anything yet, or its pod is gone; the next look will tell.
+                # The container has not written anything yet, or its pod is gone; the next look will show it.
                 if error.status in (400, 404):
                     return
                 raise

@@ -1,4 +1,4 @@
-"""A heartbeat of the step that launches a job, without which the job ends itself.
+"""A heartbeat of the step that launches a job; without it the job ends itself.
 
 Otherwise the job would keep running, and keep its accelerators, if the step's pod is lost, or if the run is ended in a
 way that does not let the step delete its job.
@@ -31,7 +31,7 @@ def beat(location: str) -> None:
 def end_without(location: str, limit: float = LIMIT_SECONDS, look_every: float = 30.0) -> threading.Thread:
     """Start a thread that ends this process with status 75 after `limit` seconds without a heartbeat.
 
-    It looks for changes of the file's content and not at its time, because the clocks of machines differ.
+    It watches the file's content rather than its time, because the clocks of machines differ.
     """
 
     def watch() -> None:

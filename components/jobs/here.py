@@ -42,7 +42,7 @@ def run_here(job: Description, processes: int) -> Mapping[str, Mapping[str, Any]
 
 
 class _Remembering(io.TextIOBase):
-    """A stream that passes text on, and remembers what the launcher says about a process that failed."""
+    """A stream that passes text on, and remembers what the launcher reports about a process that failed."""
 
     def __init__(self, stream: TextIO):
         self._stream, self._text = stream, ""

@@ -1,4 +1,4 @@
-"""Create and delete the objects of a job in a cluster with finalizers, stale caches and servers that restart."""
+"""Create and delete the objects of a job, in spite of finalizers, stale caches and servers that restart."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -71,7 +71,7 @@ class Lifecycle:
         return True
 
     def interrupt(self, end: Exception) -> None:
-        """End `ensure` by an error: at once, or when the request for an object that is on its way was answered.
+        """Let `ensure` end with an error: at once, or as soon as a pending request for an object is answered.
 
         A deletion that is sent before that answer may overtake it, and find nothing to delete.
         """
@@ -103,7 +103,7 @@ class Lifecycle:
         return not found["metadata"].get("deletionTimestamp") and outcome(found)[0] not in ("Failed", "Complete")
 
     def _until_gone(self, resource: Resource) -> None:
-        """Wait for an object to be gone: its name stays taken until its finalizers have run."""
+        """Wait until an object is gone, because its name stays taken until its finalizers have run."""
 
         def gone() -> bool:
             try:
@@ -166,6 +166,7 @@ class Lifecycle:
 
 
 def passes(error: ClusterApiError) -> bool:
-    """Whether the next attempt may succeed: the API did not answer, is overloaded or restarts, or a webhook cannot be
-    reached or reads a stale cache."""
+    """Whether the next attempt may succeed: the API did not answer, is overloaded or is restarting, or a webhook
+    cannot be reached or reads a stale cache.
+    """
     return error.status in (0, 409, 429) or error.status >= 500 or _STALE_CACHE in str(error)

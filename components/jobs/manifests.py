@@ -23,8 +23,8 @@ TF_JOB = Resource("kubeflow.org", "v1", "tfjobs", "TFJob")
 NETWORK_POLICY = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 
 _LABELS = {"app.kubernetes.io/name": "keras-spatial", "app.kubernetes.io/component": "training"}
-# The seconds within which all pods of a gang must be placed. After that, the scheduler lets others go first, and then
-# tries again.
+# The number of seconds within which all pods of a gang must be placed. After that, the scheduler lets others go first
+# and then tries again.
 _GANG_SECONDS = 120
 
 Part = tuple[Resource, dict[str, Any]]
@@ -37,7 +37,7 @@ def objects(name: str, job: JobSettings, command: Sequence[str], owner: Mapping[
         name: the name of the job.
         job: the settings of the job.
         command: the command of every pod.
-        owner: the ownerReference of the object with which Kubernetes deletes these objects; None for none.
+        owner: the ownerReference of the object with which Kubernetes deletes these objects, or None.
     """
     parts: list[Part] = [(NETWORK_POLICY, network_policy(name, job))] if job.network_policy else []
     if job.kind == "TFJob":
@@ -211,7 +211,7 @@ def tf_job(name: str, job: JobSettings, command: Sequence[str]) -> dict[str, Any
 
 
 def _metadata(name: str, job: JobSettings) -> dict[str, Any]:
-    """The metadata of the job itself, in whose labels Kueue looks for its queue."""
+    """The metadata of the job itself, whose labels name its queue for Kueue."""
     labels = {**job.labels, **_LABELS}
     if job.queue:
         labels["kueue.x-k8s.io/queue-name"] = job.queue
@@ -292,7 +292,7 @@ def _environment(job: JobSettings) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         **pure.load("_environment").for_children({}),
         PEER_TIMEOUT: str(job.peer_timeout),
-        # Without the policy that keeps others out, every process warns that its port is open.
+        # If no policy keeps others out, every process warns that its port is open.
         **({"KERAS_SPATIAL_NETWORK": "shared"} if job.network_policy else {}),
         **job.environment,
     }

@@ -1,4 +1,4 @@
-"""Launch a job of several pods, wait for it, and take over its results."""
+"""Launch a job of several pods, wait for it, and collect its results."""
 
 import contextlib
 import shutil
@@ -131,7 +131,7 @@ def _place(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _removed_at_the_end(lifecycle: Lifecycle, name: str, step: str) -> Iterator[None]:
-    """Delete the job however the step ends. If that is not possible, the job ends itself for want of a heartbeat.
+    """Delete the job however the step ends. If that fails, the job ends itself because it gets no heartbeat.
 
     KFP's launcher does not wait for its child when it is told to end, and the container ends with the launcher
     (kubeflow/pipelines 2.17.0, backend/src/v2/component/launcher_v2.go, `command.Run`). So the handler of the signal
@@ -151,7 +151,7 @@ def _removed_at_the_end(lifecycle: Lifecycle, name: str, step: str) -> Iterator[
             lifecycle.remove()
         except ClusterApiError as error:
             print(
-                f"{step}: {error}; the job ends itself within {LIMIT_SECONDS:.0f} s, because this step gives no more "
+                f"{step}: {error}; the job ends itself within {LIMIT_SECONDS:.0f} s, because this step sends no more "
                 "heartbeats, and Kubernetes deletes it with the run",
                 flush=True,
             )

@@ -38,7 +38,7 @@ class JobSettings:
         environment: plain environment variables, such as NCCL's or a proxy's.
         image_pull_secrets: the names of the secrets for the image's registry.
         image_pull_policy: "Always", "IfNotPresent", "Never", or "" for Kubernetes's default.
-        service_account: the service account of the pods, of which they get no token; "" for the namespace's default.
+        service_account: the service account of the pods, which get no token of it; "" for the namespace's default.
         labels: further labels of the job and its pods.
         annotations: further annotations of the job and its pods.
         user: the user of the pods' processes.
@@ -47,9 +47,9 @@ class JobSettings:
         queue: the LocalQueue of Kueue; "" for none.
         priority: the WorkloadPriorityClass of Kueue, which needs a queue.
         priority_class: the PriorityClass of the pods.
-        restarts: how often the job restarts after a failed pod; a training then resumes at its last backup. None stands
-            for 3 times with a TrainJob and never with a TFJob. If Kubernetes evicts or preempts pods, a TrainJob
-            restarts without counting it.
+        restarts: how often the job restarts after a failed pod; a training then resumes at its last backup. None means
+            3 times for a TrainJob and never for a TFJob. If Kubernetes evicts or preempts pods, a TrainJob restarts
+            without counting it.
         peer_timeout: for how many seconds a process waits for each message of the others. At the start, images are
             pulled and nodes added in this time.
         timeout: for how many seconds the job may run, without its time in queues.

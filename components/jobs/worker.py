@@ -56,7 +56,7 @@ def _near(job: Description, first: bool) -> Iterator[dict[str, Any]]:
         for name, place in job.outputs.items():
             places[name] = str(folder / name) if storage.is_url(place) else place
             if storage.is_url(place) and first and name in job.live:
-                # A person who follows the step reads the logs at the URL.
+                # Someone who follows the step reads the logs at the URL.
                 logs = storage.join(place, job.live[name])
                 print(f"{job.step}: TensorBoard's logs are kept at {logs}", flush=True)
                 stack.enter_context(storage.mirrored(logs, Path(places[name]) / job.live[name]))

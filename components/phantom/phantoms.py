@@ -1,4 +1,4 @@
-"""Phantom CT volumes in the naming of LiTS."""
+"""Write phantom CT volumes with the file names of LiTS."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -37,7 +37,7 @@ def check_runner(options: Sequence[str]) -> None:
     runner = parser.parse_known_args(list(options))[0].runner
     if runner != _RUNNER:
         raise RunnerError(
-            f"beam_options: expected the runner of this machine, {_RUNNER}. Received: {runner!r}, whose workers do not "
+            f"beam_options: expected this machine's own runner, {_RUNNER}. Received: {runner!r}, whose workers do not "
             "see this step's files. Give the step more processors (steps: preprocess: cpu in the cluster file) and "
             '"--direct_num_workers=0", "--direct_running_mode=multi_processing".'
         )
@@ -51,8 +51,8 @@ def check_window(folder: Folder, settings: PreprocessSettings) -> None:
     """
     if folder.reader is not None and settings.window != PreprocessSettings.model_fields["window"].default:
         raise WindowError(
-            f"window: the description of {folder.path} determines the normalisation, and no window is read. Received: "
-            f"{list(settings.window)}. Leave it out."
+            f"window: the description of {folder.path} determines the normalisation, so a window has no effect. "
+            f"Received: {list(settings.window)}. Leave it out."
         )
 
 
@@ -160,7 +160,7 @@ def near_dataset(dataset: str, splits: Collection[str]) -> str:
         # TFDS names the files with records after the data set and the split.
         return ".tfrecord" not in name or any(f"-{split}.tfrecord" in name for split in splits)
 
-    # Downloads of other splits have another folder, because this one looks complete to them.
+    # Each choice of splits has its own folder, because to another choice this one would look complete.
     cache = storage.own_folder(os.getpid()) / "-".join(["dataset", *splits])
     return str(storage.local(dataset, cache, wanted))
 

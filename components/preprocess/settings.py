@@ -8,7 +8,7 @@ from components.settings import LayoutSettings
 
 
 class PreprocessSettings(LayoutSettings):
-    """Settings of the data set."""
+    """The settings of the data set."""
 
     resolution: int = Field(
         64,
@@ -19,7 +19,7 @@ class PreprocessSettings(LayoutSettings):
     )
     window: tuple[float, float] = Field(
         (-512, 512),
-        description="The Hounsfield units of LiTS's CTs that become 0 and 1; other data are normalised as their own "
+        description="The Hounsfield units that become 0 and 1 in LiTS's CTs; other data are normalised as their "
         "description says.",
     )
     split: str = Field(
@@ -39,7 +39,7 @@ class PreprocessSettings(LayoutSettings):
         an axis that the shards do not divide, there is one block.
         """
         if not self.resolution:
-            # Volumes differ in size.
+            # The volumes differ in size.
             return 1, 1, 1
         x, y, z = (n if self.resolution % n == 0 else 1 for n in map(self.shards, ("x", "y", "z")))
         return x, y, z

@@ -28,8 +28,8 @@ def report(
         page: The report, one self-contained HTML page.
         summary: Its figures in Markdown.
         title: The heading of the page; without one it names what is segmented.
-        baseline: The metrics.json of an earlier run, by path or URL, with which this one is compared: its means, and by
-            the cases.json beside it each case.
+        baseline: The metrics.json of an earlier run, by path or URL, with whose means this run is compared; each case
+            is compared as well if a cases.json is beside it.
     """
     from components.resume import step
 

@@ -12,7 +12,7 @@ def heading(metrics: Sequence[CaseMetrics | LabelledCase], name: str = "") -> st
     """What is segmented, such as "Prostate: segmentation of peripheral and transition".
 
     Args:
-        metrics: the metrics of the cases, at least of one.
+        metrics: the metrics of the cases, at least one.
         name: the name of the data set, if it is known.
     """
     first = metrics[0]

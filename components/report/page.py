@@ -52,16 +52,16 @@ class RunReport:
     Attributes:
         title: the heading, which is also the name of the run if several are compared.
         metrics: the metrics of the held-out cases, at least one, either those of LiTS or those of any classes.
-        volumes: the cases for the viewer, any number; the worst ones are the most instructive.
+        volumes: any number of cases for the viewer; the worst ones are the most instructive.
         channels: the names of the channels of the volumes.
         history: the `History.history` of Keras: a list with one value per epoch, by name.
         validation_every: the number of epochs between two values of the `val_` names, `validation_freq` of `fit`.
         mesh: the mesh and the layout, such as "rows:2, columns:2; x:rows, y:columns".
         timings: the seconds of each step, by its name.
         model_summary: the text of `model.summary()`.
-        memory: bytes by name, such as "one device, training".
+        memory: sizes in bytes by name, such as "one device, training".
         parameters: settings of the run by name, which are shown as they are.
-        notes: what a reader must know to judge the figures, which is shown first.
+        notes: what a reader must know to judge the figures; it is shown first.
     """
 
     title: str
@@ -84,7 +84,7 @@ def write_report(path: str | Path, run: RunReport, compared: Sequence[RunReport]
     Args:
         path: the path of the HTML file. Missing folders are made, and the file appears only when it is complete.
         run: the run that is shown in full.
-        compared: earlier runs whose metrics and curves are shown beside it, which is only done for LiTS.
+        compared: earlier runs whose metrics and curves are shown beside it (only for LiTS).
 
     Returns:
         The path.

@@ -19,10 +19,10 @@ LIVER, LESION = "#0f766e", "#c2410c"
 _PARTS = {"dice_liver": LIVER, "dice_lesion": LESION}
 _RUNS = ("#0f766e", "#c2410c", "#4338ca", "#a16207", "#be185d", "#475569")
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: searchable, and in the font of the page
+    "svg.fonttype": "none",  # Text stays text, so that it is searchable and has the page's font.
     "font.family": "sans-serif",
     "font.size": 10,
-    # Names and titles are the user's text: a dollar sign is no formula, and an unclosed one no error.
+    # Names and titles are the user's text: a dollar sign must not begin a formula, nor an unclosed one raise an error.
     "text.parse_math": False,
     "text.usetex": False,
     "axes.spines.top": False,
@@ -124,14 +124,14 @@ def detection_by_size(strata: Sequence[Stratum]) -> str:
 
 
 def curves(history: Mapping[str, Sequence[float]], every: int = 1) -> list[str]:
-    """Plot the losses and the other metrics over the epochs, dashed for training and solid for validation.
+    """Plot the losses and other metrics over the epochs, with dashed lines for training and solid lines for validation.
 
     Args:
         history: the `History.history` of Keras.
         every: the number of epochs between two validations.
 
     Returns:
-        The plots; none without a history.
+        The plots; there are none without a history.
     """
     return [_curves(names, history, every, title) for title, names in _grouped(history).items() if names]
 

@@ -50,8 +50,8 @@ def report_run(
         summary: the Markdown file to write.
         title: the heading; if it is empty, it says what is segmented.
         seconds: the seconds of each step, by its name.
-        baseline: `metrics.json` of an earlier run, which the page shows beside this one, by path or URL; empty for
-            none.
+        baseline: the path or URL of the `metrics.json` of an earlier run, which the page shows beside this one; empty
+            for none.
 
     Returns:
         The metadata of the page: the Dice of each class.
@@ -99,7 +99,7 @@ def collect(
         timings=dict(seconds),
         memory=training["peak_bytes"],
         model_summary=training["summary"],
-        # A resolution of 0 leaves every image on its own grid.
+        # With a resolution of 0, every image keeps its own grid.
         parameters={
             "resolution": training["resolution"] or "own grid",
             **{name: training[name] for name in ("epochs", "parameters")},
@@ -109,7 +109,7 @@ def collect(
 
 
 def earlier_run(baseline: str) -> tuple[list[RunReport], list[str]]:
-    """The earlier run with which a report compares, and notes about it.
+    """The earlier run with which a report compares this one, and notes about it.
 
     The folder of a run has `cases.json`, the metrics of each case, beside `metrics.json`. If it is missing, a note says
     that only the means are compared.
@@ -119,7 +119,7 @@ def earlier_run(baseline: str) -> tuple[list[RunReport], list[str]]:
     above, slash, _ = baseline.rpartition("/")
     place = f"{above}{slash}{CASES}"
     if not storage.exists(place):
-        return [], [f"The earlier run {baseline} is compared only by its means, because {CASES} is not beside it."]
+        return [], [f"The earlier run {baseline} is compared only by its means, because there is no {CASES} beside it."]
     title = f"baseline: {above.rpartition('/')[2]}"
     return [RunReport(title=title, metrics=load_metrics(storage.local(place).parent))], []
 

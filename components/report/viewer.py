@@ -11,7 +11,7 @@ import numpy as np
 from keras_spatial.volumes import Channel, ZScore, resample_image, resample_labels
 
 VIEWER_SIZE = 160
-"""The largest number of voxels along an axis in the page, which is about 2 MB for each case and channel."""
+"""The largest number of voxels along an axis in the page. A case takes up to about 2 MB for each channel."""
 # Colours that can be seen on dark pictures. With more classes, they repeat.
 COLOURS = ("#38bdf8", "#fb923c", "#a3e635", "#f472b6", "#facc15", "#c084fc", "#2dd4bf", "#f87171")
 TRUTH, PREDICTION = COLOURS[:2]

@@ -20,12 +20,12 @@ def segment(
     """Segment volumes by the task of a model; every label file has its volume's affine and spacing.
 
     Args:
-        volumes: A volume, or a folder with volumes or DICOM series, which is mounted where the step runs, or a URL: one
-            after the other is brought, and of a share its own alone.
+        volumes: A volume, or a folder with volumes or DICOM series, which is mounted where the step runs, or a URL,
+            from which the volumes, or only those of the share, are downloaded one after another.
         model: A .keras file, or a folder with model.keras.
         predictions: The label files, and a table of the volumes that could not be used.
-        share: Which of the volumes, K-of-N, where several steps share them.
-        imported_model: What model names, where KFP has imported it.
+        share: Which of the volumes to segment, K-of-N, if several steps share them.
+        imported_model: The file or folder that model names, where KFP has imported it.
     """
     from components.resume import step
 

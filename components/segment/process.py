@@ -35,7 +35,7 @@ def segment_share(
         if network is None:
             network = ks.load_model(path, distribution=devices.distribution(settings), compile=False)
         made = segment_all(network, batch.sources, predictions, _say, task=task, traffic=traffic)
-        # Messages name downloaded files by their paths here; people know them by their addresses.
+        # Messages name downloaded files by their local paths, but people know them by their addresses.
         outcomes += [replace(o, reason=o.reason and batch.shown(o.reason)) for o in made]
         if job.is_first:
             write_failed(predictions, outcomes)

@@ -12,15 +12,15 @@ results."""
 
 
 class SegmentationSettings(MeshSettings):
-    """Settings of a segmentation."""
+    """The settings of a segmentation."""
 
     task: str = Field(
         "",
-        description="The path of a task.json, or lits: for batch_inference in place of the task in the model's file "
-        "(lits: CT in LiTS's window over the whole field of view); for trainings what names channels and labels of a "
-        "folder data without dataset.json, which may be a file of that form, too.",
+        description="The path of a task.json, or lits. For batch_inference it replaces the task in the model's file "
+        "(lits: CT in LiTS's window over the whole field of view). For trainings it names the channels and labels of "
+        "a folder data without dataset.json; a file in the form of a dataset.json will do, too.",
     )
 
 
 class LocalSegmentationSettings(SegmentationSettings, LocalSettings):
-    """Settings of a segmentation on one machine."""
+    """The settings of a segmentation on one machine."""

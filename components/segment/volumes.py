@@ -1,4 +1,4 @@
-"""Find the volumes to segment by path or URL, and select those of one of several steps that share them."""
+"""Find the volumes to segment by path or URL, and select those of one step if several steps share them."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -35,12 +35,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Unit:
-    """Files that are downloaded together: of one volume, or of a folder that may contain DICOM series.
+    """Files that are downloaded together: those of one volume, or of a folder that may contain DICOM series.
 
     Attributes:
-        stem: The name by which it is shared.
-        files: The file or folder, the files that lie beside folders, or those of a case's channels.
-        root: The file or folder, or that of the files.
+        stem: the name by which it is shared.
+        files: the file or folder, the files that lie beside folders, or those of a case's channels.
+        root: the file or folder itself, or the folder of the files.
     """
 
     stem: str
@@ -51,7 +51,7 @@ class _Unit:
         return _Unit(self.stem, tuple(map(move, self.files)), move(self.root))
 
     def parts(self) -> list["_Unit"]:
-        """The folders in a folder that has nothing else; else itself."""
+        """The folders in a folder that contains nothing else; otherwise only the unit itself."""
         if self.files != (self.root,) or not self.root.is_dir():
             return [self]
         inside = sorted(path for path in self.root.iterdir() if not path.name.startswith("."))
@@ -84,7 +84,7 @@ def volumes_in(volumes: str | Path, channels: Sequence[str] = ()) -> list[Source
 def batches(
     volumes: str, share: str, seen: dict[str, str] | None = None, channels: Sequence[str] = ()
 ) -> Iterator[Batch]:
-    """Yield the volumes of a share: all at once for a path, and one after the other for a URL.
+    """Yield the volumes of a share: all at once for a path, and one after another for a URL.
 
     Only the names in an object store are known before the download. So DICOM series are shared by the folders at the
     top, each of which is downloaded whole. If there are fewer of them than shares, and they contain nothing but
@@ -127,9 +127,9 @@ def batches(
                     other = places.setdefault(source.stem, unit.stem)
                     if other != unit.stem:
                         raise ResultsCollide(
-                            f"{origin.location}: expected all files of a DICOM series in one folder, because one "
-                            f"folder after the other is downloaded. Received: {source.name} in two of them. Put its "
-                            "files into one."
+                            f"{origin.location}: expected all files of a DICOM series in one folder, because folders "
+                            f"are downloaded one after another. Received: {source.name} in two of them. Put its files "
+                            "into one."
                         )
                 known |= {source.stem: source.name for source in sources}
                 yield Batch(sources, origin.shown)
@@ -152,7 +152,7 @@ def check_url(volumes: str, channels: Sequence[str] = ()) -> None:
 def shared(sources: Sequence[_T], share: str) -> list[_T]:
     """The volumes of one of N steps: every Nth one in the order of their names, beginning with the Kth.
 
-    So each volume is in exactly one share, and the steps need not know of each other.
+    So each volume is in exactly one share, and the steps need not communicate.
 
     Args:
         sources: all volumes.
@@ -173,12 +173,12 @@ def _numbers(share: str) -> tuple[int, int]:
 
 
 def model_file(model: str | Path) -> Path:
-    """The `.keras` file of a model, which is given by itself or by the folder of its training."""
+    """The `.keras` file of a model, given the file itself or the folder of its training."""
     return Path(model) / MODEL if Path(model).is_dir() else Path(model)
 
 
 def _units(origin: Origin, channels: Sequence[str]) -> list[_Unit]:
-    """The units that can be downloaded, by their names."""
+    """The units that can be downloaded, found by their names."""
     with origin.named():
         folder = origin.folder
         try:
@@ -193,7 +193,7 @@ def _units(origin: Origin, channels: Sequence[str]) -> list[_Unit]:
         loose = tuple(p for p in others if p.is_file())
         units = [_unit(source, folder) for source in found]
         units += [_Unit(path.name, (path,), path) for path in others if path.is_dir()]
-        # Not the folder's name alone, which one of the folders in it may have as well.
+        # The folder's name alone would not do, because a folder in it may have the same name.
         units += [_Unit(f"{folder.name}/", loose, folder)] if loose else []
         if not units:
             raise NothingToSegment(f"{folder}: nothing found that may be a volume.")
@@ -208,9 +208,9 @@ def _unit(source: Source, folder: Path) -> _Unit:
 
 
 def _divided(units: list[_Unit], count: int) -> list[_Unit]:
-    """As many units as there are shares, if folders of nothing but folders can be taken apart for it.
+    """Divide folders that contain only folders, if necessary, to get as many units as there are shares.
 
-    By names and the number of shares alone, so that every share divides them in the same way.
+    Only names and the number of shares count, so every share divides them in the same way.
     """
     while len(units) < count:
         parts = [part for unit in units for part in unit.parts()]

@@ -21,13 +21,13 @@ def segment_job(
     """Segment volumes in a job of several pods, whose devices are one mesh, by the task of a model.
 
     Args:
-        volumes: A volume, or a folder with volumes or DICOM series, which is mounted where the pods run, or a URL: one
-            after the other is brought to each pod, and of a share its own alone.
+        volumes: A volume, or a folder with volumes or DICOM series, which is mounted where the pods run, or a URL, from
+            which each pod downloads the volumes, or only those of the share, one after another.
         model: A .keras file, or a folder with model.keras.
         predictions: The label files, and a table of the volumes that could not be used.
         job: The JSON of the job (kind, pods, image, resources, volumes); the compiler writes it from the cluster file.
-        share: Which of the volumes, K-of-N, where several steps share them.
-        imported_model: What model names, where KFP has imported it.
+        share: Which of the volumes to segment, K-of-N, if several steps share them.
+        imported_model: The file or folder that model names, where KFP has imported it.
     """
     from components.resume import step
 

@@ -17,7 +17,7 @@ def sweep(
     Args:
         models: The trained models.
         table: A JSON file with the learning rate, validation Dice and last loss of each training, the best first.
-        summary: The same as Markdown.
+        summary: The same table as Markdown.
         title: The heading of the summary, by default "Learning rates".
 
     Returns:

@@ -21,15 +21,15 @@ class BestWeights(keras.callbacks.Callback):
     """Keeps the weights of the validation with the highest mean Dice, also across restarts of the training.
 
     If the optimizer keeps a moving average of the weights, the average is validated and kept. Keras's `SwapEMAWeights`
-    adds and subtracts to exchange weights and averages; here the weights are afterwards the same to the last bit.
+    adds and subtracts to exchange weights and averages; here the weights are the same afterwards, to the last bit.
 
     All processes use it, because all must end at the same epoch; the first one reads and writes.
 
     Args:
         folder: the folder for `best-EPOCH.weights.h5`, and for `best.json` with the epoch, the Dice and the digest of
-            the weights. It is kept across restarts. Damaged files in it are renamed, and the best validation of the
-            rest of the training counts.
-        patience: the training ends after so many validations without a better one; 0 means never.
+            the weights. It is kept across restarts. Damaged files in it are renamed, and then only the rest of the
+            training counts.
+        patience: the training ends after this many validations without a better one; 0 means never.
         every: the number of epochs between two validations.
 
     Attributes:
@@ -71,7 +71,8 @@ class BestWeights(keras.callbacks.Callback):
         """
         dice = [float(value) for name, value in values.items() if plain_name(name).startswith("dice_")]
         job = processes.current()
-        # The value of the first process counts, because one that is rounded differently could end another epoch.
+        # The value of the first process counts, because a value that is rounded differently could end the training in
+        # another epoch.
         mean = float(job.exchange("mean Dice of the validation", repr(sum(dice) / len(dice) if dice else -math.inf))[0])
         self.validated = epoch
         if mean > self.dice:

@@ -67,7 +67,7 @@ def oversampling(builder: Any, settings: TrainingSettings, task: Task) -> Oversa
 
 
 def describe(drawn: Oversampling, task: Task) -> str:
-    """A line for the log that describes an oversampling."""
+    """Describe an oversampling in a line for the log."""
     classes = ", ".join(f"{task.labels[n]} (in {len(drawn.cases_with(n))})" for n in drawn.classes)
     return f"{drawn.share:.0%} of the examples are drawn from the {len(drawn.found)} cases for their {classes}"
 

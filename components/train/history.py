@@ -19,7 +19,7 @@ class EpochLog(keras.callbacks.Callback):
         path: the path of the file. Each of its lines is a JSON object with the epoch (from 0), the seconds of training
             until its end, and the values by name.
         epochs: the number of epochs of the whole training, from which the time left is estimated.
-        minutes: the training ends after so many minutes; 0 means no limit.
+        minutes: the training ends after this many minutes; 0 means no limit.
     """
 
     first_process_only = True

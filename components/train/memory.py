@@ -75,11 +75,12 @@ def check_memory(model: keras.Model, settings: TrainingSettings, plan: Plan) -> 
 def device_memory(settings: TrainingSettings) -> int | None:
     """The bytes of memory of one device, the smallest of all processes; None if it is not known.
 
-    The settings say it, or else TensorFlow for GPUs.
+    It comes from the settings, or else, for GPUs, from TensorFlow.
     """
     if settings.device_memory:
         return parse_size(settings.device_memory, "device_memory")
-    # There is no other public way to a GPU's memory. It is TensorFlow's limit, which leaves some memory to the driver.
+    # There is no other public way to find a GPU's memory. This is TensorFlow's limit, which leaves some memory to the
+    # driver.
     from tensorflow.python.client import device_lib
 
     gpus = tf.config.list_logical_devices("GPU")

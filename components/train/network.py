@@ -1,4 +1,4 @@
-"""Make the network of a training by its name, by the user's code or from a file, and the model for inference in it."""
+"""Make the network of a training by its name, by the user's code or from a file, and its part for inference."""
 
 import importlib
 import inspect
@@ -14,7 +14,7 @@ from components import storage
 from components.train.settings import NETWORKS, TrainingError, TrainingSettings
 from keras_spatial._paths import regular
 
-# The factors that are tried for the size of images if it is not known how often a network halves them.
+# The factors to try for the size of images if it is not known how often a network halves them.
 _FACTORS = (8, 16, 32, 64, 128)
 
 
@@ -72,10 +72,10 @@ def image_size(
                 raise TrainingError(
                     f"network: expected a file whose input holds the largest image, of up to {largest} voxels. "
                     f"Received: {settings.network} with an input of {(x, y, z)}. Set a coarser grid, or make a network "
-                    "with a larger input and its weights: see docs/guides/fine_tune.md."
+                    "with a larger input and these weights: see docs/guides/fine_tune.md."
                 )
             return x, y, z
-    # Nothing says how often the network halves an image, so sizes are tried.
+    # How often the network halves an image is not known, so sizes are tried.
     for factor in _FACTORS:
         size = _multiple(largest, factor)
         try:

@@ -16,7 +16,7 @@ from components.train.task import dice_metrics
 from keras_spatial import data
 from keras_spatial.volumes import Task, Window
 
-# The default options, which were found on phantoms for the demo.
+# The default options, which were tuned on phantoms for the demo.
 _DICE_CROSSENTROPY = {"crossentropy_weight": 0.3, "dice_weight": 1.0}
 _OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "lion": "Lion", "nadam": "Nadam", "rmsprop": "RMSprop", "sgd": "SGD"}
 
@@ -80,7 +80,7 @@ def optimizer(settings: TrainingSettings) -> keras.optimizers.Optimizer:
 def augmentation(settings: TrainingSettings, task: Task) -> data.Augmentation | None:
     """The augmentation of the training cases.
 
-    Intensities that are not those of a window are neither clipped, because they have no bounds, nor changed by a gamma,
+    Intensities that do not come from a window are not clipped, because they have no bounds, and not changed by a gamma,
     because a negative number has no real power.
     """
     found = {"off": None, "paper": data.PAPER, "strong": data.STRONG, "nnunet": data.NNUNET}[settings.augmentation]

@@ -30,7 +30,7 @@ def rehearse(
     if labels is None or channels is None:
         networks.check_arguments(settings)
         objective.optimizer(settings)
-        # Any task will do, because only its classes are unknown.
+        # Any task will do, because only the classes are unknown.
         objective.loss(settings, LITS)
         return
     task = _task(labels, channels)

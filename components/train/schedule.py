@@ -9,12 +9,12 @@ import tensorflow as tf
 from keras_spatial import processes
 from keras_spatial.runtimes.collective import broadcast_variables
 
-# The number of steps after which other processes get the time of the first one again, which costs a message.
+# How many steps pass before other processes get the time of the first one again, which costs a message.
 _STEPS_PER_LOOK = 20
 
 
 class Schedule(keras.callbacks.Callback):
-    """Sets the learning rate: a linear warm-up and then a fall, over the epochs or the minutes, whichever end first.
+    """Sets the learning rate: a linear warm-up and then a decay, over the epochs or the minutes, whichever end first.
 
     So a training that ends after some minutes on a slow machine still goes through the whole schedule. The clock starts
     after the first step, which builds the graph. With `minutes`, the number of steps depends on the machine, so results

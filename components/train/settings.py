@@ -87,7 +87,7 @@ class TrainingError(RuntimeError):
 
 
 class TrainingSettings(MeshSettings):
-    """Settings of a training, in one process or many."""
+    """The settings of a training in one process or several."""
 
     network: str = Field(
         "unet",
@@ -138,7 +138,8 @@ class TrainingSettings(MeshSettings):
     )
     augmentation: Literal["off", "paper", "strong", "nnunet"] = Field(
         "off",
-        description="How cases are augmented: flips and half turns (paper), distortions too (strong), or like nnU-Net.",
+        description="How cases are augmented: by flips and half turns (paper), by distortions as well (strong), or as "
+        "in nnU-Net.",
     )
     oversample: float = Field(
         0.0,
@@ -162,9 +163,9 @@ class TrainingSettings(MeshSettings):
         5, ge=1, le=1_000_000, description="The number of validations during a training, in addition to one at its end."
     )
     patience: int = Field(
-        0, ge=0, description="The training ends after so many validations without a better Dice; 0 means never."
+        0, ge=0, description="The training ends after this many validations without a better Dice; 0 means never."
     )
-    minutes: float = Field(0.0, ge=0, description="The training ends after so many minutes; 0 means no limit.")
+    minutes: float = Field(0.0, ge=0, description="The training ends after this many minutes; 0 means no limit.")
     seed: int = Field(0, ge=0, lt=2**31, description="The seed of phantoms, weights, shuffling and dropout.")
     backup_steps: int = Field(
         50, ge=1, description="The number of training steps between two backups of the whole state."
@@ -199,7 +200,7 @@ class TrainingSettings(MeshSettings):
             if value != TrainingSettings.model_fields[name].default:
                 raise ValueError(
                     f"{name}: the network {self.network!r} does not read this setting. Received: {value!r}. "
-                    + ("Use network_options." if self.network_source == "code" else "The file says it already.")
+                    + ("Use network_options." if self.network_source == "code" else "The file determines it.")
                 )
         return self
 
@@ -207,8 +208,8 @@ class TrainingSettings(MeshSettings):
     def _rare_classes_are_drawn(self) -> Self:
         if self.rare_classes and not self.oversample:
             raise ValueError(
-                f"rare_classes: nothing draws them. Received: {list(self.rare_classes)} with oversample 0. Set "
-                "oversample, such as to 0.33."
+                f"rare_classes: they are not used without oversampling. Received: {list(self.rare_classes)} with "
+                "oversample 0. Set oversample, such as to 0.33."
             )
         return self
 
@@ -230,4 +231,4 @@ class TrainingSettings(MeshSettings):
 
 
 class LocalTrainingSettings(TrainingSettings, LocalSettings):
-    """Settings of a training on one machine."""
+    """The settings of a training on one machine."""

@@ -1,4 +1,4 @@
-"""Read the task of a data set, and what follows from it for a training: the size of the images and the metrics."""
+"""Read the task of a data set, and what it determines for a training: the size of the images and the metrics."""
 
 from typing import Any
 

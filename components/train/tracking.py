@@ -41,12 +41,12 @@ class MLflowValues(keras.callbacks.Callback):
         # MLflow's client passes on the errors of several libraries.
         except Exception as error:
             self._lost = True
-            console.note("train", f"MLflow gets nothing from epoch {epoch + 1} on: {type(error).__name__}: {error}")
+            console.note("train", f"MLflow gets no values from epoch {epoch + 1} on: {type(error).__name__}: {error}")
 
 
 @contextlib.contextmanager
 def run(settings: TrainingSettings, *, first: bool) -> Iterator[list[keras.callbacks.Callback]]:
-    """An MLflow run during the `with` block, which gets the callbacks of the training; none if no address is set.
+    """An MLflow run inside a `with` block, which yields callbacks for the training; none if no address is set.
 
     Args:
         settings: the settings of the training, which are logged as the parameters of the run.
@@ -81,4 +81,6 @@ def run(settings: TrainingSettings, *, first: bool) -> Iterator[list[keras.callb
         try:
             mlflow.end_run(status)
         except Exception as error:
-            console.note("train", f"MLflow was not told of the end: {type(error).__name__}: {error}")
+            console.note(
+                "train", f"MLflow could not be told that the training has ended: {type(error).__name__}: {error}"
+            )

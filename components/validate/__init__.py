@@ -1,1 +1,1 @@
-"""Check the parameters of a run before anything else of it starts."""
+"""Check the parameters of a run before anything else in it starts."""

@@ -11,7 +11,7 @@ def validate(graph: str, settings: Annotated[dict, Settings]):
     """Check the parameters of a run, which may have been edited in the user interface, before anything else starts.
 
     Args:
-        graph: The JSON of what the compiled pipeline takes for granted; the compiler writes it.
+        graph: The JSON of the decisions that are fixed in the compiled pipeline; the compiler writes it.
     """
     from components.validate.validate import validate_run
 

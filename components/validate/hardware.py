@@ -11,7 +11,7 @@ Kind = Literal["auto", "cpu", "gpu", "tpu"]
 
 
 class Hardware(BaseModel):
-    """What a mesh can be made of.
+    """The hardware of which a mesh can be made.
 
     Attributes:
         pods: the number of pods of a job.
@@ -31,15 +31,15 @@ class Hardware(BaseModel):
     two_cores: bool
 
     def devices(self, pods: int) -> tuple[int, ...]:
-        """The possible numbers of devices of a mesh over some pods, as far as the accelerator is known."""
+        """The possible numbers of devices of a mesh over some pods, if the accelerator is known."""
         chips = pods * self.accelerators
         return (chips, 2 * chips) if self.two_cores else (chips,)
 
     def spans_pods(self, settings: Settings, *, trains: bool) -> bool:
-        """Whether an evaluation or a segmentation runs in all pods, and not in one.
+        """Whether an evaluation or a segmentation runs in all pods, rather than in one.
 
-        It runs in one pod if its mesh fits there. Without accelerators, it is not known what fits: then a mesh of its
-        own (`evaluation_mesh`) counts as fitting, and the mesh of the training does not.
+        It runs in one pod if its mesh fits there. Without accelerators, it is not known what fits: then a separate mesh
+        (`evaluation_mesh`) counts as fitting, and the mesh of the training does not.
 
         Args:
             settings: the settings of the run.

@@ -31,8 +31,8 @@ class Settings(LocalTrainingSettings, LocalEvaluationSettings, PreprocessSetting
 
     data: str = Field(
         "",
-        description="The folder of cases: volume-N.nii[.gz] and segmentation-N.nii[.gz], or with dataset.json, or with "
-        "images and labels, also of DICOM; empty for phantoms.",
+        description="The folder of cases, with volume-N.nii[.gz] and segmentation-N.nii[.gz], or with dataset.json, "
+        "or with images and labels, which may be DICOM; empty for phantoms.",
     )
     phantoms: int = Field(
         16, ge=1, le=10_000, description="The number of phantom cases that are made if data is empty."
@@ -71,8 +71,8 @@ class Settings(LocalTrainingSettings, LocalEvaluationSettings, PreprocessSetting
     def _phantoms_have_a_task(self) -> None:
         if not self.data and self.task not in ("", "lits"):
             raise ValueError(
-                "task: phantoms have channels and labels of their own: expected no file that names those of a folder, "
-                f"or that folder as data. Received: {self.task!r}"
+                "task: phantoms have their own channels and labels: expected no file that names those of a folder, or "
+                f"that folder as data. Received: {self.task!r}"
             )
 
     @binding("network", "levels", "resolution")

@@ -33,7 +33,7 @@ class Graph(BaseModel):
             reason.
         trains: whether the pipeline trains, which it does in all pods.
         predicts: whether the pipeline evaluates or segments.
-        spans_pods: whether it evaluates or segments in a job of all pods, and not in one pod.
+        spans_pods: whether it evaluates or segments in a job of all pods, rather than in one pod.
         hardware: the hardware of the cluster.
     """
 
@@ -72,14 +72,15 @@ class Graph(BaseModel):
                 )
         if self.trains and settings.network_source == "file" and not self.fingerprints_network:
             raise SettingsError(
-                "network: the pipeline was compiled for a network that is no file, and KFP's cache would not see when "
-                f"one changes. Received: {settings.network!r}. Compile it again with this file."
+                "network: the pipeline was compiled for a network that is not a file, so KFP's cache would not notice "
+                f"when the file changes. Received: {settings.network!r}. Compile it again with this file."
             )
         if self.trains and _names_file(settings.task) != self.fingerprints_task:
             compiled = "with" if self.fingerprints_task else "without"
             raise SettingsError(
-                f"task: the pipeline was compiled {compiled} a file that names channels and labels, and KFP's cache "
-                f"would not see when one changes. Received: {settings.task!r}. Compile it again with this value."
+                f"task: the pipeline was compiled {compiled} a file that names channels and labels, so KFP's cache "
+                f"would not notice when the file changes. Received: {settings.task!r}. Compile it again with this "
+                "value."
             )
         settings.check_read(self.read)
         self.hardware.demand(settings, trains=self.trains, predicts=self.predicts)
@@ -87,14 +88,15 @@ class Graph(BaseModel):
             name = "evaluation_mesh" if self.trains else "mesh"
             raise SettingsError(
                 f"{name}: the pipeline was compiled to evaluate or segment in "
-                f"{f'a job of {self.hardware.pods} pods' if self.spans_pods else 'one pod'}: expected a mesh for that. "
-                f"Received: mesh {settings.mesh!r}, evaluation_mesh {settings.evaluation_mesh!r}. Compile it again."
+                f"{f'a job of {self.hardware.pods} pods' if self.spans_pods else 'one pod'}: expected a mesh that fits "
+                f"there. Received: mesh {settings.mesh!r}, evaluation_mesh {settings.evaluation_mesh!r}. Compile it "
+                "again."
             )
 
 
 def validate_run(values: Mapping[str, Any], *, graph: str) -> None:
-    """Check the parameters of a run by the same rules as the command line, the existence of the files that they name,
-    and that network, loss and optimizer can be made.
+    """Check the parameters of a run by the same rules as the command line, and check that the files that they name
+    exist and that network, loss and optimizer can be made.
 
     Args:
         values: the settings by name, as KFP passes them.
@@ -116,7 +118,7 @@ def validate_run(values: Mapping[str, Any], *, graph: str) -> None:
         if not there:
             raise SettingsError(
                 f"{name}: expected a file or a folder, on a volume that this step mounts or at a URL. Received: "
-                f"{place!r}, where nothing is."
+                f"{place!r}, where there is nothing."
             )
     check_run(known.pipeline, settings)
     console.result("validate", "the parameters of the run are valid")
@@ -128,7 +130,7 @@ def _names_file(task: str) -> bool:
 
 
 def _exists(place: str) -> bool:
-    """Whether a path or URL exists. A store that fails is asked again, because this step is not retried."""
+    """Whether a path or URL exists. A store that fails is asked again, because KFP does not retry this step."""
     for seconds in _PAUSES:
         try:
             return storage.exists(place)

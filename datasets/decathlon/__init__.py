@@ -127,16 +127,16 @@ def prepare(
 
     Args:
         folder: the folder with `dataset.json`, `imagesTr` and `labelsTr` (Medical Segmentation Decathlon, nnU-Net v2),
-            or with `images` and `labels`, by path or by URL, as the `manual_dir` of `datasets.lits.prepare`. All cases
+            or with `images` and `labels`, by path or URL, as for the `manual_dir` of `datasets.lits.prepare`. All cases
             are read twice, first to decide on the normalisation and the grid, and then to convert them; downloaded
             files that fit into `datasets.origins.KEPT_BYTES` are kept in between.
         data_dir: the folder in which TFDS stores data sets, by path or URL, see `datasets.lits.prepare`.
         resolution: the number of voxels along each axis of a cube over the whole field of view.
         spacing: the edge of the voxels in mm, one number or one for each of x, y and z (to the right, to the front,
             up), or "median" for that of the data set. Without spacing and resolution, every volume keeps its own grid.
-        normalisation: "percentiles" (that of nnU-Net for CT), "zscore" (each volume by itself), "window", or the two
-            ends of a window in HU. "auto" chooses percentiles for a channel named CT, and z-scores for any other; if
-            the surroundings of the patients were set to 0 in most volumes, z-scores leave out these voxels.
+        normalisation: "percentiles" (nnU-Net's for CT), "zscore" (each volume by itself), "window", or the two ends of
+            a window in HU. "auto" chooses percentiles for a channel named CT, and z-scores for any other; if the
+            surroundings of the patients were set to 0 in most volumes, z-scores leave out these voxels.
         channels: the names of the channels of a plain folder, such as `["CT"]` or `["T1", "T2"]`.
         labels: the names of the classes of a plain folder, beginning with the background. Without names, the classes
             are called "label 1", "label 2", ..., and each number must occur.
@@ -146,7 +146,7 @@ def prepare(
         on_bad_case: "raise" to end the build with the reasons, or "skip" to leave bad cases out and list them in
             `info.metadata["bad_cases"]`.
         beam_options, limits, on_other_sources, tell, file_format: as for `datasets.lits.prepare`.
-        work: as for `datasets.lits.prepare`. What was found by reading each case is kept there as well.
+        work: as for `datasets.lits.prepare`. What reading each case has shown is kept there as well.
 
     Returns:
         The builder: `as_dataset("train")` gives whole volumes, and `info.metadata` lists the cases of each split and
@@ -216,8 +216,9 @@ def _percentiles(folder: str | Path, index: int, name: str, facts: Fingerprint) 
         return Percentiles(low, high, mean, deviation)
     received = "no labelled voxel" if np.isnan(low) else f"{low:g} in nearly all labelled voxels"
     raise LayoutError(
-        f"{folder}: channel {index} ({name}): expected labelled voxels with different values, whose percentiles are "
-        f"used. Received: {received}. Correct the image or the labels, or pass normalisation=, such as (-160, 240)"
+        f"{folder}: channel {index} ({name}): expected labelled voxels with different values, because their "
+        f"percentiles are used. Received: {received}. Correct the image or the labels, or pass normalisation=, such as "
+        "(-160, 240)"
     )
 
 

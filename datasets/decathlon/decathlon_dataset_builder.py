@@ -20,7 +20,7 @@ class DecathlonConfig(CaseConfig):
 
     Attributes:
         task: the classes, channels, normalisation and grid.
-        normalisation: how the normalisation was chosen, which is part of the name unless it is "auto".
+        normalisation: how the normalisation was chosen; it is part of the name unless it is "auto".
         blocks, split, on_bad_case: see `CaseConfig`.
     """
 
@@ -47,7 +47,7 @@ class Builder(CaseBuilder):
 
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES: ClassVar = {
-        "2.0.0": "A split for each subset, whose examples are whole volumes, also where they are stored in blocks.",
+        "2.0.0": "Each split has whole volumes as its examples, even if they are stored in blocks.",
         "1.0.0": "First release.",
     }
     HOMEPAGE = "http://medicaldecathlon.com"

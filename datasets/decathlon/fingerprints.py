@@ -1,7 +1,7 @@
 """The properties of a data set that determine its grid and its normalisation: spacing, sizes, intensities, labels.
 
-This follows nnU-Net (Isensee et al., Nature Methods 18, 2021): all cases that can be read count, including those of the
-test. The numbers of each case are kept on disk, and computed again only if one of its files has changed.
+This follows nnU-Net (Isensee et al., Nature Methods 18, 2021): all cases that can be read count, including the test
+cases. The numbers of each case are kept on disk, and computed again only if one of its files has changed.
 """
 
 import hashlib
@@ -30,14 +30,14 @@ _THREADS = 2
 # nnU-Net calls a data set anisotropic if the voxels are more than three times as long along one axis as along the
 # others, and less than a third as many.
 _ANISOTROPIC = 3.0
-# If at least this share of a volume is exactly 0, its surroundings were removed. nnU-Net has the same share for what a
-# crop to the box around all other voxels removes.
+# If at least this share of a volume is exactly 0, its surroundings were removed. nnU-Net uses the same share, for what
+# cropping to the box around all other voxels removes.
 _CUT_AWAY = 0.25
 
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """The facts of all cases together.
+    """The properties of all cases together.
 
     Attributes:
         spacing: the median spacing along x, y and z in mm; along a much coarser axis, the 10th percentile, as in
@@ -115,7 +115,7 @@ def _statistics(values: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def _kept(case: Case, task: Task, folder: Path, limits: Limits, origin: Origin) -> dict[str, np.ndarray]:
-    """The numbers of a case, which are taken from disk if its files have not changed."""
+    """The numbers of a case, read from disk if its files have not changed."""
     # Whether a case can be read depends on the limits, and on which channels have to be in Hounsfield units.
     asked = [[channel.is_ct for channel in task.channels], limits.as_dict()]
     known = json.dumps([[[os.fsdecode(origin.key(p)), origin.identity(p)] for p in case.files], *asked])

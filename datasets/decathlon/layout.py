@@ -35,7 +35,7 @@ _KNOWN = ("images", "labels", "image", "label", "imagestr", "labelstr", "imagest
 
 
 class LayoutError(VolumeError):
-    """The folder's description is damaged, contradicts itself, or asks for what is not supported."""
+    """The folder's description is damaged, contradicts itself, or asks for something that is not supported."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def read_layout(folder: str | Path, channels: Sequence[str] = (), labels: Sequen
     if not layout.cases:
         raise NoCasesError(f"{folder}: no case found.")
     for case in layout.cases:
-        # A case of such a name would replace the folder of all converted cases, or one above it.
+        # A case with such a name would replace the folder of all converted cases, or one above it.
         fault = "a name that stands for a folder" if case.name in (".", "..") else fault_of_name(case.name)
         if fault:
             raise FileNameError(f"{printable(folder / case.name)}: rename the case. Received: {fault}")
@@ -164,10 +164,12 @@ def _names(path: Path, description: Mapping[str, Any]) -> tuple[tuple[str, ...],
             f"supported. Received: {given!r:.200}"
         )
     if "ignore" in given:
-        raise LayoutError(f"{path}: labels: nnU-Net's ignore label is not supported; label these voxels, or leave out.")
+        raise LayoutError(
+            f"{path}: labels: nnU-Net's ignore label is not supported; label these voxels, or leave the case out."
+        )
     labels = _numbered(path, "labels", {str(number): name for name, number in given.items()})
     if len(labels) != len(given):
-        raise LayoutError(f"{path}: labels: two names have one number. Received: {given!r:.200}")
+        raise LayoutError(f"{path}: labels: two names have the same number. Received: {given!r:.200}")
     return channels, labels
 
 
@@ -211,8 +213,8 @@ def _nnunet(path: Path, description: Mapping[str, Any], channels: tuple[str, ...
     cases: dict[str, Case] = {}
     for name in {*truths, *images}:
         found = images.get(name, {})
-        # A missing file gets the name that it should have. Missing and superfluous files are reported when the case is
-        # checked.
+        # A missing file is entered under the name that it should have. Missing and surplus files are reported when the
+        # case is checked.
         count = max(len(channels), *(index + 1 for index in found)) if found else len(channels)
         cases[name] = Case(
             name,
@@ -285,7 +287,8 @@ def _plain_case(
     ending = _ending(truth or next(iter(found.values()))) or NIFTI[0]
     if -1 in found and len(found) > 1:
         raise DuplicateCaseError(
-            f"{shown(found[-1])}: the case {name} has a file for all channels, and files for each. Remove one kind."
+            f"{shown(found[-1])}: the case {name} has one file for all channels, and a file for each channel. Remove "
+            "one kind."
         )
     if -1 in found:
         images = [found[-1]]

@@ -118,7 +118,8 @@ class TaskReader:
         if case.label.is_dir():
             raise MissingPairError(
                 f"{shown(case.label)}: expected a file with the labels of case {case.name}. Received: a folder. If "
-                "there is a DICOM segmentation in it, move that out, and give it the folder's name and the ending .dcm."
+                "there is a DICOM segmentation in it, move it out of the folder, and give it the folder's name and "
+                "the ending .dcm."
             )
 
     def _channels_of_a_file(self, case: Case) -> int:
@@ -126,7 +127,7 @@ class TaskReader:
 
 
 def _numbered(case: Case) -> str:
-    """A sentence for the case that the number at the end of a name is not that of a channel; otherwise ""."""
+    """A hint for the case that the number at the end of a name is not that of a channel; otherwise ""."""
     if not any(
         path.parent.name == PLAIN_IMAGES and path.name.startswith(f"{case.name}_") and path.exists()
         for path in case.images

@@ -71,7 +71,7 @@ def prepare(
             a progress bar.
         file_format: "tfrecord", from which a process can read only the blocks that it needs, or "array_record", from
             which `tfds.data_source` reads whole cases in any order.
-        work: the folder for converted cases, where they outlive the loss of `data_dir`: the next call with the same
+        work: the folder for converted cases, where they survive the loss of `data_dir`: the next call with the same
             folder converts only the others. The caller removes it.
 
     Returns:
@@ -96,7 +96,7 @@ def prepare(
     config = LitsConfig(
         resolution=resolution, spacing=spacing, window=window, blocks=blocks, split=split, on_bad_case=on_bad_case
     )
-    # TFDS wants its own object for the configs that the builder lists.
+    # TFDS expects its own object for a config that the builder lists.
     config = Builder.builder_configs.get(config.name, config)
     with opened(manual_dir) as origin:
         return preparing.prepare(

@@ -199,20 +199,20 @@ def read_case(case: Case, limits: Limits | None = None) -> tuple[Volume, Volume]
 
 
 def check_liver(labels: Volume) -> None:
-    """Check that some voxel is labelled.
+    """Check that at least one voxel is labelled.
 
     Raises:
-        NoLiverError: if none is.
+        NoLiverError: if no voxel is.
     """
     if not labels.array.any():
         raise NoLiverError(f"{shown(labels.path)}: expected a liver (labels 1 and 2). Received: nothing but 0")
 
 
 def _says_nothing(labels: Volume) -> bool:
-    """Whether an affine is one that programs write if they know none. Any other affine counts as one.
+    """Whether an affine is one that programs write if they do not know the real one. Any other affine counts as real.
 
-    Either the header says that there is none, or the voxels have 1 mm along the axes and begin at 0 or 1, in NIfTI's
-    axes or in ITK's, which run to the left and to the back.
+    Either the header says that there is no affine, or the voxels have 1 mm along the axes and begin at 0 or 1, in
+    NIfTI's axes or in ITK's, which run to the left and to the back.
     """
     if not (int(labels.header["sform_code"]) or int(labels.header["qform_code"])):
         return True

@@ -53,8 +53,8 @@ class Builder(CaseBuilder):
 
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES: ClassVar = {
-        "2.0.0": "A split for each subset, whose examples are whole volumes, also where they are stored in blocks.",
-        "1.2.0": "The label's feature names the classes; the metadata hold the task.",
+        "2.0.0": "Each split has whole volumes as its examples, even if they are stored in blocks.",
+        "1.2.0": "The feature of the label names the classes, and the metadata hold the task.",
         "1.1.0": "Images are stored as float16.",
         "1.0.0": "First release.",
     }

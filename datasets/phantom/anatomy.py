@@ -1,15 +1,17 @@
-"""The patients: where the organs lie, how dense they are, which lesions the liver has. Lengths in mm, densities in HU.
+"""The patients: where the organs are, how dense they are, and which lesions the liver has. Lengths are in mm, densities
+in HU.
 
-Coordinates are those of the patient (RAS: x to the right, y to the front, z up), with the middle of the liver's height
-at z = 0. Organs are ellipsoids; `render` bends them with a smooth random displacement.
+Coordinates are those of the patient (RAS: x to the right, y to the front, z up), with z = 0 at half the liver's height.
+Organs are ellipsoids; `render` bends them with a smooth random displacement.
 
-The numbers are textbook adult anatomy and portal-venous CT, chosen so that organs overlap in HU as in real scans: liver
-80 to 130 HU beside spleen, kidneys, heart and vessels of the same density; lesions as dense as muscle and
+The numbers are those of textbook adult anatomy and portal-venous CT, chosen so that organs overlap in HU as in real
+scans: liver 80 to 130 HU beside spleen, kidneys, heart and vessels of the same density; lesions as dense as muscle and
 bowel.
 
-Lesions: 0 to 12 tumours in a LiTS case (Bilic et al., Medical Image Analysis 84:102680, PMC10631490), diameters here
-log-normal (median 14 mm, sigma 0.6), cut to 3 to 60 mm. One large lesion (log-normal, median 46 mm, cut to 36 to 60 mm)
-comes first, except in "hard" cases, so that a volume of 64 voxels an axis has a lesion that is several voxels wide.
+A LiTS case has 0 to 12 tumours (Bilic et al., Medical Image Analysis 84:102680, PMC10631490). Diameters are log-normal
+here (median 14 mm, sigma 0.6), limited to 3 to 60 mm. One large lesion (log-normal, median 46 mm, limited to 36 to 60
+mm) comes first, except in "hard" cases, so that a volume of 64 voxels along each axis has a lesion that is several
+voxels wide.
 """
 
 from dataclasses import dataclass
@@ -20,13 +22,15 @@ import numpy as np
 Difficulty = Literal["easy", "medium", "hard"]
 Point = tuple[float, float, float]
 
-# Where the axes of LiTS volumes point: mostly the scanner's order, LAS, RAS, and LPS among them.
+# The orientations of LiTS volumes: mostly LAS, the scanner's order, and RAS and LPS among them.
 ORIENTATIONS = ("LPS", "LAS", "RAS", "RPS", "LAI")
 
 
 @dataclass(frozen=True)
 class Level:
-    """What makes cases of one difficulty: noise (standard deviation, HU), lesion contrast (HU), lesion count."""
+    """The parameters of a difficulty: the noise's standard deviation in HU, the lesions' contrast in HU, and their
+    number.
+    """
 
     noise: float
     contrast: tuple[float, float]
@@ -50,7 +54,7 @@ class Ellipsoid:
     hu: float
 
     def depth(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Roughly the distance to the surface in mm: above 0 inside, below 0 outside."""
+        """Roughly the distance to the surface in mm, positive inside and negative outside."""
         u, v, w = ((p - c) / r for p, c, r in zip((x, y, z), self.centre, self.radii, strict=True))
         return (1.0 - np.sqrt(u * u + v * v + w * w)) * min(self.radii)
 
@@ -65,7 +69,7 @@ class Tube:
     hu: float
 
     def depth(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """The distance to the surface in mm: above 0 inside, below 0 outside."""
+        """The distance to the surface in mm, positive inside and negative outside."""
         a, b, c = (q - p for p, q in zip(self.start, self.stop, strict=True))
         x, y, z = x - self.start[0], y - self.start[1], z - self.start[2]
         t = (x * a + y * b + z * c) / (a * a + b * b + c * c)
@@ -80,16 +84,16 @@ class Patient:
 
     Attributes:
         seed: the seed of the displacement, the texture and the noise.
-        body: half width and half depth of the trunk in mm.
-        organs: painted one over the other, in this order.
+        body: half the width and half the depth of the trunk in mm.
+        organs: the organs, which are painted over each other in this order.
         liver: the lobes; together they are the liver.
-        vessels: tubes inside the liver, labelled liver as in LiTS.
-        lesions: ellipsoids, of which what is inside the liver counts.
+        vessels: tubes inside the liver, which are labelled as liver, as in LiTS.
+        lesions: ellipsoids, of which only the part inside the liver counts.
         liver_hu: the density of the liver in HU.
         muscle: the density of the muscles in HU.
         noise: the standard deviation of the noise in HU.
         field: the width, depth and height of the field of view in mm.
-        bottom: z of the lowest face of the field of view in mm.
+        bottom: the z coordinate of the field of view's lower face in mm.
         orientation: the axis codes in which the file is stored.
     """
 
@@ -108,7 +112,7 @@ class Patient:
 
 
 class _Dice:
-    """Random numbers rounded to 1/1024, so that the last bit of a machine's logarithm has no consequence."""
+    """Random numbers rounded to 1/1024, so that the last bit of a machine's logarithm does not matter."""
 
     def __init__(self, seed: int):
         self.generator = np.random.Generator(np.random.Philox(seed))
@@ -120,7 +124,7 @@ class _Dice:
         return low + min(int(self.generator.random() * (high - low + 1)), high - low)
 
     def log_normal(self, median: float, sigma: float, low: float, high: float) -> float:
-        # Sum of twelve uniforms: a normal number without logarithms.
+        # The sum of twelve uniform numbers is nearly normal, and needs no logarithm.
         normal = sum(self.generator.random() for _ in range(12)) - 6.0
         return round(float(np.clip(median * np.exp(sigma * normal), low, high)) * 1024) / 1024
 
@@ -132,7 +136,7 @@ class _Dice:
 
 
 def patient(number: int, seed: int = 0, difficulty: str = "medium") -> Patient:
-    """The patient `number` of the series `seed`.
+    """Draw patient `number` of the series `seed`.
 
     Args:
         number: the number of the case, from 0.
@@ -217,14 +221,16 @@ def _organs(dice: _Dice) -> tuple[Ellipsoid, ...]:
 
 
 def gallbladder(patient: Patient) -> Ellipsoid:
-    """Bile, 10 HU, in a groove of the liver's lower face: dark, beside the liver, and no lesion."""
+    """The gallbladder: bile of 10 HU in a groove of the liver's lower face. It is dark and beside the liver, but no
+    lesion.
+    """
     x, y, z = patient.liver[0].centre
     _, b, c = patient.liver[0].radii
     return Ellipsoid((x - 18, y + 0.55 * b, z - 0.72 * c), (14.0, 17.0, 24.0), 10.0)
 
 
 def liver_depth(liver: tuple[Ellipsoid, ...], x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Roughly the distance to the liver's surface in mm: above 0 inside, below 0 outside."""
+    """Roughly the distance to the liver's surface in mm, positive inside and negative outside."""
     right, left = (lobe.depth(x, y, z) for lobe in liver)
     return np.maximum(right, left)
 
@@ -236,11 +242,11 @@ def _lesions(dice: _Dice, level: Level, liver: tuple[Ellipsoid, ...], liver_hu: 
     lesions = []
     for index, diameter in enumerate(sizes):
         radius = diameter / 2
-        # The share of a lesion that may stick out of the liver is cut off, as at a capsule.
+        # The part of a lesion that sticks out of the liver is cut off, as at a capsule.
         while True:
             lobe = liver[0] if radius > 12 or dice.between(0, 1) < 0.7 else liver[1]
             x, y, z = (c + r * dice.between(-0.9, 0.9) for c, r in zip(lobe.centre, lobe.radii, strict=True))
-            # The first sixth of the height lies on the gallbladder and the kidney.
+            # The lowest sixth of the liver lies on the gallbladder and the kidney.
             if lobe.depth(*(np.array(p) for p in (x, y, z))) > min(0.75 * radius + 3, 24) and z > -50:
                 break
         hyperdense = index > 0 and dice.between(0, 1) < 0.1

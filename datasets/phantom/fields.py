@@ -1,7 +1,7 @@
 """Random fields that are the same on every machine and can be computed for any part of a volume by itself.
 
-Only additions, multiplications, divisions and square roots of single voxels are used, all exactly rounded by IEEE 754,
-and integer hashes. Library sines, sums and matrix products differ between processors in the last bit.
+They use only integer hashes, and additions, multiplications, divisions and square roots of single voxels, which IEEE
+754 rounds exactly. Sines, sums and matrix products of libraries differ between processors in the last bit.
 """
 
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from keras_spatial.data.hashing import hashed
 
 
 def smooth(seed: int, wavelength: float, *axes: np.ndarray) -> np.ndarray:
-    """Value noise: random values on a lattice of `wavelength` mm, interpolated with continuous slope.
+    """Value noise: random values on a lattice of `wavelength` mm, interpolated with a continuous slope.
 
     Args:
-        seed: the number that chooses the field.
+        seed: the number that selects the field.
         wavelength: the spacing of the lattice in mm.
         axes: three increasing arrays of positions in mm, above -8192 lattice steps.
 
     Returns:
-        float64 `[len(x), len(y), len(z)]` from -1 to 1.
+        A float64 array `[len(x), len(y), len(z)]` of values from -1 to 1.
     """
     steps = [axis / wavelength for axis in axes]
     first = [int(np.floor(step[0])) for step in steps]
@@ -42,17 +42,17 @@ def smooth(seed: int, wavelength: float, *axes: np.ndarray) -> np.ndarray:
 
 
 def grain(seed: int, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
-    """Noise of unit variance, correlated over neighbouring voxels within a slice, as after CT reconstruction.
+    """Noise of unit variance that is correlated between neighbouring voxels of a slice, as after CT reconstruction.
 
-    Sums of four uniform numbers (near Gaussian), binomially weighted 1-2-1 along x and y.
+    It consists of sums of four uniform numbers, which are nearly Gaussian, weighted 1-2-1 along x and y.
 
     Args:
-        seed: the number that chooses the field.
+        seed: the number that selects the field.
         start: the first voxel, three integers from 0 to 2^20.
-        stop: the voxel after the last one, likewise.
+        stop: the voxel after the last one, three integers likewise.
 
     Returns:
-        float64 `[stop - start]`.
+        A float64 array of shape `stop - start`.
     """
     shape = [b - a for a, b in zip(start, stop, strict=True)]
     index = [
@@ -69,5 +69,5 @@ def grain(seed: int, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
     white -= 2 * 65535
     rows = white[:-2] + 2 * white[1:-1] + white[2:]
     both = rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]
-    # Variance: 4 uniform numbers of 2^16 values, times the squared weights (1 + 4 + 1)^2.
+    # The variance of 4 uniform numbers of 2^16 values, times the squared weights (1 + 4 + 1)^2.
     return both / (65536.0 * np.sqrt(4.0 / 12.0) * 6.0)

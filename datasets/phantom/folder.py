@@ -15,18 +15,19 @@ def write_lits_folder(
 ) -> list[Path]:
     """Write `volume-N.nii.gz` (HU, int16) and `segmentation-N.nii.gz` (uint8: 0 background, 1 liver, 2 lesion).
 
-    Spacing, field of view and orientation vary from case to case. Case N of a seed is the same whatever `cases` is.
-    A file appears under its name only when it is complete; files that are there are written again.
+    Spacing, field of view and orientation vary from case to case. Case N of a seed does not depend on `cases`. A file
+    appears under its name only when it is complete; existing files are written again.
 
     Args:
-        folder: the folder, which is made if it is not there.
+        folder: the folder, which is made if it does not exist.
         cases: the number of cases, at least 1.
         seed: the seed of the series, from 0.
-        size: voxels along x (right), y (front), z (up), at least 16 each; an integer means a cube.
+        size: the numbers of voxels along x (right), y (front) and z (up), at least 16 each; a single integer means a
+            cube.
         difficulty: "easy", "medium" or "hard".
 
     Returns:
-        The paths written, volume and segmentation in turn.
+        The paths of the files, volume and segmentation in turn.
 
     Raises:
         ValueError: if a count, a size, a seed or the difficulty is out of range.
@@ -53,7 +54,7 @@ def write_lits_folder(
 
 
 def affine(person: Patient, size: Shape) -> np.ndarray:
-    """Voxel index to millimetres for an array in RAS order, float64 `[4, 4]`."""
+    """The matrix, float64 `[4, 4]`, from voxel index to millimetres for an array in RAS order."""
     step = spacing(person, size)
     result = np.diag([*step, 1.0])
     corner = (-person.field[0] / 2, -person.field[1] / 2, person.bottom)

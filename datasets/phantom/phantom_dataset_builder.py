@@ -1,4 +1,4 @@
-"""The phantoms as a TFDS data set. Nothing is downloaded, and each block is computed by itself."""
+"""The phantoms as a TFDS data set. Nothing is downloaded, and each block is computed separately."""
 
 import dataclasses
 import itertools
@@ -59,16 +59,18 @@ class PhantomConfig(tfds.core.BuilderConfig):
         if self.name == "unnamed":
             self.name = "-".join(parts)
         if not self.description:
-            self.description = f"{self.difficulty} phantoms of {self.resolution} voxels an axis, in {blocks} blocks."
+            self.description = (
+                f"{self.difficulty} phantoms of {self.resolution} voxels along each axis, in {blocks} blocks."
+            )
 
 
 class Builder(BlockBuilder):
-    """`phantom/<config>`: the features, splits and blocks of `lits`."""
+    """`phantom/<config>`: phantoms with the features, splits and blocks of `lits`."""
 
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES: ClassVar = {
-        "2.0.0": "A split for each subset, whose examples are whole volumes, also where they are stored in blocks.",
-        "1.2.0": "The label's feature names the classes; the metadata hold the task.",
+        "2.0.0": "Each split has whole volumes as its examples, even if they are stored in blocks.",
+        "1.2.0": "The feature of the label names the classes, and the metadata hold the task.",
         "1.1.0": "Images are stored as float16.",
         "1.0.0": "First release.",
     }

@@ -116,7 +116,7 @@ def _box(patient: Patient, size: Shape, start: Sequence[int], stop: Sequence[int
         labels[(lesion.depth(*canvas.points) > 0) & (labels > 0)] = 2
     hu = canvas.hu
     tissue = canvas.cover((hu + 300.0) / 100.0 * canvas.width)
-    # Texture of the tissue, scatter and beam hardening as a slow drift, and noise.
+    # The texture of the tissue, scatter and beam hardening as a slow drift, and noise.
     hu += tissue * 5.0 * fields.smooth(patient.seed * 16 + 8, 9.0, *canvas.axes)
     hu += tissue * 8.0 * fields.smooth(patient.seed * 16 + 9, 240.0, *canvas.axes)
     hu += patient.noise * fields.grain(patient.seed * 16 + 10, start, stop)

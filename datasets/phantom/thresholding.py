@@ -1,7 +1,7 @@
 """Find the best intensity threshold, with which the result of a network is compared.
 
 The best band of HU for a class is the one with the highest mean Dice per case on the training cases; no network that
-only looks at single voxels can do better by much.
+only looks at single voxels can do much better.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,9 @@ _EDGES = np.arange(_LOW, _HIGH + _STEP, _STEP)
 
 @dataclass(frozen=True)
 class Band:
-    """Voxels from `low` HU to below `high` HU, and the mean Dice per case on the cases it was chosen on."""
+    """The voxels from `low` HU to below `high` HU, and their mean Dice per case on the cases on which the band was
+    chosen.
+    """
 
     low: int
     high: int
@@ -25,7 +27,7 @@ class Band:
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """How many voxels of a case have which HU, which suffices to choose and score bands.
+    """How many voxels of a case have which HU. This is enough to choose and score bands.
 
     Attributes:
         marked: the number of voxels between the lowest edge of a band and each edge, int64.
@@ -40,7 +42,7 @@ class Histogram:
     sizes: tuple[int, int]
 
     def sought(self, lesion: bool) -> tuple[np.ndarray, int]:
-        """The number of voxels of the lesions, or of the liver with its lesions: up to each edge, and in total."""
+        """The number of voxels of the lesions, or of the liver with its lesions, up to each edge and in total."""
         return (self.lesion, self.sizes[1]) if lesion else (self.liver, self.sizes[0])
 
     def as_json(self) -> list[Any]:

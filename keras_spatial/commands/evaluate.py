@@ -34,7 +34,7 @@ _SHOWN = ("dice", "nsd", "rvd", "assd", "hd95", "msd")
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Compare what was chosen; returns the exit status."""
+    """Compare the chosen files, and return the exit status."""
     if chosen.output is not None:
         _check_folder(Path(chosen.output))
     pairs, failed = _pairs(Path(chosen.predictions), Path(chosen.labels))
@@ -44,13 +44,13 @@ def run(chosen: argparse.Namespace) -> int:
         try:
             prediction, truth, spacing = _arrays(predicted, reference)
             if not chosen.classes:
-                # Without names a class is one that some case has.
+                # If no names are given, the classes are those that occur in some case.
                 names = max(names, _numbered(int(max(prediction.max(), truth.max()))), key=len)
             found = evaluate_classes(prediction, truth, spacing, names, case=name)
             cases.append(found)
             said = ", ".join(f"{c} {m.dice:.3f}" for c, m in found.classes.items() if m != ABSENT)
             _say(f"{number}/{len(pairs)} {name}: Dice {said or 'of no class'}")
-        # Whatever it is, such as the memory of this machine: one case must not cost the others.
+        # Any error, such as a lack of memory: one case must not cost the results of the others.
         except Exception as error:
             failed[name] = f"{type(error).__name__}: {_without_names(str(error), predicted, reference)}"
             _say(f"{number}/{len(pairs)} {name}: left out: {failed[name]}")
@@ -89,14 +89,14 @@ def _arrays(predicted: Path, reference: Path) -> tuple[np.ndarray, np.ndarray, t
     truth = read_volume(reference)
     prediction = read_volume(predicted)
     if is_dicom(reference):
-        # It leaves out the slices without labels, where a prediction may well have some.
+        # A DICOM segmentation may leave out slices without labels, and a prediction may have labels there.
         truth = enlarged(truth, prediction)
     placed = placed_on(prediction, truth)
     return as_labels(placed, prediction.name), as_labels(truth.array, truth.name), truth.spacing
 
 
 def _pairs(predictions: Path, labels: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
-    """The files that belong together by name, and the names that have only one of the two."""
+    """The pairs of files that belong together by name, and the names for which one of the two is missing."""
     if predictions.is_file() and labels.is_file():
         return {_shown_name(_case(predictions), predictions, labels): (predictions, labels)}, {}
     ours, theirs = _files(predictions), _files(labels)
@@ -134,14 +134,14 @@ def _files(path: Path) -> dict[str, Path]:
 
 
 def _shown_name(case: str, *files: Path) -> str:
-    """A case as messages and tables name it. The name of a DICOM file may be the patient's, and is replaced."""
+    """The name of a case in messages and tables. The name of a DICOM file may be the patient's, so it is replaced."""
     if identifiers_kept() or not any(ending_of(file, DICOM) for file in files) or _PSEUDONYM.fullmatch(case):
         return case
     return pseudonym(case)
 
 
 def _without_names(text: str, *files: Path) -> str:
-    """A message without the names of DICOM files."""
+    """Remove the names of DICOM files from a message."""
     for file in files:
         if ending_of(file, DICOM) and not identifiers_kept():
             instead = f"DICOM {pseudonym(file.name)}"

@@ -1,4 +1,4 @@
-"""`keras-spatial info`: what a model is."""
+"""`keras-spatial info`: describe a model."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ from keras_spatial.planning.receptive_field import WHOLE, receptive_field
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Print what the model is; returns the exit status."""
+    """Print a description of the model, and return the exit status."""
     model = load(chosen.model)
     parameters = model.count_params()
     weights = sum(int(v.shape.num_elements() or 0) * v.value.dtype.size for v in model.variables)
@@ -58,7 +58,7 @@ def _shapes(tensors) -> str:
 def _field(model) -> str:
     found = receptive_field(model)
     if found is None:
-        return "not known: the model has layers that it is not known for"
+        return "not known: the model has layers whose receptive field is not known"
     if found == WHOLE:
         return "the whole image"
     return " x ".join(str(n) for n in found) + " voxels"

@@ -1,4 +1,4 @@
-"""Models and plans, as the commands take them."""
+"""Load models and make plans for the commands."""
 
 import math
 from pathlib import Path
@@ -18,10 +18,10 @@ def load(path: str | Path, *, compiled: bool = False) -> keras.Model:
 
     Args:
         path: the path of the file.
-        compiled: whether its optimizer, losses and metrics are wanted as well.
+        compiled: whether to load its optimizer, losses and metrics as well.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: if it cannot be read.
     """
     try:
         return keras.saving.load_model(regular(path), compile=compiled)
@@ -32,10 +32,10 @@ def load(path: str | Path, *, compiled: bool = False) -> keras.Model:
 
 
 def planned(model: keras.Model, mesh: str, layout: str, image: tuple[int, ...] | None) -> Plan:
-    """What a prediction costs each device of a mesh whose devices need not exist.
+    """The plan of a prediction: what it costs each device of a mesh. The devices need not exist.
 
     Raises:
-        ValueError: the mesh or the layout is malformed, or the model cannot be partitioned.
+        ValueError: if the mesh or the layout is malformed, or the model cannot be partitioned.
     """
     shape = dict(parse_pairs(mesh, "mesh shape"))
     if not all(value.isdigit() for value in shape.values()):

@@ -27,12 +27,12 @@ from keras_spatial.planning import (
     smallest_sharing,
 )
 
-# Bytes a second that a usual bus (PCI Express 4) and a usual disk (NVMe) move.
+# Bytes per second that a common bus (PCI Express 4) and a common disk (NVMe) move.
 _BUS, _DISK = 20 * 10**9, 2 * 10**9
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Print the plan; returns the exit status."""
+    """Print the plan, and return the exit status."""
     if chosen.mesh is None and chosen.memory is None:
         raise ValueError("give --mesh, or --memory to look for a mesh, or both")
     model, shape = _model(chosen)
@@ -40,10 +40,10 @@ def run(chosen: argparse.Namespace) -> int:
     options["batch_size"] = chosen.batch_size
     if chosen.devices is not None:
         if chosen.mesh is not None or chosen.memory is None:
-            raise ValueError("--devices are those that shards share: give --memory besides, and no --mesh")
+            raise ValueError("--devices is how many devices the shards share: give --memory as well, and no --mesh")
         return _shared(model, chosen, options)
     if chosen.host_memory is not None or chosen.offload is not None or chosen.disk is not None:
-        raise ValueError("--host-memory, --offload and --disk say where shards wait that share devices. Give --devices")
+        raise ValueError("--host-memory, --offload and --disk say where shards that share devices wait. Give --devices")
     if chosen.mesh is None:
         try:
             print(smallest_mesh(model, chosen.memory, most_devices=chosen.most_devices, **options))
@@ -91,13 +91,13 @@ def _shared(model: keras.Model, chosen: argparse.Namespace, options: dict[str, A
 
 
 def _advice(found: Shards, bandwidth: int | None, folder: Path | None) -> Iterator[str]:
-    """How to do what was found, and how long it takes at least."""
+    """Print how to use the plan that was found, and the least time that a step takes."""
     planned = found.plan
     mesh = f'ks.device_mesh("{planned.mesh}", devices={sorted({str(d) for d in found.distribution.runtime.devices})})'
     offload = f", offload={planned.offload!r}" if planned.offload else ""
     yield f'ks.SpatialParallel({mesh}, "{planned.layout}"{offload})'
     if found.recomputed:
-        yield "ks.recompute: all layers; without it there is too little room for what waits"
+        yield "ks.recompute: all layers; without it there is too little room for the waiting shards"
     if planned.offload:
         slowest = bandwidth or (_BUS if planned.offload == "host" else _DISK)
         yield (

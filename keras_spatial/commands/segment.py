@@ -18,15 +18,15 @@ from keras_spatial.volumes import Task
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Segment what was chosen; returns the exit status."""
+    """Segment the chosen volumes, and return the exit status."""
     ending = f".{chosen.format}"
     if chosen.offload is not None and (chosen.memory is None or chosen.mesh is not None):
-        raise ValueError("--offload is where shards wait that share a device. Give --memory besides, and no --mesh")
+        raise ValueError("--offload is where shards that share a device wait. Give --memory as well, and no --mesh")
     patches = None
     if chosen.patches:
         patches = Patches(grid=chosen.grid, overlap=0.5 if chosen.overlap is None else chosen.overlap)
     elif chosen.overlap is not None or chosen.grid is not None:
-        raise ValueError("--overlap and --grid are those of patches. Give --patches as well, or leave them out")
+        raise ValueError("--overlap and --grid apply to patches. Give --patches as well, or leave them out")
     if chosen.grid is not None and len(chosen.grid) != 3:
         raise ValueError(f"--grid: expected three sizes, along x, y and z. Received: {chosen.grid}")
     task = chosen_task(chosen.model, chosen.task)
@@ -56,7 +56,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _model(chosen: argparse.Namespace, task: Task | Literal["lits"]) -> keras.Model:
-    # Before TensorFlow makes its devices, of which there are as many as the mesh asks for.
+    # Before TensorFlow creates its devices, because the mesh decides how many are needed.
     shape: str | None = chosen.mesh
     mesh = None if shape is None else ks.device_mesh(shape)
     model = load(chosen.model)
@@ -65,7 +65,7 @@ def _model(chosen: argparse.Namespace, task: Task | Literal["lits"]) -> keras.Mo
         raise ValueError(
             f"--classes: expected {classes} names, one for each class of the model. Received: {len(chosen.classes)}"
         )
-    # Here, before the model is made again for its shards.
+    # Checked here, before the model is rebuilt for its shards.
     check_fits([model], None if task == "lits" else task)
     if shape is None or mesh is None:
         return model if chosen.memory is None else _in_shards(model, chosen)

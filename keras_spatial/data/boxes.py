@@ -57,7 +57,7 @@ class Part:
 
 
 def as_index(values: Any) -> Index:
-    """Three integers of whatever kind as a tuple of plain ones."""
+    """Convert three integers of any kind to a tuple of Python integers."""
     x, y, z = values
     return int(x), int(y), int(z)
 

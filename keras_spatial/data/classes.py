@@ -1,7 +1,7 @@
-"""Where the classes of a data set are: how many voxels of each a case has, and some of their positions.
+"""Where the classes of a data set are: how many voxels of each class a case has, and the positions of some of them.
 
-The digest is made once, from the stored blocks one after another, and lies in the folder of the data set. It is what
-`Oversampling` draws from without reading a label.
+This digest is made once, by reading the stored blocks one after another, and is kept in the folder of the data set.
+`Oversampling` draws from it without reading any label.
 """
 
 import json
@@ -40,7 +40,7 @@ class CaseClasses:
 
     Attributes:
         case: the name of the case, as the data set has it.
-        classes: where each class is that the case has, by the number of the class.
+        classes: where each class of the case is, keyed by the number of the class.
     """
 
     case: str
@@ -77,7 +77,7 @@ def write_classes(builder: Any, splits: Sequence[str] = ("train", "validation", 
         splits: the splits to look through.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
         StoreError: if a split does not exist or is damaged.
@@ -132,7 +132,7 @@ def read_classes(builder: Any, split: str) -> list[CaseClasses]:
 
 
 def _joined(parts: Sequence[tuple[int, np.ndarray]]) -> ClassPlaces:
-    """Of several blocks: each one's places in proportion to its voxels, and one of each block at least."""
+    """Join the places of several blocks: from each block in proportion to its voxels, and at least one."""
     voxels = sum(count for count, _ in parts)
     share = [_evenly(places, max(1, _PLACES * count // voxels)) for count, places in parts]
     places = _evenly(np.concatenate(share), _PLACES)
@@ -140,7 +140,7 @@ def _joined(parts: Sequence[tuple[int, np.ndarray]]) -> ClassPlaces:
 
 
 def _evenly(values: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of the values, evenly spaced."""
+    """At most `count` of the values, evenly spaced."""
     if len(values) <= most:
         return values
     return values[np.linspace(0, len(values) - 1, most).astype(int)]

@@ -106,7 +106,7 @@ def load(
             third element, the weights of the voxels: 1 inside the image and 0 beyond it, so that losses and metrics
             ignore the padding. Any partition of this size can be read; stored blocks that its box touches are read
             whole.
-        oversampling: which cases, and which boxes of them, take the place of some examples of a shuffled order.
+        oversampling: which cases, and which boxes of them, replace some of the examples of a shuffled order.
 
     Returns:
         A data set of images, float32 `[batch, x, y, z, channels]`, and labels, uint8 `[batch, x, y, z]`; with `size`
@@ -242,8 +242,10 @@ class Placement:
     def of(
         cls, shape: Index, size: Sequence[int], seed: int | None, number: int, holding: Index | None = None
     ) -> "Placement":
-        """Pad an image evenly, or crop it at a position drawn for example `number`, of those where the crop holds the
-        voxel `holding` if there is one; without a seed, in the middle."""
+        """Pad an image evenly on both sides, or crop it. The crop's position is drawn for the example `number`, from
+        those at which the crop contains the voxel `holding`, if one is given; without a seed, the crop is in the
+        middle.
+        """
         bits = hashed(np.arange(3, dtype=np.uint64) + np.uint64(3 * number), (seed or 0) + 2)
         start = []
         for axis, (n, m, draw) in enumerate(zip(shape, size, bits, strict=True)):

@@ -49,9 +49,9 @@ def named(folder: str | os.PathLike) -> Iterator[None]:
         yield
     except StoreError:
         raise
-    # For damaged files, TFDS passes on whatever JSON, protobuf and its own asserts raise.
+    # For damaged files, TFDS lets through whatever JSON, protobuf and its own asserts raise.
     except Exception as error:
-        # Of an object store the error tells more: TensorFlow may not have its file system.
+        # For an object store the error says more: TensorFlow may lack its file system.
         local = "://" not in os.fspath(folder)
         missing = [
             name

@@ -1,4 +1,4 @@
-"""Cases with rare classes, drawn more often than the data set has them."""
+"""Oversampling: cases with rare classes are drawn more often than they occur in the data set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from keras_spatial.data.boxes import Index
 from keras_spatial.data.classes import CaseClasses
 from keras_spatial.data.hashing import hashed
 
-# Of the numbers that an example's own draws; the others hash with seed, seed + 1 and seed + 2.
+# Added to the seed for the draws of an example; the other draws hash with seed, seed + 1 and seed + 2.
 _SEED = 3
 
 
@@ -33,14 +33,15 @@ class Example:
 class Oversampling:
     """Replaces a share of the examples by cases that have a rare class.
 
-    As in nnU-Net (Isensee et al., Nature Methods 18, 2021), which does so to a third of its patches: for each of these
-    examples a class is drawn, then a case that has it, then one of its voxels. The number of examples in an epoch stays
-    what it was, so other cases are seen less often; and the share of examples with a rare class is higher than `share`,
-    since the others have some, too. Whole images are trained on whole: the case alone is drawn then. Where images are
-    cropped (`size` of `ks.data.load`), the box holds the voxel, wherever the augmentation has moved it.
+    The method is that of nnU-Net (Isensee et al., Nature Methods 18, 2021), which applies it to a third of its patches:
+    for each of these examples a class is drawn, then a case that has it, then one of its voxels. The number of examples
+    in an epoch does not change, so other cases are seen less often. The share of examples with a rare class is higher
+    than `share`, because some of the other examples have one, too. If the images are not cropped, only the case is
+    drawn. If they are cropped (`size` of `ks.data.load`), the box contains the voxel, wherever the augmentation has
+    moved it.
 
-    What is drawn depends on the seed and on the number of the example alone, so that all processes draw the same, and a
-    resumed run what it would have drawn.
+    The draws depend only on the seed and on the number of the example, so all processes draw the same, and a resumed
+    run draws what an uninterrupted one would have drawn.
 
     Attributes:
         share: the fraction of the examples that are replaced.
@@ -98,8 +99,9 @@ class Oversampling:
 
 
 def rare_classes(found: Sequence[CaseClasses]) -> tuple[int, ...]:
-    """The numbers of the classes that are rare: those of the foreground without the one that has most voxels, or that
-    one if it is alone."""
+    """The numbers of the rare classes: all foreground classes except the one with the most voxels, or that one if it is
+    the only one.
+    """
     voxels: dict[int, int] = {}
     for case in found:
         for number, places in case.classes.items():

@@ -1,7 +1,7 @@
 """How the data sets store arrays: one process, a Beam worker, compresses them, and another writes the bytes unchanged.
 
 An array is stored in blocks, each a zlib stream of its own, behind a table of their offsets. So one value of a record
-holds the whole array, as users of TFDS expect, and a reader that knows where the value lies reads any block alone.
+holds the whole array, as users of TFDS expect, and a reader that knows where the value is can read any block by itself.
 
 This module needs the extras `app` and `medical`.
 """
@@ -18,7 +18,7 @@ from isal import isal_zlib
 
 from keras_spatial.data.boxes import block, divided
 
-# For CT blocks it gives streams as small as those of zlib's default level 6, in a twentieth of the time: see
+# For CT blocks its streams are as small as those of zlib's default level 6, in a twentieth of the time: see
 # benchmarks/input.py.
 _LEVEL = 2
 # Deflate cannot compress better than 1:1032.
@@ -42,12 +42,12 @@ class Packed:
 
     @classmethod
     def of(cls, streams: Sequence[bytes], shape: Sequence[int]) -> "Packed":
-        """Put the compressed blocks of an array together."""
+        """Join the compressed blocks of an array."""
         return cls(table(map(len, streams)) + b"".join(streams), tuple(shape))
 
 
 def table(lengths: Iterable[int]) -> bytes:
-    """The table of blocks that are compressed to so many bytes each."""
+    """The table of blocks with the given compressed sizes in bytes."""
     lengths = list(lengths)
     return np.cumsum([(len(lengths) + 1) * OFFSET.itemsize, *lengths]).astype(OFFSET).tobytes()
 
@@ -69,7 +69,7 @@ def pack(array: np.ndarray, blocks: Sequence[int] = ()) -> Packed:
 
 # TFDS finds this class by its name in features.json, and imports this module to read a data set.
 class PackedTensor(tfds.features.Tensor):
-    """A tensor that is stored in blocks, compressed, and in another data type than it is read in.
+    """A tensor that is stored in compressed blocks, and in another data type than the one that a reader gets.
 
     Args:
         shape: the shape of the tensor, with None for sizes that differ from example to example.
@@ -118,7 +118,7 @@ class PackedTensor(tfds.features.Tensor):
         return {"shape": tfds.features.TensorInfo(shape=(len(self.shape),), dtype=np.int32), "value": value}
 
     def encode_example(self, example_data: Packed | np.ndarray) -> Any:
-        """The stored form of a packed array, or of an array that is packed here.
+        """The stored form of an array. An array that is not packed yet is packed here.
 
         Raises:
             ValueError: if the shape or data type is not that of the feature, or the stored type changes a value.
@@ -181,17 +181,17 @@ class PackedTensor(tfds.features.Tensor):
         return whole
 
     def check_size(self, length: int, shape: Sequence[int]) -> None:
-        """Raise ValueError for a shape that no value of so many bytes can have, before anything is allocated for it."""
+        """Raise ValueError if a value of `length` bytes cannot have this shape, before anything is allocated for it."""
         if min(shape, default=0) < 0 or math.prod(shape) * self.stored.itemsize > length * DEFLATE_LIMIT:
             raise ValueError(f"{length} compressed bytes cannot hold an array of shape {tuple(shape)}")
 
     def read_block(
         self, read: Callable[[int, int], bytes], length: int, index: Sequence[int], shape: Sequence[int]
     ) -> np.ndarray:
-        """One block in the data type that a reader gets, and nothing of the others. It may be read-only.
+        """Read one block in the data type that a reader gets, without reading the others. The result may be read-only.
 
         Args:
-            read: returns bytes of a value, given the first one and how many.
+            read: a function of an offset and a length, which returns those bytes of the value.
             length: the length of the value.
             index: the index of the block along the first axes.
             shape: the shape of the block.
@@ -214,7 +214,7 @@ class PackedTensor(tfds.features.Tensor):
 
 
 def _number(index: Sequence[int], blocks: Sequence[int]) -> int:
-    """The place of a block in the order of `divided`."""
+    """The position of a block in the order of `divided`."""
     number = 0
     for i, n in zip(index, blocks, strict=False):
         number = number * n + i

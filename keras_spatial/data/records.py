@@ -1,8 +1,8 @@
-"""Finding values inside of TFRecord files without reading the others.
+"""Find values inside TFRecord files without reading the others.
 
 A TFRecord file has no index, but each record begins with its length. Here a record is a `tf.train.Example`: nested
-protobuf messages, each of which begins with its length as well. So a reader gets from header to header, and reads no
-byte of an array before it knows which it wants.
+protobuf messages, each of which begins with its length, too. So a reader can go from header to header, and reads no
+byte of an array before it knows which bytes it needs.
 """
 
 from collections.abc import Collection, Iterator
@@ -41,7 +41,7 @@ class Span:
 
 
 class File:
-    """A file that counts what is read of it; errors name it."""
+    """An open file that counts the bytes read from it and is named in errors."""
 
     def __init__(self, path: str):
         self.path, self.bytes_read = path, 0
@@ -62,7 +62,7 @@ class File:
         """Read exactly these bytes.
 
         Raises:
-            StoreError: if they are not there.
+            StoreError: if the file ends before them.
         """
         assert self._file is not None, "open the file by `with`"
         try:
@@ -82,7 +82,7 @@ class File:
 
 
 def records(path: str, most: int) -> list[Span]:
-    """The place of each record of a file, up to `most` records and one more.
+    """The place of each record of a file, for at most `most + 1` records.
 
     Raises:
         StoreError: if the file cannot be read, or is not made of records.
@@ -108,7 +108,7 @@ def records(path: str, most: int) -> list[Span]:
 def look(
     file: File, record: Span, names: Collection[str], arrays: Collection[str]
 ) -> tuple[tf.train.Example, dict[str, Span]]:
-    """Read some features of an example, and find out where others are.
+    """Read some features of an example, and find where others are.
 
     Args:
         file: an open file.
@@ -117,7 +117,7 @@ def look(
         arrays: the names of features to look for, each a single value of bytes.
 
     Returns:
-        An example of the features that were read, and the places of the others.
+        An example with the features that were read, and the places of the others.
 
     Raises:
         DamagedError: if the bytes are not an example, or a feature is missing.
@@ -141,19 +141,19 @@ def look(
         raise DamagedError(f"an example without {missing}")
     try:
         return tf.train.Example.FromString(_message(b"".join(map(_message, found.values())))), places
-    except Exception as error:  # The class is one of protobuf's, which is no dependency of ours.
+    except Exception as error:  # The class belongs to protobuf, which is not a dependency of this package.
         raise DamagedError(f"{type(error).__name__}: {error}") from error
 
 
 class _Window:
-    """Bytes of a record that were read, of which the next ones often are a part."""
+    """Bytes of a record that were read ahead, because the next reads are often among them."""
 
     def __init__(self, file: File, record: Span):
         self._file, self._record = file, record
         self._start, self._data = record.offset, b""
 
     def begin(self, span: Span, count: int) -> None:
-        """Forget what lies before, and read the first bytes of what will be asked for in pieces at once."""
+        """Move to an offset, and read ahead the bytes that will be asked for piece by piece."""
         known = self._start + len(self._data)
         if span.offset >= known:
             self._start, self._data = span.offset, b""
@@ -162,10 +162,10 @@ class _Window:
         self.bytes(Span(span.offset, count))
 
     def bytes(self, span: Span) -> bytes:
-        """Some bytes behind the last beginning.
+        """Bytes at or after the offset of the last `begin`.
 
         Raises:
-            DamagedError: if they are many, or not in the record.
+            DamagedError: if there are too many, or they are not in the record.
         """
         if span.length > _SMALL or span.end > self._record.end:
             raise DamagedError(f"{span.length} bytes where a few were expected")
@@ -175,7 +175,7 @@ class _Window:
         return self._data[span.offset - self._start : span.end - self._start]
 
     def field(self, message: Span, tag: int, last: bool = True) -> Span:
-        """The content of the field at the beginning of a message, which is its only or `last` one or has others behind.
+        """The content of the first field of a message. If `last`, the message must have no other field.
 
         Raises:
             DamagedError: if there is another field, or more bytes than the message has.
@@ -194,7 +194,7 @@ class _Window:
         return content
 
     def fields(self, message: Span) -> Iterator[Span]:
-        """The contents of all fields of a message that has but one kind of them."""
+        """The contents of all fields of a message whose fields are all of one kind."""
         while message.length:
             self.begin(message, 0)
             content = self.field(message, _FIRST, last=False)
@@ -203,7 +203,7 @@ class _Window:
 
 
 def _message(content: bytes) -> bytes:
-    """A message as the first field of another one."""
+    """The message in the first field of another one."""
     length = len(content)
     head = bytearray([_FIRST])
     while length >= 0x80:

@@ -1,7 +1,7 @@
-"""Reading boxes of voxels from a block-wise TFDS data set, without reading other blocks than those that they touch.
+"""Read boxes of voxels from a block-wise TFDS data set, and only the blocks that they touch.
 
-A record of a split is a case. Image and label are values of it that begin with a table of their blocks, so that each
-block is read by itself: see `packing` for the values and `records` for how they are found.
+Each record of a split is a case. Its image and its label are values that begin with a table of their blocks, so each
+block can be read by itself: see `packing` for the values and `records` for how they are found.
 """
 
 import itertools
@@ -28,7 +28,7 @@ class Store:
         builder: a TFDS builder, or the folder of a built data set. Its examples have "image" `[X, Y, Z, channels]` and
             "label" `[X, Y, Z]` (each a `packing.PackedTensor`), "case", "checksum" and "shape". Its metadata have
             "blocks", as the features have them, and "order", the names of the cases of each split. `datasets/lits`
-            stores both so.
+            stores data sets in this form.
         split: "train", "validation" or "test".
 
     Raises:
@@ -63,8 +63,9 @@ class Store:
             )
         if kind != _TFRECORD:
             raise StoreError(
-                f"{self._where}: expected TFRecord files, of which a block is read by itself. Received: {kind}, whose "
-                "records can only be read whole. Build it without file_format, in another data_dir if you need both"
+                f"{self._where}: expected TFRecord files, from which blocks can be read one by one. Received: {kind}, "
+                "whose records can only be read whole. Build it without file_format, in another data_dir if you need "
+                "both"
             )
         image, label = self._features.values()
         said = [list(image.blocks), list(label.blocks), metadata.get("blocks")]
@@ -145,7 +146,7 @@ class Store:
         return image, label
 
     def _block(self, case: "_Case", index: Index) -> tuple[np.ndarray, np.ndarray]:
-        """Image and label of one stored block."""
+        """Read the image and the label of one stored block."""
         shape = Part(index, self.blocks).box(case.shape).shape
         try:
             with File(case.path) as file:
@@ -163,7 +164,7 @@ class Store:
         return image, label
 
     def _case(self, number: int) -> "_Case":
-        """What the record of a case says about itself, and where its arrays are; read once."""
+        """Read what the record of a case says about itself and where its arrays are, once for each case."""
         known = self._seen.get(number)
         if known is not None:
             return known
@@ -173,7 +174,7 @@ class Store:
                 found = self._read_case(file, record, number)
         except StoreError:
             raise
-        except Exception as error:  # As above, and protobuf's.
+        except Exception as error:  # As above; protobuf raises more.
             raise self._damaged(path, record, number, "", error) from error
         self._count(file)
         if found.name != self._names[number]:
@@ -246,7 +247,7 @@ class _Case:
 
 
 def _within(file: File, value: Span) -> Callable[[int, int], bytes]:
-    """Reads of a value that count from its first byte."""
+    """A function that reads bytes of a value, counted from its first byte."""
     return lambda offset, length: file.read(Span(value.offset + offset, length))
 
 
@@ -255,7 +256,7 @@ def _order(where: str, orders: Any, split: str, cases: int) -> list[str]:
     names = orders.get(split) if isinstance(orders, dict) else None
     if not isinstance(names, list) or len(names) != cases or not all(isinstance(name, str) for name in names):
         raise StoreError(
-            f"{where}: metadata.json is missing or damaged, or does not fit dataset_info.json; build the data set "
+            f"{where}: metadata.json is missing or damaged, or does not match dataset_info.json; build the data set "
             f"again. Expected the names of {cases} cases of {split!r}. Received: {names!r:.100}"
         )
     return names

@@ -1,4 +1,5 @@
-"""Augmentation of partitioned volumes with the transforms of Hou et al. (arXiv 1909.03108) and of its released code.
+"""Augmentation of partitioned volumes with the transforms of Hou et al. (arXiv 1909.03108) and of the code that they
+released.
 
 The seed of an example determines a transform of the whole volume. Each part then computes only its own voxels of the
 result, by reading the voxels that land in it: the opposite part for a flip, a neighbourhood for a shift or a shear.
@@ -20,7 +21,7 @@ Read = Callable[[Box], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Which transforms are drawn, and how strong they are.
+    """The settings of augmentation: which transforms are drawn, and how strong they are.
 
     Intensities are those that the network gets: 1 is 1024 HU for a windowed CT, and a standard deviation for a z-score.
 
@@ -162,7 +163,8 @@ class Transform:
         return self._intensity(image, label, box), np.ascontiguousarray(label)
 
     def moved(self, place: Index, shape: Index) -> Index:
-        """Where a voxel of the original volume is in the result; the nearest voxel if it has left the volume.
+        """Where a voxel of the original volume ends up in the result; if it has left the volume, the nearest voxel of
+        the result.
 
         Args:
             place: the voxel.

@@ -32,7 +32,7 @@ def gradients(
     grad_ys: Sequence[mtf.Tensor | None],
     segment_of: Mapping[mtf.Operation, int],
 ) -> list[mtf.Tensor | None]:
-    """As `mtf.gradients`, but of a recomputation segment only those results are kept that other operations read.
+    """As `mtf.gradients`, but a recomputation segment keeps only those of its results that other operations read.
 
     When the backward pass reaches a segment, the segment's operations are repeated on its inputs, and their gradients
     read the repeated results. Random numbers are the same as the first time, because they are computed from seeds.
@@ -67,7 +67,7 @@ def gradients(
 
 
 def _repeat(segment: Sequence[mtf.Operation], condition: mtf.Tensor) -> dict[mtf.Operation, mtf.Operation]:
-    """Repeat the operations of a segment, and return for each operation its repetition."""
+    """Repeat the operations of a segment, and return the repetition of each operation."""
     inside = {t for operation in segment for t in operation.outputs}
     mapping: dict[mtf.Tensor, mtf.Tensor] = {}
     repeated = {}

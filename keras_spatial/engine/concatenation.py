@@ -13,7 +13,7 @@ from keras_spatial.engine.halo import take
 from keras_spatial.engine.local import LocalOperation
 from keras_spatial.mesh_tensorflow import mtf
 
-# From this size in bytes on each device, it is better not to store a tensor than to compute it in fewer operations.
+# From this size in bytes on each device, avoiding a stored copy matters more than having fewer operations.
 LARGE = 8 << 20
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_spatial.runtimes.functions import scalar, static_sizes
 
-# The first element of a shard, counted with its halos, that lies inside the image, and the one after the last.
+# The indices of the first element of a shard with its halos that lies inside the image, and of the one after the last.
 Interval = tuple[Any, Any]
 Intervals = tuple[Interval, ...]
 

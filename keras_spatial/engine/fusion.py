@@ -34,7 +34,7 @@ def fuse(graph: mtf.Graph, mesh_impl: mtf.MeshImpl, kept: Iterable[mtf.Tensor]) 
                 result._operation = before
                 if len(operation.inputs) == 1:
                     continue
-                # The fused operation takes the later place, because its new inputs are computed before that.
+                # The fused operation takes the later place, because only there are all of its inputs computed.
                 operations.remove(before)
                 operation = before
         operations.append(operation)

@@ -17,7 +17,7 @@ from keras_spatial.mesh_tensorflow import mtf
 from keras_spatial.runtimes.blocks import LocalBlocks
 from keras_spatial.runtimes.functions import static_sizes
 
-# From the value of a variable and a tensor to the variable's new value.
+# A function from the value of a variable and a tensor to the variable's new value.
 Blend = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
@@ -103,8 +103,8 @@ class Graph:
 
         Args:
             value: a channels-last tensor whose first axis is the batch, or the shards of it that this process holds.
-            like: a tensor whose axes are used for axes of the same size, as labels use those of the logits. Without it,
-                the axes are those of an input image.
+            like: a tensor whose axes are reused for axes of the same size, as labels reuse those of the logits. Without
+                it, the axes are those of an input image.
             differentiable: whether a gradient with respect to it will be asked for.
         """
         axes = self._axes_like(value.shape, like) if like is not None else self._input_axes(value.shape)

@@ -16,13 +16,13 @@ import tensorflow as tf
 from keras_spatial.mesh_tensorflow import mtf
 from keras_spatial.runtimes.functions import SharedFunction, custom_gradient, scalar, static_sizes
 
-# Elements of a shard, from which on copying it costs more than preparing some more operations.
+# From this number of elements, copying a shard costs more than preparing a few more operations.
 LARGE = 1 << 18
-# TensorFlow's own `tensor_scatter_nd_add` and `_update` copy the tensor that they change on CPUs, and page by page the
-# copy costs more than anything else about halos. `InplaceAdd` and `InplaceUpdate` do not, but overwrite what others may
-# still read: they get only what was made for them.
+# On CPUs, TensorFlow's `tensor_scatter_nd_add` and `_update` copy the tensor that they change, and the page faults of
+# that copy cost more than the rest of the exchange. `InplaceAdd` and `InplaceUpdate` make no copy, but overwrite what
+# other operations may still read, so they are given only tensors that nothing else reads.
 
-# By it a profile tells the exchange's own operations from the layers' (`keras_spatial.profiling`).
+# Profiles tell the operations of the exchange from those of the layers by this name (`keras_spatial.profiling`).
 SCOPE = "halo_exchange"
 
 
@@ -88,7 +88,8 @@ def exchange(mesh_impl: mtf.MeshImpl, x, halos: Sequence[Halo]) -> list:
 
 
 def exchange_adjoint(mesh_impl: mtf.MeshImpl, dx, dreceived: Sequence, halos: Sequence[Halo]):
-    """The transpose of `exchange`: what halos contributed goes back to the shards they came from, and is added.
+    """The transpose of `exchange`: the gradients of halos return to the shards that they came from, and are added
+    there.
 
     Args:
         mesh_impl: the mesh implementation.
@@ -149,7 +150,7 @@ def neighbourhood(
     fill: float = 0.0,
     in_place: bool = False,
 ) -> tf.Tensor:
-    """As `assemble`, with other axes padded too. Its gradient cuts what it needs, without copies in between.
+    """As `assemble`, with other axes padded, too. Its gradient cuts out what it needs without intermediate copies.
 
     Args:
         x: the shard.
@@ -176,7 +177,7 @@ def neighbourhood(
             y = tf.pad(y, outer, constant_values=scalar(fill, x.dtype)) if others else y
         places = []
         for number, halo in enumerate(halos):
-            # A halo spans those of the halos before it, and of the axes after it only the shard.
+            # A halo spans the halos of earlier axes, but only the shard along later axes.
             done = {h.axis for h in halos[: number + 1]}
             begin = [0 if axis in done and axis not in others else core[axis] for axis in range(x.shape.rank)]
             for start in (0, halo.before + static_sizes(x.shape)[halo.axis]):
@@ -200,7 +201,7 @@ def _written_around(
     value = scalar(fill, x.dtype)
     y = tf.pad(x, widths, constant_values=value)
     for number, halo in enumerate(halos):
-        # A halo spans those of the halos before it. What it lacks along later axes is written after it.
+        # A halo spans the halos of earlier axes. What it lacks along later axes is written afterwards.
         done = {h.axis for h in halos[: number + 1]}
         lacking = [(0, 0) if axis in done else pair for axis, pair in enumerate(widths)]
         above = halo.before + static_sizes(x.shape)[halo.axis]
@@ -214,13 +215,13 @@ def _written_around(
 
 @_scoped
 def _own_memory(x: tf.Tensor) -> tf.Tensor:
-    """A tensor that nothing else reads: itself where that is so already, or else a copy."""
+    """The tensor itself if nothing else can read it, or else a copy."""
     return tf.raw_ops.Snapshot(input=x)
 
 
 @_scoped
 def _write(operation: Callable[..., tf.Tensor], axis: int, places: Sequence[int], x: tf.Tensor, rows: tf.Tensor):
-    """Add or write rows at places along one axis of `x`, over the memory of `x`.
+    """Add or write rows at places along one axis of `x`, in the memory of `x`.
 
     Args:
         operation: `tf.raw_ops.InplaceAdd` or `tf.raw_ops.InplaceUpdate`.
@@ -237,7 +238,7 @@ def _write(operation: Callable[..., tf.Tensor], axis: int, places: Sequence[int]
 
 
 def take(x: tf.Tensor, axis: int, start: int, width: int) -> tf.Tensor:
-    """`width` elements of `x` from `start` on along one axis; `x` itself where that is all of it."""
+    """`width` elements of `x` from `start` on along one axis; `x` itself if that is all of it."""
     if start == 0 and x.shape[axis] == width:
         return x
     begin = [0] * x.shape.rank
@@ -247,7 +248,7 @@ def take(x: tf.Tensor, axis: int, start: int, width: int) -> tf.Tensor:
 
 
 def _hops(width: int, length: int) -> list[tuple[int, int]]:
-    """A halo as `(distance of the neighbour, elements taken from it)`, nearest first."""
+    """Split a halo into `(distance of the neighbour, elements taken from it)`, nearest first."""
     return [(hop + 1, min(length, width - hop * length)) for hop in range(-(-width // length))]
 
 
@@ -258,12 +259,12 @@ def _ranges(halo: Halo, length: int) -> list[tuple[int, int]]:
     return up + down
 
 
-# Many layers of a network have the same halos: their functions are traced once for all of them.
+# Many layers of a network have the same halos, so the functions for them are traced once.
 
 
 @functools.cache
 def _strips_to_send(earlier: tuple[Halo, ...], halo: Halo, length: int) -> SharedFunction:
-    """A function of a shard and its earlier halos: the strips that its neighbours need, corners included."""
+    """A function from a shard and its earlier halos to the strips that its neighbours need, corners included."""
 
     @_scoped
     def cut(x: tf.Tensor, *received: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -297,7 +298,9 @@ def _add_returned(earlier: tuple[Halo, ...], halo: Halo, length: int) -> SharedF
 
 @functools.cache
 def _add_to_halos(earlier: tuple[Halo, ...], halo: Halo, length: int) -> SharedFunction:
-    """As `_add_returned`, but what belongs to the shard itself comes first, side by side, and is not added yet."""
+    """As `_add_returned`, but the strips that belong to the shard itself are not added yet; they come first, side by
+    side.
+    """
     ranges = _ranges(halo, length)
 
     @_scoped

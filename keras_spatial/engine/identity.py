@@ -24,11 +24,11 @@ _DEEPEST = 20
 
 
 class _Unknown(Exception):
-    """Something of which it is not known whether it will be the same when it is looked at again."""
+    """A value that may be different when it is looked at again."""
 
 
 class _Same:
-    """An object that is equal to itself alone, kept so that no other object takes its place in memory."""
+    """An object that equals only itself. It is kept alive so that no other object can take its address."""
 
     def __init__(self, value: Any):
         self.value = value
@@ -41,13 +41,14 @@ class _Same:
 
 
 def identity_of(value: Any) -> Hashable | None:
-    """A value that is equal for functions, and for numbers, tuples and the like, which are the same.
+    """A value that is equal for two functions, numbers, tuples and the like exactly if they are known to be the same.
 
     Args:
         value: a function, or what such functions close over.
 
     Returns:
-        The value; None if it cannot be told, as for what closes over tensors, variables or objects that may change.
+        The value; None if it is not known, as for functions that close over tensors, variables or objects that may
+        change.
     """
     try:
         return _identity(value, 0)
@@ -88,9 +89,9 @@ def _identity(value: Any, depth: int) -> Hashable:
 
 
 def _identity_of_function(function: types.FunctionType, inner: Any) -> Hashable:
-    """Functions of this package by their code and what it is given, those of the libraries by themselves.
+    """Identify functions of this package by their code and what they close over, and those of libraries by the object.
 
-    Functions of users may read what they like, which may have changed when they are called again.
+    A user's function may read anything, which may have changed when it is called again.
     """
     origin = (function.__module__ or "").split(".")[0]
     if origin in _LIBRARIES:
@@ -110,8 +111,10 @@ def _is_of_libraries(value: Any) -> bool:
 
 
 def _identity_of_layer(layer: keras.Layer) -> Hashable:
-    """A layer of Keras by its settings. Its variables are not among them: what reads them captures tensors."""
-    # A function or object of the user's that it calls is in its settings by name alone.
+    """Identify a layer of Keras by its settings. Its variables do not matter: a function that reads them captures
+    tensors.
+    """
+    # A function or object of the user that it calls appears in its settings only by name.
     called = [value for value in tree.flatten(list(vars(layer).values())) if callable(value)]
     if not all(_is_of_libraries(value) for value in (layer, *called)):
         raise _Unknown

@@ -1,4 +1,4 @@
-"""Interning of local functions: of those that compute the same, only one is kept.
+"""Interning of local functions: if several compute the same, only one is kept.
 
 A network repeats its layers, and each layer has its own functions. TensorFlow prepares every function of a step for
 every device, and each costs memory for as long as the step lives. In MobileNetV2 on 2x2 devices with 64² pixels, 609 of
@@ -20,7 +20,8 @@ from keras_spatial.runtimes.functions import DerivativeFunction, Prepared, Share
 # The attribute of a graph that maps digests of definitions to functions. The graph holds on to its functions anyway;
 # kept anywhere else, they would keep the graph alive.
 _KNOWN = "_interned_functions"
-# And the one that maps what functions are, and the shapes and dtypes of their arguments, to traced functions.
+# The attribute that maps the identities of functions, with the shapes and dtypes of their arguments, to traced
+# functions.
 _TRACED = "_traced_functions"
 _Interned = weakref.WeakKeyDictionary[tf.Graph, dict[Prepared, Prepared]]
 
@@ -64,7 +65,7 @@ class InternedFunction(SharedFunction):
 
     def prepared(self, arguments: Sequence[Any]) -> Prepared:
         if tf.executing_eagerly():
-            return super().prepared(arguments)  # There is no graph whose functions it might be one of.
+            return super().prepared(arguments)  # There is no graph that could already have the function.
         if self._identity is None:
             return self._of_definition(arguments)
         traced = _kept_by(tf.compat.v1.get_default_graph(), _TRACED)
@@ -72,7 +73,7 @@ class InternedFunction(SharedFunction):
         if key not in traced:
             prepared = self._of_definition(arguments)
             if prepared.concrete.captured_inputs:
-                return prepared  # It found tensors of its own outside.
+                return prepared  # It captures tensors from outside, so it computes something of its own.
             traced[key] = prepared
         return traced[key]
 

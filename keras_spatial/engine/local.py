@@ -18,12 +18,13 @@ from keras_spatial.runtimes.functions import SharedFunction, VariedFunction
 class LocalOperation(mtf.Operation):
     """Outputs are a TensorFlow function of the inputs, shard by shard.
 
-    An output that lacks a split axis of the inputs is a partial sum, and is summed over that axis of the mesh: so
+    An output that lacks a split axis of the inputs is a partial sum, and is summed over that axis of the mesh. So
     `fn = tf.reduce_sum` with a scalar output is the sum over the whole image. The gradient follows from the same rule
-    read backwards: the gradient of an input that lacks a split axis of the others (a weight, say) is summed over it.
+    read backwards: the gradient of an input that lacks a split axis of the others (such as a weight) is summed over
+    that axis.
 
-    `fn` is traced once and called on every shard. The backward pass calls a second function that differentiates it
-    again, and keeps alive only those inputs that the derivative depends on.
+    `fn` is traced once and called on every shard. The backward pass calls a second function that computes its
+    derivative, and keeps alive only the inputs on which the derivative depends.
 
     Args:
         fn: a function from the inputs' shards (`tf.Tensor`s) to a tuple of the outputs' shards. With `coordinates`, its
@@ -93,7 +94,7 @@ class LocalOperation(mtf.Operation):
         self.arguments: list = []
         self.intervals: Any = None
         self.in_place = False
-        # Of a number that was differentiated before it was lowered: the index of the input, and the derivative.
+        # If the result is a number whose derivative was computed with it: the index of the input, and the derivative.
         self.kept_input: int | None = None
         self.kept: Any = None
         self.slice_shapes: list[list[int]] = []
@@ -125,7 +126,9 @@ class LocalOperation(mtf.Operation):
         self._inputs += operation.inputs[1:]
 
     def on_slice(self, intervals: Intervals, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """The outputs' shards from what lies inside the image, coordinates, halos and the inputs' shards."""
+        """The outputs' shards, computed from the intervals inside the image, the coordinates, the halos and the inputs'
+        shards.
+        """
         results = self.before_tail(intervals, *arguments)
         return results if self.tail is None else (self.tail(results[0]),)
 
@@ -145,7 +148,8 @@ class LocalOperation(mtf.Operation):
         return self.fn(list(places), *inputs) if places else self.fn(*inputs)
 
     def identity(self, intervals: Intervals, *more: Any) -> Hashable | None:
-        """What the operation computes on a shard, and more that a function of it depends on; None if it is not known.
+        """The identity of what the operation computes on a shard, with `more` on which a function depends; None if
+        unknown.
 
         It is asked when the operation is lowered: until then others may become part of it.
         """
@@ -161,7 +165,7 @@ class LocalOperation(mtf.Operation):
         return tuple(tf.fill(shape, fill[self.reduction](output.dtype)) for shape, output in pairs)
 
     def sorted(self, arguments: Sequence) -> tuple[Sequence, Sequence, Sequence]:
-        """Arguments of `on_slice` as coordinates, halos and inputs."""
+        """Sort the arguments of `on_slice` into coordinates, halos and inputs."""
         first, second = len(self.coordinates), len(self.coordinates) + 2 * len(self.halos)
         return arguments[:first], arguments[first:second], arguments[second:]
 
@@ -225,7 +229,7 @@ class LocalOperation(mtf.Operation):
                 results = self.on_slice(intervals, *arguments)
             zero = tf.UnconnectedGradients.ZERO
             gradient = tape.gradient(results[0], arguments[place], unconnected_gradients=zero)
-            return *results, tf.convert_to_tensor(gradient)  # Dense, also where rows were looked up.
+            return *results, tf.convert_to_tensor(gradient)  # Dense even if rows were looked up.
 
         return VariedFunction(
             lambda intervals: InternedFunction(
@@ -297,7 +301,7 @@ class _LocalGradient(mtf.Operation):
 
 
 def intervals_of(mesh_impl: mtf.MeshImpl, edges: Sequence[Edge]):
-    """For each shard, what of it lies inside the image along each of some edges."""
+    """For each shard, the part of it inside the image along each of the edges."""
     return mesh_impl.variants(
         [edge.mesh_axis for edge in edges],
         lambda coordinates: tuple(edge.interval(c) for edge, c in zip(edges, coordinates, strict=True)),

@@ -1,4 +1,4 @@
-"""Resharding: the same elements, on other devices; and operations that are linear along one axis.
+"""Resharding, which moves the same elements to other devices, and operations that are linear along one axis.
 
 Every change of layout consists of three moves. A sharded axis that becomes whole is gathered: each device writes its
 shard into zeros of the whole size, and an all-reduce adds them. A whole axis that becomes sharded is cut: each device
@@ -22,7 +22,7 @@ from keras_spatial.runtimes.functions import custom_gradient, scalar, static_siz
 
 
 def resharded(trace: Graph, x: SpatialTensor, axes: Sequence[Axis]) -> SpatialTensor:
-    """The tensor with its axes cut into other shards. Their sizes do not change.
+    """The tensor with its axes cut into other shards. The sizes of the axes do not change.
 
     Raises:
         ValueError: if sizes differ.

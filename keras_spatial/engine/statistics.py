@@ -134,14 +134,14 @@ class Normalization(mtf.Operation):
         scale = inverse * tf.cast(gamma[0], inverse.dtype) if gamma else inverse
         means = sums / self.count
         dx = _scaled(tf.cast(x, mean.dtype), mean, inverse * means[1], means[0])
-        # What follows is computed in the memory of `dx`, which a second scaling in one pass would not do.
+        # The rest is computed in the memory of `dx`; a second scaling in one pass would need another tensor.
         dx = _by_channel(tf.multiply, tf.cast(dn, dx.dtype) - dx, scale)
         for edge, interval in zip(self.edges, intervals, strict=True):
             dx = beyond(dx, edge.axis, interval, 0.0)
         return tf.cast(dx, x.dtype), *self.derivative_of_weights(sums)
 
     def derivative_of_weights(self, sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """The gradients with respect to gamma and beta, as far as there are such."""
+        """The gradients with respect to gamma and beta, if the operation has them."""
         weights = self.inputs[1:]
         numbers = [number for number, present in zip((1, 0), self._present, strict=True) if present]
         return tuple(tf.cast(sums[n], w.dtype) for n, w in zip(numbers, weights, strict=True))
@@ -153,7 +153,7 @@ class Normalization(mtf.Operation):
         )
 
     def identity(self, method: Callable[..., tuple[tf.Tensor, ...]], intervals: Intervals = ()) -> Hashable | None:
-        """What one of the operation's functions computes; None if it is not known."""
+        """The identity of what one of the operation's functions computes; None if it is not known."""
         numbers = (self.count, self.epsilon, self.dtype, self.moment_dtype, [t.dtype for t in self.inputs])
         return identity_of((method.__name__, type(self), numbers, self._present, self.tails, self.edges, intervals))
 

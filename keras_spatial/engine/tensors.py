@@ -46,12 +46,14 @@ class SpatialTensor:
         return [i for i, axis in enumerate(self.axes) if axis.padded]
 
     def masked(self, source: Any) -> "SpatialTensor":
-        """The same tensor, with a mask of some layer in Keras, or of None."""
+        """The same tensor, as if its mask came from another layer, or from none."""
         return self if source is self.mask_source else replace(self, mask_source=source)
 
 
 def dimension_of(axis: Axis) -> mtf.Dimension:
-    """The Mesh-TF dimension. The layout shards the plain names, so an axis that is not sharded gets another name."""
+    """The Mesh-TF dimension of an axis. The layout shards the plain names, so an axis that is not sharded gets another
+    name.
+    """
     return mtf.Dimension(axis.name if axis.sharded else f"whole_{axis.name}", axis.shards * axis.length)
 
 

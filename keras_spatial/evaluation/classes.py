@@ -52,7 +52,7 @@ class ClassMetrics:
 
 
 ABSENT = ClassMetrics(0, 0, dice=1.0, hd95=None, nsd=1.0, assd=None, voe=0.0, rvd=None, rmsd=None, msd=None)
-"""The metrics of a class that neither prediction nor reference has: they agree, and there is no distance."""
+"""The metrics of a class that neither the prediction nor the reference has: the two agree, and no distance exists."""
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,9 @@ class Summary:
 
 @dataclass(frozen=True)
 class _Sums:
-    """The numerator and denominator of a ratio for each case; `count` also counts the `undefined` entries, left out."""
+    """The numerator and denominator of a ratio for each case. `count` includes the `undefined` entries, which are left
+    out.
+    """
 
     numerator: np.ndarray
     denominator: np.ndarray

@@ -30,8 +30,8 @@ def segment_all(
 ) -> list[Outcome]:
     """Segment volumes one after another, report each of them, and list those without a result in `failed.csv`.
 
-    The table is also written if an error or a signal ends this, and removed if it would be empty. Of several processes,
-    only the first one reports and writes the table.
+    The table is also written if an error or a signal ends the function, and removed if it would be empty. In a job of
+    several processes, only the first one reports and writes the table.
 
     Args:
         model, sources, folder, options: as for `segment_each`.
@@ -82,7 +82,7 @@ def segment_each(
             writes.
 
     Returns:
-        The outcome of each, when it is there.
+        An iterator over the outcomes, each yielded when it is known.
 
     Raises:
         ValueError: if the model does not fit any volume; it is raised before the first one.
@@ -119,7 +119,7 @@ def write_failed(folder: str | Path, outcomes: Sequence[Outcome]) -> Path | None
     Rows of earlier calls are kept, except for the volumes of this call. A table without rows is removed.
 
     Returns:
-        The file, or None if every volume has its result.
+        The path of the file, or None if every volume has its result.
     """
     tried = {outcome.source.name for outcome in outcomes}
     rows = [row for row in read_failed(folder) if row[0] not in tried]
@@ -147,7 +147,9 @@ def write_rows(folder: str | Path, rows: Sequence[tuple[str, str]]) -> Path | No
 
 
 def read_failed(folder: str | Path) -> list[tuple[str, str]]:
-    """The volumes and the reasons in a `failed.csv`; none if the file does not exist or is another kind of table."""
+    """Read the volumes and the reasons in a `failed.csv`; there are none if the file is missing or is another kind of
+    table.
+    """
     try:
         with (Path(folder) / FAILED).open(newline="", encoding="utf-8") as file:
             head, *rows = csv.reader(file)

@@ -51,7 +51,7 @@ class BlockFiles:
         self.bytes_written += values.size * self.dtype.itemsize
 
     def __getitem__(self, index: slice | tuple[slice, ...]) -> np.ndarray:
-        """The values of a box, as an array of its own.
+        """Read the values of a box into a new array.
 
         Args:
             index: a slice for each of the first axes; the others are read whole.
@@ -95,9 +95,10 @@ class BlockFiles:
 
 
 def publish(job: Processes, what: str, arrays: Sequence[BlockFiles]) -> None:
-    """Tell all processes which blocks of some arrays there are. Every process must call it, after its last write.
+    """Tell all processes which blocks of some arrays exist. Every process must call it, after its last write.
 
-    The names are exchanged, and folders are not listed: network file systems show new files of other machines late.
+    The names are exchanged instead of listing folders, because network file systems show new files of other machines
+    late.
 
     Args:
         job: the processes.
@@ -122,11 +123,12 @@ def publish(job: Processes, what: str, arrays: Sequence[BlockFiles]) -> None:
 
 @contextlib.contextmanager
 def shared_folder(job: Processes, folder: Path) -> Iterator[Path]:
-    """A folder for what the processes of a job give each other; it is removed at the end. Every process must call it.
+    """Make a folder through which the processes of a job exchange files; it is removed at the end. Every process must
+    call it.
 
     Args:
         job: the processes.
-        folder: the path of the folder, which must be the same folder in all of them. What is in it is removed.
+        folder: the path of the folder, which must be the same folder in all of them. Anything in it is removed.
 
     Raises:
         RuntimeError: in all processes, if one of them does not see the folder that the first one has made.

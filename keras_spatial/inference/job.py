@@ -1,4 +1,4 @@
-"""Segmenting many volumes in a job of several processes, each of which does its part of every volume."""
+"""Segment many volumes in a job of several processes, each of which does its part of every volume."""
 
 import json
 import time
@@ -151,14 +151,14 @@ class _Job:
                 started = time.perf_counter()
                 paths = [folder / (source.stem + ending) for source in chosen]
                 reasons = self._round(chosen, paths, ending, work)
-                # As long as all of a round, which are on their way together.
+                # For all volumes of a round, because they are in progress together.
                 seconds = time.perf_counter() - started
                 for number, (source, path) in enumerate(zip(chosen, paths, strict=True)):
                     reason = reasons.get(number)
                     yield Outcome(source, None if reason else path, reason, seconds)
 
     def _round(self, sources: Sequence[Source], paths: Sequence[Path], ending: str, work: Path) -> dict[int, str]:
-        """Segment as many volumes as there are processes; by number, the reasons of those without a result."""
+        """Segment as many volumes as there are processes; returns, by number, why volumes have no result."""
         own, what = self._job.rank, f"{sources[0].name} and those after it"
         reasons: dict[int, str] = {}
         found: Prepared | None = None
@@ -170,7 +170,7 @@ class _Job:
                     found = self._read(sources[own], paths[own])
                     facts = self._facts(found)
                 except Exception as error:
-                    # Whatever it is: of a night's work, one volume must not cost the others.
+                    # Any error: one volume must not cost a night's work on the others.
                     reason = reason_of(error, sources[own])
             reasons |= {} if reason is None else {own: reason}
         told = [json.loads(text) for text in self._job.exchange(f"images of {what}", json.dumps([facts, reasons]))]
@@ -216,8 +216,9 @@ class _Job:
     def _predicted(
         self, plans: dict[int, _Plan], images: dict[int, BlockFiles], work: Path
     ) -> tuple[dict[int, list[BlockFiles]], dict[int, str]]:
-        """The probabilities of each window of each volume, of which this process has written its own blocks; and by
-        number of volume, why they cannot be used."""
+        """The probabilities of each window of each volume, to which this process has written its own blocks; and by the
+        number of a volume, why its probabilities cannot be used.
+        """
         scores: dict[int, list[BlockFiles]] = {number: [] for number in plans}
         failed: dict[int, str] = {}
         pieces = [(number, box) for number, plan in plans.items() for box in plan.boxes]
@@ -228,7 +229,7 @@ class _Job:
                 folder = work / f"scores-{number}-{len(scores[number])}"
                 made.append(BlockFiles(folder, (*self._size, self._classes), np.float32))
                 scores[number].append(made[-1])
-            # Another shape would be traced again: the last batch is filled up.
+            # The last batch is filled up, because another shape would be traced again.
             filled = [*batch, *batch[:1] * (self._feed.batch - len(batch))]
             blocks = self._predict(self._feed([(images[number], box) for number, box in filled]))
             try:
@@ -258,7 +259,7 @@ def _probabilities(plan: _Plan, scores: Sequence[BlockFiles]) -> Probabilities:
 
 
 class _Feed:
-    """The batches of a network, of which each process reads the blocks of its own devices.
+    """Makes the batches of a network: each process reads the blocks of its own devices.
 
     Attributes:
         batch: the number of images in a batch.
@@ -276,7 +277,7 @@ class _Feed:
         self._blockwise = model.takes_blocks((*size, model.input_shape[4]))
 
     def __call__(self, pieces: Sequence[tuple[BlockFiles, Box]]) -> Any:
-        """A batch of boxes of images."""
+        """Make a batch from boxes of images."""
         if not self._blockwise:
             return np.stack([image[box] for image, box in pieces])
         read = []

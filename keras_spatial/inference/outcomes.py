@@ -1,4 +1,4 @@
-"""What became of each volume of many."""
+"""The outcome for each of many volumes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ class Outcome:
 
 
 def reason_of(error: Exception, source: Source) -> str:
-    """Why a volume has no result, in a line of a table."""
+    """Why a volume has no result, in one line for a table."""
     text = str(error)
     # The message of an operating system's error holds paths, and those of a series may hold the patient's name.
     if isinstance(error, OSError) and error.strerror and isinstance(source.volume, Series):
@@ -39,5 +39,5 @@ def reason_of(error: Exception, source: Source) -> str:
 
 
 def writable(text: str) -> str:
-    """A text that can be written as UTF-8, whatever was in it."""
+    """The text in a form that can be written as UTF-8, whatever it contains."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

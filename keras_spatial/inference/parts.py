@@ -1,4 +1,4 @@
-"""Predictions to which all processes of a job contribute: each its own blocks, and its own planes of the labels."""
+"""Predictions to which every process of a job contributes its own blocks, and its own planes of the labels."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from keras_spatial.volumes.labels import Probabilities
 
 
 class Predictor:
-    """Predicts one batch after the other, with one trace for all batches of a shape.
+    """Predicts one batch after another, with one trace for all batches of a shape.
 
     Args:
         model: a partitioned model with one output. Every process must make the same calls.
@@ -96,7 +96,7 @@ class Blended:
     A voxel's probabilities are summed in the order of the windows, as in `sliding_window`, so that the sums are equal.
 
     Attributes:
-        windows: the places of the windows.
+        windows: the positions of the windows.
         found: the probabilities of each window.
         weights: the weight of each voxel of a window.
     """

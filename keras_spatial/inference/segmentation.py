@@ -36,7 +36,7 @@ from keras_spatial.volumes import (
 )
 
 OneVolume = str | Path | Series | Volume
-"""What `segment` takes as one volume: a file, a DICOM series, or what was read already."""
+"""What `segment` takes as one volume: a file, a DICOM series, or a volume that was already read."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +92,17 @@ def segment(
 ) -> Segmentation:
     """Segment a volume and write the labels with its header, orientation and affine.
 
-    The volume is turned to RAS, normalised and resampled as the images of the model's training were, and predicted at
-    once; the class probabilities are resampled to the volume's own grid, where every voxel gets its most probable
-    class. The model's task, which travels in its file, says how those were prepared. These are the steps with which the
-    data sets of this project are made, with the same functions.
+    The volume is turned to RAS, normalised and resampled as the model's training images were, and predicted as a whole.
+    The class probabilities are resampled to the volume's own grid, where every voxel gets its most probable class. The
+    model's task, which is kept in its file, says how the training images were prepared. The data sets of this project
+    are made in the same steps, with the same functions.
 
     Args:
         model: a plain or a partitioned model, whose input `[batch, x, y, z, channels]` has a known size and whose
             output has class scores. The probabilities of several models, such as the folds of a cross-validation, are
             averaged.
-        volume: a file or a DICOM series, as for `ks.volumes.read_volume`, or a volume that was already read. Several
-            channels are one each, or one file with all of them.
+        volume: a file or a DICOM series, as for `ks.volumes.read_volume`, or a volume that was already read. For
+            several channels, give one for each, or one file with all of them.
         output: the label file to write, `.nii` or `.nii.gz`, or `.dcm` for a DICOM segmentation of a DICOM series; None
             for no file. With several channels, the labels are written for the first one.
         patches: sliding windows of the model's input size; None to predict the whole volume at once.
@@ -129,7 +129,7 @@ def segment(
     Raises:
         VolumeError: if the file cannot be used; see `read_volume` and `check_hounsfield`. ChannelError if it does not
             hold the channels of the task, LimitError if its spacing asks for too many voxels of the task's grid.
-        ValueError: if the model's inputs or outputs do not fit. NothingFits, which is one, if they do not fit into
+        ValueError: if the model's inputs or outputs do not fit. Its subclass NothingFits, if they do not fit into
             `memory`.
 
     Example:
@@ -146,7 +146,7 @@ def segment(
     if memory is not None:
         models = _in_shards(models, memory, offload or (None if output is None else Path(output).parent))
     elif offload is not None:
-        raise ValueError("offload is where shards wait that fit into memory. Give memory as well, such as memory='8GB'")
+        raise ValueError("offload is the folder in which shards wait. Give memory as well, such as memory='8GB'")
     size = check_fits(models, known)
     predict = ensemble_average([probabilities_of(member, from_logits=from_logits) for member in models])
     predict = flip_average(predict, flips)
@@ -233,12 +233,12 @@ def prepare(
 
 
 def fill_of(task: Task | None) -> float | None:
-    """What lies beyond an image that is smaller than a patch; None for the image's lowest value."""
+    """The value around an image that is smaller than a patch; None for the image's lowest value."""
     return None if task is None else 0.0
 
 
 def on_grid(labels: np.ndarray, original: Volume, *, largest_liver: bool) -> np.ndarray:
-    """Labels in canonical order as those of the file, cleaned where it is asked for."""
+    """Turn labels in canonical order into those of the file, cleaned if that is asked for."""
     return from_canonical(keep_largest_liver(labels) if largest_liver else labels, original)
 
 
@@ -256,11 +256,11 @@ def _in_shards(models: Sequence[keras.Model], memory: int | str, offload: str | 
 def _read(
     volume: OneVolume | Sequence[OneVolume], task: Task | None, in_hounsfield: bool, limits: Limits
 ) -> list[Volume]:
-    """The channels of a case on one grid.
+    """Read the channels of a case on one grid.
 
     Args:
         volume, task, limits: as for `segment`.
-        in_hounsfield: whether a volume without a task must be in HU. It need not be with the caller's own `normalise`.
+        in_hounsfield: whether a volume without a task must be in HU. It need not be if the caller passes `normalise`.
     """
     given = [volume] if isinstance(volume, OneVolume) else list(volume)
     if task is None and len(given) != 1:

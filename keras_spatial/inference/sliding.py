@@ -1,4 +1,4 @@
-"""Sliding-window inference with overlapping, blended patches: today's usual way if a whole image does not fit."""
+"""Sliding-window inference with overlapping, blended patches, common practice if a whole image does not fit."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class Windows:
-    """Where the patches lie that cover an image.
+    """The positions of the patches that cover an image.
 
     Attributes:
         shape: the number of voxels of the image along x, y and z.
@@ -97,18 +97,18 @@ class Windows:
 
     @classmethod
     def over(cls, shape: Sequence[int], patch: Sequence[int], overlap: float) -> "Windows":
-        """The windows of these sizes, which may be given as any sequences."""
+        """Make the windows for these sizes, which may be any sequences."""
         return cls((shape[0], shape[1], shape[2]), (patch[0], patch[1], patch[2]), overlap)
 
     @property
     def padded(self) -> tuple[int, int, int]:
-        """The number of voxels of the image when it has been padded to at least a patch."""
+        """The number of voxels of the image after it is padded to at least a patch."""
         x, y, z = (max(n, p) for n, p in zip(self.shape, self.patch, strict=True))
         return x, y, z
 
     @property
     def inside(self) -> Box:
-        """Where the image lies in what it was padded to: in its middle."""
+        """Where the image lies in the padded image, which is the middle."""
         x, y, z = (slice((m - n) // 2, (m - n) // 2 + n) for m, n in zip(self.padded, self.shape, strict=True))
         return x, y, z
 
@@ -119,7 +119,7 @@ class Windows:
         return np.pad(image, [*around, (0, 0)], constant_values=value)
 
     def boxes(self) -> Iterator[Box]:
-        """The patches in what the image was padded to, the last axis fastest."""
+        """The patches of the padded image, the last axis fastest."""
         starts = [window_starts(n, p, self.overlap) for n, p in zip(self.padded, self.patch, strict=True)]
         for place in product(*starts):
             x, y, z = (slice(a, a + p) for a, p in zip(place, self.patch, strict=True))

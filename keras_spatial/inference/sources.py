@@ -34,7 +34,9 @@ class NothingToSegment(ValueError):
 
 
 class VolumesBelow(ValueError):
-    """Volumes lie in folders below the one that was given, whose files alone would be segmented."""
+    """There are volumes in folders below the one that was given, of which only the files in the folder itself are
+    segmented.
+    """
 
 
 class ResultsCollide(ValueError):
@@ -82,7 +84,7 @@ class Source:
     def unusable(self, ending: str = ".nii.gz") -> str | None:
         """Why the volume cannot be read or its result cannot be written; None if no reason is known.
 
-        Named pipes are refused, because opening one without a writer would block.
+        A named pipe is refused, because opening one without a writer would block.
         """
         if isinstance(self.volume, Series):
             return None
@@ -101,7 +103,7 @@ class Source:
         return None
 
     def _other_channels(self) -> str | None:
-        """How the files differ from one for each channel; None if they do not."""
+        """How the files differ from one file for each channel; None if they do not."""
         wanted = [f"{self.name}_{number:04}" for number in range(len(self.channels))]
         if [printable(stem_of(path.name, _ENDINGS)) for path in self.files] == wanted:
             return None
@@ -119,8 +121,8 @@ def find_sources(paths: Iterable[str | Path], ending: str = ".nii.gz", channels:
     Args:
         paths: volume files, and DICOM files with all frames of a series; folders with volume files, of which
             segmentations and hidden files are left out; folders with DICOM series, one or many, in any folders below.
-            Volume files in folders below are refused: labels and results may lie there as well, and two may have one
-            name. A path that is not there is a source that cannot be used.
+            Volume files in folders below are refused: labels and results may lie there as well, and two files may have
+            the same name. A path that does not exist becomes a source that cannot be used.
         ending: the ending of the results, one of `RESULTS`.
         channels: the names of the model's channels. If there are several, the files of a folder whose names end in
             `_0000`, `_0001`, ..., as in nnU-Net, are the channels of one case. A file that holds all channels is a case
@@ -201,7 +203,7 @@ def _sources(path: Path) -> Iterator[Source]:
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    """The folders below one, without hidden ones."""
+    """The folders inside a folder, without hidden ones."""
     for folder, names, _ in os.walk(path):
         names[:] = sorted(name for name in names if not name.startswith("."))
         yield from (Path(folder, name) for name in names)
@@ -210,7 +212,7 @@ def _folders(path: Path) -> Iterator[Path]:
 def _files(folder: Path) -> list[Path]:
     """The volume files in a folder, without segmentations and hidden ones.
 
-    Those in formats that nothing reads are there as well, unless there is a readable one of the same name.
+    Files in formats that cannot be read are included, too, unless there is a readable file of the same name.
     """
     try:
         paths = sorted(folder.iterdir())
@@ -227,7 +229,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _by_case(sources: Sequence[Source], channels: tuple[str, ...]) -> list[Source]:
-    """The same volumes, of which files that are channels of one case are put together."""
+    """Group the files that are channels of one case; other volumes stay as they are."""
     found: dict[object, Source] = {}
     cases: dict[object, list[Path]] = {}
     for source in sources:
@@ -235,7 +237,7 @@ def _by_case(sources: Sequence[Source], channels: tuple[str, ...]) -> list[Sourc
         if not isinstance(path, Path) or not _is_channel(path, len(channels)):
             found[source] = source
             continue
-        # Cases of one name in two folders are two, whose results would collide.
+        # Cases of the same name in two folders are two cases, whose results would collide.
         case = (path.parent, _channel(path)[0])
         cases.setdefault(case, []).append(path)
         files = sorted(cases[case], key=lambda file: (_channel(file)[1], file.name))
@@ -244,13 +246,13 @@ def _by_case(sources: Sequence[Source], channels: tuple[str, ...]) -> list[Sourc
 
 
 def _is_channel(path: Path, channels: int) -> bool:
-    """Whether a file is one channel of a case: by its name, unless it holds all channels of a case itself."""
+    """Whether a file is one channel of a case. Its name decides, unless the file itself holds all channels."""
     if channel_of(stem_of(path.name, _ENDINGS)) is None:
         return False
     try:
         read_grid(path, channels)
     except VolumeError:
-        # A damaged file is a channel, too: its case is named when it is read.
+        # A damaged file counts as a channel; reading it then names its case.
         return True
     return False
 

@@ -1,4 +1,4 @@
-"""Which task a model's volumes are prepared by, where files and words on a command line decide."""
+"""Choose the task by which a model's volumes are prepared, from the model's file and a command line."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +11,15 @@ from keras_spatial.volumes import LITS, Task, TaskError, read_task, task_of
 
 
 def chosen_task(model: str | Path, given: str | None, option: str = "--task ") -> Task | Literal["lits"]:
-    """The task of a model's file, or the one that was given in its place. Nothing is assumed.
+    """The task of a model's file, or the one that was given in its place. No task is assumed.
 
     Args:
         model: the path of the model's file.
         given: "lits", or the path of a task.json; None or "" takes that of the file.
-        option: the option by which a user gives it, for the message.
+        option: the command's option for the task, for the message.
 
     Raises:
-        TaskError: if nothing says the task, or its description is damaged.
+        TaskError: if neither names a task, or its description is damaged.
     """
     if given == "lits":
         return "lits"
@@ -41,7 +41,7 @@ def channel_names(task: Task | Literal["lits"]) -> tuple[str, ...]:
 
 
 def common_task(models: Sequence[keras.Model]) -> Task | None:
-    """The task that models have from their files; None if none has one.
+    """The task that all models have from their files; None if none has one.
 
     Raises:
         ValueError: if they differ.

@@ -1,4 +1,4 @@
-"""What layers keep to themselves: kernels, masks, dtypes, calls."""
+"""Private parts of layers: kernels, masks, dtypes, calls."""
 
 import inspect
 from collections.abc import Callable
@@ -14,7 +14,7 @@ def autocast_dtype(operation: keras.Operation, current: str | None) -> str | Non
     """The dtype in which `operation` reads floating-point variables, as Keras decides it before every call.
 
     Args:
-        operation: a layer, or an operation, which reads them as what calls it.
+        operation: a layer, or an operation, which reads variables as its caller does.
         current: the dtype in force; None for the variables' own.
     """
     if not isinstance(operation, keras.Layer):
@@ -26,7 +26,7 @@ def autocast_dtype(operation: keras.Operation, current: str | None) -> str | Non
 
 
 def is_autocast(variable: keras.Variable) -> bool:
-    """Whether a variable is read in another dtype where Keras asks for one."""
+    """Whether a variable is read in another dtype when Keras casts variables automatically."""
     return variable._autocast and keras.backend.is_float_dtype(variable._dtype)
 
 
@@ -72,11 +72,11 @@ def computes_no_mask(layer: keras.Layer) -> bool:
 
 
 def computes_own_mask(layer: keras.Layer) -> bool:
-    """Whether `compute_mask` is one that a class outside Keras defines."""
+    """Whether a class outside Keras defines the layer's `compute_mask`."""
     return not defining_method(layer, "compute_mask").__module__.startswith("keras.src.")
 
 
-# Classes of other libraries whose `__call__` checks what it is given and hands it on.
+# Classes of other libraries whose `__call__` only checks its arguments and passes them on.
 _HANDING_ON = {("keras_hub.src.utils.pipeline_model", "PipelineModel")}
 
 
@@ -88,7 +88,7 @@ def calls_otherwise(operation: keras.Operation) -> str | None:
 
 
 def changed_in(scope: keras.StatelessScope, layer: keras.Layer) -> list[str]:
-    """The paths of the variables that were assigned to in a scope in which a layer ran."""
+    """The paths of the variables that were assigned in the scope in which a layer ran."""
     names = {id(v): v.path for v in layer.variables}
     return [names.get(key, "of another layer") for key in scope.state_mapping]
 

@@ -111,5 +111,5 @@ def start_with_epoch(model: keras.Model, epoch: int | None) -> None:
 
 
 def without_optionals(model: keras.Model, step: Callable) -> Callable:
-    """A step that gets None for each `tf.experimental.Optional` in a batch, as in Keras's own functions."""
+    """A step that receives None for each empty `tf.experimental.Optional` in a batch, as in Keras's own functions."""
     return model._autoconvert_optionals(step)

@@ -1,4 +1,4 @@
-"""Code that Keras runs only on real tensors, and variables, on symbolic tensors."""
+"""Symbolic tensors in code that Keras runs only on real ones, and in place of variables."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ _SYMBOLIC_OPERATORS = (
     *("__rand__", "__or__", "__ror__", "__xor__", "__rxor__", "__lt__", "__le__", "__gt__", "__ge__", "__ne__"),
 )
 
-# Operators of variables by the functions that do the same, and whether the variable comes second.
+# For each operator of a variable, the function that does the same, and whether the variable comes second.
 _OPERATORS = {
     **{
         f"__{name}__": (function, False)
@@ -75,7 +75,7 @@ class SymbolicState(keras.StatelessScope):
     """A scope in which the value of a variable is a symbolic tensor, made when it is first read.
 
     Attributes:
-        read: the variables that were read, with the tensors that stand for what they were at the start.
+        read: the variables that were read, with the tensors that stand for their initial values.
         assigned: the variables that were assigned to, with their new values.
     """
 
@@ -107,7 +107,7 @@ class _SymbolicOrVariable(type):
 
 
 class _Symbolic(metaclass=_SymbolicOrVariable):
-    """What stands for `KerasTensor` where Keras asks whether an operation is symbolic."""
+    """Stands in for `KerasTensor` when Keras asks whether an operation is symbolic."""
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The normalization between a convolution and its activation, which the ready networks offer by name."""
+"""The normalization between a convolution and its activation, which the ready-made networks offer by name."""
 
 from typing import Literal
 

@@ -50,10 +50,10 @@ def ResidualUNet2D(input_shape: Sequence[int | None], classes: int, **options: U
 
 
 def ResidualUNet3D(input_shape: Sequence[int | None], classes: int, **options: Unpack[ResidualUNetOptions]) -> Model:
-    """A 3D U-Net whose encoder consists of residual blocks with instance normalisation, with deep supervision.
+    """A 3D U-Net whose encoder consists of residual blocks with instance normalization, with deep supervision.
 
     It is the network of nnU-Net's "ResEnc" presets (Isensee et al., arXiv 2404.09556). An encoder level begins with a
-    strided convolution and has residual blocks of two 3³ convolutions, each followed by instance normalisation, which
+    strided convolution and has residual blocks of two 3³ convolutions, each followed by instance normalization, which
     makes a bias superfluous, and a leaky ReLU (slope 0.01). A decoder level is a transposed convolution and one
     convolution.
 

@@ -71,7 +71,7 @@ def lower_metric(
         y_true: the labels.
         y_pred: the predictions, channels last.
         weight: sample weights, or None.
-        before: the update of the same metric for another output of the model, which comes first; None for none.
+        before: the update of the same metric for an earlier output of the model, if there is one.
 
     Raises:
         UnsupportedObjective: if there is no known way to merge its state from shards.
@@ -258,7 +258,7 @@ def _merged(
     merge: Merge,
     found: Traced | None = None,
 ) -> Update:
-    """Run Keras's own update on every shard, and sum what the shards add.
+    """Run Keras's own update on every shard, and sum the contributions of the shards.
 
     For the mean of a function of voxels, `found` is that function.
     """

@@ -1,10 +1,10 @@
-"""Find out what a loss or metric overrides of the class of Keras, or of this package, that it extends."""
+"""Find out which names a loss or metric overrides in the class of Keras, or of this package, that it extends."""
 
 from typing import Any
 
 import keras
 
-# Every class has these names, or they are used only outside of a step.
+# Every class has these names, or they are used only outside a step.
 _HARMLESS = {*dir(type("", (), {})), "get_config", "from_config", "__annotations__", "__static_attributes__"}
 _OF_STEPS = {"__call__", "__getattribute__", "__getattr__"}
 
@@ -35,5 +35,5 @@ def keeps_loss_call(loss: keras.losses.Loss) -> bool:
 
 
 def keeps_update(metric: keras.metrics.Metric) -> bool:
-    """Whether a metric updates its state exactly as the Keras class does that it extends."""
+    """Whether a metric updates its state exactly as the Keras class that it extends."""
     return known_class(metric) is not keras.metrics.Metric and not overridden(metric, "result", "reset_state")

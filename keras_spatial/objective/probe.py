@@ -35,7 +35,7 @@ class NoMerge(Exception):
     """A metric's state has no known merge; the message says why."""
 
 
-# What probing has shown for Keras's own metrics: it is needed when a model is compiled, and for each traced step again.
+# The results of probing Keras's own metrics, because they are needed when a model is compiled and in each traced step.
 _answers: dict[tuple, Merge | str] = {}
 
 
@@ -139,7 +139,7 @@ def _close(a: np.ndarray, b: np.ndarray) -> bool:
 
 @dataclass(frozen=True)
 class _Like:
-    """What draws have in common with the labels, predictions and weights of a model.
+    """The kinds of a model's labels, predictions and weights, which the random draws share.
 
     Attributes:
         rank: the number of axes of the predictions.
@@ -236,7 +236,7 @@ def _draws(like: _Like) -> Iterator[_Draw]:
             else:
                 labels[place] = 1
         elif draw == _OF_ALL_SIZES and floating:
-            # One voxel of most cases has a large value, and two of the first case, which are far apart.
+            # One voxel of most cases has a large value, and in the first case two voxels that are far apart.
             ends = [(0, *[-1] * (len(image) - 1)), (slice(0, -1), *[1] * (len(image) - 1))]
             for place in ends:
                 predicted[place] *= 1e3

@@ -44,7 +44,7 @@ class Observed:
     shapes: Any
 
     def __call__(self, *arguments: Any) -> Any:
-        """Call the function with tensors, which the values of its variables follow in `arguments`."""
+        """Call the function with tensors; in `arguments` they are followed by the values of its variables."""
         count = len(arguments) - len(self.variables)
         with keras.StatelessScope(zip(self.variables, arguments[count:], strict=True)):
             return self.function(*arguments[:count])

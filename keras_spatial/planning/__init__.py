@@ -1,4 +1,6 @@
-"""Will it fit? What a step costs each device, found by rehearsing it: traced for one device, and never run."""
+"""Does a model fit? What a step costs each device is found by rehearsing it: it is traced for one device, and never
+run.
+"""
 
 from keras_spatial.planning.plan import Plan, plan
 from keras_spatial.planning.search import NothingFits, smallest_mesh

@@ -10,23 +10,23 @@ from keras_spatial.runtimes.functions import static_sizes
 from keras_spatial.runtimes.rehearsal import RECEIVED, byte_size
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
-# Their results are their first input under another shape or name.
+# The result of such an operation is its first input, with another shape or name.
 _ALIASES = {
     *("Identity", "Reshape", "Squeeze", "ExpandDims", "EnsureShape", "StopGradient", "ReadVariableOp", "Bitcast"),
     *("InplaceAdd", "InplaceUpdate"),
 }
-# TensorFlow's kernels write these results over an input of the same size that nothing else needs.
+# TensorFlow's kernels can write the results of these over an input of the same size that nothing else needs.
 _IN_PLACE = {
     *("Add", "AddN", "AddV2", "BiasAdd", "Div", "DivNoNan", "Elu", "EluGrad", "Exp", "LeakyRelu", "LeakyReluGrad"),
     *("Log", "Maximum", "Minimum", "Mul", "Neg", "Pow", "RealDiv", "Reciprocal", "Relu", "Relu6", "ReluGrad"),
     *("Rsqrt", "RsqrtGrad", "Select", "SelectV2", "Selu", "Sigmoid", "SigmoidGrad", "Softmax", "Softplus"),
     *("Snapshot", "Sqrt", "Square", "SquaredDifference", "Sub", "Tanh", "TanhGrad"),
 }
-# What an optimizer does with a gradient, and what ends in it.
+# The operations between a gradient and the update of its variable, and those that update it.
 _CHEAP = _IN_PLACE | _ALIASES | {"Cast", "IdentityN"}
 _UPDATES = ("Assign", "ResourceApply")
 _CONVOLUTIONS = {
-    # Type: the inputs that are the image side and the kernel; None stands for the output.
+    # For each type, which inputs are the image and the kernel; None stands for the output.
     **dict.fromkeys(("Conv2D", "Conv3D"), (None, 1)),
     **dict.fromkeys(("Conv2DBackpropInput", "Conv3DBackpropInputV2"), (2, 1)),
     **dict.fromkeys(("Conv2DBackpropFilter", "Conv3DBackpropFilterV2"), (2, None)),
@@ -61,7 +61,7 @@ class _Buffer:
 
     name: str
     size: int
-    owned: bool  # Not an argument, whose memory is the caller's.
+    owned: bool  # False for an argument, whose memory belongs to the caller.
     last: int = -1
 
 
@@ -78,7 +78,7 @@ class _Functions:
         if name not in self.known:
             function = self.graph._get_function(name)  # Not public; it is read here and nowhere else.
             if function is None and operation.type in _CALLS:
-                raise ValueError(f"The graph calls a function that it does not know. Received: {name}")
+                raise ValueError(f"The graph calls a function that it does not contain. Received: {name}")
             self.known[name] = None if function is None else costs(function.graph, function.graph.outputs, self)
         return self.known[name]
 
@@ -117,7 +117,7 @@ def costs(graph: tf.Graph, outputs: Sequence[tf.Tensor], functions: _Functions |
 
 
 def _needed(graph: tf.Graph, outputs: Iterable[tf.Tensor]) -> list[tf.Operation]:
-    """Operations that the outputs or side effects depend on, in the order in which they were made."""
+    """The operations on which the outputs or side effects depend, in the order in which they were made."""
     pending = [t.op for t in outputs]
     pending += [o for o in graph.get_operations() if o.type.startswith(_UPDATES)]
     pending += list(getattr(graph, "control_outputs", ()))
@@ -131,9 +131,8 @@ def _needed(graph: tf.Graph, outputs: Iterable[tf.Tensor]) -> list[tf.Operation]
 
 
 def _as_ready(operations: Sequence[tf.Operation]) -> list[tf.Operation]:
-    """Operations in their order, but those that update a variable as soon as they can: TensorFlow does not wait.
-
-    The gradient of a weight is not kept until the gradients of all others are there.
+    """Operations in their order, except that those that update a variable come as soon as their inputs are ready.
+    TensorFlow does not wait either: it does not keep the gradient of a weight until all other gradients are computed.
     """
     updating: set[tf.Operation] = set()
     for operation in reversed(operations):
@@ -173,7 +172,7 @@ def _buffers(operations: Sequence[tf.Operation], outputs: Iterable[tf.Tensor]) -
 
 
 def _shared(operation: tf.Operation, output: tf.Tensor, number: int, buffers, remaining) -> _Buffer | None:
-    """The buffer of an input that an output is written over or stands for, if any."""
+    """The buffer of the input over which an output is written, or which the output is, if there is one."""
     if operation.type in _ALIASES and not operation.name.split("/")[-1].startswith(RECEIVED) and operation.inputs:
         return buffers[operation.inputs[0].ref()]
     if operation.type == "IdentityN":

@@ -34,23 +34,23 @@ class Plan:
         training: whether the step trains; otherwise it predicts.
         weights: the bytes of the model's variables.
         optimizer: the bytes of the optimizer's variables.
-        activations: the most that is held at once beside those two: the device's part of the images, what is kept for
-            the backward pass, gradients, halos, and what the operation that runs then needs for itself.
+        activations: the most bytes that are held at once besides these two: the device's part of the images, what is
+            kept for the backward pass, gradients, halos, and what the operation that is then running needs for itself.
         workspace: the part of `activations` that this operation needs for itself.
         at: the name of this operation.
-        largest: the names and the bytes of the largest tensors that are held at that moment.
+        largest: the names and sizes of the largest tensors that are held at that moment.
         halo: the bytes that a device with neighbours on all sides sends to them in one step.
         allreduce: the bytes that a device puts into sums over devices in one step, for gradients of the weights,
             statistics and losses.
         flops: the number of floating-point operations that a device computes in one step.
         offload: where shards that share a device are kept: "host", or a folder; empty if each has a device of its own.
-        kept: the most bytes of shards that share devices which host memory or the folder keeps at once.
-        moved: the bytes of such shards that are moved there and back in one step.
+        kept: the most bytes of shards that host memory or the folder keeps at once.
+        moved: the bytes of shards that are moved there and back in one step.
 
-    If shards share devices, `activations` is what one device holds of them at once. For a CPU, it includes what its
-    memory keeps of the other shards, and the whole images that are passed as arrays.
+    If shards share devices, `activations` is what one device holds at once. For a CPU, it includes the other shards
+    that are kept in its memory, and the whole images that are passed as arrays.
 
-    TensorFlow itself, the libraries that it loads and their scratch memory (cuDNN's, say) come on top.
+    TensorFlow itself, the libraries that it loads and their scratch memory (such as cuDNN's) come on top.
     """
 
     mesh: str
@@ -72,11 +72,11 @@ class Plan:
 
     @property
     def memory(self) -> int:
-        """Bytes that each device must have."""
+        """The number of bytes that each device must have."""
         return self.weights + self.optimizer + self.activations
 
     def fits(self, memory: int) -> bool:
-        """Whether a device with so many bytes is enough."""
+        """Whether a device with `memory` bytes is enough."""
         return self.memory <= memory
 
     def least_seconds(self, bytes_per_second: float) -> float:
@@ -88,11 +88,11 @@ class Plan:
         return self.moved / bytes_per_second
 
     def explain(self, memory: int) -> str:
-        """Why a device of so many bytes is or is not enough."""
+        """Explain why a device with `memory` bytes is or is not enough."""
         if self.fits(memory):
             return f"Fits: needs {readable(self.memory)} of {readable(memory)} per device."
         lines = [
-            f"Does not fit: needs {readable(self.memory)} per device, {readable(memory)} are there.",
+            f"Does not fit: needs {readable(self.memory)} per device, but there are {readable(memory)}.",
             f"The most is held while {self.at} runs; the largest tensors then:",
             *(f"  {readable(size):>9}  {name}" for name, size in self.largest),
         ]
@@ -133,12 +133,12 @@ def plan(
 ) -> Plan:
     """Find out what a step would cost each device, without running it and without its devices.
 
-    The step is traced as it would be for training, for the one device in the middle of the mesh; its graph then tells
-    what is held when.
+    The step is traced as it would be for training, but only for the device in the middle of the mesh. Its graph then
+    shows what is held when.
 
     Args:
         model: any Keras model. Its optimizer, losses and metrics are those it was compiled with; otherwise Adam and
-            `ks.losses.DiceCrossentropy`. Layers that `ks.recompute` has chosen are planned to be recomputed.
+            `ks.losses.DiceCrossentropy`. Layers that `ks.recompute` has chosen are planned as recomputed.
         distribution: the mesh and layout. The devices need not exist:
             `ks.device_mesh("rows:16, columns:16", devices=["cpu:0"] * 256)`. With `offload`, the plan is for shards
             that share these devices, and says what is kept elsewhere and moved.
@@ -169,7 +169,7 @@ def plan(
     if isinstance(model, Model) and model.distribution is not None and model._network.replicate:
         unsupported = "replicate"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # What is replicated was said when the model was partitioned, and is planned.
+        warnings.simplefilter("ignore")  # No warning here: one was given when the model was partitioned.
         planned = model if dtype is None else _with_dtype(model, dtype)
         spatial = partition(planned, rehearsed, input_shape, unsupported=unsupported)
     network = spatial._network
@@ -197,7 +197,7 @@ def plan(
 
 
 def _activations(runtime: Runtime, traced: Any) -> dict[str, Any]:
-    """What a traced step holds, does and sends."""
+    """What a traced step holds, computes and sends."""
     found: Costs = costs(traced.graph, traced.outputs)
     if isinstance(runtime, RehearsalRuntime):
         return {
@@ -213,7 +213,7 @@ def _activations(runtime: Runtime, traced: Any) -> dict[str, Any]:
     on_cpu = all("gpu" not in device.lower() for device in runtime.devices)
     to_file = runtime.offload != "host"
     shards = streamed_costs(runtime.program, to_file=to_file, on_cpu=on_cpu)
-    # Beside the shards: in the graph, gradients of weights and whole outputs; as arguments, whole images.
+    # Besides the shards: in the graph, gradients of weights and whole outputs; as arguments, whole images.
     beside = found.peak + (sum(byte_size(x) for x in traced.inputs if x.dtype != tf.resource) if on_cpu else 0)
     return {
         "activations": shards.peak + beside,
@@ -230,12 +230,12 @@ def _activations(runtime: Runtime, traced: Any) -> dict[str, Any]:
 
 
 def _trace(step, data):
-    """A step's graph. The metrics and moving averages that it names are not touched until it runs."""
+    """A step's graph. The metrics and moving averages in it do not change unless it runs."""
     return tf.function(lambda *data: step(data), autograph=False).get_concrete_function(*data)
 
 
 def _compilation(model: keras.Model, outputs: Any) -> dict[str, Any]:
-    """As the model is compiled, but with an optimizer of its own."""
+    """The arguments with which the model was compiled, but with a new optimizer."""
     known = compilation(model)
     if known is None:
         return {"optimizer": "adam", "loss": tree.map_structure(lambda _: _loss(), outputs), "jit_compile": False}
@@ -251,7 +251,7 @@ def _spec(x: keras.KerasTensor, batch_size: int, input_shape: Sequence[int] | No
     shape = tuple(x.shape[1:]) if input_shape is None else tuple(input_shape)
     if None in shape:
         raise ValueError(
-            f"The model leaves the size of its image open: say it by input_shape, such as (512, 512, 512, 1). "
+            f"The model leaves the size of its image open: pass input_shape, such as (512, 512, 512, 1). "
             f"Received: a model of input shape {x.shape}"
         )
     return tf.TensorSpec((batch_size, *shape), x.dtype)
@@ -260,8 +260,8 @@ def _spec(x: keras.KerasTensor, batch_size: int, input_shape: Sequence[int] | No
 def _trace_training(model: Model, images: Any, outputs: Any):
     """The graph of a training step, on labels of the kind that the loss takes.
 
-    Class numbers are tried first for losses that take them by their names, and labels in the outputs' own shape for
-    others. What the user's own loss takes only it can say, so the other kind is tried before its error is believed.
+    Class numbers are tried first for losses whose name says that they take them, and labels in the outputs' own shape
+    for others. A user's own loss may take either, so the other kind is tried before its error is raised.
     """
     loss: Any = model.loss
     kind = loss if isinstance(loss, str) else type(tree.flatten(loss)[0]).__name__
@@ -280,7 +280,7 @@ def _trace_training(model: Model, images: Any, outputs: Any):
 
 
 def _label(x: keras.KerasTensor, numbers: bool, images: Any) -> tf.TensorSpec:
-    """Labels of an output: class numbers, or its own shape."""
+    """Labels for an output: class numbers, or labels of its own shape."""
     batch, *sizes = tree.flatten(images)[0].shape
     known = [size if size is not None else sizes[i] for i, size in enumerate(x.shape[1:])]
     return tf.TensorSpec((batch, *(known[:-1] if numbers else known)), "int32" if numbers else x.dtype)

@@ -1,7 +1,7 @@
-"""How far the answer for one voxel looks: the receptive field of a network of images.
+"""The receptive field of a network: on how much of the image the output for one voxel depends.
 
 Intervals of voxels are followed from the output back to the input, axis by axis, for every phase of the output against
-the network's strides; the widest is the field. The image has no edge here.
+the network's strides; the widest interval is the receptive field. The edges of the image are ignored.
 """
 
 import math
@@ -13,7 +13,7 @@ from keras import layers
 from keras_spatial.keras_private import functional_part, nodes_of
 
 WHOLE = "whole"
-"""Some layer takes statistics or sums of the whole image, or attends to all of it."""
+"""The receptive field if some layer takes statistics or sums of the whole image, or attends to all of it."""
 
 _Interval = tuple[int, int]
 _POINTWISE = (
@@ -33,13 +33,13 @@ _GLOBAL = (
 
 
 def receptive_field(model: keras.Model) -> tuple[int, ...] | str | None:
-    """Voxels of the input, along each image axis, on which one voxel of the output may depend at inference.
+    """The number of input voxels along each image axis on which one output voxel may depend at inference.
 
     Args:
         model: functional or sequential, with one input `[batch, ..., channels]`.
 
     Returns:
-        The sizes; `WHOLE` if all of the image counts; None if the model has a layer for which it is not known.
+        The sizes; `WHOLE` if the whole image counts; None if the model has a layer whose receptive field is not known.
 
     Example:
 
@@ -62,7 +62,7 @@ def receptive_field(model: keras.Model) -> tuple[int, ...] | str | None:
 
 
 def _from_the_outputs(nodes: list[Any]) -> list[Any]:
-    """The nodes in an order in which each stands before those that it takes from."""
+    """The nodes in an order in which each comes before those whose outputs it reads."""
     maker = {id(tensor): node for node in nodes for tensor in node.output_tensors}
     ordered: dict[int, Any] = {}
     waiting = list(nodes)
@@ -77,7 +77,7 @@ def _from_the_outputs(nodes: list[Any]) -> list[Any]:
 
 
 def _of_channels(operation: Any) -> bool:
-    """Whether a layer normalisation takes its statistics over the channels of each voxel alone."""
+    """Whether a layer normalization takes its statistics only over the channels of each voxel."""
     return isinstance(operation, layers.LayerNormalization) and operation.axis in (-1, [-1])
 
 
@@ -114,7 +114,7 @@ def _needed(operation: Any, low: int, high: int, axis: int, rank: int) -> _Inter
 
 
 def _window(operation: Any, axis: int, rank: int) -> tuple[int, int, bool]:
-    """Length of the window in voxels, stride, and whether the output is the finer grid."""
+    """The length of the window in voxels, the stride, and whether the output is the finer grid."""
     if isinstance(operation, (*_CONVOLUTIONS, *_TRANSPOSED)):
         size, dilation = (_axis(getattr(operation, n), axis) for n in ("kernel_size", "dilation_rate"))
         return (size - 1) * dilation + 1, _axis(operation.strides, axis), isinstance(operation, _TRANSPOSED)
@@ -122,7 +122,7 @@ def _window(operation: Any, axis: int, rank: int) -> tuple[int, int, bool]:
         return _axis(operation.pool_size, axis), _axis(operation.strides, axis), False
     if isinstance(operation, _UPSAMPLING):
         factor = _axis(operation.size, axis)
-        # Linear interpolation takes two neighbours.
+        # Linear interpolation reads two neighbours.
         taps = 1 if getattr(operation, "interpolation", "nearest") == "nearest" else 3
         return factor * taps, factor, True
     return 1, 1, False

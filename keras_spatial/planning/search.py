@@ -1,4 +1,4 @@
-"""The smallest mesh on which a model fits."""
+"""Search for the smallest mesh on which a model fits."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ def smallest_mesh(
     training: bool = True,
     input_shape: Sequence[int] | None = None,
 ) -> Plan:
-    """The plan of the smallest mesh on which a step fits: 1, 2, 4, 8 ... devices, the image split in even parts.
+    """The plan of the smallest mesh on which a step fits, of 1, 2, 4, 8 ... devices, with the image split evenly.
 
     Args:
         model: any Keras model.
@@ -41,7 +41,7 @@ def smallest_mesh(
     best = None
     for count in _counts(most_devices):
         if best is not None and count * memory < best.devices * best.activations / 4:
-            continue  # Far too small: a step on this mesh holds no less than on a smaller one, shared out evenly.
+            continue  # Far too small: in all, a step holds at least as much as on a smaller mesh.
         best = plan(model, even_distribution(count, rank), **options)
         if best.fits(memory):
             return best
@@ -54,10 +54,10 @@ def smallest_mesh(
 
 
 def even_distribution(devices: int, rank: int) -> SpatialParallel:
-    """A mesh of a power of two of devices that need not exist, over which the image axes are split as evenly as can be.
+    """A mesh over which the image axes are split as evenly as possible. Its devices need not exist.
 
     Args:
-        devices: a power of two.
+        devices: the number of devices, a power of two.
         rank: the number of image axes.
     """
     shape, layout = even_mesh(devices, rank)
@@ -65,7 +65,7 @@ def even_distribution(devices: int, rank: int) -> SpatialParallel:
 
 
 def even_mesh(devices: int, rank: int) -> tuple[dict[str, int], dict[str, str]]:
-    """The shape and layout of a mesh of a power of two of devices, as for `even_distribution`."""
+    """The shape and the layout of the mesh of `even_distribution`."""
     parts = [1] * min(rank, 2 if devices <= 256 else 3)
     for i in range(int(math.log2(devices))):
         parts[i % len(parts)] *= 2

@@ -22,10 +22,10 @@ class Room:
 
     Attributes:
         memory: the bytes of one device.
-        devices: the names of the devices. On CPUs shards that wait in host memory take the devices' own.
+        devices: the names of the devices. On CPUs, shards that wait in host memory use the devices' own memory.
         host: the bytes of host memory in which shards of GPUs may wait.
-        folder: the folder in which a file with shards may be made; None for none.
-        disk: the most bytes of that file.
+        folder: the folder in which a file with shards may be made, or None.
+        disk: the largest size of that file in bytes.
     """
 
     memory: int
@@ -55,12 +55,12 @@ class Shards:
 
 
 def host_memory() -> int:
-    """The bytes of this machine's memory."""
+    """The size of this machine's memory in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def free_space(folder: str | os.PathLike) -> int:
-    """The bytes that are free in a folder, which need not exist yet."""
+    """The free bytes in a folder, which need not exist yet."""
     path = Path(folder).resolve()
     existing = next(p for p in (path, *path.parents) if p.exists())
     return shutil.disk_usage(existing).free
@@ -78,20 +78,22 @@ def smallest_sharing(
     input_shape: Sequence[int] | None = None,
     unsupported: str = "raise",
 ) -> Shards:
-    """The fewest shards with which a step fits: 1, 2, 4, 8 ... of them, the image split in even parts.
+    """The fewest shards with which a step fits: 1, 2, 4, 8 ... of them, with the image split evenly.
 
-    Shards of GPUs wait in host memory if it has the room, else in a file; those of CPUs in a file if a folder is named.
-    Where there is no room for what a training step keeps, layers are recomputed.
+    Shards of GPUs wait in host memory if there is room, else in a file; shards of CPUs wait in a file if a folder is
+    given. If there is no room for what a training step keeps, layers are recomputed.
 
     Args:
         model: any Keras model.
-        room: the memory and the disk space that there are.
-        recomputed_plan: a function that plans a training step in which layers are computed again; without it none are.
+        room: the available memory and disk space.
+        recomputed_plan: a function that plans a training step in which layers are computed again; without it, no layers
+            are.
         most_shards: the most shards to try.
         batch_size, dtype, training, input_shape, unsupported: as for `ks.plan`.
 
     Raises:
-        NothingFits: if so many shards are still too large, or what waits finds no room; it says which, and how much.
+        NothingFits: if even the most shards are too large, or there is no room for the waiting shards; the message says
+            which, and by how much.
     """
     options = {
         "batch_size": batch_size,
@@ -111,7 +113,7 @@ def smallest_sharing(
     while count < most_shards:
         count *= 2
         if count * room.memory < held / 4:
-            continue  # Far too small: a shard holds no less than its share of what is held.
+            continue  # Far too few: in all, shards hold at least as much as fewer larger ones.
         distribution = _distribution(count, rank, room)
         found = plan(model, distribution, **options)
         if not found.fits(room.memory):
@@ -127,7 +129,7 @@ def smallest_sharing(
                 return _shards(again, count, rank, room, place, recomputed=True)
             found = min(found, again, key=lambda p: p.kept)
         raise NothingFits(_no_room(found, room))
-    raise NothingFits(f"No image of up to {most_shards} shards is cut finely enough.\n{found.explain(room.memory)}")
+    raise NothingFits(f"Even {most_shards} shards of the image are too large.\n{found.explain(room.memory)}")
 
 
 def _distribution(count: int, rank: int, room: Room, place: str | os.PathLike | None = None) -> SpatialParallel:
@@ -138,13 +140,13 @@ def _distribution(count: int, rank: int, room: Room, place: str | os.PathLike | 
 
 
 def _shards(found: Plan, count: int, rank: int, room: Room, place: str | os.PathLike, *, recomputed: bool) -> Shards:
-    """What was found, with the place where shards wait: it moves as much, wherever that is."""
+    """The result for a plan and the place where shards wait. The plan moves as much to any place."""
     planned = dataclasses.replace(found, offload=str(place))
     return Shards(_distribution(count, rank, room, place), recomputed, planned)
 
 
 def _place(found: Plan, room: Room) -> str | os.PathLike | None:
-    """Where what waits finds room; None if nowhere."""
+    """The place with room for the waiting shards; None if there is none."""
     if room.on_gpu and found.kept <= room.host:
         return "host"
     if room.folder is not None:
@@ -158,5 +160,5 @@ def _no_room(found: Plan, room: Room) -> str:
         places.append(f"{readable(room.disk)} in {os.fspath(room.folder)}")
     return (
         f"A device holds {found.mesh!r} one shard after another, but {readable(found.kept)} of shards wait meanwhile, "
-        f"and there are {' and '.join(places)}. Name a folder with more room by offload, or use a smaller image."
+        f"and there are {' and '.join(places)}. Pass a folder with more room as offload, or use a smaller image."
     )

@@ -1,4 +1,4 @@
-"""Sizes of memory, as people write and read them."""
+"""Memory sizes as people write and read them."""
 
 import re
 
@@ -16,14 +16,14 @@ def readable(size: float) -> str:
 
 
 def parse_size(size: int | str, argument: str = "memory") -> int:
-    """The bytes of a number, or of a text such as `16GB` (10⁹ bytes each) or `16GiB` (2³⁰ each).
+    """The number of bytes that a number, or a text such as `16GB` (10⁹ bytes each) or `16GiB` (2³⁰ each).
 
     Args:
         size: the number or the text.
         argument: the name of the argument, for the message.
 
     Raises:
-        ValueError: if it is no such text, or not positive.
+        ValueError: if it is anything else, or not positive.
     """
     found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?)\s*(?:([kKMGT]?)(i?)B)?\s*", str(size))
     value = 0

@@ -1,4 +1,6 @@
-"""The costs of a step whose shards share devices: its program is followed in the order of a run, without running it."""
+"""The costs of a step whose shards share devices, found by following its program in the order of a run without running
+it.
+"""
 
 from collections import deque
 from collections.abc import Iterable
@@ -17,11 +19,11 @@ class StreamedCosts:
     """What one run of a program costs.
 
     Attributes:
-        peak: bytes of the tensors at hand at the worst moment: what an operation reads and makes, what it needs for
-            itself, what is brought for the next shard, and what waits to be written. On a CPU also what host memory
-            keeps, which is the same memory.
+        peak: bytes of the tensors in memory at the worst moment: what an operation reads and makes, what it needs for
+            itself, what is prefetched for the next shard, and what waits to be written. On a CPU, what host memory
+            keeps is included, because it is the same memory.
         at: the operation that runs then.
-        largest: the largest tensors at hand at that moment: name and bytes.
+        largest: the largest tensors in memory at that moment: name and bytes.
         workspace: bytes, of those at the peak, inside that operation.
         kept: the most bytes that host memory or the file keeps at once.
         moved: bytes that go there and come back; tensors that are too small for a file are not counted.
@@ -90,7 +92,7 @@ class _Walk:
                 for value in arguments - at_hand:
                     self._bring(value)
                     coming.discard(value)
-                # What is prefetched lies in host memory, and without a file where it lay anyway.
+                # Prefetched shards go to host memory; without a file they are there already.
                 beside = [*at_hand, *coming, *ahead] if self._to_file else [*at_hand]
                 self._at_once({*arguments, *beside}, sum(totals.values()), inner, node.name)
                 at_hand |= {a for a in arguments if loop.last[i].get(a, -1) > k}
@@ -120,7 +122,8 @@ class _Walk:
         for i, (members, result) in enumerate(node.reduction.groups):
             for value in members:
                 self._bring(value)
-            # One that is added, one that is brought meanwhile, the sum, and the sum of a few before it is added.
+            # The tensor that is added, the one that is prefetched, the sum, and a partial sum of a few before it is
+            # added.
             self._at_once(members[:2], 2 * result.size, Costs(result.size, "", (), 0, 0), node.reduction.reduce)
             self._keep(result)
             self._forget(node, i, 0)
@@ -171,7 +174,7 @@ class _Walk:
         values = [*values]
         size = sums + sum(self._queue) + inner.peak
         if self._on_cpu:
-            # What is kept in memory is read where it lies.
+            # Shards in memory are read in place.
             size += self._in_memory + sum(v.size for v in values if not self._lies_in_memory(v))
         else:
             size += sum(v.size for v in values)

@@ -80,7 +80,7 @@ def _looked_up(trace: Trace, x: SpatialTensor, i: int, indices: SpatialTensor, n
 
     def look_up(places: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
         places = tf.where(places < 0, places + size, places)
-        # The reshape makes the gradient dense; that of a look-up would be sparse.
+        # The reshape makes the gradient dense; the gradient of a look-up would be sparse.
         return tf.gather(tf.reshape(table, [n.size for n in rest]), places, axis=i)
 
     axes = [*rest[:i], *indices.axes, *rest[i + 1 :]]

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 def check_sum(first: Sequence[int], second: Sequence[int]) -> None:
     """Refuse a sum that Keras computes in another way than by broadcasting.
 
-    On TensorFlow `keras.ops.add` takes a second tensor with a single axis longer than 1 for a bias where that is as
-    long as the first one's axis 1 or its last axis, and adds it along that one, whichever axis it is meant for. A batch
-    is no such case, since Keras does not know its size while it traces `fit`.
+    On TensorFlow, `keras.ops.add` treats a second tensor with a single axis longer than 1 as a bias if that axis is as
+    long as axis 1 or the last axis of the first tensor, and adds it along that axis, whichever axis its shape means.
+    The batch axis never matches, because Keras does not know its size while it traces `fit`.
 
     Args:
         first, second: the logical shapes; `()` for a number.
 
     Raises:
-        ValueError: if the second one would be added along another axis than by broadcasting.
+        ValueError: if Keras would add the second tensor along another axis than broadcasting does.
     """
     long = [i for i, size in enumerate(second) if size is None or size > 1]
     if len(long) != 1 or len(first) < 2 or second[long[0]] is None:
@@ -25,7 +25,7 @@ def check_sum(first: Sequence[int], second: Sequence[int]) -> None:
     taken = len(first) - 1 if first[-1] == size else 1
     if axis != taken:
         raise ValueError(
-            f"Keras takes the second tensor of this sum for a bias along axis {taken}, though its shape puts it along "
-            f"axis {axis}. Give it the first one's whole shape, by keras.ops.broadcast_to. Received: shapes "
-            f"{tuple(first)} and {tuple(second)}"
+            f"Keras treats the second tensor of this sum as a bias along axis {taken}, although its shape puts it "
+            f"along axis {axis}. Give it the whole shape of the first tensor with keras.ops.broadcast_to. Received: "
+            f"shapes {tuple(first)} and {tuple(second)}"
         )

@@ -57,8 +57,8 @@ def composite_graph(layer: keras.Operation, args: Any, kwargs: Any, training: bo
     key = (str(tree.map_structure(lambda _: None, (args, kwargs))), tuple(map(_identity, given)), training)
     known = _GRAPHS.setdefault(layer, {})
     if key not in known:
-        # A refusal is kept too: `call` would read its variables at each attempt, where only the step may read them.
-        # Of an error the text alone: its traceback would keep the layer alive.
+        # Refusals are kept, too: each attempt would run `call`, which reads variables where only the step may read
+        # them. Only the text of an error is kept, because its traceback would keep the layer alive.
         try:
             known[key] = _trace(layer, args, kwargs, tensors, training), [t for t in given if not is_tensor(t)]
         except UnsupportedLayer as error:
@@ -69,18 +69,17 @@ def composite_graph(layer: keras.Operation, args: Any, kwargs: Any, training: bo
     return found
 
 
-# Graphs of layers by layer, then by their arguments, which are kept beside: a model is walked several times before it
-# runs.
+# Graphs by layer, then by arguments, which are kept with them: a model is walked several times before it runs.
 _GRAPHS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def forget_graphs() -> None:
-    """Forget what `call`s do: attributes that they read may have changed since."""
+    """Forget the graphs of `call`s, because attributes that they read may have changed."""
     _GRAPHS.clear()
 
 
 def _identity(argument: Any) -> Any:
-    """What tells an argument from others; tensors by their shapes and dtypes."""
+    """The key of an argument; a tensor's consists of its shape and dtype."""
     if is_tensor(argument):
         return "tensor", tuple(argument.shape), str(argument.dtype)
     if isinstance(argument, (bool, int, float, complex, str, bytes, type(None))):
@@ -149,7 +148,7 @@ def _composite(
     try:
         return Composite(_graph(function, symbols, args, kwargs, name, layer))
     except _Reads as refused:
-        # Variables that are computed with by themselves become inputs of their own, which the step reads.
+        # Variables that meet no input become inputs of the graph, which the step reads.
         try:
             with (
                 tf.init_scope(),
@@ -190,8 +189,8 @@ def trace_call(layer: keras.Layer, inputs: Any, training: bool | None = None) ->
 
 
 _ADDS_A_LOSS = (
-    "its call adds to the loss with `add_loss`, which no graph of layers shows; a layer that does so runs as it is, "
-    'on whole tensors, with unsupported="replicate"'
+    "its call adds to the loss with `add_loss`, which does not appear in a graph of layers; with "
+    'unsupported="replicate" such a layer runs unchanged on whole tensors'
 )
 
 
@@ -202,7 +201,8 @@ def _graph_of(layer: keras.Layer, symbols: Any, args: Any, kwargs: Any) -> keras
 def _graph(
     function: Callable, symbols: Any, args: Any, kwargs: Any, name: str, layer: keras.Layer | None = None
 ) -> keras.Model:
-    # Sizes are numbers here, also to `call`s that compute with them: traced with the step they would be tensors.
+    # Outside the step's graph sizes are numbers, also for `call`s that compute with them; inside it they would be
+    # tensors.
     with tf.init_scope():
         with (
             keras_private.symbolic_calls(),
@@ -223,7 +223,9 @@ def _graph(
                 f"its call assigns the variables {changed} itself, which does not appear in its graph"
             )
         if reads:
-            raise _Reads(f"its call computes with {reads} before an input comes in, so that it would stay as it is")
+            raise _Reads(
+                f"its call computes with {reads} before it meets an input, so the value would be fixed once and for all"
+            )
         return keras.Model(symbols, outputs, name=name)
 
 

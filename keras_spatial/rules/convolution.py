@@ -49,7 +49,7 @@ def windowed_axes(x: SpatialTensor, windows: Sequence[Window], padding: str | Pa
 
 
 def window_halo(x: SpatialTensor, windows: Sequence[Window], padding: str | Padding) -> dict[int, tuple[int, int]]:
-    """Elements that a convolution or pooling reads below and above each shard, by tensor axis."""
+    """The number of elements that a convolution or pooling reads below and above each shard, for each tensor axis."""
     halo = {}
     paddings = _by_axis(padding, len(windows))
     for i, (axis, window, around) in enumerate(zip(x.image_axes, windows, paddings, strict=True), start=1):
@@ -244,7 +244,7 @@ def convolve_transposed(
             shard, kernel, list(strides), what.padding, what.output_padding, "channels_last", what.dilation
         )
 
-    # Without halos and with nothing cut off, shards of the image are transposed each for itself, without a copy.
+    # Without halos and without cropping, each shard is transposed by itself, without a copy.
     separate = all(not any(halo[i]) for i in halo) and all(
         not axis.sharded or (window.extent <= window.stride and not starts[i])
         for i, (axis, window) in enumerate(zip(x.image_axes, windows, strict=True), start=1)
@@ -283,9 +283,9 @@ def _bias_and_activation(layer, trace: Trace, y: SpatialTensor) -> SpatialTensor
 
 
 def _at_least(sizes: Sequence[int], kernel: tf.Tensor) -> tf.Tensor:
-    """A transposed convolution's kernel, with zeros up to some sizes: what it computes stays the same.
+    """Pad a transposed convolution's kernel with zeros up to the given sizes, which does not change the result.
 
-    TensorFlow 2.21 with oneDNN corrupts memory where a kernel is smaller than its stride.
+    TensorFlow 2.21 with oneDNN corrupts memory if a kernel is smaller than its stride.
     """
     lacking = [max(size - n, 0) for size, n in zip(sizes, cast(list[int], kernel.shape.as_list()), strict=False)]
     return tf.pad(kernel, [*((0, n) for n in lacking), (0, 0), (0, 0)]) if any(lacking) else kernel

@@ -35,8 +35,8 @@ _POINTWISE = {
 }
 POINTWISE = tuple(getattr(module, name) for module, names in _POINTWISE.items() for name in names.split())
 
-# They and their derivatives are finite whatever lies beyond the logical size, where a gradient of 0 is multiplied with
-# the derivative. Of all others the operands are filled there.
+# These and their derivatives are finite for any values beyond the logical size, where a gradient of 0 is multiplied by
+# the derivative. The operands of all other operations are filled there.
 _FINITE = {
     numpy: """Absolute Abs Add Angle Arctan Arcsinh BitwiseAnd BitwiseInvert BitwiseNot BitwiseOr BitwiseXor
         BitwiseLeftShift LeftShift BitwiseRightShift RightShift Ceil Clip Conjugate Copy Cos Deg2rad Digitize Equal Fabs
@@ -56,8 +56,8 @@ def pointwise_operation(operation, trace: Trace, *args: Any, **kwargs: Any) -> S
     """Lower any elementwise operation on tensors, variables, arrays and numbers that broadcast against each other."""
     if names := hidden_arrays(operation):
         raise ValueError(
-            f"{type(operation).__name__} with an array as {names} is not partitioned, as its elements may belong to "
-            "voxels. Use operations that take both as tensors, such as keras.ops.minimum and keras.ops.maximum"
+            f"{type(operation).__name__} with an array as {names} is not partitioned, because its elements may belong "
+            "to voxels. Use operations that take both as tensors, such as keras.ops.minimum and keras.ops.maximum"
         )
     tensors = [t for t in tree.flatten((args, kwargs)) if _is_operand(t)]
     operands = [as_operand(trace, t) for t in tensors]
@@ -95,7 +95,7 @@ def hidden_arrays(operation: keras.Operation) -> list[str]:
 
 
 def _plain_sum(dtype: tf.DType) -> Callable[[Any, Any], tf.Tensor]:
-    """A sum by broadcasting. Keras's own takes what has a shard's size for a bias."""
+    """A sum by broadcasting. Keras's own may treat an operand as a bias because of the size of a shard."""
     return lambda x1, x2: tf.add(*(keras.ops.convert_to_tensor(x, dtype.name) for x in (x1, x2)))
 
 
@@ -173,7 +173,7 @@ def max_operation(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 @register_lowering(numpy.Min, numpy.Amin)
 def min_operation(operation, trace: Trace, x: SpatialTensor) -> SpatialTensor:
     _refuse_initial(operation)
-    # Of integers the complement, which reverses the order of unsigned ones and of the lowest one, too.
+    # For integers the complement, which reverses the order of unsigned integers and of the lowest one, too.
     reverse = tf.bitwise.invert if x.dtype.is_integer else tf.negative
     reversed_x = trace.pointwise(reverse, [x], name="reversed")
     largest = reductions.maximum(trace, reversed_x, _over(operation, x), keepdims=operation.keepdims)
@@ -254,7 +254,7 @@ def layer_norm_operation(operation, trace: Trace, x: SpatialTensor, gamma=None, 
     )
 
 
-# Windowed operations, by the rules of the layers that do the same.
+# Windowed operations use the rules of the layers that do the same.
 
 
 @register_lowering(nn.MaxPool)

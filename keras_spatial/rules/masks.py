@@ -1,7 +1,8 @@
-"""Keras's masks: which tensors Keras would attach one to, and the refusal by name of all that would use it.
+"""Keras's masks: to which tensors Keras would attach one, and the refusal by name of every layer that would use it.
 
-A mask that a layer is called with (`layer(x, mask=m)`) is a tensor like others. One that Keras attaches to a tensor, as
-`Masking` has it, has no tensor here: a `SpatialTensor` knows the layer that it comes from, by Keras's own rules.
+A mask that is passed to a layer (`layer(x, mask=m)`) is a tensor like others. A mask that Keras attaches to a tensor,
+such as that of `Masking`, is not computed here: a `SpatialTensor` only knows which layer it would come from, by Keras's
+own rules.
 """
 
 import inspect
@@ -15,9 +16,9 @@ from keras_spatial import keras_private
 from keras_spatial.engine.tensors import SpatialTensor
 from keras_spatial.rules.table import UnsupportedLayer
 
-# Layers that look for masks themselves, without an argument for them.
+# Layers that read the masks of their inputs without having an argument for them.
 _LOOKING = (layers.Multiply, layers.Maximum, layers.Minimum)
-_WAY_OUT = 'nor with unsupported="replicate". Leave the mask out and weigh with sample_weight, or apply it in a layer'
+_WAY_OUT = 'nor with unsupported="replicate". Leave the mask out and use sample_weight, or apply it in a layer'
 
 
 def refuse_use(layer: keras.Layer, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -37,7 +38,7 @@ def refuse_use(layer: keras.Layer, args: tuple, kwargs: dict[str, Any]) -> None:
 
 
 def refuse_inside(layer: keras.Operation, args: tuple, kwargs: dict[str, Any]) -> None:
-    """Refuse to run a layer as it is if layers inside it might use a mask of its inputs.
+    """Refuse to run a layer unchanged if layers inside it might use a mask of its inputs.
 
     Raises:
         UnsupportedLayer: if they might.
@@ -47,7 +48,7 @@ def refuse_inside(layer: keras.Operation, args: tuple, kwargs: dict[str, Any]) -
 
 
 def reason_of_output(source: keras.Layer) -> str:
-    """Why a layer is refused whose mask reaches an output of the model."""
+    """The reason for refusing a layer whose mask reaches an output of the model."""
     return (
         "its mask reaches an output of the model, where Keras's loss and metrics would use it: masks are not carried "
         f"over a mesh, {_WAY_OUT}"
@@ -60,7 +61,7 @@ def makes_masks_inside(layer: keras.Operation) -> bool:
 
 
 def marked(layer: keras.Layer, args: tuple, kwargs: dict[str, Any], outputs: Any) -> Any:
-    """A layer's outputs, those marked that Keras would attach a mask to."""
+    """A layer's outputs, with a mark on those to which Keras would attach a mask."""
     given = kwargs.get("mask")
     source = layer if given is not None else _source((args, kwargs))
     if not layer.supports_masking or (source is None and keras_private.computes_no_mask(layer)):
@@ -72,7 +73,7 @@ def marked(layer: keras.Layer, args: tuple, kwargs: dict[str, Any], outputs: Any
 
 
 def with_mask(x: Any, source: keras.Layer) -> Any:
-    """A tensor that carries a mask; one that has a mask already, or is none, as it is."""
+    """Attach a mask to a tensor, unless it has one already. Other values are returned unchanged."""
     return x.masked(source) if isinstance(x, SpatialTensor) and x.mask_source is None else x
 
 
@@ -89,7 +90,7 @@ def _masks(layer: keras.Layer, first: Any, given: Any, count: int) -> list[Any]:
         with tf.init_scope():
             found = layer.compute_mask(tree.map_structure(symbol, first), previous)
     except Exception:
-        return [True] * count  # What cannot be told is refused, not ignored.
+        return [True] * count  # A mask that cannot be determined is refused, not ignored.
     masks = [] if found is None else tree.flatten(found)
     return [*masks, *[None] * count][:count]
 

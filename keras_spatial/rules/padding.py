@@ -1,9 +1,9 @@
 """A pass over a graph of layers: padding that only windows read becomes the windows' own.
 
 Keras's networks, and those that were ported from PyTorch, pad before a convolution or pooling with `padding="valid"`.
-As a tensor of its own, an image of 512 pixels with a margin of 3 has 518, which shards no longer divide evenly, and all
-that follows has to mask what lies beyond the image. As part of the window, the margin is a halo that comes from outside
-the image.
+As a tensor of its own, an image of 512 pixels with a padding of 3 has 518 pixels, which shards no longer divide evenly,
+and all later layers have to mask what lies beyond the image. As part of the window, the padding is a halo that comes
+from outside the image.
 """
 
 import functools
@@ -25,22 +25,22 @@ _WINDOWS: set[Callable] = set()
 
 
 def adds_padding(rule: Callable) -> Callable:
-    """Mark the rule of a Keras layer or operation that adds margins around images."""
+    """Mark the rule of a Keras layer or operation that adds padding around images."""
     _PADDINGS.add(rule)
     return rule
 
 
 def takes_padding(rule: Callable) -> Callable:
-    """Mark the rule of a Keras layer of windows that takes as `padding` what they see around the image."""
+    """Mark the rule of a windowed Keras layer that takes the padding around the image as its argument `padding`."""
     _WINDOWS.add(rule)
     return rule
 
 
 def folded_paddings(graph: keras.Model) -> dict[keras.Operation, Callable]:
-    """The rules of the layers of a graph that are lowered otherwise than the table says.
+    """The rules of those layers of a graph that are lowered differently from the table.
 
-    A padding hands its input on, and the windows that read it pad for themselves. It stays as it is where anything else
-    reads it, where it is an output, or where it or such a window is called several times.
+    A padding layer passes its input on, and the windows that read it do the padding. The layer is left alone if
+    anything else reads it, if it is an output, or if it or such a window is called several times.
 
     Args:
         graph: a functional model.
@@ -71,9 +71,9 @@ def _handed_on(operation: Any, trace: Trace, x: SpatialTensor, constant_values: 
 
 
 def _seen_by(window: Any, node: Any) -> Padding | None:
-    """What a layer of windows sees around the image that is padded before it; None if the padding must stay.
+    """The padding that a windowed layer takes over from the layer before it; None if the padding must stay.
 
-    Nothing but the layer's own rule may come to lower it, since only that knows of the padding.
+    Only the layer's own rule may lower it, because no other rule knows of the padding.
     """
     if find_lowering(window) not in _WINDOWS or window.padding != "valid" or window.activity_regularizer is not None:
         return None
@@ -86,7 +86,7 @@ def _seen_by(window: Any, node: Any) -> Padding | None:
 
 
 def _padding_of_operation(operation: Any, node: Any, data_format: str) -> Padding | None:
-    """What `keras.ops.pad` adds to the image axes; None if it pads the batch or the channels, or not by a constant."""
+    """What `keras.ops.pad` adds to the image axes; None if it pads the batch or channels, or not with a constant."""
     given = node.arguments
     fill = given.args[1] if len(given.args) > 1 else given.kwargs.get("constant_values")
     fill = 0 if fill is None else fill

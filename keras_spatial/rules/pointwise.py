@@ -25,16 +25,16 @@ _TENSORFLOW = [
     *(tf.nn.sigmoid, tf.nn.tanh, tf.nn.softplus, tf.nn.softsign, tf.nn.softmax, tf.nn.log_softmax, tf.identity),
     *(tf.math.sigmoid, tf.math.tanh, tf.math.softplus, tf.math.abs, tf.math.sin, tf.math.cos, tf.math.square),
 ]
-# By `id`, since not everything that can be called can be put into a set.
+# By `id`, because not every callable is hashable.
 _POINTWISE = {id(function) for function in (*_KERAS, *_TENSORFLOW)}
 
 
 def apply_activation(trace: Trace, activation: Callable | None, x: SpatialTensor) -> SpatialTensor:
-    """An activation function. Those of Keras and of TensorFlow run on each shard; what another one does is traced, and
+    """Apply an activation function. Those of Keras and TensorFlow run on each shard; any other function is traced and
     lowered operation by operation.
 
     Raises:
-        UnsupportedLayer: if a function is not made of `keras.ops` alone.
+        UnsupportedLayer: if another function does not consist only of `keras.ops`.
     """
     if activation is None or activation is keras.activations.linear:
         return x
@@ -62,7 +62,7 @@ def activation_layer(layer, trace: Trace, x: SpatialTensor) -> SpatialTensor:
 
 
 def _keeps_signs(layer: keras.Layer) -> bool:
-    """Whether an activation is linear on either side of zero and keeps signs: its result then determines its slope."""
+    """Whether an activation is linear on either side of zero and keeps signs, so its result determines its slope."""
     if isinstance(layer, layers.LeakyReLU):
         return layer.negative_slope >= 0
     return (
@@ -99,7 +99,7 @@ def merge(layer, trace: Trace, xs: list[SpatialTensor]) -> SpatialTensor:
 
 
 def _sum(trace: Trace, xs: list[SpatialTensor], divisor: int, name: str) -> SpatialTensor:
-    """A sum by broadcasting. Keras's own takes what has a shard's size for a bias."""
+    """A sum by broadcasting. Keras's own may treat an operand as a bias because of the size of a shard."""
     shape = tuple(xs[0].shape)
     for x in xs[1:]:
         check_sum(shape, x.shape)

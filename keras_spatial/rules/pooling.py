@@ -21,11 +21,11 @@ from keras_spatial.rules.table import register_lowering
 
 @dataclass(frozen=True)
 class Pooling:
-    """A maximum or an average over windows, whatever asks for it: a layer or `keras.ops`.
+    """A maximum or an average over windows, for a layer or for `keras.ops`.
 
     Attributes:
-        size, strides: per image axis.
-        padding: `"same"`, `"valid"`, or what stands around the image and counts as voxels like others.
+        size, strides: the numbers of elements along each image axis.
+        padding: `"same"`, `"valid"`, or padding around the image that counts as voxels.
     """
 
     size: tuple[int, ...]
@@ -38,7 +38,7 @@ class Pooling:
 
     @classmethod
     def of(cls, source: Any, rank: int, padding: Padding | None = None) -> "Pooling":
-        """What a layer or an operation asks for; strides that an operation leaves open are those of its window."""
+        """The pooling of a layer or an operation; strides that an operation leaves open are the sizes of its window."""
         strides = source.pool_size if source.strides is None else source.strides
         around: str | Padding = source.padding if padding is None else padding
         return cls(per_axis(source.pool_size, rank), per_axis(strides, rank), around)
@@ -52,7 +52,7 @@ def max_pooling(layer, trace: Trace, x: SpatialTensor, padding: Padding | None =
 
 
 def maxima(trace: Trace, x: SpatialTensor, pooling: Pooling, name: str) -> SpatialTensor:
-    """Halo exchange, then the maximum of each window; beyond the image and its padding stands the lowest number."""
+    """Exchange halos, then take the maximum of each window; beyond the image and its padding is the lowest number."""
 
     def pool(padding: str):
         return lambda shard: ops.max_pool(shard, pooling.size, pooling.strides, padding, "channels_last")
@@ -73,7 +73,7 @@ def average_pooling(layer, trace: Trace, x: SpatialTensor, padding: Padding | No
 
 
 def averages(trace: Trace, x: SpatialTensor, pooling: Pooling, name: str) -> SpatialTensor:
-    """Halo exchange, then the average of what of each window lies inside the image."""
+    """Exchange halos, then average the part of each window that lies inside the image."""
 
     def pool(padding: str):
         return lambda shard: ops.average_pool(shard, pooling.size, pooling.strides, padding, "channels_last")
@@ -87,7 +87,8 @@ def averages(trace: Trace, x: SpatialTensor, pooling: Pooling, name: str) -> Spa
     split = any(x.axes[i].sharded for i in halo)
     if padding != "same" or not split:
         return y
-    # A window that reaches beyond the image is averaged over the voxels inside: undo the division by all of them.
+    # A window that reaches beyond the image is averaged over the voxels inside, so undo the division by the whole
+    # window.
     for i, (window, axis) in enumerate(zip(pooling.windows, x.image_axes, strict=True), start=1):
         correction = _inverse_share_inside(window, axis.size, y.axes[i].shards * y.axes[i].length)
         share = trace.image_constant(tf.cast(correction, y.dtype), i, y)
@@ -111,7 +112,7 @@ def _inverse_share_inside(window: Window, size: int, outputs: int) -> list[float
 
 def _separate(x: SpatialTensor, pooling: Pooling, halo: dict[int, tuple[int, int]]) -> bool:
     """Whether every window lies within one shard and the image, so that shards can be pooled as they are."""
-    # Windows that see more than the image may begin beyond it.
+    # With padding, windows may begin outside the image.
     begin_inside = isinstance(pooling.padding, str)
     return all(
         not any(halo[i])

@@ -9,7 +9,7 @@ import keras
 
 _TABLE: dict[type, Callable] = {}
 
-# What a subclass may define and still compute what the layer does whose rule it takes. Masks are the walk's concern.
+# What a subclass may define while it still computes the same as the layer whose rule it uses. The walk handles masks.
 _HARMLESS = frozenset(
     {
         "build",
@@ -40,11 +40,11 @@ class UnsupportedLayer(ValueError):
 def register_lowering(*layer_classes: type) -> Callable[[Callable], Callable]:
     """Register the lowering rule of a layer, which says how to partition it.
 
-    Decorates a function `lower(layer, trace, *inputs, **call_arguments)` that receives the layer, the
-    `ks.rules.Trace` under way and the layer's inputs as `ks.rules.SpatialTensor`s, and returns its outputs as
-    such. It is built from the four kinds, `trace.pointwise`, `trace.windowed`, `trace.reduced` and `trace.reshard`;
-    the built-in layers are registered in the same way. A subclass of a registered layer is lowered as that layer
-    unless it overrides something that the layer computes with, as `call` or a convolution's `convolution_op`.
+    Decorates a function `lower(layer, trace, *inputs, **call_arguments)` that receives the layer, the `ks.rules.Trace`
+    under way and the layer's inputs as `ks.rules.SpatialTensor`s, and returns its outputs as such. It is built from the
+    four kinds, `trace.pointwise`, `trace.windowed`, `trace.reduced` and `trace.reshard`; the built-in layers are
+    registered in the same way. A subclass of a registered layer is lowered as that layer unless it overrides something
+    that the layer computes with, such as `call` or a convolution's `convolution_op`.
 
     Args:
         *layer_classes: subclasses of `keras.Layer` or `keras.Operation`.
@@ -83,7 +83,7 @@ def register_lowering(*layer_classes: type) -> Callable[[Callable], Callable]:
 
 
 def find_lowering(operation: Any) -> Callable | None:
-    """The function that lowers a layer, or None. One that overrides what its parent computes with is not its parent."""
+    """The function that lowers a layer, or None. One that overrides part of its parent's computation has none."""
     cls = registered_class(operation)
     return None if cls is None or overridden(operation) else _TABLE[cls]
 
@@ -94,9 +94,9 @@ def registered_class(operation: Any) -> type | None:
 
 
 def overridden(operation: Any) -> list[str]:
-    """What an operation's class or the operation itself defines otherwise than the class whose lowering it would take.
+    """The names that an operation or its class overrides in the class whose lowering it would use.
 
-    Names that no computation depends on are left out, and so are new ones, which nothing of that class asks for.
+    Names on which no computation depends are left out, and so are new names, which nothing in that class reads.
     """
     cls = registered_class(operation)
     if cls is None:
@@ -125,7 +125,7 @@ def _is_harmless(name: str) -> bool:
 
 
 def _sets(attribute: Any) -> bool:
-    """Whether a class's attribute stands in the way of an instance's of the same name."""
+    """Whether a class's attribute takes precedence over an instance's attribute of the same name."""
     return attribute.fset is not None if isinstance(attribute, property) else hasattr(type(attribute), "__set__")
 
 

@@ -1,7 +1,7 @@
-"""What code that is traced with symbolic tensors reads by itself: variables, and operations with a state.
+"""What code reads by itself while it is traced with symbolic tensors: variables, and operations with a state.
 
-A function that is traced once and run many times keeps what it read as a constant: `1.0 - variable`, random numbers.
-Operations that are given a variable beside a symbolic tensor read nothing: the variable is one of their operands.
+A function that is traced once and run many times keeps what it read as a constant: `1.0 - variable`, random numbers. An
+operation on a variable and a symbolic tensor reads nothing: the variable is one of its operands.
 """
 
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-# Not public: what an operation is, who is told of it, and what every read of a variable goes through.
+# Not public: the type of operations, the hooks that are told of them, and the function that reads variables.
 from tensorflow.python.framework import op_callbacks, op_def_registry
 from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable
 
 from keras_spatial.keras_private import in_symbolic_scope
 
-# Reads of variables are noted by themselves, and the others make, fill or free what holds a state.
+# Reads of variables are recorded separately; the others create, fill or free something that holds a state.
 _NO_READS = (
     *("ReadVariableOp", "VarHandleOp", "VarIsInitializedOp", "AssignVariableOp", "DestroyResourceOp"),
     *("Assert", "PrintV2"),
@@ -41,10 +41,10 @@ class Reads:
         return bool(self.variables or self.operations)
 
     def __str__(self) -> str:
-        """In words, for the message of a refusal."""
+        """What was read, in words for the message of a refusal."""
         names = [v.path if isinstance(v, keras.Variable) else v.name for v in self.variables]
         variables = [f"the value of variable '{name}'" for name in names]
-        return " and ".join(variables + [f"what TensorFlow's {name} gives" for name in self.operations])
+        return " and ".join(variables + [f"the result of TensorFlow's {name}" for name in self.operations])
 
     def add_variable(self, variable: Any) -> None:
         known = [*self.variables, *(v._value for v in self.variables if isinstance(v, keras.Variable))]
@@ -54,7 +54,7 @@ class Reads:
 
 @contextmanager
 def reading_variables() -> Iterator[Reads]:
-    """Note what is read while symbolic tensors are passed through code, where it would become a constant.
+    """Record what code reads while symbolic tensors pass through it, because it would become a constant.
 
     Reads are not counted while Keras only asks for the shape of a result.
 

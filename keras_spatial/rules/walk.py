@@ -99,7 +99,7 @@ def _by_rule(
             raise ValueError(f"{type(operation).__name__} is not partitioned where it is called with a mask")
         return rule(operation, trace, *args, **kwargs)
     if (cls := keras_private.calls_otherwise(operation)) is not None:
-        raise UnsupportedLayer(f"{cls} overrides `__call__`, which no graph of layers shows")
+        raise UnsupportedLayer(f"{cls} overrides `__call__`, which does not appear in a graph of layers")
     if isinstance(operation, keras.Model) and (graph := keras_private.functional_part(operation)) is not None:
         return lower_graph(graph, trace, args[0])
     try:
@@ -118,7 +118,7 @@ def _own_way(operation: keras.Operation) -> str:
     """Why a layer has no rule although its parent has one."""
     names = ", ".join(f"`{name}`" for name in overridden(operation))
     cls = registered_class(operation)
-    return f"it overrides {names} of {cls.__name__}, and so is traced, but " if names and cls is not None else ""
+    return f"it overrides {names} of {cls.__name__}, so it is traced, but " if names and cls is not None else ""
 
 
 def _autocast(layer: keras.Layer, trace: Trace, args: Any, kwargs: Any) -> Any:
@@ -189,7 +189,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _stand_in(operation: keras.Operation, trace: Trace, args: Any, kwargs: Any) -> Any:
-    """Tensors in the shapes of an operation's results, so that the walk can go on and find further problems."""
+    """Tensors in the shapes of an operation's results, so that the walk can continue and find further problems."""
 
     def symbolic(value: Any) -> Any:
         return keras.KerasTensor(value.shape, dtype=value.dtype.name) if isinstance(value, SpatialTensor) else value
@@ -226,10 +226,10 @@ def explain(unsupported: list[Unsupported]) -> str:
 
 
 def refuse_masked(trace: Trace, outputs: Any) -> None:
-    """Refuse a model whose outputs carry masks in Keras, whose losses and metrics would use them.
+    """Refuse a model whose outputs carry masks in Keras, because losses and metrics would use them.
 
     Raises:
-        UnsupportedLayer: if one does, unless the trace collects problems.
+        UnsupportedLayer: if an output carries a mask, unless the trace collects problems.
     """
     sources = {id(y.mask_source): y.mask_source for y in tree.flatten(outputs) if y.mask_source is not None}
     found = [Unsupported(source, masks.reason_of_output(source)) for source in sources.values()]

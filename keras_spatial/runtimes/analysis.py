@@ -67,7 +67,7 @@ def _parts(nodes: Sequence[Node]) -> tuple[list[Loop | Node], dict[Calls, Loop]]
     made: dict[Value, int] = {}
     for node in nodes:
         if isinstance(node, Import) or (isinstance(node, Reduce) and node.done):
-            continue  # It does not interrupt a loop: it needs nothing from the loop, or is done inside it.
+            continue  # It does not interrupt a loop: it needs nothing from the loop, or is done inside the loop.
         if not isinstance(node, Calls):
             loop = None
             parts.append(node)

@@ -82,8 +82,9 @@ class Runtime(abc.ABC):
         """Prepare a step; `build` is a function that makes the variables of the optimizer and the metrics."""
 
     def on_host(self) -> contextlib.AbstractContextManager:
-        """Where whole images are prepared before they are cut. Beside GPUs that is host memory: TensorFlow would place
-        such operations on the first GPU, which has no room for a whole image."""
+        """The scope in which whole images are prepared before they are cut. With GPUs it is host memory, because
+        TensorFlow would place such operations on the first GPU, which may have no room for a whole image.
+        """
         return contextlib.nullcontext()
 
     def compiled(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -91,9 +92,10 @@ class Runtime(abc.ABC):
         return tf.function(step, autograph=False)
 
     def raising(self) -> contextlib.AbstractContextManager:
-        """Around a call: one follows another where it must, and errors come as they were raised.
+        """A scope around a call, in which calls wait for one another if they must, and errors are raised as they
+        occurred.
 
-        `compiled` does it by itself.
+        The functions of `compiled` do this by themselves.
         """
         return contextlib.nullcontext()
 
@@ -119,7 +121,7 @@ class ShardOperations:
     laid_out_pnum: Callable[[], Any]
     LaidOutTensor: Any
 
-    # Whether thin tensors are written into large ones by operations that write into their argument, as CPUs have them.
+    # Whether thin tensors are written into large ones in place, with operations that only CPUs have.
     in_place = False
 
     def __init__(self, *arguments: Any):

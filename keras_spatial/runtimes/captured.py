@@ -1,4 +1,4 @@
-"""Variables that a function on shards captures: the program passes their values to it, like those of all tensors.
+"""Variables that a function on shards captures. The program passes their values to it, as it does with all tensors.
 
 A variable is a handle in TensorFlow's graph, which cannot be an argument of a Python function. The step's graph reads
 it in order with the other operations on it, and the function gets a variable of its own that holds the value.
@@ -9,36 +9,37 @@ from typing import Any
 
 import tensorflow as tf
 
-# Not public: what an operation takes; the name of a resource of which every run makes its own; what a handle is of.
+# Not public: the inputs of an operation, the name of a resource that every run makes for itself, and the type of a
+# handle.
 from tensorflow.python.eager import context
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.ops import handle_data_util
 
 from keras_spatial.runtimes.functions import call
 
-# What may be done with a variable: its value stays what it is.
+# The operations on a variable that do not change its value.
 _READING = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"}
 
 
 def variables_of(concrete: Any) -> list[tf.Tensor]:
-    """The handles of the variables that a function finds around it.
+    """The handles of the variables that a function captures.
 
     Raises:
-        ValueError: if it does anything but read them, or finds what is no variable.
+        ValueError: if it does anything other than read them, or captures something that is not a variable.
     """
     handles = [tensor for tensor in concrete.captured_inputs if tensor.dtype in (tf.resource, tf.variant)]
     changing = _changing(concrete) if handles else None
     if changing is not None or not all(_is_variable(handle) for handle in handles):
         raise ValueError(
-            "Where shards share devices, a function of a shard, such as an activation or a loss, may read variables "
-            "that it finds around it, and no more: no tables, and nothing that changes. "
-            f"Received: {changing or [handle.dtype.name for handle in handles]}"
+            "If shards share devices, a function of a shard, such as an activation or a loss, may capture only "
+            "variables, and only read them: no tables, and nothing that changes. Received: "
+            f"{changing or [handle.dtype.name for handle in handles]}"
         )
     return handles
 
 
 def value_of(handle: tf.Tensor) -> tf.Tensor:
-    """A variable's value at this point of the graph at hand."""
+    """A variable's value at this point of the current graph."""
     spec = spec_of(handle)
     return tf.ensure_shape(tf.raw_ops.ReadVariableOp(resource=handle, dtype=spec.dtype), spec.shape)
 
@@ -50,7 +51,7 @@ def spec_of(handle: tf.Tensor) -> tf.TensorSpec:
 
 
 def by_value(concrete: Any) -> Callable[..., Sequence[tf.Tensor]]:
-    """A function that takes the values of the variables that another one finds around it, after its arguments."""
+    """Wrap a function so that it takes the values of the variables that it captures after its arguments."""
     handles = variables_of(concrete)
     numbers = {id(handle): number for number, handle in enumerate(handles)}
 
@@ -68,7 +69,7 @@ def by_value(concrete: Any) -> Callable[..., Sequence[tf.Tensor]]:
 
 
 def _variable(value: tf.Tensor) -> tf.Tensor:
-    """The handle of a variable that each run makes again."""
+    """The handle of a variable that each run makes for itself."""
     handle = tf.raw_ops.VarHandleOp(dtype=value.dtype, shape=value.shape, shared_name=context.anonymous_name())
     assigned: Any = tf.raw_ops.AssignVariableOp(resource=handle, value=value)
     with tf.control_dependencies([assigned]):
@@ -83,7 +84,9 @@ def _is_variable(handle: tf.Tensor) -> bool:
 
 
 def _changing(concrete: Any) -> str | None:
-    """An operation of a function, or of those that it calls, that does anything but read variables; None without."""
+    """An operation of a function, or of those that it calls, that does anything other than read variables; None if
+    there is none.
+    """
     definition = concrete.graph.as_graph_def()
     for node in [*definition.node, *(node for function in definition.library.function for node in function.node_def)]:
         known = op_def_registry.get(node.op)

@@ -31,7 +31,7 @@ def choose_runtime(
 
     Raises:
         ValueError: if a mesh of TPU cores has no strategy, another mesh has one, or positions share devices where they
-            cannot, or the environment names other sums than there are.
+            cannot, or the environment asks for sums of an unknown kind.
     """
     names = list(device_mesh.devices.flatten())
     shared = len(set(names)) < len(names)

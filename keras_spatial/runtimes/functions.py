@@ -283,7 +283,7 @@ def call(
     """One call node, on the device in force; other tensors can be given than those that the function captured."""
     graph = tf.compat.v1.get_default_graph()
     concrete.add_to_graph(graph)
-    # Constants that its Python function found outside are arguments too.
+    # Constants that its Python function captured are arguments, too.
     arguments = [*arguments, *(concrete.captured_inputs if captured is None else captured)]
     results = [output.dtype for output in concrete.outputs]
     if not _gains_by_rewriting(concrete):

@@ -1,8 +1,8 @@
 """Sums over the GPUs of one process by NCCL, in place of copies to one GPU and back. Not run on hardware yet.
 
-NCCL sends a sum around all GPUs at once, where copies all go through one of them: what counts is the sum of the
-gradients of the weights. TensorFlow's kernel launches the members of a sum in the same order on every GPU, so that sums
-which do not depend on each other cannot wait for each other.
+NCCL passes a sum around all GPUs at once, while copies all go through one of them. This matters most for the sum of the
+weights' gradients. TensorFlow's kernel launches the members of a sum in the same order on every GPU, so that
+independent sums cannot block each other.
 """
 
 import itertools
@@ -41,7 +41,8 @@ class NcclPlacement(Placement):
                         )
                     )
             together = []
-            # Every member waits for all others: one that was pruned, for nothing reads its result, would stop them.
+            # Every member waits for all others, so a member that was pruned because nothing reads its result would
+            # block them.
             with tf.control_dependencies(results):
                 for result, device in zip(results, devices, strict=True):
                     with tf.device(device):

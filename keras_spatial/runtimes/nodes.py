@@ -323,7 +323,7 @@ class Running:
     ):
         self._storage, self._devices, self._wanted, self._last = storage, devices, wanted, last
         self.number = number
-        # What the operations of a loop were given that is not complete.
+        # The inputs that the operations of an incomplete loop were given.
         self.pending: list[Sequence[np.ndarray]] = []
         self._kept: dict[Value, Any] = {}
 
@@ -331,7 +331,7 @@ class Running:
         self._storage.leave([*self._kept.values()])
 
     def abandon(self) -> None:
-        """After an error."""
+        """Discard the run after an error."""
         self._storage.abandon()
 
     def device_of(self, number: int, count: int) -> str:

@@ -11,7 +11,7 @@ from keras_spatial.mesh_tensorflow import PlacementMeshImpl, mtf
 from keras_spatial.runtimes.base import Runtime, ShardOperations
 from keras_spatial.runtimes.functions import static_sizes
 
-# By this name, a profile tells sums over devices from the layers' own operations (`keras_spatial.profiling`).
+# Profiles tell sums over devices from the layers' own operations by this name (`keras_spatial.profiling`).
 REDUCE_SCOPE = "allreduce"
 
 
@@ -104,7 +104,7 @@ class PlacementRuntime(Runtime):
 
 
 def host_of(devices: Sequence[str]) -> contextlib.AbstractContextManager:
-    """The host memory beside GPUs; for CPUs, whose memory it is anyway, the place that is in force."""
+    """The scope of host memory for GPUs; for CPUs, which use host memory anyway, the current scope."""
     first = tf.DeviceSpec.from_string(devices[0])
     if (first.device_type or "").upper() != "GPU":
         return contextlib.nullcontext()

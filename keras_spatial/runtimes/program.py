@@ -54,9 +54,9 @@ class Turns:
             if self._present + 1 >= threads_between_operations():
                 raise RuntimeError(
                     f"{self._present + 1} calls of models whose shards share devices run side by side in TensorFlow's "
-                    f"{threads_between_operations()} threads between operations. Where one TensorFlow function makes "
-                    "them, let one wait for the other by tf.control_dependencies; call models themselves from several "
-                    "threads, not within a tf.function; or call "
+                    f"{threads_between_operations()} threads between operations. If one TensorFlow function makes "
+                    "them, let one wait for the other with tf.control_dependencies; call models themselves from "
+                    "several threads, not within a tf.function; or call "
                     "tf.config.threading.set_inter_op_parallelism_threads with a larger number before TensorFlow "
                     "starts."
                 )
@@ -96,7 +96,7 @@ class Program:
         self._running: Running | None = None
         self._runs = itertools.count(1)
         self._analysis, self._analysed = Analysis(), 0
-        # How many operations there are in the graph of the forward pass.
+        # The number of operations in the graph of the forward pass.
         self._forward = 0
 
     def add(self, node: Node, inputs: Sequence[tf.Tensor] = ()) -> list[tf.Tensor]:
@@ -107,15 +107,15 @@ class Program:
             inputs: the tensors of the graph that it reads.
 
         Returns:
-            What it gives back to the graph.
+            The operation's results in the graph.
 
         Raises:
-            ValueError: if a tensor is of a kind that Python cannot be given.
+            ValueError: if a tensor is of a kind that cannot be passed to Python.
         """
         kinds = {tensor.dtype for tensor in inputs} & {tf.resource, tf.variant}
         if kinds:
             names = sorted(kind.name for kind in kinds)
-            raise ValueError(f"Where shards share devices, operations take arrays of numbers. Received: {names}")
+            raise ValueError(f"If shards share devices, operations take only arrays of numbers. Received: {names}")
         number = len(self.nodes)
         self.nodes.append(node)
         returned = [node.dtype] if isinstance(node, Export) else []
@@ -173,7 +173,7 @@ class Program:
             raise
 
     def analysis(self) -> Analysis:
-        """What is known of the program as it stands."""
+        """The analysis of the program as it is now."""
         # A backward pass may have been traced since the last time.
         if self._analysed != len(self.nodes):
             self._analysis = analyse(self.nodes, sums_at_once=len(self.devices) == 1)
@@ -196,12 +196,12 @@ class Program:
         elif self._running is None or token != self._running.number:
             if number < self._forward:
                 raise RuntimeError(
-                    "Two calls of one model ran at once, within TensorFlow functions of the caller's. Where shards "
-                    "share devices, one call follows another: call the model itself from several threads, or such a "
-                    "function from one."
+                    "Two calls of one model ran at once, inside TensorFlow functions of the caller. If shards share "
+                    "devices, calls must follow one another: call the model itself from several threads, or such a "
+                    "function from only one thread."
                 )
             raise RuntimeError(
-                "The gradient of an earlier call was asked for. Where shards share devices, only the last call of "
+                "The gradient of an earlier call was asked for. If shards share devices, only the last call of "
                 "a model can be differentiated: take its gradient before you call the model again."
             )
         return self._running

@@ -86,7 +86,7 @@ class RehearsalMesh(Placement):
 
 
 class ProgramRehearsal(StreamingRuntime):
-    """As the streaming runtime, but what is traced is not run."""
+    """As the streaming runtime, but the traced program is not run."""
 
     def __init__(self, runtime: StreamingRuntime):
         super().__init__(runtime.device_mesh, runtime.layout, runtime.offload)
@@ -99,5 +99,5 @@ class ProgramRehearsal(StreamingRuntime):
 
     @property
     def program(self) -> Program:
-        """That of the step that was traced last. A step that makes variables is traced twice."""
+        """The program of the step that was traced last. A step that makes variables is traced twice."""
         return next(program for program in reversed(self._programs) if program.nodes)

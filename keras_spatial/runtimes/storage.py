@@ -20,9 +20,10 @@ import tensorflow as tf
 
 from keras_spatial.runtimes.functions import static_sizes
 
-# Tensors of at least this many bytes go to the file. Smaller ones cost more to write than they free.
+# Tensors of at least this many bytes go to the file. Writing a smaller one costs more than the memory that it frees is
+# worth.
 MINIMUM_BYTES = 1 << 16
-# The most tensors that wait to be written.
+# The largest number of tensors that wait to be written.
 QUEUE = 2
 # The pieces of the file begin at multiples of the page size, so that no two of them share a page.
 _PAGE = 4096
@@ -35,7 +36,8 @@ class OffloadError(OSError):
 
 
 class Storage(abc.ABC):
-    """Keeps tensors between the operations of a step. One thread at a time keeps and drops, any number bring.
+    """Keeps tensors between the operations of a step. One thread at a time may keep and drop them; any number may bring
+    them.
 
     Attributes:
         held: the number of bytes that are kept now.
@@ -63,7 +65,7 @@ class Storage(abc.ABC):
         """Stop keeping the tensor of a handle."""
 
     def leave(self, kept: Sequence[Any]) -> None:
-        """Keep some tensors no longer, at the latest when the next one comes: from any thread, at any point of it."""
+        """Stop keeping some tensors, at the latest when the next one is kept. Any thread may call it at any point."""
         for one in kept:
             self.drop(one)
 
@@ -185,12 +187,12 @@ class FileStorage(Storage):
             self._space.give_back(kept.start, kept.size)
             if not self._space.taken:
                 self._space = Space()
-                # At the end of the process the thread has ended already, and the file is freed anyway.
+                # When the process ends, the thread has already ended, and the file is freed anyway.
                 with contextlib.suppress(RuntimeError):
                     self._thread.submit(self._file.truncate, 0)
 
     def leave(self, kept: Sequence[Any]) -> None:
-        # The garbage collector may call it while this thread holds the lock.
+        # The garbage collector may call this while the same thread holds the lock.
         self._left.extend(kept)
 
     def abandon(self) -> None:
@@ -215,7 +217,7 @@ class FileStorage(Storage):
             error.errno or 0, f"offload={str(self.folder)!r}: could not {what}: {error.strerror or error}. {advice}"
         )
 
-    # In the thread.
+    # These run in the thread.
 
     def _write(self, start: int, tensor: tf.Tensor) -> None:
         data = _bytes_of(tensor).data
@@ -271,19 +273,20 @@ class Space:
 
 
 def check_offload(offload: str | os.PathLike) -> None:
-    """Check what `offload` says, and that a folder can be written to, which is made if there is none.
+    """Check the value of `offload`, and that its folder, which is made if it does not exist, can be written to.
 
     Raises:
-        ValueError: if it is neither "host" nor a path. A plain name, such as "Host", must be that of a folder.
-        OffloadError: if the folder cannot be written to. Folders that were made are gone again.
+        ValueError: if it is neither "host" nor a path. A plain name, such as "Host", must be that of an existing
+            folder.
+        OffloadError: if the folder cannot be written to. Folders that were made are removed again.
     """
     if offload == "host":
         return
     plain = isinstance(offload, str) and os.sep not in offload
     if not isinstance(offload, (str, os.PathLike)) or (plain and not (offload and Path(offload).is_dir())):
         raise ValueError(
-            'offload: expected "host", or the path of a folder; of one that is to be made here with a separator, such '
-            f"as './scratch'. Received: offload={offload!r}"
+            'offload: expected "host", or the path of a folder; to make a folder here, write it with a separator, '
+            f"such as './scratch'. Received: offload={offload!r}"
         )
     folder = Path(offload)
     made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]

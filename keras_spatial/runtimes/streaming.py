@@ -28,11 +28,11 @@ from keras_spatial.runtimes.nodes import Call, Calls, Export, HandOut, Import, R
 from keras_spatial.runtimes.program import Program, threads_between_operations
 from keras_spatial.runtimes.storage import check_offload, storage_for
 
-# One call after another, of whichever model: their operations would have to take turns anyway.
+# Calls run one after another, even of different models, because their operations would have to take turns anyway.
 _CALL = threading.RLock()
 # The module that runs the functions of `tf.py_function` and `tf.numpy_function`.
 _PYTHON_FUNCTIONS = tf.py_function.__module__
-# Between operations: for two models side by side, and for what else runs meanwhile.
+# Threads between operations: enough for two models side by side and for whatever else runs meanwhile.
 _THREADS = 4
 
 
@@ -203,7 +203,7 @@ class _Wholes:
         self._numbers: dict[int, int] = {}
 
     def number(self, tensor: tf.Tensor) -> int:
-        """A tensor's number; of a variable that of its value."""
+        """The number of a tensor; for a variable, the number of its value."""
         if id(tensor) not in self._numbers:
             self._numbers[id(tensor)] = len(self.tensors)
             self.tensors.append(value_of(tensor) if tensor.dtype == tf.resource else tensor)

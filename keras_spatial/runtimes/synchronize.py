@@ -22,7 +22,8 @@ _COMPARED = ("loss", "loss_weights", "metrics", "weighted_metrics", "steps_per_e
 
 
 def callbacks_without_files(callbacks: Any) -> Any:
-    """The callbacks for processes other than the first: those that do not write. They get the same logs everywhere.
+    """The callbacks for processes other than the first: those that write nothing. All processes pass them the same
+    logs.
 
     A user's callback that writes is left out too if it has an attribute `first_process_only = True`.
     """
@@ -33,10 +34,11 @@ def callbacks_without_files(callbacks: Any) -> Any:
 
 
 def state_of(model: keras.Model) -> list[keras.Variable]:
-    """The variables that training changes, except those of metrics: weights, averages, seeds, the optimizer's state."""
+    """The variables that training changes, without those of metrics: weights, averages, seeds, optimizer state."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and not optimizer.built:
-        # On TPUs its variables belong to the strategy, which is in force only while Keras itself builds them.
+        # On TPUs the optimizer's variables belong to the strategy, which is in force only while Keras itself builds
+        # them.
         with model._runtime.scope():
             optimizer.build(model.trainable_variables)
     metrics = {id(v) for v in model.metrics_variables}

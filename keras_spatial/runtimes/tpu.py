@@ -131,12 +131,12 @@ class TpuRuntime(Runtime):
         return on_replicas(self.strategy, step, tuple)
 
     def handed_out(self, values: Sequence[Any], places: Sequence[Place]) -> list[Callable[[], np.ndarray]]:
-        [of_cores] = values  # By the number of the core.
+        [of_cores] = values  # One value for each core.
         blocks = [of_cores[core].numpy()[tuple(map(slice, sizes_of(index)))] for core, index in places]
         return [lambda block=block: block for block in blocks]
 
     def shared_gradients(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-        # They are sums over the mesh already, and Keras sums them over the replicas again.
+        # The gradients are sums over the mesh already, and Keras sums them over the replicas again.
         return [None if g is None else g / self.strategy.num_replicas_in_sync for g in gradients]
 
 

@@ -1,4 +1,4 @@
-"""Labels as DICOM segmentations, the form in which archives and viewers keep them. It needs the `dicom` extra."""
+"""Labels as DICOM segmentations, the form in which archives and viewers keep them. This needs the `dicom` extra."""
 
 import importlib
 import re

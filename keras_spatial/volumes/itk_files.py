@@ -1,8 +1,8 @@
-"""Reading NRRD and MetaImage files (`.nrrd`, `.mha`).
+"""Read NRRD and MetaImage files (`.nrrd`, `.mha`).
 
 SimpleITK interprets the header. The voxels are read here, because SimpleITK does not verify the checksum of a
-compressed MetaImage, nor that of every NRRD file: a flipped bit would give a wrong voxel. Files whose voxels are in
-another file are refused, because a header could name any file of the machine.
+compressed MetaImage, nor that of every NRRD file: a flipped bit would silently give a wrong voxel. Files whose voxels
+are in another file are refused, because a header could name any file of the machine.
 """
 
 import math

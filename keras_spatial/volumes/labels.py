@@ -82,9 +82,9 @@ def labels_from_probabilities(
 ) -> np.ndarray:
     """The most probable class of each voxel of a finer or coarser grid over the same field of view.
 
-    Probabilities are resampled and not labels, so that class borders are more precise than the network's own voxels.
-    This is done slab by slab, so that besides the classes only a slab of probabilities is held at the target's size;
-    `probabilities` may be a file that is mapped into memory.
+    Probabilities are resampled rather than labels, so that class borders are more precise than the network's own
+    voxels. This is done slab by slab, so that besides the classes only a slab of probabilities is held at the target's
+    size; `probabilities` may be a file that is mapped into memory.
 
     Args:
         probabilities: class probabilities `[X, Y, Z, classes]` for at most 256 classes; other scores that grow with the
@@ -117,7 +117,7 @@ def labels_from_probabilities(
         near, read = along_x.cut(first, last)
         along, slab = (near, along_y, along_z), probabilities[read]
         here = result[first - start : last - start]
-        # The scale is the same for all classes, so that sums do.
+        # The scale is the same for all classes, so the sums are enough.
         best = sums(slab[..., 0], along)
         for value in range(1, probabilities.shape[3]):
             _vote(here, best, sums(slab[..., value], along), value)

@@ -13,13 +13,13 @@ import numpy as np
 
 from keras_spatial.volumes.volume import DimensionError, Shape
 
-# NumPy releases Python's lock while it works on a plane; with more threads than this, memory bandwidth is the limit.
+# NumPy releases Python's lock while it works on a plane. With more threads than this, memory bandwidth is the limit.
 _THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """How the voxels along one axis become those of another grid.
+    """The map from the voxels along one axis to those of another grid.
 
     New voxel i is `scale * sum over t of weight[t, i] * old[index[t, i]]`.
 

@@ -151,7 +151,7 @@ def test_results_that_collide_are_refused_before_the_first(model, tmp_path, caps
         (["--overlap", "0.5"], "--patches"),
         (["--memory", "0.02KB"], "Does not fit"),
         (["--memory", "1KB", "--mesh", "rows:2", "--layout", "x:rows"], "Does not fit"),
-        (["--offload", "somewhere"], "--offload is where shards wait"),
+        (["--offload", "somewhere"], "--offload is where shards that share a device wait"),
         (["--mesh", "rows:many"], "mesh"),
         (["--format", "dcm"], "has no images"),
     ],

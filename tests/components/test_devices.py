@@ -64,7 +64,7 @@ def test_gpus_are_chosen_by_their_numbers():
     assert devices.chosen_gpus(list("abcd"), ()) == list("abcd")
     with pytest.raises(devices.AcceleratorError, match=r"gpus: expected .* from 0 to below 2. Received: \[1, 2\]"):
         devices.chosen_gpus(list("ab"), (1, 2))
-    with pytest.raises(ValueError, match=r"gpus: none is used. Received: \[0\] with accelerator cpu"):
+    with pytest.raises(ValueError, match=r"gpus: no GPU is used. Received: \[0\] with accelerator cpu"):
         MeshSettings(accelerator="cpu", gpus=(0,))
 
 

@@ -59,8 +59,8 @@ def test_a_server_that_is_lost_costs_no_training(monkeypatch, capsys):
         for epoch in range(3):
             callbacks[0].on_epoch_end(epoch, {"loss": 0.5})
     said = capsys.readouterr().out
-    assert "MLflow gets nothing from epoch 1 on: ConnectionError: API request failed" in said
-    assert "MLflow was not told of the end: ConnectionError: FINISHED was not sent" in said
+    assert "MLflow gets no values from epoch 1 on: ConnectionError: API request failed" in said
+    assert "MLflow could not be told that the training has ended: ConnectionError: FINISHED was not sent" in said
     # A client that is lost tries for minutes each time.
     assert mlflow.tried == 1
 

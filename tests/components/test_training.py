@@ -213,7 +213,7 @@ def test_what_the_users_code_does_not_know_is_named_before_the_first_step(datase
         ({"network": "unett"}, "network: expected one of unet, residual_unet, vnet, attention_unet, module:function"),
         ({"network": "a b:c"}, "network: expected module:function"),
         ({"network": "own:network", "filters": 4}, "filters: the network 'own:network' does not read this setting"),
-        ({"network": "m.keras", "precision": "mixed_bfloat16"}, "precision: .*The file says it already"),
+        ({"network": "m.keras", "precision": "mixed_bfloat16"}, "precision: .*The file determines it"),
         ({"loss": "dice"}, "loss: expected one of dice_crossentropy"),
         ({"device_memory": "lots"}, "device_memory"),
         ({"augmentation": "some"}, "augmentation"),

@@ -57,7 +57,7 @@ def test_the_defaults_are_valid():
             {"network": "/no/n.keras"},
             "network: expected a file or a folder.*'/no/n.keras'",
         ),
-        ({}, {"network": "/data/n.keras"}, "network: .*compiled for a network that is no file.*'/data/n.keras'"),
+        ({}, {"network": "/data/n.keras"}, "network: .*compiled for a network that is not a file.*'/data/n.keras'"),
         ({}, {"task": "/no/names.json"}, "task: .*compiled without a file.*Received: '/no/names.json'"),
         ({"fingerprints_task": True}, {"task": "lits"}, "task: .*compiled with a file.*Received: 'lits'"),
         (

@@ -101,7 +101,7 @@ def test_a_case_whose_name_stands_for_a_folder_is_refused(folder, tmp_path, labe
         (change(training=[{"image": "a.nii", "label": "b.nii"}] * 2), faults.DuplicateCaseError, "b is listed twice"),
         (change(channel_names={"0": "T1"}, labels={"a": [1, 2]}), LayoutError, "regions .* not supported"),
         (change(channel_names={"0": "T1"}, labels={"a": 0, "ignore": 1}), LayoutError, "ignore label"),
-        (change(channel_names={"0": "T1"}, labels={"a": 0, "b": 0}), LayoutError, "two names have one number"),
+        (change(channel_names={"0": "T1"}, labels={"a": 0, "b": 0}), LayoutError, "two names have the same number"),
         (lambda f: (f / "dataset.json").unlink(), faults.NoCasesError, "expected dataset.json"),
         (shutil.rmtree, faults.NoCasesError, "no such folder"),
     ],

@@ -408,7 +408,7 @@ def test_every_lesion_survives_halving_the_resolution(tmp_path):
 @pytest.mark.skipif(not REAL_CT.is_dir(), reason=f"the real CT is not at {REAL_CT}; set KERAS_SPATIAL_REAL_CT")
 def test_a_single_real_ct_builds_with_a_warning(tmp_path):
     builder = lits.prepare(REAL_CT, tmp_path, 32, (2, 2, 1))
-    assert "training, validation and test case at once" in builder.info.metadata["warnings"][0]
+    assert "is used for training, validation and test" in builder.info.metadata["warnings"][0]
     train, validation, test = (examples(builder, s)[0] for s in ("train", "validation", "test"))
     np.testing.assert_array_equal(train["image"], test["image"])
     np.testing.assert_array_equal(train["label"], validation["label"])

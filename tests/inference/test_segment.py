@@ -82,7 +82,7 @@ def test_a_memory_cuts_the_volume_into_shards_that_give_the_same(tmp_path):
     found = inference.segment(plain, source, out, memory="600kB")
     assert np.array_equal(found.labels, inference.segment(plain, source).labels)
     assert list(out.parent.iterdir()) == [out]
-    with pytest.raises(NothingFits, match="cut finely enough"):
+    with pytest.raises(NothingFits, match="shards of the image are too large"):
         inference.segment(plain, source, memory="100kB")
     distribution = ks.SpatialParallel(ks.device_mesh("rows:2"), "x:rows")
     with pytest.raises(ValueError, match="memory says how to partition a plain model"):

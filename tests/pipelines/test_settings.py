@@ -40,7 +40,7 @@ from pipelines.settings import Settings, SettingsError, dump, load
         ("title=\x1b[31m", "title: .*printable"),
         ("title=\udcff", "title: "),
         ("title=" + "x" * 201, "title: .*at most 200"),
-        ("task=/data/names.json", "task: phantoms have channels and labels of their own.*'/data/names.json'"),
+        ("task=/data/names.json", "task: phantoms have their own channels and labels.*'/data/names.json'"),
     ],
 )
 def test_bad_settings_are_named(assignment, expected):

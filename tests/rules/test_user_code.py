@@ -97,7 +97,7 @@ def test_what_has_the_size_of_a_shard_is_no_bias(function):
 @pytest.mark.parametrize("add", [lambda a, b: a + b, lambda a, b: layers.Add()([a, b])])
 def test_a_sum_that_keras_takes_for_a_bias_is_refused(add):
     """The second tensor belongs to the columns; Keras adds it along the rows, of which there are as many."""
-    with pytest.raises(ks.UnsupportedLayer, match="takes the second tensor of this sum for a bias along axis 1"):
+    with pytest.raises(ks.UnsupportedLayer, match="treats the second tensor of this sum as a bias along axis 1"):
         assert_equal(lambda t: add(t, ops.mean(t, axis=(0, 1, 3), keepdims=True)))
 
 
