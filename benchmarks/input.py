@@ -1,8 +1,9 @@
-"""Figures of the data path: preparing a CT, reading one stored block, size on disk, lesions kept, waiting for input.
+"""Figures of the data path: preparing a CT, reading one stored block, the size on disk, the lesions kept, and the time
+waiting for input.
 
     python -m benchmarks.input
 
-Both sides of a ratio take turns in one run, and medians are compared, because times of a shared machine are not
+Both sides of a ratio take turns in one run, and medians are compared, because times on a shared machine are not
 comparable between runs. `--quick` tries the benchmark itself on tiny volumes.
 """
 

@@ -119,7 +119,7 @@ def measure(name: str, variant: str, steps: int) -> None:
     image = generator.normal(size=(network.batch, *model.input_shape[1:])).astype("float32")
     label = generator.integers(0, model.output_shape[-1], size=(network.batch, *model.output_shape[1:-1]))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # A rate so low that the losses of later steps stay comparable.
+    # The learning rate is so low that the losses of later steps stay comparable.
     model.compile(keras.optimizers.SGD(1e-6), loss, jit_compile=False)
     if variant != KERAS:
         model = ks.partition(model, ks.SpatialParallel(mesh, "x:rows, y:columns"))

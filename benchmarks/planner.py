@@ -78,8 +78,8 @@ def compare(model, image, label) -> dict[str, float]:
             most = max(most, tf.config.experimental.get_memory_info("CPU:0")["peak"] - held)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     planned = ks.plan(model, model.distribution, batch_size=len(image))
-    # Temporary memory of operations is needed on as many devices as there are cores to run them. The image and the
-    # labels enter as whole tensors.
+    # Operations need temporary memory on as many devices as there are cores to run them. The image and the labels enter
+    # as whole tensors.
     at_work = min(planned.devices, len(os.sched_getaffinity(0)))
     # Gradients of weights are summed into one tensor, which in one process all devices share.
     shared = (planned.devices - 1) * sum(math.prod(v.shape) * 4 for v in model.trainable_variables)

@@ -56,7 +56,7 @@ def measure(size: int, filters: int, levels: int, steps: int, threads: int, limi
     data = (ks.LocalBlocks((image,), (*counts, 1)), ks.LocalBlocks((label,), counts))
     del values
     idle = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # The peak counts from here on.
+    Path("/proc/self/clear_refs").write_text("5")  # The peak is measured from here on.
     if limit:
         bytes_allowed = int(_status("VmData") * MIB + limit * MIB)
         resource.setrlimit(resource.RLIMIT_DATA, (bytes_allowed, bytes_allowed))

@@ -39,7 +39,7 @@ def build(network: str):
         label = generator.normal(size=(1, 64, 64, 16, 4)).astype("float32")
     else:
         model = plain(ks.models.UNet3D((64, 64, 64, 1), classes=3, filters=8, levels=4, dropout=0.0))
-        # Only a model of the user's own class has no plain form.
+        # Only a model of a user's own class has no plain form.
         assert model is not None
         model.compile("sgd", ks.losses.DiceCrossentropy(), jit_compile=False)
         label = generator.integers(0, 3, size=(1, 64, 64, 64)).astype("int32")

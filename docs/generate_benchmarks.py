@@ -18,9 +18,9 @@ from benchmarks.results import RESULTS  # noqa: E402
 HEAD = """# Benchmarks
 
 Ratios are ours over the peer's, from runs that took turns on the same cores, medians; below 1 ours is less. A target
-is a bound on the ratio, or on our figure where there is no peer. `make bench` measures it again, all but `streaming`,
-which takes hours, and `hippocampus`, which needs the data of the Decathlon's Task04. No figure is from a GPU or TPU.
-This page is written by `docs/generate_benchmarks.py` from `benchmarks/results/*.json`.
+is a bound on the ratio, or on our figure where there is no peer. `make bench` measures everything again except
+`streaming`, which takes hours, and `hippocampus`, which needs the data of the Decathlon's Task04. No figure is from a
+GPU or TPU. This page is written by `docs/generate_benchmarks.py` from `benchmarks/results/*.json`.
 """
 
 
@@ -79,7 +79,7 @@ def verdict(row: Mapping) -> str:
 
 
 def setting(name: str, value: Any) -> str:
-    """A setting in words; nothing for one that is off or empty."""
+    """A setting in words; empty for one that is off or empty."""
     words = name.replace("_", " ")
     if value is True:
         return words
@@ -101,7 +101,7 @@ def bound(row: Mapping) -> str:
 
 
 def number(value: float | None) -> str:
-    """Four digits at most, and none behind the point from a thousand on."""
+    """A number with at most four digits, and without decimals from a thousand on."""
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -19,11 +19,12 @@ Each network of a table is a test: it is built small, with random weights, split
 `tf.GradientTape`, all in float64. Its outputs, its gradients with respect to every input and weight, the state of its
 normalization layers and the order of its weights must be those of plain Keras, to 1e-9 of an array's largest entry.
 Networks that compute something in float32 whatever they are given are compared to 1e-5: TensorFlow interpolates in
-float32, and so do some layers of keras-hub normalize. Many sizes are such that the mesh does not divide them.
+float32, and some layers of keras-hub normalize in it. Many sizes are chosen so that the mesh does not divide them.
 
 *Replicated* means that some layers have no rule, mostly attention over windows or tokens, and run on whole tensors:
-`ks.partition(model, distribution, unsupported="replicate")`. What continuous integration runs, and so
-vouches for, is marked; the rest are tests for whoever asks for them: `pytest tests/ecosystem --all-networks`.
+`ks.partition(model, distribution, unsupported="replicate")`. The networks that continuous
+integration runs, and so vouches for, are marked; the rest are tests that run on request:
+`pytest tests/ecosystem --all-networks`.
 
 The page is made from the tables in `tests/ecosystem` by `python docs/generate_ecosystem.py`. A network that a library
 exports and that is not on this page makes the test suite fail.

@@ -2,7 +2,7 @@
 
     python docs/generate_errors.py
 
-What stands between braces in a message depends on the case.
+Text between braces in a message depends on the case.
 """
 
 import ast
@@ -13,10 +13,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "troubleshooting.md"
 PACKAGES = ("keras_spatial", "keras_spatial_command", "datasets", "components", "pipelines")
-# What is written by hand: the symptoms.
+# The part that is written by hand: the symptoms.
 HEAD = ROOT / "docs" / "troubleshooting.part.md"
 
-# What a user was doing, and the modules that then speak. The longest prefix decides.
+# What a user was doing, and the modules whose messages appear then. The longest prefix decides.
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Importing, meshes and layouts": (
         "keras_spatial/__init__",
@@ -125,13 +125,13 @@ def messages(tree: ast.AST) -> Iterator[tuple[str, str]]:
                 yield _OTHERS.get(kind, kind), " ".join(text.split())
 
 
-# What tells a user something without a `raise` around it.
+# Calls that tell a user something without a `raise` around them.
 _OTHERS = {"warnings.warn": "warning", "parser.error": "command line", "Unsupported": "UnsupportedLayer"}
 _LITERAL = re.compile(r"\{.*?\}")
 
 
 def _raised(tree: ast.AST) -> tuple[str, ...]:
-    """The names of the classes that a module raises, and of what it makes for others to raise."""
+    """The names of the classes that a module raises, and of those that it makes for other modules to raise."""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     errors = {ast.unparse(call.func).rpartition(".")[2] for call in calls}
     raised = {
@@ -141,7 +141,7 @@ def _raised(tree: ast.AST) -> tuple[str, ...]:
 
 
 def _texts(argument: ast.expr, returned: dict[str, ast.FunctionDef]) -> list[str]:
-    """An argument's text; of a function of the same file that makes it, what that returns."""
+    """The text of an argument; if a function of the same file makes it, the text that the function returns."""
     if isinstance(argument, ast.Call) and isinstance(argument.func, ast.Name) and argument.func.id in returned:
         values = [n.value for n in ast.walk(returned[argument.func.id]) if isinstance(n, ast.Return) and n.value]
         return [_text(value) for value in values]

@@ -38,7 +38,7 @@ def tables() -> dict[str, str]:
 
 
 def table(entries: dict) -> str:
-    """A row for each name: what is promised of it, and the cases that are compared or the reason."""
+    """A table with a row for each name: what is promised about it, and the cases that are compared or the reason."""
     lines = ["| name | on a mesh | compared, or why |", "| --- | --- | --- |"]
     for name in sorted(entries, key=str.lower):
         status, words = row(entries[name])

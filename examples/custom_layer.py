@@ -15,7 +15,7 @@ import tensorflow as tf
 
 
 class Smoothing(keras.layers.Layer):
-    """Mixes each pixel with the mean of its four neighbours, by a weight for each channel that is learned."""
+    """Mixes each pixel with the mean of its four neighbours, with a learned weight for each channel."""
 
     def build(self, shape):
         self.share = self.add_weight(shape=(shape[-1],), initializer="zeros", name="share")
@@ -36,7 +36,7 @@ def smooth(x: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
 
 @ks.register_lowering(Smoothing)
 def lower_smoothing(layer, trace, x):
-    """The halos hold the neighbours' pixels, and zeros where the image ends."""
+    """The halos hold the pixels of neighbouring shards, and zeros where the image ends."""
     return trace.windowed(smooth, x, {1: (1, 1), 2: (1, 1)}, x.axes, weights=[layer.share], name=layer.name)
 
 

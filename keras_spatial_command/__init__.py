@@ -1,7 +1,7 @@
-"""The command `keras-spatial`: its arguments alone, so that its help needs no TensorFlow, whose import takes seconds.
+"""The command `keras-spatial`: only its arguments, so that its help does not import TensorFlow, which takes seconds.
 
-It stands beside `keras_spatial` because importing anything of that package imports TensorFlow. What the commands do is
-in `keras_spatial.commands`.
+It is a package beside `keras_spatial`, because importing anything from that package imports TensorFlow.
+`keras_spatial.commands` has what the commands do.
 """
 
 import argparse
@@ -19,11 +19,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        arguments: without the command's name; those of the process by default.
+        arguments: the arguments without the command's name; by default those of the process.
 
     Returns:
-        The exit status: 0 if everything was done, 1 if something could not be done, and `REFUSED` if nothing was begun
-        because the arguments or the inputs are wrong.
+        The exit status: 0 if everything was done, 1 if something could not be done, and `REFUSED` if nothing was
+        started because the arguments or the inputs are wrong.
     """
     chosen = parser().parse_args(arguments)
     if getattr(chosen, "identifiers", None):

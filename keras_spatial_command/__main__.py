@@ -1,4 +1,4 @@
-"""`python -m keras_spatial_command`: the command `keras-spatial` where it is not installed."""
+"""`python -m keras_spatial_command`: the command `keras-spatial` without installing it."""
 
 import sys
 

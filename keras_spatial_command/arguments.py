@@ -8,7 +8,8 @@ _RESULTS = ("nii.gz", "nii", "dcm")
 
 _SEGMENT = """Segment volumes with a trained model.
 
-The model's file holds its task: the normalisation, channels and grid of its training. One without needs --task.
+The model's file holds its task: the normalisation, channels and grid of its training. A file without a task needs
+--task.
 
 An input is a volume (.nii, .nii.gz, .nrrd, .mha), or a folder with volumes or with DICOM series, one or many. Every
 result lies on the grid of its volume. An input that cannot be used is named and listed in failed.csv, and does not stop
@@ -16,8 +17,8 @@ the others. DICOM series and their results are called by pseudonyms unless --ide
 
 For a model of several channels, a case is one file with all of them, or a file for each, named as nnU-Net names them:
 case_0000.nii.gz, case_0001.nii.gz and so on. Its result is case.nii.gz."""
-_SEGMENT_END = """Exit status: 0 if every volume has its result, 1 if some have none, 2 if nothing was begun because the
-arguments do not fit.
+_SEGMENT_END = """Exit status: 0 if every volume has its result, 1 if some have none, 2 if nothing was started because
+the arguments do not fit.
 
 Example: keras-spatial segment liver.keras scans study_with_dicom -o results --mesh "rows:2, columns:2" --flips x,y"""
 _EVALUATE = """Compare predicted labels with reference labels, case by case.
@@ -30,16 +31,16 @@ _EVALUATE_END = """Exit status: 0 if every case is compared, 1 if some could not
 Example: keras-spatial evaluate results labels -o evaluation --classes background,liver,lesion"""
 _PLAN = """Find out what a step of a model costs each device of a mesh.
 
-With --mesh it says what a step costs each device, and with --memory besides whether that fits; with --memory alone it
-looks for the smallest mesh that fits. With --memory and --devices it cuts the image into shards that the devices there
-are compute one after another, and says where shards wait and how much is moved. Nothing is run, and no device but the
-CPU is needed."""
+With --mesh it says what a step costs each device, and with --memory as well whether that fits; with --memory alone it
+looks for the smallest mesh that fits. With --memory and --devices it cuts the image into shards that the available
+devices compute one after another, and says where shards wait and how much is moved. Nothing is run, and only the CPU is
+needed."""
 _PLAN_END = """Exit status: 0 if it fits, 1 if not, 2 if the arguments are wrong.
 
 Examples: keras-spatial plan --model liver.keras --mesh "rows:2, columns:2" --layout "x:rows, y:columns"
           keras-spatial plan --model unet3d --image 512,512,512,1 --filters 32 --levels 4 --memory 40GB
           keras-spatial plan --model unet3d --image 512,512,512,1 --memory 16GB --devices 1 --offload /scratch"""
-_INFO = """Describe a model: its inputs, its classes, its parameters, how far a voxel's answer looks, and what a
+_INFO = """Describe a model: its inputs, its classes, its parameters, its receptive field, and what a
 prediction would need on a mesh."""
 _INFO_END = """Exit status: 0, or 2 if the model cannot be read or the arguments are wrong.
 
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="keras-spatial",
         description="Segment volumes that are too large for one device, compare labels, and plan meshes of devices.",
-        epilog="Every command explains itself: keras-spatial segment --help.",
+        epilog="Every command has its own help, such as keras-spatial segment --help.",
     )
     commands = result.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, add, text, end, summary in (
@@ -114,12 +115,16 @@ def _segment(to: argparse.ArgumentParser) -> None:
     to.add_argument("--flips", type=_axes, default=(), help="Average over mirror images along these axes, such as x,y.")
     to.add_argument("--patches", action="store_true", help="Predict overlapping patches instead of the whole volume.")
     to.add_argument(
-        "--overlap", type=_share, help="The least share that neighbouring patches have in common (default 0.5)."
+        "--overlap", type=_share, help="The smallest fraction of a patch that neighbouring patches share (default 0.5)."
     )
     to.add_argument(
         "--grid", type=sizes, help="With --patches, the number of voxels to resample to, such as 256,256,200."
     )
-    to.add_argument("--largest-liver", action="store_true", help="Keep only the largest connected piece of label 1.")
+    to.add_argument(
+        "--largest-liver",
+        action="store_true",
+        help="Keep only the largest connected liver and the lesions that touch it.",
+    )
     to.add_argument("--probabilities", action="store_true", help="The model's outputs are probabilities, not logits.")
     _identifiers(to, "DICOM series by pseudonyms (replace, the default) or by their UIDs (keep)")
 
@@ -152,7 +157,8 @@ def _plan(to: argparse.ArgumentParser) -> None:
     )
     to.add_argument("--levels", type=int, default=4, help="The number of levels of unet3d (default %(default)s).")
     to.add_argument(
-        "--mesh", help="The mesh, such as 'rows:2, columns:2'. Without it the smallest mesh that fits is looked for."
+        "--mesh",
+        help="The mesh, such as 'rows:2, columns:2'. Without it, the command looks for the smallest mesh that fits.",
     )
     to.add_argument(
         "--layout",
@@ -179,8 +185,8 @@ def _plan(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--bandwidth",
         type=memory,
-        help="The bytes that can be moved in a second to where shards wait (default: 20GB for host memory, 2GB for a "
-        "file).",
+        help="The number of bytes per second that can be moved to where shards wait (default: 20GB for host memory, "
+        "2GB for a file).",
     )
     to.add_argument(
         "--most-devices",

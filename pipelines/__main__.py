@@ -1,7 +1,7 @@
 """`python -m pipelines`: run, compile and submit the pipelines.
 
-TensorFlow and KFP take many seconds to import. So the help, the settings and all messages about arguments do not need
-them, and each command imports what it needs.
+TensorFlow and KFP take many seconds to import. So the help, the settings and all messages about arguments do without
+them, and each command imports only what it needs.
 """
 
 import contextlib
@@ -19,17 +19,17 @@ from pipelines.catalogue import PIPELINES
 if TYPE_CHECKING:
     from pipelines.settings import Settings
 
-# The phantoms of the demo, and the steps of its training over all epochs, unless the minutes end it before. More
-# phantoms take only seconds to make, and keep the network from memorising the lesions of a small set.
+# The number of phantoms of the demo, and of its training steps over all epochs, unless the time limit ends it earlier.
+# More phantoms take only seconds to make, and keep the network from memorising the lesions of a small set.
 _DEMO_PHANTOMS = 32
 _DEMO_STEPS = 900
 _DEMO_MINUTES = 4.5
-# The Hounsfield units of a liver and what surrounds it. The default, -512 to 512, leaves lesions two fifths of that
+# The Hounsfield units of a liver and its surroundings. With the default, -512 to 512, lesions have two fifths of that
 # contrast.
 _DEMO_WINDOW = (-160, 240)
 
-# The errors whose message is all that a person needs: a refusal has the exit status 2, and a failure 1. They are named
-# here and not imported, because most of their modules import TensorFlow or KFP.
+# The errors whose message is all that a person needs, so no traceback is shown: refusals have the exit status 2, and
+# failures 1. They are named rather than imported, because most of their modules import TensorFlow or KFP.
 REFUSALS = (
     "components.validate.settings.SettingsError",
     "pipelines.catalogue.UnknownPipeline",
@@ -73,7 +73,7 @@ _set = click.option(
     help="Give a setting another value. The option may be repeated; `python -m pipelines settings` lists all settings.",
 )
 _settings = _with_options(_config, _set)
-_verbose = click.option("--verbose", is_flag=True, help="Show everything that the steps print, as the log has it.")
+_verbose = click.option("--verbose", is_flag=True, help="Show everything that the steps print, as in the log.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_LIST)
@@ -188,8 +188,8 @@ def compile_command(
     "--cron",
     help="Repeat the run by this schedule: seconds, minutes, hours, day, month, weekday.  [default: run once]",
 )
-@click.option("--no-cache", is_flag=True, help="Run every step, even if KFP's cache holds its results.")
-@click.option("--any-version", is_flag=True, help="Submit also to a backend that is older than the package needs.")
+@click.option("--no-cache", is_flag=True, help="Run every step, even if KFP's cache has its results.")
+@click.option("--any-version", is_flag=True, help="Submit even to a backend that is older than the package needs.")
 @click.option(
     "--kube-context",
     help="Check Kubernetes, Trainer, JobSet and Kueue in this context of the kubeconfig, too.",
@@ -228,7 +228,7 @@ def show_settings(config: str | None, assignments: tuple[str, ...]) -> None:
 
 
 def _cases(data: str, task: str = "") -> tuple[int, bool]:
-    """The number of cases in a folder, and whether a window normalises them, as it does LiTS's."""
+    """The number of cases in a folder, and whether they are normalised by a window, as LiTS's are."""
     from components.cases import open_folder
 
     with open_folder(data, task) as folder:

@@ -30,7 +30,7 @@ class YamlLimits:
 
     Attributes:
         size: the largest number of bytes.
-        depth: the largest number of lists and mappings inside of one another.
+        depth: the largest depth to which lists and mappings are nested.
         values: the largest number of scalars, lists and mappings, where each alias counts as much as its content.
     """
 
@@ -119,7 +119,7 @@ _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, except that a repeated key is an error, and numbers are those of YAML 1.2 and JSON.
+    """PyYAML's safe loader, except that a repeated key is an error, and numbers follow YAML 1.2 and JSON.
 
     PyYAML reads the numbers of YAML 1.1, in which `3e-5` is a text, `010` is eight, and `1:30` is ninety.
     """
@@ -135,7 +135,7 @@ class _Loader(yaml.SafeLoader):
             name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
             if name in seen and key.tag != "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                    None, None, f"the key {key.value!r} occurs twice", key.start_mark
                 )
             seen.add(name)
         return super().construct_mapping(node, deep)
@@ -174,12 +174,16 @@ def _measure(text: str, where: str, limits: YamlLimits) -> None:
         open_nodes[-1] = anchor, inside + inner
         total += new
         if total > limits.values:
-            raise _too_much(where, "values", limits, f"at least {total}, with each alias counted as what it stands for")
+            raise _too_much(
+                where, "values", limits, f"at least {total}, with each alias counted as the values that it stands for"
+            )
 
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _ in open_nodes):
-                raise YamlError(f"{where}: the alias *{event.anchor} stands inside of what it names. Write it out.")
+                raise YamlError(
+                    f"{where}: the alias *{event.anchor} stands inside the value that it names. Write the value out."
+                )
             # The loader raises an error for an unknown alias.
             count = sizes.get(event.anchor or "", 1)
             add(count, count)

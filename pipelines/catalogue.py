@@ -1,4 +1,4 @@
-"""The pipelines by name, and the results that each of them puts at the top of its run's folder."""
+"""The pipelines by name, and the results that each of them puts into the top folder of its run."""
 
 import difflib
 import importlib
@@ -64,7 +64,7 @@ def check_name(name: str) -> None:
 
 
 def results(name: str, folder: Path, steps: "Sequence[Step]") -> list[str]:
-    """Put the results of a finished run at the top of its folder, and return a few lines that describe them."""
+    """Put the results of a finished run into its top folder, and return a few lines that describe them."""
     by_name = {step.name: step for step in steps}
     reused = [step.name for step in steps if step.reused]
     lines = [f"Results taken from earlier runs: {', '.join(reused)}"] if reused else []

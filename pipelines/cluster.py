@@ -16,7 +16,7 @@ from components.validate.hardware import Hardware, Kind
 from components.validate.settings import SettingsError
 from pipelines.bounded_yaml import YamlError, mapping, read_yaml
 
-# The node labels in which GKE says which accelerator a node has; for other clusters, see `accelerator_label`.
+# The node labels by which GKE says which accelerator a node has; for other clusters, see `accelerator_label`.
 _ACCELERATOR_LABELS = {
     "nvidia.com/gpu": "cloud.google.com/gke-accelerator",
     "google.com/tpu": "cloud.google.com/gke-tpu-accelerator",
@@ -57,7 +57,7 @@ _OTHERS = (*_STEPS, "ingest", "phantom", "preprocess", "report", "export")
 
 
 class Toleration(BaseModel):
-    """A taint in spite of which a pod may be scheduled, with the fields of Kubernetes."""
+    """A toleration: a taint in spite of which a pod may be scheduled, with the fields of Kubernetes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -90,7 +90,8 @@ class Cluster(BaseModel):
     accelerators: int = Field(0, ge=0, le=256, description="The number of accelerators of each pod.")
     accelerator_type: str = Field(
         "",
-        description="The kind of accelerator in the node label, such as nvidia-h100-80gb or tpu-v5-lite-podslice.",
+        description="The kind of accelerator as the node label names it, such as nvidia-h100-80gb or "
+        "tpu-v5-lite-podslice.",
     )
     accelerator_label: str = Field(
         "", description="The node label that holds accelerator_type; empty for GKE's label of GPUs or TPUs."
@@ -135,8 +136,8 @@ class Cluster(BaseModel):
     )
     store: str = Field(
         "",
-        description="The folder on one of the volumes, or gs://... or s3://..., that keeps the results of steps: large "
-        "ones are passed on by reference, and a run takes from it what an earlier one has made.",
+        description="The folder on one of the volumes, or gs://... or s3://..., that keeps the results of steps: "
+        "large ones are passed on by reference, and a run reuses what an earlier one has made.",
     )
     nodes: int = Field(
         1,
@@ -159,9 +160,11 @@ class Cluster(BaseModel):
         description="How often a training job restarts; None for 3 times with a TrainJob and never with a TFJob.",
     )
     network_policy: bool = Field(True, description="Whether only a training job's own pods may connect to its pods.")
-    timeout: int = Field(86_400, ge=60, description="The seconds that a step, or a training job, may run.")
-    queue_timeout: int = Field(604_800, ge=60, description="The seconds that a training job may wait in queues.")
-    peer_timeout: int = Field(1800, ge=10, description="The seconds that the processes of a job wait for each other.")
+    timeout: int = Field(86_400, ge=60, description="For how many seconds a step, or a training job, may run.")
+    queue_timeout: int = Field(604_800, ge=60, description="For how many seconds a training job may wait in queues.")
+    peer_timeout: int = Field(
+        1800, ge=10, description="For how many seconds the processes of a job wait for each other."
+    )
     retries: int = Field(2, ge=0, le=20, description="How often a failed step is tried again, with growing pauses.")
 
     @pydantic.model_validator(mode="after")
@@ -180,8 +183,8 @@ class Cluster(BaseModel):
             )
         if (self.accelerator == "google.com/tpu") != bool(self.tpu_topology):
             raise ValueError(
-                "tpu_topology: expected with google.com/tpu, and only there. "
-                f"Received: {self.tpu_topology!r} with accelerator {self.accelerator!r}"
+                f"tpu_topology: expected with google.com/tpu, and with nothing else. Received: {self.tpu_topology!r} "
+                f"with accelerator {self.accelerator!r}"
             )
         if self.tpu_topology and self.nodes * self.accelerators != self._chips:
             raise ValueError(
@@ -190,8 +193,8 @@ class Cluster(BaseModel):
             )
         if self.tpu_topology and self.nodes > 1:
             raise ValueError(
-                f"nodes: a TPU slice of several hosts has no runtime: TensorFlow's client starts the chips of its own "
-                f"host alone. Received: {self.nodes} pods with google.com/tpu. Take a slice of one host, such as "
+                "nodes: a TPU slice of several hosts has no runtime: TensorFlow's client starts only the chips of its "
+                f"own host. Received: {self.nodes} pods with google.com/tpu. Take a slice of one host, such as "
                 "tpu_topology 2x4 with accelerators 8."
             )
         for field in ("volumes", "secrets"):

@@ -47,7 +47,7 @@ class Screen:
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, min_width=_WIDTH - 4)),
             BarColumn(bar_width=12, table_column=Column(min_width=12)),
             TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
-            # If the line is too long for the terminal, this column is cut, and not the others.
+            # If the line is too long for the terminal, only this column is cut.
             TextColumn("{task.fields[said]}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
             expand=True,
             console=self._console,
@@ -161,7 +161,7 @@ class Tee:
         return "\n".join(found)
 
     def _of_failed_step(self) -> list[str]:
-        """The lines of the first step that failed, after which only the exit handler runs."""
+        """The lines of the first step that failed; after it only the exit handler runs."""
         found = [(i, _ENDS.search(line)) for i, line in enumerate(self._lines)]
         ends = [i for i, match in found if match and match["status"] == "FAILURE"]
         end = ends[0] if ends else len(self._lines)
@@ -171,7 +171,7 @@ class Tee:
 
 @contextmanager
 def logged(path: Path, *, verbose: bool = False) -> Iterator[Tee]:
-    """Send the standard output to a log and, if it is meant for a person, to the screen during the `with` block.
+    """Send the standard output to a log and, if it is meant for a person, to the screen inside a `with` block.
 
     Args:
         path: the path of the log, to which lines are appended.

@@ -43,7 +43,7 @@ def cross_validation(settings: Settings, cluster: Cluster | None = None) -> Base
         with guarded(cluster):
             start = begin("cross_validation", p, settings, give)
             cases = checked_cases(p, settings, give, start)
-            # Here one at a time: two trainings on one machine would only slow each other down.
+            # One at a time on this machine: two trainings would only slow each other down.
             parallelism = 1 if cluster is None else 0
             with dsl.ParallelFor(splits, name="folds", parallelism=parallelism) as split:
                 dataset = give(preprocess(cases=cases, split=split, **p.of(preprocess))).output

@@ -49,7 +49,7 @@ def lits_segmentation(settings: Settings, cluster: Cluster | None = None) -> Bas
             scored = evaluated(p, settings, give, **made)
             evaluation, predictions = scored.outputs["evaluation"], scored.outputs["predictions"]
             reported = report(**made, evaluation=evaluation, predictions=predictions, **p.of(report))
-            # KFP's cache knows the baseline's name and not what is in the file.
+            # KFP's cache knows the baseline's name, but not the content of the file.
             give(reported).set_caching_options(False)
             earlier = start.given(imported_baseline="baseline")
             compared = give(compare(evaluation=evaluation, **earlier, **p.of(compare))).set_caching_options(False)

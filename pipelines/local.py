@@ -103,7 +103,7 @@ def run(pipeline: "BaseComponent", run_dir: str | Path, settings: str = "", *, v
         run_dir: the folder of the run. It gets `artifacts/` (KFP's outputs), `steps/` (records of finished steps),
             `log.txt`, `seconds.json` and `settings.yaml`.
         settings: the text of `settings.yaml`.
-        verbose: whether the standard output shows every line of `log.txt`, and not only the progress of the steps.
+        verbose: whether the standard output shows every line of `log.txt` instead of only the progress of the steps.
 
     Returns:
         The steps in the order in which they finished.
@@ -159,7 +159,7 @@ def read_journal(steps: Path) -> list[Step]:
 
 @contextmanager
 def _exclusive(folder: Path) -> Iterator[Callable[[], None]]:
-    """Own a folder for the `with` block, which gets a function that ends the steps of this run.
+    """Own a folder inside a `with` block, which gets a function that ends the steps of this run.
 
     Raises:
         RunFolderError: if another run owns the folder, or it cannot be locked.
@@ -195,7 +195,7 @@ def _ended_by_signals(end_steps: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         for number, handler in zip(handled, before, strict=True):
-            # None stands for a handler that was not set from Python, and cannot be set from there.
+            # None stands for a handler that was not set from Python, so Python cannot restore it.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
@@ -208,7 +208,7 @@ def _environment(steps: Path) -> Iterator[None]:
         "PYTHONPATH": os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH", "")) if p),
         "PYTHONUNBUFFERED": "1",
         "TQDM_DISABLE": "1",
-        # TensorFlow's notices go into the log and not to the terminal, so none is suppressed.
+        # TensorFlow's notices go into the log rather than to the terminal, so none is suppressed.
         **pure.load("_environment").for_children(os.environ, log_level="0"),
     }
     before = {name: os.environ.get(name) for name in values}
@@ -217,7 +217,7 @@ def _environment(steps: Path) -> Iterator[None]:
         with warnings.catch_warnings():
             # KFP warns about images and resources of steps, which local runs do not use,
             warnings.filterwarnings("ignore", category=RuntimeWarning)
-            # and about files that it imports and leaves at their URL, from which our steps download them.
+            # and about files that it imports and leaves at their URL, from where the steps download them.
             warnings.filterwarnings("ignore", message="It looks like you're using the remote file")
             yield
     finally:

@@ -50,7 +50,7 @@ def pipeline(
         components: the components of the pipeline. Their inputs that are settings become parameters.
         also: the names of further settings that become parameters.
         without: the names of settings that do not become parameters.
-        fixed: the names of settings that are read while the pipeline is built, and so cannot be parameters.
+        fixed: the names of settings that are read while the pipeline is built, so they cannot be parameters.
 
     Raises:
         SettingsError: if a setting that the pipeline does not read has another value than its default, or the settings
@@ -80,6 +80,6 @@ def pipeline(
 
 
 def _inputs(component: BaseComponent) -> list[str]:
-    """The names of a component's parameters, without its artifacts, which may be called like settings."""
+    """The names of a component's parameters, without its artifacts, which may have the names of settings."""
     inputs = component.component_spec.inputs or {}
     return [name for name, facts in inputs.items() if type_utils.is_parameter_type(facts.type)]

@@ -42,7 +42,7 @@ def resolution_study(settings: Settings, cluster: Cluster | None = None) -> Base
         with guarded(cluster):
             start = begin("resolution_study", p, settings, give)
             cases = checked_cases(p, settings, give, start)
-            # Here one at a time: two trainings on one machine would only slow each other down.
+            # One at a time on this machine: two trainings would only slow each other down.
             parallelism = 1 if cluster is None else 0
             with dsl.ParallelFor(p["resolutions"], name="resolutions", parallelism=parallelism) as resolution:
                 built = preprocess(cases=cases, resolution=resolution, **p.of(preprocess))

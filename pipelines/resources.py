@@ -34,7 +34,9 @@ class Resources:
         return self(self.after_first(task), accelerated=accelerated)
 
     def after_first(self, task: Any) -> Any:
-        """Let a task wait for the first one. This suffices for a task without a container, which takes no resources."""
+        """Let a task wait for the first one. This is enough for a task without a container, which takes no
+        resources.
+        """
         return task if self._first is None else task.after(self._first)
 
 
@@ -72,7 +74,7 @@ def retry_options(cluster: Cluster, timeout: int) -> dict[str, Any]:
 
 def _apply(cluster: Cluster, task: Any, *, accelerated: bool) -> None:
     step = _component(task)
-    # The step that launches a job waits with it in its queue.
+    # The step that launches a job waits in the queue together with it.
     timeout = cluster.timeout + (cluster.queue_timeout if step.endswith("_job") else 0)
     _identify(cluster, task)
     _store(cluster, task)
@@ -80,20 +82,20 @@ def _apply(cluster: Cluster, task: Any, *, accelerated: bool) -> None:
     task.set_cpu_limit(resources.cpu).set_memory_limit(resources.memory)
     task.set_cpu_request(resources.cpu).set_memory_request(resources.memory)
     if step != "validate":
-        # What this step refuses once, it would refuse again. KFP gives Argo neither a policy nor an expression, so Argo
-        # cannot distinguish a refusal from a failure, and the run would end only after all pauses. The step itself
+        # This step would refuse again whatever it refuses once. KFP gives Argo neither a policy nor an expression, so
+        # Argo cannot distinguish a refusal from a failure, and the run would end only after all pauses. The step itself
         # repeats what may succeed later.
         task.set_retry(**retry_options(cluster, timeout))
     kubernetes.set_timeout(task, timeout)
     for key, value in cluster.node_selectors.items():
         kubernetes.add_node_selector(task, key, value)
-    # A limit of 0 accelerators is no limit for KFP, but a request for none for some schedulers.
+    # A limit of 0 accelerators means no limit to KFP, but some schedulers read it as a request for none.
     if accelerated and cluster.accelerator:
         _accelerate(cluster, task)
 
 
 def _identify(cluster: Cluster, task: Any) -> None:
-    """Set the image, the user, the labels, and what the step is told about its run."""
+    """Set the image, the user, the labels, and the variables that tell the step about its run."""
     if cluster.image:
         task.set_container_image(cluster.image)
     if cluster.image_pull_secrets:

@@ -1,4 +1,4 @@
-"""What several pipelines begin with: checked parameters, checked cases, and a trained model."""
+"""The steps with which several pipelines begin: checked parameters, checked cases, and a trained model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,8 +31,8 @@ _IMPORTS = {"data": dsl.Dataset, "baseline": dsl.Artifact, "network": dsl.Model,
 def sources(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The settings that say where cases come from: first those that are parameters, and then those that are fixed.
 
-    Whether a pipeline starts from a folder or from phantoms is decided when it is built, and not at run time, so that
-    the graph and the user interface show only what is read.
+    Whether a pipeline starts from a folder or from phantoms is decided when it is built rather than at run time, so
+    that the graph and the user interface show only what is read.
     """
     return ((), _PHANTOMS) if settings.data else (_PHANTOMS, ("data",))
 
@@ -112,7 +112,7 @@ def checked_cases(p: Parameters, settings: Settings, give: Resources, start: Sta
     if settings.task not in ("", "lits"):
         versions["task_version"] = _version(p["task"], give)
     # The step gets the path or URL even if KFP imports it, because KFP's launcher downloads artifacts whole. On a
-    # cluster all steps have the same image and mount the same volumes, so that none needs a copy.
+    # cluster all steps have the same image and mount the same volumes, so none of them needs a copy.
     task = ingest_folder(by_reference=give.cluster is not None, **versions, **p.of(ingest_folder))
     return give(task).outputs["cases"]
 
@@ -169,5 +169,5 @@ def _job(settings: Settings, give: Resources, *, trains: bool) -> str | None:
 
 
 def _version(place: Any, give: Resources) -> Any:
-    """The digest of files, without which KFP's cache would know only the name of their folder."""
+    """The digest of files, because KFP's cache would otherwise know only the name of their folder."""
     return give.root(fingerprint(data=place)).set_caching_options(False).output

@@ -25,7 +25,7 @@ from pipelines.settings import Settings, SettingsError, check
 # KFP allows packages of up to 32 MiB; those of this project have about 100 kB.
 _PACKAGE = YamlLimits(size=1 << 22, values=500_000)
 _FINAL = {"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"}
-# For how long a server may answer with server errors, or not at all, while a run is followed.
+# For how many seconds a server may answer with server errors, or not at all, while a run is followed.
 _PATIENCE_SECONDS = 900.0
 _T = TypeVar("_T")
 
@@ -85,8 +85,8 @@ class Server:
             )
         if address.scheme == "http" and not self.allow_http and not _is_loopback(name) and self._sends_token():
             raise AddressError(
-                f"--host (KFP_HOST): expected https://, because a token is sent. Received: {self.host!r}, with which "
-                "others on the network can read it. Use https, a forwarded port of this machine, or --allow-http."
+                f"--host (KFP_HOST): expected https://, because a token is sent. Received: {self.host!r}, so that "
+                "others on the network could read it. Use https, a forwarded port of this machine, or --allow-http."
             )
 
     def _sends_token(self) -> bool:
@@ -304,7 +304,7 @@ def submit(
 
 
 def _health(client: kfp.Client) -> dict[str, Any] | None:
-    """What KFP's API server tells about itself; None if a gateway does not pass the request on.
+    """What KFP's API server says about itself; None if a gateway does not pass the request on.
 
     The request is made without the generated client, which drops the server's version because its proto has no such
     field (kubeflow/pipelines 2.17.0, backend/src/apiserver/main.go, healthzResponse).
@@ -326,7 +326,7 @@ def _health(client: kfp.Client) -> dict[str, Any] | None:
 
 
 def _source(client: kfp.Client, path: str, server: Server, request: Request) -> dict[str, Any]:
-    """What KFP's client is told to run: the file itself, or the version of a pipeline as which it is uploaded."""
+    """What KFP's client is told to run: the file itself, or the pipeline version as which it was uploaded."""
     if request.pipeline is None:
         return {"pipeline_package_path": path}
     equals = {"operation": "EQUALS", "key": "display_name", "stringValue": request.pipeline}
@@ -346,12 +346,12 @@ def _source(client: kfp.Client, path: str, server: Server, request: Request) -> 
 
 
 def _refusal(error: Exception, server: Server) -> str:
-    """What went wrong and where, for any error of the generated client and its HTTP library."""
+    """Say what went wrong and where, for any error of the generated client and its HTTP library."""
     if getattr(error, "status", None) == 401:
         given = "the token" if server.token else "a request without a token"
         return (
             f"{server.host}: the server does not accept {given} (401 Unauthorized). Give one that is valid in "
-            "KFP_TOKEN, such as `kubectl create token` prints, or the one that the platform's login page hands out."
+            "KFP_TOKEN, such as `kubectl create token` prints, or one from the platform's login page."
         )
     return f"{server.host}: {type(error).__name__}: {_reason(error, server)}"
 

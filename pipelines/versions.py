@@ -1,6 +1,6 @@
-"""Check that the software on a cluster is new enough for a package, as far as its APIs tell.
+"""Check that the software on a cluster is new enough for a package, as far as its APIs reveal it.
 
-KFP's API server tells its own version. Trainer, JobSet and Kueue do not tell theirs, but Kubernetes publishes the
+KFP's API server reports its own version. Trainer, JobSet and Kueue do not report theirs, but Kubernetes publishes the
 schemas of their kinds, and silently drops fields that are not in them. So every object of a training job is compared
 with these schemas, field by field.
 """
@@ -48,7 +48,7 @@ def check_backend(health: Mapping[str, Any] | None) -> str:
     """
     tag = str((health or {}).get("tag_name", ""))
     if not _release(tag):
-        return f"Note: KFP's backend does not tell its version (tag_name {tag!r}). Expected {BACKEND} or later."
+        return f"Note: KFP's backend does not report its version (tag_name {tag!r}). Expected {BACKEND} or later."
     if _release(tag) < _release(BACKEND):
         raise VersionError(
             f"Kubeflow Pipelines: expected a backend of version {BACKEND} or later, because older ones ignore the "
@@ -65,7 +65,7 @@ def check_cluster(read: Read, job: JobSettings | None) -> list[str]:
         job: the job that a package launches; None if it launches none.
 
     Returns:
-        Lines to show: what was found.
+        Lines to show about what was found.
 
     Raises:
         VersionError: if something is missing or too old; the message names it and what was expected.

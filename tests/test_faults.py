@@ -226,7 +226,7 @@ def test_a_part_of_a_result_that_is_not_whole_is_found(tmp_path):
     command = jobs.Job("segmentation", command.command, command.result, "state", "state/*", whole=whole)
     round_ = attacks.Round(command, tmp_path, "test-whole", 1.0, random.Random(0))
     report, succeeded = study.attacked(round_, nothing, {"weight": np.array(3.0)}, 1)
-    assert (report.wrong, succeeded) == ("a result is not whole: weight", False)
+    assert (report.wrong, succeeded) == ("a result is not complete: weight", False)
 
 
 def test_the_table_counts_what_went_wrong_and_which_signals_were_sent():

@@ -2,20 +2,20 @@
 
 First every signal is sent once to every process of a light job of the launcher, and no process may be left behind.
 
-Then, in each round, one thing happens to a command: any signal to any of its processes at any moment, one or all peers
+Then, in each round, one attack is made on a command: any signal to any of its processes at any moment, one or all peers
 frozen, files that cannot grow, a disk that becomes full or read-only, a clock that jumps, or a slow disk. The command
 is a training of two processes, the segmentation of several volumes, the building of a data set, or the whole pipeline.
-It must end in time, leave no process and no lock behind, and leave only files that are whole.
+It must end in time, leave no process and no lock behind, and leave only complete files.
 
-Rounds come in series: the same command runs again in the same folder, and the next thing happens to it. At the end of a
-series it runs without disturbance and must succeed with the result of an undisturbed run: bit for bit on the same mesh,
-with dropout, and within 1e-4 if a training resumes on another mesh (every fourth series of trainings). A command that
+Rounds come in series: the same command runs again in the same folder, under the next attack. At the end of a series it
+runs without disturbance and must succeed with the result of an undisturbed run: bit for bit on the same mesh, with
+dropout, and within 1e-4 if a training resumes on another mesh (every fourth series of trainings). A command that
 succeeds in spite of an attack must have that result at once. Everything that is wrong is printed and counted.
 
 The seed makes the choice of attacks repeatable, but not the moments at which they strike. Disks are mounted in a
-namespace of the study's own, for which no privileges are needed. As soon as a series is over, its rounds are written as
-lines of `faults.rounds.jsonl`, in the same folder as the table that `--save` keeps; what the signals did to the light
-job, as lines of `faults.sweep.jsonl`.
+separate namespace, which needs no privileges. As soon as a series is over, its rounds are written as lines of
+`faults.rounds.jsonl`, in the same folder as the table that `--save` keeps. What the signals did to the light job is
+written as lines of `faults.sweep.jsonl`.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from benchmarks.faults.jobs import Job, Result, difference, end_marked, pipeline
 from benchmarks.faults.sweep import sweep
 from benchmarks.results import RESULTS, finish, parser_of, row
 
-# The number of times that each attack comes in a deck of attacks.
+# How often each attack occurs in a deck of attacks.
 ATTACKS: dict[attacks.Attack, int] = {
     attacks.any_signal: 12,
     attacks.frozen_peers: 2,
@@ -45,7 +45,7 @@ ATTACKS: dict[attacks.Attack, int] = {
     attacks.clock_jumps: 2,
     attacks.slow_disk: 2,
 }
-# The number of times that each job comes in a deck of series. Only every fourth one of "training" is on another mesh.
+# How often each job occurs in a deck of series. Only every fourth "training" is on another mesh.
 JOBS = {"training": 12, "segmentation": 7, "building": 5, "pipeline": 1}
 SERIES = 4
 TOLERANCE = 1e-4
@@ -115,7 +115,7 @@ def attacked(
     try:
         outcome = attack(round_)
     finally:
-        # Also if the attack itself failed.
+        # Even if the attack itself failed.
         end_marked(round_.mark)
     wrong, found = outcome.wrong, 0.0
     if not wrong and not attacks.is_free(round_):
@@ -133,7 +133,7 @@ def attacked(
 
 
 def damaged(round_: attacks.Round, expected: Result) -> str:
-    """What the attack has damaged of the backup or of the results that are there; empty if nothing."""
+    """What the attack has damaged in the backup or in the results that exist; empty if nothing."""
     from keras_spatial.backup import read_position
 
     backup = round_.folder / "backup" / "backup.npz"
@@ -144,11 +144,11 @@ def damaged(round_: attacks.Round, expected: Result) -> str:
     except Exception as error:
         return f"a result cannot be read: {type(error).__name__}: {error}"
     unlike = [name for name, value in whole.items() if difference({name: value}, {name: expected.get(name, value)})]
-    return f"a result is not whole: {', '.join(unlike)}" if unlike else ""
+    return f"a result is not complete: {', '.join(unlike)}" if unlike else ""
 
 
 def compared(read, expected: Result, tolerance: float) -> tuple[float, str]:
-    """How much a result differs, and what is wrong with it; empty if nothing."""
+    """How much a result differs, and what is wrong with it; empty if nothing is."""
     try:
         found = difference(read(), expected)
     except (Exception, SystemExit) as failure:
@@ -172,7 +172,7 @@ def rounds_of(series: Series, chosen: list[attacks.Attack], first: int, decks: a
             pending.append(len(reports) - 1)
         if report is not None and report.wrong:
             print("\n".join((place / "log").read_text(encoding="utf-8", errors="replace").splitlines()[-40:]))
-            # What comes after it would say nothing.
+            # Later rounds would show nothing.
             return reports
         if succeeded:
             # Nothing is left to resume from, so the rest of the series starts again.
@@ -228,7 +228,7 @@ def main() -> None:
     arguments = parser.parse_args()
     left = usable()
 
-    # Only now, because it imports TensorFlow, and `usable` may start this program again.
+    # Imported only now, because it imports TensorFlow, and `usable` may start this program again.
     from benchmarks.faults.volume_jobs import building, make_inputs, segmentation
 
     started = time.monotonic()
@@ -272,7 +272,7 @@ def main() -> None:
             write_rounds(rounds_file, reports)
             shutil.rmtree(place, ignore_errors=True)
     rows = rows_of(reports, {name: seconds for (name, _), (_, seconds) in expected.items()}) + sweep_rows(pairs)
-    # The command of a whole study, also if this one was continued.
+    # The command of a whole study, even if this one was continued.
     command = " ".join(["python -m benchmarks.faults", *(a for a in sys.argv[1:] if a != "--more")])
     settings = {name: value for name, value in vars(arguments).items() if name != "more"}
     finish("faults", rows, settings, command, save=arguments.save)
@@ -280,7 +280,7 @@ def main() -> None:
 
 
 def continued(reports: list[Report], seed: int) -> attacks.Decks:
-    """The decks of a study that has these rounds already: the signals that were sent come after all others."""
+    """The decks of a study that already has these rounds: the signals that were sent come after all others."""
     decks = attacks.Decks(random.Random(f"{seed} {len(reports)}"))
     for sent in (sent for report in reports for sent in report.signals):
         receiver, _, name = sent.rpartition(": ")
@@ -289,18 +289,18 @@ def continued(reports: list[Report], seed: int) -> attacks.Decks:
 
 
 def write_rounds(path: Path, reports: list[Report]) -> None:
-    """Write the records of the rounds, a line of JSON for each."""
+    """Write the records of the rounds, each as a line of JSON."""
     path.write_text("".join(json.dumps(asdict(report)) + "\n" for report in reports), encoding="utf-8")
 
 
 def read_rounds(path: Path) -> list[Report]:
-    """The records of the rounds that `write_rounds` has written."""
+    """Read the records of the rounds that `write_rounds` has written."""
     found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [Report(**{**report, "signals": tuple(report["signals"])}) for report in found]
 
 
 def sweep_rows(pairs: dict[str, str]) -> list[dict]:
-    """The row of what `sweep` has found."""
+    """The row of the table for what `sweep` has found."""
     good = sum(not wrong for wrong in pairs.values())
     figure = f"of {len(pairs)} pairs of a signal and a process of the launcher's job, those that left nothing behind"
     return [row(figure, good, None, len(pairs), smallest=True)]

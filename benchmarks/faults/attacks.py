@@ -17,19 +17,20 @@ from keras_spatial import ownership
 from keras_spatial.launch import FROZEN_SECONDS
 
 PYTHON = Path(__file__).with_name("python")
-# An attacked command must end within this time, or within a multiple of what it takes without disturbance.
+# An attacked command must end within this many seconds, or within a multiple of its undisturbed time.
 LIMIT_SECONDS, LIMIT_RATIO = 240.0, 4
-# A command with frozen processes: the launcher's limit, ten seconds for SIGTERM, and slack for a busy machine.
+# The limit for a command with frozen processes: the launcher's own, ten seconds for SIGTERM, and slack for a busy
+# machine.
 FROZEN_LIMIT_SECONDS = FROZEN_SECONDS + 10 + 20
 STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 SIGNALS = tuple(number for number in signal.Signals if number < 32)
-# The most signals that are sent in one round. Many signals end nothing, and then there is time for another one.
+# The most signals that are sent in one round. Many signals end nothing, so there is time for another one.
 _STRIKES = 4
 _T = TypeVar("_T")
 
 
 class Decks:
-    """Deals cards at random, but each card once before any of its deck comes again.
+    """Deals cards at random, but every card of a deck once before any of them comes again.
 
     Args:
         generator: the random number generator.
@@ -39,14 +40,14 @@ class Decks:
         self._generator, self._left = generator, {}
 
     def deal(self, name: str, cards: Sequence[_T]) -> _T:
-        """The next card of the deck of this name, which consists of these cards."""
+        """Deal the next card of the deck of this name, which consists of these cards."""
         left = self._left.setdefault(name, [])
         if not left:
             left += self._generator.sample(cards, len(cards))
         return left.pop()
 
     def take(self, name: str, cards: Sequence[_T], card: _T) -> None:
-        """Take a card that an earlier study has dealt out of the deck of this name, which consists of these cards."""
+        """Remove a card that an earlier study has dealt from the deck of this name, which consists of these cards."""
         left = self._left.setdefault(name, self._generator.sample(cards, len(cards)))
         if card in left:
             left.remove(card)
@@ -126,7 +127,7 @@ def any_signal(round_: Round) -> Outcome:
         told.append(f"{number.name} to {role} after {at:.1f} s")
         sent.append(f"{receiver}: {number.name}")
         if number in STOPS and role != "a worker":
-            # Whoever stops the command itself also continues it; only frozen peers must be detected.
+            # Someone who stops the command itself also continues it; only frozen peers must be detected.
             time.sleep(3)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
@@ -139,7 +140,7 @@ def frozen_peers(round_: Round) -> Outcome:
     running = start(round_.job, round_.folder, round_.mark)
     while not (workers := running.workers()) and running.process.poll() is None:
         time.sleep(0.1)
-    # Soon, because what resumes near its end is over before an undisturbed run would be.
+    # Soon, because a command that resumes near its end needs less time than an undisturbed run.
     time.sleep(round_.generator.uniform(0, round_.seconds / 3))
     workers = running.workers()
     stopped = workers if round_.decks.deal("frozen", ("one", "all")) == "all" else workers[:1]
@@ -153,16 +154,16 @@ def frozen_peers(round_: Round) -> Outcome:
 
 
 def limited_files(round_: Round) -> Outcome:
-    """Limit the size of files at random: every write beyond it fails, and the process gets SIGXFSZ."""
+    """Limit the size of files to a random number: every write beyond it fails, and the process gets SIGXFSZ."""
     size = round_.generator.randrange(0, 200_000)
-    # Python takes a file of bytecode that was cut off for a whole one, in every later process.
+    # Every later process of Python would take a truncated file of bytecode for a complete one.
     environment = {"PYTHONDONTWRITEBYTECODE": "1"}
     running = start(round_.job, round_.folder, round_.mark, environment, file_bytes=size)
     return ended(running, round_, f"no file larger than {size} bytes", running.started)
 
 
 def full_disk(round_: Round) -> Outcome:
-    """Let the disk be full at any moment, but for a few bytes; it has space again after the command has ended."""
+    """Fill the disk, except for a few bytes, at any moment; it has space again after the command has ended."""
     spare = round_.generator.randrange(0, 40_000)
     with Disk(round_.state).limited() as disk:
         running = start(round_.job, round_.folder, round_.mark)
@@ -194,14 +195,14 @@ def clock_jumps(round_: Round) -> Outcome:
         "LD_PRELOAD": str(clock_library()),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
         "FAKETIME_NO_CACHE": "1",
-        # As in reality: the clocks that measure intervals never jump, and what files say of their time stays.
+        # As in reality, the clocks that measure intervals never jump, and the times of files do not change.
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "NO_FAKE_STAT": "1",
     }
     running = start(round_.job, round_.folder, round_.mark, environment)
     _wait_for_moment(running, round_)
     struck, missed = time.monotonic(), running.process.poll() is not None
-    # Renamed, so that nobody reads half of it.
+    # Renamed, so that no process reads half of it.
     (round_.folder / "clock.part").write_text(f"{jump:+.0f}")
     (round_.folder / "clock.part").replace(clock)
     what = f"the clock jumps by {jump:.0f} s after {struck - running.started:.1f} s"
@@ -209,7 +210,7 @@ def clock_jumps(round_: Round) -> Outcome:
 
 
 def clock_library() -> Path | None:
-    """The library libfaketime, or None if the package of this name is not installed."""
+    """The path of the library libfaketime, or None if the package of this name is not installed."""
     found = importlib.util.find_spec("libfaketime")
     if found is None or found.origin is None:
         return None
@@ -233,9 +234,10 @@ def slow_disk(round_: Round) -> Outcome:
 
 
 def _wait_for_moment(running: Running, round_: Round) -> None:
-    """Wait for any moment of the run or, every second time, of what follows the first state that the job has written.
+    """Wait for a random moment of the run or, every second time, of its part after the first state that the job has
+    written.
 
-    Most of a short run is the start of its processes, where there is little to be lost.
+    A short run consists mostly of the start of its processes, in which there is little to lose.
     """
     began, share = time.monotonic(), round_.generator.uniform(0, 1)
     writes = round_.generator.random() < 0.5
@@ -250,7 +252,7 @@ def _wait_for_moment(running: Running, round_: Round) -> None:
 
 
 def ended(running: Running, round_: Round, what: str, struck: float, limit: float | None = None) -> Outcome:
-    """Wait for the end of the command. None of its processes may be left then."""
+    """Wait for the end of the command, after which none of its processes may be left."""
     limit = round_.limit if limit is None else limit
     status = running.wait(limit)
     seconds = time.monotonic() - struck
@@ -265,7 +267,7 @@ def ended(running: Running, round_: Round, what: str, struck: float, limit: floa
 
 
 def is_free(round_: Round, seconds: float = 5.0) -> bool:
-    """Whether the folder of a job is not locked any more after some seconds.
+    """Whether the lock on the folder of a job is released within a few seconds.
 
     Linux frees the memory of a process that was killed first, and then closes its files, of which the lock is one.
     """

@@ -1,4 +1,4 @@
-"""File systems that become full or read-only while a command runs, in a mount namespace that nobody else sees."""
+"""File systems that become full or read-only while a command runs, in a private mount namespace."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ from pathlib import Path
 
 # Set in the environment of a process that has a mount namespace of its own.
 _OWN = "KERAS_SPATIAL_FAULT_MOUNTS"
-# More than any job under attack writes.
+# In bytes; more than any job under attack writes.
 _BYTES = 1 << 26
 
 
@@ -51,7 +51,7 @@ class Disk:
 
     @contextlib.contextmanager
     def limited(self) -> Iterator["Disk"]:
-        """Give the folder, with what it holds, a file system of its own until the end, which can be filled."""
+        """Give the folder, with its content, a file system of its own until the end, which can be filled."""
         self._stored.mkdir(exist_ok=True)
         content = self._stored / "content"
         _run("mount", "-t", "tmpfs", "-o", f"size={_BYTES}", "tmpfs", str(self._stored))
@@ -61,14 +61,14 @@ class Disk:
             yield self
         finally:
             _run("umount", "--lazy", str(self.folder))
-            # What the command has left is there for the same command when it runs again.
+            # Keep what the command has left, for when the same command runs again.
             shutil.rmtree(self.folder)
             _run("cp", "-a", str(content), str(self.folder))
             _run("umount", "--lazy", str(self._stored))
             self._stored.rmdir()
 
     def fill(self, spare: int) -> None:
-        """Leave no more than some bytes, in whole pages, for what is written from now on."""
+        """Leave only this many bytes, in whole pages, for anything that is written from now on."""
         with (self._stored / "filler").open("wb") as file:
             while True:
                 about = os.statvfs(self._stored)
@@ -84,16 +84,18 @@ class Disk:
                         raise
 
     def free(self) -> None:
-        """Leave as much space as at first."""
+        """Restore the original free space."""
         (self._stored / "filler").unlink()
 
     @contextlib.contextmanager
     def read_only(self) -> Iterator[None]:
-        """Let nothing be made, changed or removed in the folder until the end. Files that are open stay writable."""
+        """Prevent anything in the folder from being made, changed or removed until the end. Open files stay
+        writable.
+        """
         aside = self.folder.with_name(f".{self.folder.name}.read-only")
         aside.mkdir(exist_ok=True)
         _run("mount", "--bind", str(self.folder), str(aside))
-        # Elsewhere, because a file that is opened for writing meanwhile would prevent it.
+        # Mounted elsewhere, because a file that is opened for writing meanwhile would prevent it.
         _run("mount", "-o", "remount,bind,ro", str(aside))
         _run("mount", "--bind", str(aside), str(self.folder))
         try:

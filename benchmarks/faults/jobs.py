@@ -39,7 +39,7 @@ class Job:
         folder: the folder for the state that the job keeps, inside the folder of the round.
         sign: a pattern of the files that the job writes first, relative to the folder of the round.
         lock: a pattern of the files that the job locks while it runs, relative to the folder of the round.
-        whole: a function that reads the parts of the result that are there, which must be whole at any time.
+        whole: a function that reads the parts of the result that exist, which must be complete at any time.
     """
 
     name: str
@@ -81,7 +81,7 @@ def training(*arguments: str, processes: int = 2) -> Job:
 
 
 def pipeline() -> Job:
-    """The whole chain, from phantoms to a report, with a training of two processes."""
+    """The whole pipeline, from phantoms to a report, with a training of two processes."""
 
     def command(folder: Path) -> list[str]:
         options = [part for setting in SMALL for part in ("--set", setting)]

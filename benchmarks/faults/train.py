@@ -1,4 +1,5 @@
-"""The training under attack: a network that is traced within seconds, whose state is all that a backup has to keep.
+"""The training under attack: a network that is traced within seconds, but has every kind of state that a backup has to
+keep.
 
 It has dropout, moving averages and momentum, and backs up each of its steps. A pause in each step costs no processor
 time and leaves the attacks time to strike while it trains.

@@ -3,8 +3,8 @@
     python -m benchmarks.hippocampus run FOLDER --out runs/hippocampus
     python -m benchmarks.hippocampus segment --out runs/hippocampus CASE.nii.gz -o SEGMENTATION.nii.gz
 
-FOLDER has `dataset.json`, `imagesTr` and `labelsTr` of Task04. A finished fold is kept; a fold that was interrupted
-resumes from its last backup. `segment` averages the probabilities of all finished folds.
+FOLDER contains `dataset.json`, `imagesTr` and `labelsTr` of Task04. A finished fold is kept; a fold that was
+interrupted resumes from its last backup. `segment` averages the probabilities of all finished folds.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""One fold: its data set, its training and its held-out cases. Nothing that is finished is done again."""
+"""One fold: its data set, its training and its held-out cases. Finished parts are not done again."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The network: a plain U-Net with instance normalisation, like nnU-Net's."""
+"""The network: a plain U-Net with instance normalization, like nnU-Net's."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ import keras_spatial as ks
 
 
 def unet(size: tuple[int, int, int], classes: int, filters: Sequence[int]) -> ks.Model:
-    """A 3D U-Net with instance normalisation and strided convolutions downwards, partitioned if a distribution is set.
+    """A 3D U-Net with instance normalization and strided convolutions downwards, partitioned if a distribution is set.
 
     Args:
         size: the number of voxels along x, y and z.
@@ -32,5 +32,5 @@ def unet(size: tuple[int, int, int], classes: int, filters: Sequence[int]) -> ks
     for width, skip in zip(filters[-2::-1], skips[-2::-1], strict=True):
         x = layers.Conv3DTranspose(width, 2, strides=2)(x)
         x = block(layers.Concatenate()([skip, x]), width)
-    # Logits in float32 under every policy: the loss needs their last digits.
+    # The logits are float32 under every policy, because the loss needs their last digits.
     return ks.Model(inputs, layers.Conv3D(classes, 1, dtype="float32", name="classes")(x), name="hippocampus")

@@ -7,7 +7,7 @@ from pathlib import Path
 def faster_policy() -> str:
     """The dtype policy with which this machine's processor trains faster.
 
-    With AMX it multiplies bfloat16 in hardware, which halves the time of a step; without, float32 is faster.
+    With AMX it multiplies bfloat16 in hardware, which halves the time of a step; without AMX, float32 is faster.
     """
     information = Path("/proc/cpuinfo")
     has_amx = information.exists() and "amx_bf16" in information.read_text()
@@ -16,7 +16,7 @@ def faster_policy() -> str:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of every fold.
+    """The settings of every fold.
 
     Attributes:
         folds: the number of folds of the cross-validation.

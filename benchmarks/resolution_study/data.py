@@ -49,7 +49,7 @@ def load(folder: Path, numbers: list[int], arm: Arm) -> Cases:
 
 
 def window(arm: Arm) -> Window:
-    """What makes the network's input of Hounsfield units."""
+    """The function that makes the network's input from Hounsfield units."""
     return Window(*RECIPES[arm.recipe].window)
 
 

@@ -70,7 +70,7 @@ def plot(results: Results, settings: Settings, path: Path) -> Path:
 
 
 def _looks(recipes: int) -> list[tuple[str, float]]:
-    """For each recipe the line of whole images, and how far to the right of them its patches stand."""
+    """For each recipe, the line style of whole images, and how far to the right of them its patches are drawn."""
     lines = ("--", "-") if recipes == 2 else ("-", "--", ":", "-.")
     return [(lines[number % len(lines)], 1.04 + 0.03 * number) for number in range(recipes)]
 

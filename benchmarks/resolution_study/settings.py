@@ -31,8 +31,8 @@ class Recipe:
 OLD = Recipe()
 RECIPES = {
     "old": OLD,
-    # Each changes one thing in the old one, the supervised one in the residual one, and the last two one more in the
-    # one with the narrower window.
+    # Each recipe changes one thing in `old`, except that `supervised` changes one thing in `residual`, and the last two
+    # change one more thing in the recipe with the narrower window.
     "instance": replace(OLD, normalization="instance"),
     "window": replace(OLD, window=(-160, 240)),
     "unweighted": replace(OLD, class_weights=(1, 1, 1)),
@@ -78,7 +78,7 @@ class Arm:
 
     @property
     def batch_size(self) -> int:
-        """The number of images per update: with patches, as many as have the voxels of the whole image."""
+        """The number of images per update: with patches, as many as together have the voxels of the whole image."""
         return 1 if self.patch is None else (self.resolution // self.patch) ** 3
 
 

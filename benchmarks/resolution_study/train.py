@@ -18,13 +18,14 @@ from keras_spatial.evaluation import evaluate_case, summarise
 from keras_spatial.inference import Patches, segment
 from keras_spatial.volumes import read_volume
 
-# Made before TensorFlow does any work, because the number of logical CPU devices is fixed from then on.
+# Made before TensorFlow does any work, because that fixes the number of logical CPU devices.
 DISTRIBUTION = ks.SpatialParallel(ks.device_mesh("rows:2, columns:2"), "x:rows, y:columns")
 
 
 def build(arm: Arm, settings: Settings) -> tuple[keras.Model, keras.Model]:
-    """The compiled network of an arm, partitioned over the mesh if the settings say so, and the model for inference,
-    which shares its weights and is another one where there is deep supervision."""
+    """The compiled network of an arm, partitioned over the mesh if the settings say so, and the model for inference.
+    With deep supervision the latter is another model, which shares the weights.
+    """
     recipe = RECIPES[arm.recipe]
     network = predictor = _network(arm, settings)
     outputs = len(network.outputs)
@@ -109,6 +110,8 @@ def _network(arm: Arm, settings: Settings) -> keras.Model:
 
 
 def _processor_seconds() -> float:
-    """The processor's time of this process so far; on a shared machine the clock measures the others' work, too."""
+    """The processor time of this process so far. On a shared machine, the clock would measure the work of others,
+    too.
+    """
     times = os.times()
     return times.user + times.system

@@ -1,7 +1,7 @@
 """Draw the pictures of the pages: `python docs/images/draw.py [FOLDER]` from the root of a checkout.
 
-Without a folder those of the README; with that of a finished run of `lits_segmentation` the two of the page
-`guides/reading_a_run.md`.
+Without a folder, it draws the pictures of the README; with the folder of a finished run of `lits_segmentation`, the two
+of the page `guides/reading_a_run.md`.
 """
 
 import json
@@ -22,7 +22,7 @@ SOFT_TISSUE = (40, 400)
 
 
 def of_phantom() -> dict[str, Figure]:
-    """A phantom, how a mesh shards it, and slices of it."""
+    """Draw how a mesh shards a phantom, and slices of it."""
     person = patient(4, 0, "medium")
     hu, labels = render(person, SIZE)
     voxel = spacing(person, SIZE)
@@ -35,7 +35,7 @@ def of_phantom() -> dict[str, Figure]:
 
 
 def of_run(folder: Path) -> dict[str, Figure]:
-    """Dice by epoch, and slices of the last held-out case, of a finished run."""
+    """Draw the Dice by epoch and slices of the last held-out case of a finished run."""
     (training,) = folder.glob("artifacts/*/train/model/training.json")
     facts = json.loads(training.read_text(encoding="utf-8"))
     history, every = facts["history"], facts["validation_every"]

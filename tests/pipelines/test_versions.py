@@ -25,7 +25,7 @@ def test_a_backend_that_is_too_old_is_refused(tag):
 
 @pytest.mark.parametrize("health", [None, {}, {"tag_name": "unknown"}, {"tag_name": "nightly"}])
 def test_a_backend_that_does_not_tell_is_noted(health):
-    assert "does not tell its version" in check_backend(health)
+    assert "does not report its version" in check_backend(health)
 
 
 @pytest.fixture
