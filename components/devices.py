@@ -1,6 +1,7 @@
 """The devices of a step: those that the settings ask for, or an error that says what TensorFlow has found."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ def demand(settings: MeshSettings) -> None:
     chosen = chosen_gpus(found, settings.gpus)
     if settings.gpus:
         tf.config.set_visible_devices(chosen, "GPU")
+    if settings.memory_growth and not chosen:
+        warnings.warn("memory_growth: TensorFlow sees no GPU, so that this setting changes nothing.", stacklevel=2)
     if settings.memory_growth:
         for gpu in chosen:
             tf.config.experimental.set_memory_growth(gpu, True)

@@ -167,6 +167,10 @@ class MeshSettings(LayoutSettings):
             raise ValueError(
                 f"gpus: no GPU is used. Received: {list(self.gpus)} with accelerator {self.accelerator}. Leave it out."
             )
+        if self.memory_growth and self.accelerator in ("cpu", "tpu"):
+            raise ValueError(
+                f"memory_growth: it concerns GPUs. Received: true with accelerator {self.accelerator}. Leave it out."
+            )
         return self
 
 

@@ -6,12 +6,15 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import pytest
 import tensorflow as tf
 
 from components import devices
 from components.jobs.description import Description
+from components.preprocess.preprocess import build_dataset
 from components.settings import MeshSettings
+from datasets.phantom import write_lits_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,6 +69,87 @@ def test_gpus_are_chosen_by_their_numbers():
         devices.chosen_gpus(list("ab"), (1, 2))
     with pytest.raises(ValueError, match=r"gpus: no GPU is used. Received: \[0\] with accelerator cpu"):
         MeshSettings(accelerator="cpu", gpus=(0,))
+
+
+# Two GPUs are entered into TensorFlow's list of what the machine has, which its real functions then configure. Each job
+# ends where it would ask for its devices.
+CONFIGURED = """
+import json, sys
+
+import tensorflow as tf
+from tensorflow.python.eager import context
+
+from components import devices
+from components.jobs.description import Description
+
+gpus = [tf.config.PhysicalDevice(f"/physical_device:GPU:{number}", "GPU") for number in range(2)]
+tf.config.list_physical_devices()
+context.context()._physical_devices += gpus
+demand = devices.demand
+
+
+class Asked(Exception):
+    pass
+
+
+def asked(settings):
+    demand(settings)
+    raise Asked
+
+
+devices.demand = asked
+for path in sys.argv[1:]:
+    job = Description.read(path)
+    tf.config.experimental.set_memory_growth(gpus[1], False)
+    tf.config.set_visible_devices([], "GPU")
+    try:
+        job.run(job.places)
+    except Asked:
+        visible = [gpu.name[-1] for gpu in tf.config.get_visible_devices("GPU")]
+        grows = [tf.config.experimental.get_memory_growth(gpus[1]), context.context().config.gpu_options.allow_growth]
+        print(json.dumps([job.step, visible, grows]))
+"""
+
+
+@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="this machine has GPUs")
+def test_the_gpus_of_every_step_are_configured_before_tensorflow_starts(tmp_path):
+    """If it had started, it would refuse to be configured."""
+    write_lits_folder(tmp_path / "cases", cases=3, size=16)
+    build_dataset(str(tmp_path / "cases"), str(tmp_path / "dataset"), resolution=16, mesh="rows:2", layout="x:rows")
+    inputs = keras.Input((16, 16, 16, 1))
+    keras.Model(inputs, keras.layers.Conv3D(3, 1)(inputs)).save(tmp_path / "model.keras")
+    cases, dataset, model = (str(tmp_path / name) for name in ("cases", "dataset", "model.keras"))
+    volumes = {"volumes": f"{cases}/volume-0.nii.gz", "model": model, "task_file": ""}
+    settings = {"mesh": "rows:1", "layout": "x:rows", "accelerator": "gpu", "gpus": [1], "memory_growth": True}
+    made = {name: str(tmp_path / "made" / name) for name in ("model", "evaluation", "predictions")}
+    predictions, arguments = {"predictions": made["predictions"]}, {"share": "0-of-1"}
+    jobs = [
+        Description("train", {"dataset": dataset}, {"model": made["model"]}, settings, "", work=str(tmp_path / "work")),
+        Description(
+            "evaluate",
+            {"cases": cases, "dataset": dataset, "model": model},
+            {"evaluation": made["evaluation"], **predictions},
+            settings,
+            facts="",
+        ),
+        Description("segment", volumes, predictions, {**settings, "task": "lits"}, facts="", arguments=arguments),
+    ]
+    paths = [job.write(str(tmp_path / f"{job.step}.json")) for job in jobs]
+    ended = subprocess.run(
+        [sys.executable, "-c", CONFIGURED, *paths], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    found = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("[")]
+    assert found == [[job.step, ["1"], [True, True]] for job in jobs]
+
+
+@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="this machine has GPUs")
+def test_memory_growth_without_gpus_is_said():
+    with pytest.warns(UserWarning, match="memory_growth: TensorFlow sees no GPU"):
+        devices.demand(MeshSettings(memory_growth=True))
+    for accelerator in ("cpu", "tpu"):
+        with pytest.raises(ValueError, match=f"memory_growth: it concerns GPUs.*with accelerator {accelerator}"):
+            MeshSettings(accelerator=accelerator, memory_growth=True)
 
 
 def test_processes_of_one_machine_share_its_gpus():
