@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from components.validate.settings import Settings, SettingsError
+from components.validate.settings import Settings, SettingsError, check
 
 Kind = Literal["auto", "cpu", "gpu", "tpu"]
 
@@ -68,7 +68,7 @@ class Hardware(BaseModel):
             The settings, whose `accelerator` is no longer "auto" if the mesh is made of accelerators.
 
         Raises:
-            SettingsError: if the mesh does not fit the accelerators of the pods.
+            SettingsError: if the mesh does not fit the accelerators of the pods, or a setting does not suit their kind.
         """
         spans = predicts and self.spans_pods(settings, trains=trains)
         if self.pods > 1 and settings.processes > 1 and (trains or spans):
@@ -104,4 +104,5 @@ class Hardware(BaseModel):
                 f"{name}: evaluation and segmentation run in one pod, with {per_pod}, or in all {self.pods}: expected "
                 f"a mesh of at most {most} devices{over}. Received: {placed.mesh!r}, {predicted} devices"
             )
-        return settings.model_copy(update={"accelerator": self.kind}) if settings.accelerator == "auto" else settings
+        # What does not suit this kind is refused, such as numbers of GPUs for a TPU slice.
+        return check({**dict(settings), "accelerator": self.kind}) if settings.accelerator == "auto" else settings
