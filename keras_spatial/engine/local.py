@@ -48,6 +48,8 @@ class LocalOperation(mtf.Operation):
         concatenates: whether `fn` concatenates the channels of its inputs.
         differentiates: whether the derivative of the first output is best computed together with the outputs, as for a
             loss. The backward pass begins there, so the derivative is kept no longer than the input would be.
+        sees_intervals: whether the first argument of `fn` is what of the shard lies inside the image along each of
+            `edges`.
         name: a name for the graph.
 
     Operations that follow one another become one where that keeps less for the backward pass: see `engine.fusion`.
@@ -72,6 +74,7 @@ class LocalOperation(mtf.Operation):
         summed: Mapping[int, int] | None = None,
         concatenates: bool = False,
         differentiates: bool = False,
+        sees_intervals: bool = False,
         name: str = "local",
     ):
         super().__init__(list(inputs), name=name)
@@ -89,6 +92,7 @@ class LocalOperation(mtf.Operation):
         self.derivative_at_output = derivative_at_output
         self.summed, self.concatenates = dict(summed or {}), concatenates
         self.differentiates = differentiates
+        self.sees_intervals = sees_intervals
         # Applied to the result of `fn`; its derivative is taken at the operation's own output.
         self.tail: Callable[[tf.Tensor], tf.Tensor] | None = None
         self.arguments: list = []
@@ -121,7 +125,8 @@ class LocalOperation(mtf.Operation):
         if not operation.linear:
             self.tail = lambda y, fn=operation.fn: fn(y)[0]
             return
-        count, first, then = len(self.inputs) + bool(self.coordinates), self.fn, operation.fn
+        count = len(self.inputs) + bool(self.coordinates) + self.sees_intervals
+        first, then = self.fn, operation.fn
         self.fn = lambda *arguments: then(first(*arguments[:count])[0], *arguments[count:])
         self._inputs += operation.inputs[1:]
 
@@ -145,7 +150,7 @@ class LocalOperation(mtf.Operation):
         for edge, interval in zip(self.edges, intervals, strict=True):
             if edge.fill is None:
                 inputs[edge.input] = cropped(inputs[edge.input], edge.axis, interval)
-        return self.fn(list(places), *inputs) if places else self.fn(*inputs)
+        return self.fn(*[intervals] * self.sees_intervals, *[list(places)] * bool(places), *inputs)
 
     def identity(self, intervals: Intervals, *more: Any) -> Hashable | None:
         """The identity of what the operation computes on a shard, with `more` on which a function depends; None if

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from keras_spatial.runtimes.functions import static_sizes
+from keras_spatial.runtimes.functions import custom_gradient
 
 
 def summed(x: tf.Tensor, axes: Sequence[int], *, keepdims: bool = False) -> tf.Tensor:
@@ -24,19 +24,24 @@ def summed(x: tf.Tensor, axes: Sequence[int], *, keepdims: bool = False) -> tf.T
         # TensorFlow accumulates these in float32, and every sum of its own is rounded.
         return tf.reduce_sum(x, list(axes), keepdims=keepdims)
     for axis in sorted(axes, reverse=True):
-        x = tf.reduce_sum(x, axis, keepdims=keepdims)
+        if x.shape[axis] == 1:
+            x = x if keepdims else tf.squeeze(x, axis)
+        else:
+            x = tf.reduce_sum(x, axis, keepdims=keepdims)
     return x
 
 
 def add_bias(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """`tf.nn.bias_add` with a gradient that is `summed`: the bias is repeated axis by axis.
+    """`tf.nn.bias_add` with a gradient that is `summed`.
 
     Args:
         x: a tensor of static shape, channels last.
         bias: a number for each channel.
     """
-    if x.dtype.size < 4:
-        return tf.nn.bias_add(x, bias)
-    for length in reversed(static_sizes(x.shape)[2:-1]):
-        bias = tf.broadcast_to(bias, [length, *bias.shape])
-    return x + bias
+
+    @custom_gradient
+    def added(x: tf.Tensor, bias: tf.Tensor):
+        # Unlike `x + bias`, TensorFlow makes this one operation with a convolution before it.
+        return tf.nn.bias_add(x, bias), lambda dy: [dy, summed(dy, range(dy.shape.rank - 1))]
+
+    return added(x, bias)

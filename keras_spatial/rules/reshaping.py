@@ -7,13 +7,17 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+from keras_spatial.engine.edges import Edge, Intervals
+from keras_spatial.engine.halo import Halo
+from keras_spatial.engine.local import LocalOperation
 from keras_spatial.engine.reshard import aligned, mapped, permuted, selected, shifted, shifted_along
-from keras_spatial.engine.tensors import SpatialTensor
+from keras_spatial.engine.tensors import SpatialTensor, mesh_shape_of
 from keras_spatial.engine.trace import Trace
 from keras_spatial.layout import Axis
 from keras_spatial.rules.formats import in_either_format
 from keras_spatial.rules.padding import adds_padding
 from keras_spatial.rules.table import register_lowering
+from keras_spatial.runtimes.functions import static_sizes
 
 
 @register_lowering(layers.ZeroPadding2D, layers.ZeroPadding3D)
@@ -61,7 +65,7 @@ def sized_axis(trace: Trace, axis: Axis, size: int) -> Axis:
     """
     if size < 1:
         raise ValueError(f"Nothing is left of axis '{axis.name}'. Received: size {axis.size}, to become {size}")
-    return replace(axis, size=size) if 2 * size >= axis.size > 2 else trace.recut(axis, size)
+    return replace(axis, size=size) if 2 * size >= axis.size >= max(size, 3) else trace.recut(axis, size)
 
 
 def scaled_axis(trace: Trace, axis: Axis, size: int) -> Axis:
@@ -108,12 +112,45 @@ def repeated(trace: Trace, x: SpatialTensor, factors: Sequence[int], name: str) 
 def resized(
     trace: Trace, x: SpatialTensor, sizes: Sequence[int], interpolation: str, antialias: bool = False
 ) -> SpatialTensor:
-    """`keras.ops.image.resize` of the image axes, one axis after another."""
+    """`keras.ops.image.resize` of the image axes, one axis after another; enlarging by whole factors, all at once."""
+    image = x.axes[1:-1]
+    even = all(size % axis.size == 0 and not axis.padded for axis, size in zip(image, sizes, strict=True))
+    # TensorFlow computes what it resizes in float32. XLA has no gradient of it.
+    exact = x.dtype.is_floating and x.dtype.size <= 4 and trace.impl.resizes
+    if interpolation == "bilinear" and len(image) == 2 and even and exact and not antialias:
+        return _enlarged(trace, x, [size // axis.size for axis, size in zip(image, sizes, strict=True)])
     for i, size in enumerate(sizes, start=1):
         if size != x.axes[i].size:
             matrix = resizing_matrix(x.axes[i].size, size, interpolation, antialias)
             x = mapped(trace, x, i, scaled_axis(trace, x.axes[i], size), matrix)
     return x
+
+
+def _enlarged(trace: Trace, x: SpatialTensor, factors: Sequence[int]) -> SpatialTensor:
+    """An image with two axes, enlarged by whole factors with linear interpolation; its shards are not padded."""
+    image = [axis.resized(axis.size * f, up=f) for axis, f in zip(x.image_axes, factors, strict=True)]
+    axes = (x.axes[0], *image, x.axes[-1])
+    split = [i for i, factor in enumerate(factors, start=1) if x.axes[i].sharded and factor > 1]
+
+    def enlarge(intervals: Intervals, shard: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        # Where the image ends, the shard has no halo, so that TensorFlow repeats its last voxel as Keras does.
+        sizes = [n * factor for n, factor in zip(static_sizes(shard.shape)[1:3], factors, strict=True)]
+        y = tf.cast(tf.image.resize(shard, sizes), shard.dtype)
+        begin = [0, 0, 0, 0]
+        for i, (low, _) in zip(split, intervals, strict=True):
+            begin[i] = (1 - low) * factors[i - 1]
+        return (tf.slice(y, begin, [axis.length for axis in axes]),)
+
+    operation = LocalOperation(
+        enlarge,
+        [x.value],
+        [(mesh_shape_of(axes), x.dtype)],
+        halos=[Halo(i, trace.mesh_axis(x.axes[i]), 1, 1) for i in split],
+        edges=[Edge(0, i, trace.mesh_axis(x.axes[i]), x.axes[i].length, x.axes[i].size, 1, 1) for i in split],
+        sees_intervals=True,
+        name="resized",
+    )
+    return SpatialTensor(operation.outputs[0], axes)
 
 
 def resizing_matrix(size: int, new_size: int, interpolation: str, antialias: bool = False) -> np.ndarray:

@@ -123,6 +123,8 @@ class ShardOperations:
 
     # Whether thin tensors are written into large ones in place, with operations that only CPUs have.
     in_place = False
+    # Whether TensorFlow's own operation resizes images here, with its gradient.
+    resizes = True
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)

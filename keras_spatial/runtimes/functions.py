@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 # Private modules of TensorFlow, for `unoptimized`, `custom_gradient` and `undifferentiated`.
 from tensorflow.python.eager import context, record
@@ -22,6 +23,22 @@ from tensorflow.python.framework import ops
 _PROTO = tf.compat.v1.ConfigProto()
 _PROTO.graph_options.rewrite_options.disable_meta_optimizer = True
 _CONFIG = _PROTO.SerializeToString()
+# In functions that have a convolution with a bias, one of them stays on: it makes one operation of the convolution, its
+# bias and its activation, which saves one or two passes over the result.
+_FUSING_PROTO = tf.compat.v1.ConfigProto()
+for _optimizer in (
+    *("arithmetic_optimization", "common_subgraph_elimination", "constant_folding", "debug_stripper"),
+    *("dependency_optimization", "function_optimization", "implementation_selector", "layout_optimizer"),
+    *("loop_optimization", "pin_to_host_optimization", "scoped_allocator_optimization", "shape_optimization"),
+    *("auto_mixed_precision", "use_plugin_optimizers"),
+):
+    setattr(_FUSING_PROTO.graph_options.rewrite_options, _optimizer, RewriterConfig.OFF)
+_FUSING_PROTO.graph_options.rewrite_options.disable_model_pruning = True
+_FUSING_PROTO.graph_options.rewrite_options.memory_optimization = RewriterConfig.NO_MEM_OPT
+_FUSING_PROTO.graph_options.rewrite_options.remapping = RewriterConfig.ON
+_FUSING_PROTO.graph_options.rewrite_options.meta_optimizer_iterations = RewriterConfig.ONE
+_FUSING_PROTO.graph_options.rewrite_options.min_graph_nodes = -1
+_FUSING_CONFIG = _FUSING_PROTO.SerializeToString()
 
 
 @contextmanager
@@ -295,7 +312,7 @@ def call(
         "Tin": _types(tuple(a.dtype for a in arguments)),
         "Tout": _types(tuple(results)),
         "f": tf.compat.v1.AttrValue(func=tf.compat.v1.NameAttrList(name=concrete.name)),
-        "config_proto": tf.compat.v1.AttrValue(s=_CONFIG),
+        "config_proto": tf.compat.v1.AttrValue(s=_FUSING_CONFIG if _can_be_fused(concrete) else _CONFIG),
     }
     operation = graph.create_op("PartitionedCall", arguments, results, attrs=attributes)
     return _with_shapes(operation, concrete.outputs)
@@ -311,6 +328,14 @@ def _gains_by_rewriting(concrete) -> bool:
         kinds = {operation.type for operation in concrete.graph.get_operations()}
         concrete._gains_by_rewriting = any(part in kind for kind in kinds for part in _REWRITTEN)
     return concrete._gains_by_rewriting
+
+
+def _can_be_fused(concrete) -> bool:
+    """Whether a function has a convolution with a bias."""
+    if not hasattr(concrete, "_can_be_fused"):
+        kinds = {operation.type for operation in concrete.graph.get_operations()}
+        concrete._can_be_fused = "BiasAdd" in kinds and any("Conv" in kind for kind in kinds)
+    return concrete._can_be_fused
 
 
 def _with_shapes(operation: tf.Operation, like: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:

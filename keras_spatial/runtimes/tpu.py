@@ -34,6 +34,7 @@ class TpuMesh(ShardOperations, SimdMeshImpl):
         layout: Mesh-TF layout rules.
     """
 
+    resizes = False
     devices = ("",)  # The program names no device, because it is compiled for one core.
 
     @property
