@@ -13,7 +13,6 @@ from components.ingest.component import ingest, ingest_folder
 from components.phantom.component import phantom
 from components.segment.component import segment
 from components.segment_job.component import segment_job
-from components.storage import is_url
 from components.train.component import train
 from components.train_job.component import train_job
 from components.validate.component import validate
@@ -21,7 +20,7 @@ from components.validate.validate import IMPORTED, Graph
 from pipelines.catalogue import tasks_of
 from pipelines.parameters import Parameters
 from pipelines.resources import Resources
-from pipelines.settings import Settings, SettingsError
+from pipelines.settings import Settings
 
 _PHANTOMS = ("phantoms", "phantom_size", "difficulty")
 _NEEDED = ("data", "model")
@@ -151,20 +150,10 @@ def segmented(p: Parameters, settings: Settings, give: Resources, **given: Any) 
 
 
 def _job(settings: Settings, give: Resources, *, trains: bool) -> str | None:
-    """The job of all pods that evaluates or segments; None if one pod does that.
-
-    Raises:
-        SettingsError: if the pods would have no common folder.
-    """
+    """The job of all pods that evaluates or segments; None if one pod does that."""
     cluster = give.cluster
     if cluster is None or not cluster.hardware().spans_pods(settings, trains=trains):
         return None
-    if is_url(cluster.scratch):
-        raise SettingsError(
-            f"{'evaluation_mesh' if trains else 'mesh'}: an evaluation or segmentation over {cluster.nodes} pods needs "
-            "a scratch folder on a volume in the cluster file, because the pods write parts of one file. Received: "
-            f"scratch {cluster.scratch!r}. Name a folder there, or a mesh that fits into one pod."
-        )
     return cluster.pods_job().to_json()
 
 

@@ -18,19 +18,26 @@ from components.evaluate.stored import StoredCases
 from components.evaluate.thresholds import threshold_dice
 from components.evaluate.truth import HeldOut, held_out, score
 from components.files import write_json
+from components.jobs.workspace import workspace_of
 from components.preprocess.preprocess import open_dataset
 from components.train.settings import MODEL
 from components.train.task import task_of
 from keras_spatial import processes
 from keras_spatial.evaluation import CaseMetrics, LabelledCase
-from keras_spatial.inference.block_files import shared_folder
+from keras_spatial.inference.block_files import Workspace, shared_workspace
 from keras_spatial.inference.parts import label_together
 from keras_spatial.volumes import Task, TaskError
 from keras_spatial.volumes import task_of as model_task_of
 
 
 def evaluate_cases(
-    cases: str, dataset: str, model: str, evaluation: str, predictions: str, settings: EvaluationSettings
+    cases: str,
+    dataset: str,
+    model: str,
+    evaluation: str,
+    predictions: str,
+    settings: EvaluationSettings,
+    shared: str = "",
 ) -> Mapping[str, Mapping[str, Any]]:
     """Segment and score the held-out cases. Every process of the job must call it with the same arguments.
 
@@ -43,6 +50,8 @@ def evaluate_cases(
         cases, dataset, model, evaluation, predictions: see `components.evaluate.evaluate.evaluate_model`. All processes
             see the same folders, and each downloads what it needs from an object store.
         settings: the settings of the evaluation.
+        shared: the URL of a folder for what the processes give each other. Then the folders to make are each process's
+            own, and it leaves there what it has made. "" if all processes see the same folders.
 
     Returns:
         The metadata of the evaluation in the first process, and nothing in the others.
@@ -51,11 +60,18 @@ def evaluate_cases(
         TaskError: if the model was trained for other images or classes than those of the data set.
     """
     with needed(cases, dataset, thresholds=settings.thresholds) as (near_cases, near_dataset):
-        return _evaluate(near_cases, near_dataset, model, evaluation, predictions, settings)
+        work = workspace_of(Path(predictions) / ".work", shared)
+        return _evaluate(near_cases, near_dataset, model, evaluation, predictions, settings, work)
 
 
 def _evaluate(
-    cases: str, dataset: str, model: str, evaluation: str, predictions: str, settings: EvaluationSettings
+    cases: str,
+    dataset: str,
+    model: str,
+    evaluation: str,
+    predictions: str,
+    settings: EvaluationSettings,
+    workspace: Workspace,
 ) -> Mapping[str, Mapping[str, Any]]:
     job, placed = processes.current(), settings.placed
     network = ks.load_model(Path(model) / MODEL, distribution=devices.distribution(placed), compile=False)
@@ -68,7 +84,7 @@ def _evaluate(
             f"{trained.as_dict()}"
         )
     found = held_out(cases, members["test"], task)
-    with shared_folder(job, Path(predictions) / ".work") as work:
+    with shared_workspace(job, workspace) as work:
         metrics, confusion = _score(StoredCases(network, builder, "test", work), found, task, Path(predictions), work)
     thresholds = {}
     if settings.thresholds and task.scores == "lits":
@@ -95,7 +111,7 @@ def _evaluate(
 
 
 def _score(
-    stored: StoredCases, cases: Sequence[HeldOut], task: Task, predictions: Path, work: Path
+    stored: StoredCases, cases: Sequence[HeldOut], task: Task, predictions: Path, work: Workspace
 ) -> tuple[list[CaseMetrics | LabelledCase], np.ndarray]:
     """The metrics of all cases in their order, and the voxel counts over all cases. All processes get the same."""
     job = processes.current()

@@ -1,7 +1,6 @@
 """Predict stored cases block by block, so that neither an image nor its class scores are ever whole in memory."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import keras_spatial as ks
@@ -10,7 +9,7 @@ from components.train.feeding import Feed
 from keras_spatial import processes
 from keras_spatial.data import Store
 from keras_spatial.data.loading import Placement
-from keras_spatial.inference.block_files import BlockFiles, publish
+from keras_spatial.inference.block_files import BlockFiles, Workspace, publish
 from keras_spatial.inference.parts import Part, write_probabilities
 from keras_spatial.volumes import TaskError
 
@@ -24,13 +23,13 @@ class StoredCases:
         network: the partitioned network, with one output of class scores.
         builder: the TFDS builder of the data set.
         split: "train", "validation" or "test".
-        folder: a folder that all processes see, for the probabilities of a few cases at a time.
+        workspace: where the processes give each other the probabilities of a few cases at a time.
 
     Raises:
         TaskError: if the network's input is smaller than an image.
     """
 
-    def __init__(self, network: ks.Model, builder: Any, split: str, folder: Path):
+    def __init__(self, network: ks.Model, builder: Any, split: str, workspace: Workspace):
         store = Store(builder, split)
         size = tuple(network.input_shape[1:4])
         shapes = [store.shape(case) for case in range(store.cases)]
@@ -41,7 +40,7 @@ class StoredCases:
             )
         distribution = network.distribution
         assert distribution is not None
-        self._shapes, self._network, self._folder = shapes, network, folder
+        self._shapes, self._network, self._workspace = shapes, network, workspace
         self._size = (size[0], size[1], size[2])
         equal = store.static_shape == size
         self.feed = Feed(store, network, distribution.shards("batch"), None if equal else self._size)
@@ -61,7 +60,8 @@ class StoredCases:
         found: dict[int, BlockFiles] = {}
         for blocks in self._network.predict_blocks(self.feed.load()):
             count = min(self.feed.batch_size, len(self._shapes) - case)
-            new = [BlockFiles(self._folder / f"scores-{case + i}", (*self._size, classes), "f4") for i in range(count)]
+            shape = (*self._size, classes)
+            new = [BlockFiles(self._workspace / f"scores-{case + i}", shape, "f4") for i in range(count)]
             write_probabilities(self._network.name, blocks, new, from_logits=True)
             found |= {case + i: array for i, array in enumerate(new)}
             case += count

@@ -29,7 +29,7 @@ def evaluate_in_job(
         cases, dataset, model, evaluation, predictions: see `components.evaluate.evaluate.evaluate_model`. The inputs
             may be URLs.
         job: the JSON of a `JobSettings`.
-        scratch, api, poll: see `run_in_pods`. `scratch` must not be a URL, because the pods write parts of one file.
+        scratch, api, poll: see `run_in_pods`.
         settings: the settings of `EvaluationSettings`.
 
     Raises:
@@ -37,4 +37,4 @@ def evaluate_in_job(
     """
     wanted = EvaluationSettings.model_validate(settings)
     description = described(cases, dataset, model, evaluation, predictions, wanted)
-    return run_in_pods(description, JobSettings.from_json(job), scratch, api, poll, urls=False)
+    return run_in_pods(description, JobSettings.from_json(job), scratch, api, poll, together=True)

@@ -34,6 +34,9 @@ class Description:
         live: the folder in an output that is uploaded while the step runs if the output is at a URL, by the argument of
             the output.
         arguments: further arguments of the step's function.
+        shared: the URL of a folder for what the processes give each other, if they have no folder in common. Then
+            every process uploads the files of the outputs that it has made. "" if all see the outputs' folders, or only
+            the first process writes.
         remote: the inputs that the function takes as URLs, because it needs only some of the files there; other inputs
             are downloaded.
         heartbeat: the place of the file by which the step that launched the job shows that it still runs; "" for none.
@@ -48,6 +51,7 @@ class Description:
     work: str = ""
     live: Mapping[str, str] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    shared: str = ""
     remote: Sequence[str] = ()
     heartbeat: str = ""
     local_processes: int = 0
@@ -78,9 +82,10 @@ class Description:
 
     @property
     def places(self) -> dict[str, str]:
-        """The places of the inputs, the outputs and, if there is one, the work folder, by the function's arguments."""
-        work = {"work": self.work} if self.work else {}
-        return {**self.inputs, **self.outputs, **work}
+        """The places of the inputs, the outputs and, if there are any, of the folder that is kept and of the folder
+        that the processes share, by the function's arguments."""
+        others = {name: place for name, place in (("work", self.work), ("shared", self.shared)) if place}
+        return {**self.inputs, **self.outputs, **others}
 
     def run(self, places: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
         """Do the work of one process of the step. This imports TensorFlow.

@@ -28,7 +28,7 @@ def run_in_pods(
     api: ClusterApi | None = None,
     poll: float = POLL_SECONDS,
     *,
-    urls: bool = True,
+    together: bool = False,
 ) -> Mapping[str, Mapping[str, Any]]:
     """Run a step in a TrainJob or TFJob whose pods read and write in a folder that all of them see.
 
@@ -43,7 +43,7 @@ def run_in_pods(
             failure.
         api: the API of Kubernetes; by default that of this pod's cluster.
         poll: the number of seconds between two looks at the job.
-        urls: whether `scratch` may be a URL. It may not if several pods write parts of one file.
+        together: whether every pod makes parts of the outputs, and not only the first one.
 
     Returns:
         What the step's function has returned in the first pod.
@@ -53,7 +53,7 @@ def run_in_pods(
         ClusterApiError: if Kubernetes refuses, for example because the service account lacks a right.
     """
     step = f"{job.step}_job"
-    folder = _shared(scratch, pods, urls=urls)
+    folder = _shared(scratch, pods)
     heartbeat, facts = storage.join(folder, "heartbeat"), storage.join(folder, "facts.json")
     made = {name: storage.join(folder, name) for name in job.outputs}
     inputs = {name: _visible(name, place, folder, pods) if place else "" for name, place in job.inputs.items()}
@@ -64,6 +64,7 @@ def run_in_pods(
         facts=facts,
         heartbeat=heartbeat,
         work=job.work and storage.join(folder, "work"),
+        shared=storage.join(folder, "shared") if together and storage.is_url(folder) else "",
     ).write(storage.join(folder, "job.json"))
     api = api or ClusterApi.in_cluster()
     name = job_name(folder)
@@ -80,18 +81,17 @@ def run_in_pods(
     return storage.read_json(facts) or {}
 
 
-def _shared(scratch: str | None, pods: JobSettings, *, urls: bool) -> str:
+def _shared(scratch: str | None, pods: JobSettings) -> str:
     """The folder that the launching step and the pods share.
 
     Raises:
         JobError: if there is no such folder, or it is not on one of the job's volumes.
     """
-    if scratch is not None and ((urls and storage.is_url(scratch)) or _mounted(scratch, pods)):
+    if scratch is not None and (storage.is_url(scratch) or _mounted(scratch, pods)):
         return scratch
     raise JobError(
-        "scratch: a job of several pods needs a folder on one of its volumes, which all its pods mount"
-        f"{', or a URL' if urls else ', because they write parts of one file'}. Received: {scratch!r}, volumes at "
-        f"{list(pods.volumes.values())}. Set scratch and volumes in the cluster file."
+        "scratch: a job of several pods needs a folder on one of its volumes, which all its pods mount, or a URL. "
+        f"Received: {scratch!r}, volumes at {list(pods.volumes.values())}. Set scratch and volumes in the cluster file."
     )
 
 

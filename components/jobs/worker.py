@@ -48,7 +48,7 @@ def _near(job: Description, first: bool) -> Iterator[dict[str, Any]]:
     """The inputs, outputs and work folder of a job as paths: inputs at URLs are downloaded, and outputs uploaded."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        places: dict[str, Any] = {}
+        places: dict[str, Any] = {"shared": job.shared} if job.shared else {}
         if job.work:
             places["work"] = job.work
             if storage.is_url(job.work):
@@ -64,8 +64,9 @@ def _near(job: Description, first: bool) -> Iterator[dict[str, Any]]:
             places[name] = place if name in job.remote or not place else str(storage.local(place, folder / "data"))
         yield places
         for name, place in job.outputs.items():
-            if storage.is_url(place) and first:
-                storage.upload(places[name], place)
+            made = Path(places[name])
+            if storage.is_url(place) and (first or (job.shared and made.exists())):
+                storage.upload(made, place)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 import keras_spatial as ks
 from components import console, devices
 from components.files import write_json
+from components.jobs.workspace import workspace_of
 from components.segment.settings import ALL, SEEN, SegmentationSettings
 from components.segment.volumes import batches, model_file
 from keras_spatial import processes
@@ -17,24 +18,35 @@ from keras_spatial.inference.tasks import channel_names, chosen_task
 
 
 def segment_share(
-    volumes: str, model: str, predictions: str, task_file: str, share: str, settings: SegmentationSettings
+    volumes: str,
+    model: str,
+    predictions: str,
+    task_file: str,
+    share: str,
+    settings: SegmentationSettings,
+    shared: str = "",
 ) -> Mapping[str, Mapping[str, Any]]:
     """Segment volumes; see `components.segment.segment.segment_folder`.
 
     Every process of the job must call it with the same arguments. All of them see the same folders, and each downloads
     the volumes from an object store.
+
+    Args:
+        volumes, model, predictions, task_file, share, settings: see `components.segment.segment.segment_folder`.
+        shared: the URL of a folder for what the processes give each other; see `components.evaluate.process`.
     """
     job, traffic = processes.current(), Traffic()
     network, outcomes = None, []
     seen: dict[str, str] = {}
     path = model_file(model)
+    options = {"traffic": traffic, "workspace": workspace_of(Path(predictions) / ".work", shared)}
     task = chosen_task(path, task_file or settings.task, "--set task=")
     for batch in batches(volumes, share, seen, channel_names(task)):
         _agree(batch.sources)
         # The model is only loaded for a share that has volumes.
         if network is None:
             network = ks.load_model(path, distribution=devices.distribution(settings), compile=False)
-        made = segment_all(network, batch.sources, predictions, _say, task=task, traffic=traffic)
+        made = segment_all(network, batch.sources, predictions, _say, task=task, **options)
         # Messages name downloaded files by their local paths, but people know them by their addresses.
         outcomes += [replace(o, reason=o.reason and batch.shown(o.reason)) for o in made]
         if job.is_first:

@@ -28,7 +28,7 @@ def segment_in_job(
     Args:
         volumes, model, predictions, task_file, share: see `components.segment.segment.segment_folder`.
         job: the JSON of a `JobSettings`.
-        scratch, api, poll: see `run_in_pods`. `scratch` must not be a URL, because the pods write parts of one file.
+        scratch, api, poll: see `run_in_pods`.
         settings: the settings of `SegmentationSettings`.
 
     Raises:
@@ -36,4 +36,4 @@ def segment_in_job(
     """
     wanted = SegmentationSettings.model_validate(settings)
     description = described(volumes, model, predictions, task_file, share, wanted)
-    return run_in_pods(description, JobSettings.from_json(job), scratch, api, poll, urls=False)
+    return run_in_pods(description, JobSettings.from_json(job), scratch, api, poll, together=True)

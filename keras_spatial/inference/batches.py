@@ -80,6 +80,8 @@ def segment_each(
         ending: the ending of the results.
         traffic: one of the options: with several processes, it gets the numbers of bytes that this process reads and
             writes.
+        workspace: one of the options: where several processes give each other parts of images, if that is not to be in
+            the folder. With a carrier, each process may have a folder of its own.
 
     Returns:
         An iterator over the outcomes, each yielded when it is known.
@@ -94,7 +96,8 @@ def segment_each(
     folder.mkdir(parents=True, exist_ok=True)
     if processes.current().count > 1:
         return segment_jointly(models, sources, folder, ending, **options)
-    options.pop("traffic", None)
+    for name in ("traffic", "workspace"):
+        options.pop(name, None)
     return _each(models, sources, folder, ending, options)
 
 

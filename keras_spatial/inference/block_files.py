@@ -4,8 +4,9 @@ import contextlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,15 +15,76 @@ from keras_spatial.processes import Processes
 Starts = tuple[int, ...]
 
 
+class Carrier(Protocol):
+    """Carries files between processes that have no file system in common, such as through an object store.
+
+    Files are named by their paths below the workspace, with slashes.
+    """
+
+    def send(self, name: str, path: Path) -> None:
+        """Let the other processes have a complete file."""
+
+    def fetch(self, name: str, path: Path) -> None:
+        """Make a copy of a file that another process has sent."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file, or a folder with everything in it; "" is the whole workspace."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder for what the processes of a job give each other.
+
+    Attributes:
+        folder: the folder, which all processes see. With a carrier, each process has a folder of its own instead, in
+            which its own files and copies of others lie.
+        carrier: what brings files from one process to another; None if all see the folder.
+        name: the name of the folder below that of the whole workspace, for the carrier.
+    """
+
+    folder: Path
+    carrier: Carrier | None = None
+    name: str = ""
+
+    def __truediv__(self, name: str) -> "Workspace":
+        return Workspace(self.folder / name, self.carrier, f"{self.name}/{name}".lstrip("/"))
+
+    def save(self, name: str, values: np.ndarray) -> None:
+        """Write an array to a file, which is there for all processes afterwards."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        np.save(self.folder / name, values)
+        if self.carrier is not None:
+            self.carrier.send(f"{self.name}/{name}", self.folder / name)
+
+    def load(self, name: str) -> np.ndarray:
+        """An array in a file, of which no more is read than is used."""
+        path = self.folder / name
+        if self.carrier is not None and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.carrier.fetch(f"{self.name}/{name}", path)
+        return np.load(path, mmap_mode="r")
+
+    def remove(self, name: str, *, own: bool) -> None:
+        """Remove a file that this process has written, or its copy of another's."""
+        if own or self.carrier is not None:
+            (self.folder / name).unlink(missing_ok=True)
+        if own and self.carrier is not None:
+            self.carrier.remove(f"{self.name}/{name}")
+
+    def unseen(self, names: Sequence[str]) -> list[str]:
+        """The paths of the files that are not there, as far as that can be seen in a folder."""
+        return [] if self.carrier is not None else [str(p) for n in names if not (p := self.folder / n).exists()]
+
+
 class BlockFiles:
-    """An array whose blocks are NumPy files in one folder, which all processes of a job see.
+    """An array whose blocks are NumPy files in one workspace, which all processes of a job see.
 
     Each file has one writer and is complete before another process opens it. One file for the whole array would not do:
     on a network file system, a page in which blocks of two machines meet may keep the voxels of only one of them. A
     reader maps the files into memory, so that it reads no more than it asks for; a Zarr array would read whole chunks.
 
     Args:
-        folder: the folder of the files. It is made when the first block is written.
+        workspace: where the files are. Its folder is made when the first block is written.
         shape: the shape of the array.
         dtype: the type of its values.
 
@@ -31,8 +93,8 @@ class BlockFiles:
         bytes_read: how many bytes of the array this process has read.
     """
 
-    def __init__(self, folder: Path, shape: Sequence[int], dtype: Any):
-        self.folder, self.shape, self.dtype = folder, tuple(int(n) for n in shape), np.dtype(dtype)
+    def __init__(self, workspace: Workspace, shape: Sequence[int], dtype: Any):
+        self.workspace, self.shape, self.dtype = workspace, tuple(int(n) for n in shape), np.dtype(dtype)
         self.bytes_written = self.bytes_read = 0
         self._own: dict[Starts, Starts] = {}
         self._known: dict[Starts, Starts] = {}
@@ -45,8 +107,7 @@ class BlockFiles:
             values: the block.
         """
         start = tuple(s.start for s in index)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        np.save(self._path(start), np.asarray(values, self.dtype))
+        self.workspace.save(_name(start), np.asarray(values, self.dtype))
         self._own[start] = self._known[start] = values.shape
         self.bytes_written += values.size * self.dtype.itemsize
 
@@ -69,7 +130,7 @@ class BlockFiles:
             common = [(max(s.start, a), min(s.stop, a + n)) for s, a, n in zip(full, start, sizes, strict=True)]
             if any(first >= last for first, last in common):
                 continue
-            block = np.load(self._path(start), mmap_mode="r")
+            block = self.workspace.load(_name(start))
             into = tuple(slice(first - s.start, last - s.start) for (first, last), s in zip(common, full, strict=True))
             result[into] = block[
                 tuple(slice(first - a, last - a) for (first, last), a in zip(common, start, strict=True))
@@ -77,21 +138,22 @@ class BlockFiles:
             filled += result[into].size
         if filled != result.size:
             raise FileNotFoundError(
-                f"{self.folder}: expected blocks of the whole box {[(s.start, s.stop) for s in full]}. Received: "
-                f"blocks of {filled} of its {result.size} values"
+                f"{self.workspace.folder}: expected blocks of the whole box {[(s.start, s.stop) for s in full]}. "
+                f"Received: blocks of {filled} of its {result.size} values"
             )
         self.bytes_read += result.nbytes
         return result
 
     def discard(self) -> None:
-        """Remove the files that this process has written, when no process reads them any more."""
-        for start in self._own:
-            self._path(start).unlink(missing_ok=True)
+        """Remove the files that this process has written, when no process reads them any more, and its copies."""
+        for start in self._known:
+            self.workspace.remove(_name(start), own=start in self._own)
         self._own.clear()
         self._known.clear()
 
-    def _path(self, start: Starts) -> Path:
-        return self.folder / f"{'-'.join(map(str, start))}.npy"
+
+def _name(start: Starts) -> str:
+    return f"{'-'.join(map(str, start))}.npy"
 
 
 def publish(job: Processes, what: str, arrays: Sequence[BlockFiles]) -> None:
@@ -112,7 +174,7 @@ def publish(job: Processes, what: str, arrays: Sequence[BlockFiles]) -> None:
     for theirs in job.exchange(f"blocks of {what}", json.dumps(own)):
         for array, blocks in zip(arrays, json.loads(theirs), strict=True):
             array._known |= {tuple(start): tuple(sizes) for start, sizes in blocks}
-    missing = [str(path) for array in arrays for path in map(array._path, array._known) if not path.exists()]
+    missing = [path for array in arrays for path in array.workspace.unseen([_name(start) for start in array._known])]
     found = job.exchange(f"folder of {what}", missing[0] if missing else "")
     if any(found):
         lines = "\n".join(f"  - process {rank} does not see {path}" for rank, path in enumerate(found) if path)
@@ -122,25 +184,32 @@ def publish(job: Processes, what: str, arrays: Sequence[BlockFiles]) -> None:
 
 
 @contextlib.contextmanager
-def shared_folder(job: Processes, folder: Path) -> Iterator[Path]:
-    """Make a folder through which the processes of a job exchange files; it is removed at the end. Every process must
-    call it.
+def shared_workspace(job: Processes, workspace: Workspace) -> Iterator[Workspace]:
+    """A workspace that is empty at first and removed at the end. Every process must call it.
 
     Args:
         job: the processes.
-        folder: the path of the folder, which must be the same folder in all of them. Anything in it is removed.
+        workspace: without a carrier, the same folder in all processes; with one, a folder of each process's own.
 
     Raises:
         RuntimeError: in all processes, if one of them does not see the folder that the first one has made.
     """
-    if job.is_first:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    job.exchange(f"making of {folder}", "made")
-    job.agree(f"folder {folder}", {"it is there": folder.is_dir()})
-    try:
-        yield folder
-        job.exchange(f"end of {folder}", "done")
-    finally:
-        if job.is_first:
+    folder, carrier = workspace.folder, workspace.carrier
+
+    def clear() -> None:
+        if job.is_first or carrier is not None:
             shutil.rmtree(folder, ignore_errors=True)
+        if job.is_first and carrier is not None:
+            carrier.remove("")
+
+    clear()
+    if job.is_first or carrier is not None:
+        folder.mkdir(parents=True)
+    job.exchange("making of the workspace", "made")
+    if carrier is None:
+        job.agree(f"folder {folder}", {"it is there": folder.is_dir()})
+    try:
+        yield workspace
+        job.exchange("end of the workspace", "done")
+    finally:
+        clear()

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_spatial import processes
 from keras_spatial.data.loading import part_of
-from keras_spatial.inference.block_files import BlockFiles, publish, shared_folder
+from keras_spatial.inference.block_files import BlockFiles, Workspace, publish, shared_workspace
 from keras_spatial.inference.outcomes import Outcome, reason_of
 from keras_spatial.inference.parts import Blended, Predictor, label_together, write_probabilities
 from keras_spatial.inference.segmentation import Patches, Prepared, fill_of, on_grid, prepare
@@ -56,6 +56,7 @@ def segment_jointly(
     classes: Sequence[str] = (),
     limits: Limits | None = None,
     traffic: Traffic | None = None,
+    workspace: Workspace | None = None,
     **unknown: Any,
 ) -> Iterator[Outcome]:
     """Segment volumes in all processes of a job, with the same results as `segment_each`.
@@ -69,6 +70,7 @@ def segment_jointly(
         sources, folder, ending: as for `segment_each`.
         task, patches, largest_liver, from_logits, normalise, classes, limits: as for `segment`.
         traffic: gets the numbers of bytes that this process reads and writes.
+        workspace: where the processes give each other parts of images; by default in `folder`, which all of them see.
         unknown: options of `segment` that need the whole prediction in one process.
 
     Raises:
@@ -101,7 +103,7 @@ def segment_jointly(
         write_labels(path, on_grid(labels, found.original, largest_liver=largest_liver), found.original, classes=names)
 
     job = _Job(model, size, int(shape[4]), fill_of(known), from_logits, read, write, traffic or Traffic())
-    return job.outcomes(sources, folder, ending)
+    return job.outcomes(sources, folder, ending, workspace or Workspace(folder / ".work"))
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,8 @@ class _Job:
         self._traffic = traffic
         self._feed, self._predict = _Feed(model, size), Predictor(model)
 
-    def outcomes(self, sources: Sequence[Source], folder: Path, ending: str) -> Iterator[Outcome]:
-        with shared_folder(self._job, folder / ".work") as work:
+    def outcomes(self, sources: Sequence[Source], folder: Path, ending: str, workspace: Workspace) -> Iterator[Outcome]:
+        with shared_workspace(self._job, workspace) as work:
             for first in range(0, len(sources), self._job.count):
                 chosen = sources[first : first + self._job.count]
                 started = time.perf_counter()
@@ -157,7 +159,7 @@ class _Job:
                     reason = reasons.get(number)
                     yield Outcome(source, None if reason else path, reason, seconds)
 
-    def _round(self, sources: Sequence[Source], paths: Sequence[Path], ending: str, work: Path) -> dict[int, str]:
+    def _round(self, sources: Sequence[Source], paths: Sequence[Path], ending: str, work: Workspace) -> dict[int, str]:
         """Segment as many volumes as there are processes; returns, by number, why volumes have no result."""
         own, what = self._job.rank, f"{sources[0].name} and those after it"
         reasons: dict[int, str] = {}
@@ -214,7 +216,7 @@ class _Job:
         return [list(found.image.shape), list(found.shape), overlap, blend]
 
     def _predicted(
-        self, plans: dict[int, _Plan], images: dict[int, BlockFiles], work: Path
+        self, plans: dict[int, _Plan], images: dict[int, BlockFiles], work: Workspace
     ) -> tuple[dict[int, list[BlockFiles]], dict[int, str]]:
         """The probabilities of each window of each volume, to which this process has written its own blocks; and by the
         number of a volume, why its probabilities cannot be used.
@@ -226,8 +228,8 @@ class _Job:
         while batch := list(islice(waiting, self._feed.batch)):
             made = []
             for number, _ in batch:
-                folder = work / f"scores-{number}-{len(scores[number])}"
-                made.append(BlockFiles(folder, (*self._size, self._classes), np.float32))
+                place = work / f"scores-{number}-{len(scores[number])}"
+                made.append(BlockFiles(place, (*self._size, self._classes), np.float32))
                 scores[number].append(made[-1])
             # The last batch is filled up, because another shape would be traced again.
             filled = [*batch, *batch[:1] * (self._feed.batch - len(batch))]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from keras_spatial import processes
 from keras_spatial.calls import predicted_blocks
 from keras_spatial.data.boxes import block
-from keras_spatial.inference.block_files import BlockFiles, publish
+from keras_spatial.inference.block_files import BlockFiles, Workspace, publish
 from keras_spatial.inference.probabilities import as_probabilities
 from keras_spatial.inference.sliding import Box, Windows
 from keras_spatial.model import Model
@@ -127,21 +126,23 @@ class Blended:
         return total[:, y, z]
 
 
-def label_together(what: str, folder: Path, volumes: Sequence[tuple[Probabilities, Sequence[int]]]) -> list[BlockFiles]:
+def label_together(
+    what: str, workspace: Workspace, volumes: Sequence[tuple[Probabilities, Sequence[int]]]
+) -> list[BlockFiles]:
     """Compute the labels of some volumes: each process computes its own planes of all of them.
 
     Every process must call it with the same arguments.
 
     Args:
         what: the name of the volumes, for the message if a process does not answer.
-        folder: the folder for the labels, which all processes see.
+        workspace: where the processes give each other the labels.
         volumes: for each volume, its probabilities, which all processes can read, and the shape of the labels' grid.
 
     Returns:
         The labels of each volume, uint8 `[X, Y, Z]` on the canonical grid. Every process can read all of them.
     """
     job = processes.current()
-    labels = [BlockFiles(folder / f"labels-{number}", shape, np.uint8) for number, (_, shape) in enumerate(volumes)]
+    labels = [BlockFiles(workspace / f"labels-{number}", shape, np.uint8) for number, (_, shape) in enumerate(volumes)]
     for (probabilities, _), made in zip(volumes, labels, strict=True):
         own = block(job.rank, job.count, made.shape[0])
         if own.start < own.stop:

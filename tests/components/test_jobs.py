@@ -14,6 +14,7 @@ import pytest
 from kubernetes_server import Frame
 
 import keras_spatial as ks
+from components import storage
 from components.evaluate.evaluate import evaluate_model
 from components.evaluate_job.evaluate_job import evaluate_in_job
 from components.jobs.description import Description, JobError
@@ -46,8 +47,11 @@ def trained(tmp_path_factory):
     return root
 
 
-def in_pods(volume, run, *arguments, **options):
-    """Run a step whose job's two pods are two processes here, and return the lines that they print."""
+def in_pods(volume, run, *arguments, scratch=None, **options):
+    """Run a step whose job's two pods are two processes here, and return the lines that they print.
+
+    They share a volume, or a scratch folder at a URL.
+    """
     lines = io.StringIO()
     with fake.running() as server:
 
@@ -63,9 +67,10 @@ def in_pods(volume, run, *arguments, **options):
 
         server.created = created
         server.frames = [Frame("Running")]
-        job = JobSettings(kind="TrainJob", nodes=2, image="i", cpu="2", memory="4Gi", volumes={"lits": str(volume)})
-        scratch = str(volume / "scratch" / "run" / "step-abc")
-        facts = run(*arguments, job=job.to_json(), scratch=scratch, api=fake.api(server), poll=0.1, **options)
+        volumes = {} if volume is None else {"lits": str(volume)}
+        job = JobSettings(kind="TrainJob", nodes=2, image="i", cpu="2", memory="4Gi", volumes=volumes)
+        place = scratch or str(volume / "scratch" / "run" / "step-abc")
+        facts = run(*arguments, job=job.to_json(), scratch=place, api=fake.api(server), poll=0.1, **options)
     return facts, lines.getvalue()
 
 
@@ -165,10 +170,39 @@ def test_two_pods_segment_as_one_process_does(scans, tmp_path):
     assert "no NIfTI" not in (tmp_path / "two" / "failed.csv").read_text()
 
 
-def test_pods_that_would_have_no_folder_in_common_are_refused(tmp_path):
-    job = JobSettings(kind="TrainJob", nodes=2, image="i", cpu="2", memory="4Gi", volumes={"lits": "/data"})
-    with pytest.raises(JobError, match=r"they write parts of one file\. Received: 's3://b/scratch'"):
-        segment_in_job("v", "m", "p", job=job.to_json(), scratch="s3://b/scratch", **PLACED)
+@pytest.fixture
+def no_volume(bucket, monkeypatch):
+    """The scratch folder of a job whose pods share nothing but an object store."""
+    # The processes reach the store on this machine.
+    monkeypatch.setenv("KERAS_SPATIAL_NETWORK", "shared")
+    return storage.join(bucket, "run", "step-abc")
+
+
+def test_two_pods_that_share_nothing_but_a_store_evaluate_as_one_process_does(trained, tmp_path, no_volume):
+    places = [str(trained / name) for name in ("cases", "dataset", "model")]
+    made = {n: [str(tmp_path / n / part) for part in ("evaluation", "predictions")] for n in ("one", "two")}
+    expected = evaluate_model(*places, *made["one"], **PLACED)
+    facts, said = in_pods(None, evaluate_in_job, *places, *made["two"], scratch=no_volume, **PLACED)
+    assert facts == expected
+    for name in ("cases.json", "cases.csv", "summary.json"):
+        texts = [(tmp_path / n / "evaluation" / name).read_text() for n in made]
+        assert texts[0] == texts[1]
+    names = same_labels(*(tmp_path / n / "predictions" for n in made))
+    each = numbers(said, r"read (\d+) bytes of the data set, and written (\d+) of probabilities")
+    assert [n for _, n in each] == [len(names) * 16**3 * CLASSES * FLOAT // 2] * 2
+    assert not storage.exists(storage.join(no_volume, "shared"))
+
+
+def test_two_pods_that_share_nothing_but_a_store_segment_as_one_process_does(scans, tmp_path, no_volume):
+    channel = Channel("CT", Percentiles(-200, 300, 0, 100))
+    model = scan_model(tmp_path / "m.keras", Task("t", ("a", "b", "c"), (channel,), Grid(spacing=2.0)))
+    expected = segment_folder(str(scans), model, str(tmp_path / "one"), **PLACED)
+    two = str(tmp_path / "two")
+    facts, _ = in_pods(None, segment_in_job, str(scans), model, two, scratch=no_volume, **PLACED)
+    assert facts == expected
+    assert len(same_labels(tmp_path / "one", tmp_path / "two")) == 3
+    assert "no NIfTI" not in (tmp_path / "two" / "failed.csv").read_text()
+    assert not storage.exists(storage.join(no_volume, "shared"))
 
 
 def test_a_damaged_description_is_named(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_spatial import inference, processes
-from keras_spatial.inference.block_files import BlockFiles, publish, shared_folder
+from keras_spatial.inference.block_files import BlockFiles, Workspace, publish, shared_workspace
 from keras_spatial.inference.parts import Blended, Part
 from keras_spatial.inference.sliding import Windows, importance
 from keras_spatial.volumes import labels_from_probabilities
@@ -28,7 +28,7 @@ def test_windows_are_blended_plane_by_plane_as_at_once(tmp_path, shape, blend):
     windows = Windows.over(shape, patch, overlap)
     padded, found = windows.pad(image, 0.0), []
     for number, box in enumerate(windows.boxes()):
-        found.append(BlockFiles(tmp_path / str(number), (*patch, CLASSES), np.float32))
+        found.append(BlockFiles(Workspace(tmp_path) / str(number), (*patch, CLASSES), np.float32))
         found[-1].write([slice(0, n) for n in (*patch, CLASSES)], probabilities(padded[box][None])[0])
     blended = Blended(windows, found, importance(patch, blend))
     assert blended.shape == wanted.shape
@@ -43,7 +43,7 @@ def test_windows_are_blended_plane_by_plane_as_at_once(tmp_path, shape, blend):
 
 def test_a_box_is_read_from_the_blocks_that_it_touches(tmp_path):
     values = np.random.default_rng(1).normal(size=(6, 5, 4, 2)).astype(np.float32)
-    with shared_folder(processes.Processes(), tmp_path / "work") as work:
+    with shared_workspace(processes.Processes(), Workspace(tmp_path / "work")) as work:
         array = BlockFiles(work / "array", values.shape, np.float32)
         for x in (slice(0, 3), slice(3, 6)):
             array.write((x, slice(0, 5), slice(0, 4), slice(0, 2)), values[x])
@@ -54,12 +54,12 @@ def test_a_box_is_read_from_the_blocks_that_it_touches(tmp_path):
         assert box.shape == (3, 2, 4, 2)
         np.testing.assert_array_equal(box[1:2], values[3:4, 1:3])
         array.discard()
-        assert not list((work / "array").iterdir())
+        assert not list((work / "array").folder.iterdir())
     assert not (tmp_path / "work").exists()
 
 
 def test_a_part_that_nobody_has_written_is_no_zero(tmp_path):
-    array = BlockFiles(tmp_path, (4, 4), np.uint8)
+    array = BlockFiles(Workspace(tmp_path), (4, 4), np.uint8)
     array.write((slice(0, 2), slice(0, 4)), np.ones((2, 4)))
     with pytest.raises(FileNotFoundError, match=r"whole box \[\(1, 3\), \(0, 4\)\]\. Received: blocks of 4 of its 8"):
         array[1:3]
@@ -73,7 +73,7 @@ def test_processes_without_a_common_folder_are_told_so(tmp_path):
             other = text.replace("[0, 0]", "[2, 0]") if "blocks" in what else f"{tmp_path / 'other' / '0-0.npy'}"
             return [other, text]
 
-    array = BlockFiles(tmp_path / "own", (4, 4), np.uint8)
+    array = BlockFiles(Workspace(tmp_path / "own"), (4, 4), np.uint8)
     array.write((slice(0, 2), slice(0, 4)), np.ones((2, 4)))
     with pytest.raises(RuntimeError, match=r"(?s)must have a folder in common.*process 0 does not see.*process 1"):
         publish(Second(), "arrays", [array])

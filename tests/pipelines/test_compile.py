@@ -303,12 +303,6 @@ def test_kfps_cache_knows_when_the_names_of_channels_and_labels_change(tmp_path)
             ["mesh=rows:3", "layout=x:rows"],
             "mesh: expected a multiple of the 2 pods.*3 devices",
         ),
-        (
-            "batch_inference",
-            CPU_JOB.model_copy(update={"scratch": "s3://b/scratch"}),
-            [],
-            "mesh: .*over 2 pods needs a scratch folder on a volume.*Received: scratch 's3://b/scratch'",
-        ),
         ("resolution_study", TPU, [], "mesh: 1 pod.*expected a mesh of 8 devices"),
         ("sweep", TPU, ["mesh=rows:16", "layout=x:rows"], "expected a mesh of 8 devices. Received: 'rows:16'"),
         ("batch_inference", JOB, ["mesh=rows:8, columns:2"], "^mesh: .*segmentation run in one pod.*16 devices"),
@@ -348,7 +342,10 @@ def test_the_resolutions_of_a_study_bind_no_other_pipeline():
     assert catalogue.build("lits_segmentation", load(None, ["levels=7", "resolution=128"])).pipeline_spec
 
 
-@pytest.mark.parametrize("cluster", [JOB, CPU_JOB], ids=["accelerators", "cpu"])
+IN_STORE = CPU_JOB.model_copy(update={"volumes": {}, "scratch": "s3://b/scratch"})
+
+
+@pytest.mark.parametrize("cluster", [JOB, CPU_JOB, IN_STORE], ids=["accelerators", "cpu", "no volume"])
 @pytest.mark.parametrize(
     ("name", "steps"),
     [("lits_segmentation", ("train-job", "evaluate-job")), ("batch_inference", ("segment-job",))],
