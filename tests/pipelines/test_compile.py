@@ -310,7 +310,7 @@ def test_kfps_cache_knows_when_the_names_of_channels_and_labels_change(tmp_path)
         ("lits_segmentation", JOB, ["processes=2"], "processes: the number for one machine, but each of the 4 pods"),
         ("resolution_study", None, ["resolutions=32,36", "levels=4"], "^resolutions: .*multiple of 8. Received: 36"),
         ("lits_segmentation", TPU, [*MESHES["tpu"], "recompute=auto"], "recompute: auto is for CPUs and GPUs.*tpu"),
-        ("lits_segmentation", TPU, [*MESHES["tpu"], "gpus=0"], r"gpus: none is used. Received: \[0\] with .* tpu"),
+        ("lits_segmentation", TPU, [*MESHES["tpu"], "gpus=0"], r"gpus: no GPU is used. Received: \[0\] with .* tpu"),
         ("sweep", TPU, [*MESHES["tpu"], "processes=2"], "processes: one process starts all cores of a TPU slice"),
         ("lits_segmentation", TPU, ["accelerator=gpu"], "accelerator: the cluster file gives the steps google.com/tpu"),
         ("lits_segmentation", Cluster(), ["accelerator=gpu"], "gives the steps no accelerators"),
