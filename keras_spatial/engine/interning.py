@@ -4,8 +4,8 @@ A network repeats its layers, and each layer has its own functions. TensorFlow p
 every device, and each costs memory for as long as the step lives. In MobileNetV2 on 2x2 devices with 64² pixels, 609 of
 1503 functions were different, and the first step added 822 MB instead of 1179 MB.
 
-Functions that are known to be the same before they are traced (`engine.identity`) are traced once; of the others, equal
-definitions are found afterwards.
+Functions that are known to be the same before they are traced (`engine.identity`) are traced once in a process, as long
+as a step that calls them lives; of the others in a step, equal definitions are found afterwards.
 """
 
 import hashlib
@@ -13,16 +13,17 @@ import weakref
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from keras_spatial.runtimes.functions import DerivativeFunction, Prepared, SharedFunction, signature_of
 
-# The attribute of a graph that maps digests of definitions to functions. The graph holds on to its functions anyway;
-# kept anywhere else, they would keep the graph alive.
+# The attribute of a graph that maps digests of definitions to functions. The graph holds on to its functions anyway.
 _KNOWN = "_interned_functions"
-# The attribute that maps the identities of functions, with the shapes and dtypes of their arguments, to traced
-# functions.
-_TRACED = "_traced_functions"
+# And the one that holds the functions whose identity is known. A model's steps, and models that are alive at the same
+# time, share these.
+_CALLED = "_called_functions"
+_traced: weakref.WeakValueDictionary[Hashable, Prepared] = weakref.WeakValueDictionary()
 _Interned = weakref.WeakKeyDictionary[tf.Graph, dict[Prepared, Prepared]]
 
 
@@ -41,6 +42,11 @@ def interned(prepared: Prepared) -> Prepared:
     key = hashlib.sha256(definition.SerializeToString(deterministic=True)).digest()
     known = _kept_by(tf.compat.v1.get_default_graph(), _KNOWN)
     return Prepared(known.setdefault(key, concrete), prepared.used)
+
+
+def _settings() -> tuple:
+    """What functions may read while they are traced that is neither in their code nor in what they close over."""
+    return keras.config.floatx(), keras.config.epsilon(), keras.config.image_data_format()
 
 
 def _kept_by(graph: tf.Graph, name: str) -> dict[Any, Any]:
@@ -68,14 +74,15 @@ class InternedFunction(SharedFunction):
             return super().prepared(arguments)  # There is no graph that could already have the function.
         if self._identity is None:
             return self._of_definition(arguments)
-        traced = _kept_by(tf.compat.v1.get_default_graph(), _TRACED)
-        key = (self._identity, signature_of(arguments))
-        if key not in traced:
+        key = (self._identity, signature_of(arguments), _settings())
+        prepared = _traced.get(key)
+        if prepared is None:
             prepared = self._of_definition(arguments)
             if prepared.concrete.captured_inputs:
                 return prepared  # It captures tensors from outside, so it computes something of its own.
-            traced[key] = prepared
-        return traced[key]
+            _traced[key] = prepared
+        _kept_by(tf.compat.v1.get_default_graph(), _CALLED)[key] = prepared
+        return prepared
 
     def _of_definition(self, arguments: Sequence[Any]) -> Prepared:
         prepared = super().prepared(arguments)

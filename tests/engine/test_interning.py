@@ -1,5 +1,9 @@
 """A step has only one of several local functions that compute the same."""
 
+import gc
+import weakref
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -100,7 +104,6 @@ def test_derivatives_of_one_definition_are_one(power):
 
 
 def test_layers_that_repeat_add_no_functions_and_are_not_traced_again(monkeypatch):
-    import keras
 
     import keras_spatial as ks
     from keras_spatial.runtimes import functions as module
@@ -125,3 +128,44 @@ def test_layers_that_repeat_add_no_functions_and_are_not_traced_again(monkeypatc
     functions(2)  # What cuts and adds halos is traced once in a process.
     # The last block's gradient comes from the pooling, the first one's leads to no input: others are like the second.
     assert functions(4) == functions(3)
+
+
+def test_steps_share_functions_of_one_identity_and_do_not_keep_each_other_alive():
+    traces = []
+
+    def counted(x):
+        traces.append(x)
+        return (x * 2.0,)
+
+    def step():
+        function = InternedFunction(counted, "shared by two steps")
+        return tf.function(lambda x: function(x), autograph=False).get_concrete_function(tf.constant([1.0, 3.0]))
+
+    first, second = step(), step()
+    assert len(traces) == 1
+    graph = weakref.ref(first.graph)
+    del first
+    gc.collect()
+    assert graph() is None
+    np.testing.assert_array_equal(second(tf.constant([1.0, 3.0])), [[2.0, 6.0]])
+    del second
+    gc.collect()
+    assert len(traces) == 1
+    step()
+    assert len(traces) == 2  # Nothing is kept without a step that calls it.
+
+
+def test_settings_of_keras_make_functions_different():
+    def function():
+        return InternedFunction(lambda x: (x + keras.config.epsilon(),), "reads a setting")
+
+    value, epsilon = tf.constant([1.0]), keras.config.epsilon()
+    _, first = called(function(), arguments=[value])
+    try:
+        keras.config.set_epsilon(0.5)
+        kept, second = called(function(), arguments=[value])
+    finally:
+        keras.config.set_epsilon(epsilon)
+    np.testing.assert_allclose(first[0], [[1.0 + epsilon]])
+    np.testing.assert_array_equal(second[0], [[1.5]])
+    assert kept
