@@ -4,11 +4,13 @@ TensorFlow has no kernels for the TPU's collectives on CPUs. Every replica runs 
 """
 
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
 import keras_spatial as ks
 from keras_spatial.layout import parse_mesh
+from keras_spatial.runtimes import tpu as runtime
 
 
 class MirroredCollectives:
@@ -41,9 +43,33 @@ def _per_replica(values):
     return PerReplica(values)
 
 
-def strategy(mesh: str, tpu: str | None = None) -> tf.distribute.MirroredStrategy:
+def strategy(mesh: str) -> tf.distribute.MirroredStrategy:
     """In place of `ks.tpu_strategy`: a replica on a logical CPU for each position of the mesh."""
     ks.device_mesh(mesh)  # Makes the logical CPUs.
     names = [f"/cpu:{i}" for i in range(math.prod(parse_mesh(mesh).values()))]
     # Not TensorFlow's collectives, which bind a process to one number of devices.
     return tf.distribute.MirroredStrategy(names, tf.distribute.ReductionToOneDevice())
+
+
+def stand_in(replace: Callable[[object, str, object], None]) -> list[tuple[str, str | None]]:
+    """Let every slice that is started be a simulated one of as many cores as its mesh asks for.
+
+    Args:
+        replace: `setattr`, or that of a `MonkeyPatch`.
+
+    Returns:
+        A list that gets the mesh and the name of each slice that is started.
+    """
+    # Mesh-TensorFlow can be imported only after this package has supplied what TensorFlow no longer has.
+    from mesh_tensorflow import simd_mesh_impl
+
+    started = []
+
+    def start(mesh: str, tpu: str | None = None) -> tf.distribute.MirroredStrategy:
+        started.append((mesh, tpu))
+        return strategy(mesh)
+
+    replace(ks, "tpu_strategy", start)
+    replace(runtime, "check_strategy", lambda strategy, devices: None)
+    replace(simd_mesh_impl, "tpu_ops", MirroredCollectives)
+    return started

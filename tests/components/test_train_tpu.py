@@ -1,12 +1,16 @@
 """The component `train` on a TPU slice, which is simulated: the whole training, and its resumption from a backup."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import simulated_tpu
-from mesh_tensorflow import simd_mesh_impl
 
 import keras_spatial as ks
 from components.evaluate.evaluate import evaluate_model
@@ -14,7 +18,6 @@ from components.preprocess.preprocess import build_dataset, open_dataset
 from components.train import fit
 from components.train.train import train_model
 from datasets.phantom import write_lits_folder
-from keras_spatial.runtimes import tpu
 from keras_spatial.volumes import read_volume, to_canonical
 
 SETTINGS = {
@@ -36,16 +39,7 @@ class Interrupted(Exception):
 @pytest.fixture
 def slice_(monkeypatch):
     """A TPU slice of as many cores as a mesh asks for; the meshes that were started."""
-    started = []
-
-    def start(mesh, tpu=None):
-        started.append((mesh, tpu))
-        return simulated_tpu.strategy(mesh)
-
-    monkeypatch.setattr(ks, "tpu_strategy", start)
-    monkeypatch.setattr(tpu, "check_strategy", lambda strategy, devices: None)
-    monkeypatch.setattr(simd_mesh_impl, "tpu_ops", simulated_tpu.MirroredCollectives)
-    return started
+    return simulated_tpu.stand_in(monkeypatch.setattr)
 
 
 def interrupt(monkeypatch, epoch):
@@ -95,3 +89,66 @@ def test_the_component_trains_on_a_slice_as_on_cpus_though_it_was_interrupted(tm
     [number] = builder.info.metadata["cases"]["test"]
     predicted = to_canonical(read_volume(tmp_path / "predictions" / f"prediction-{number}.nii.gz")).array
     assert np.mean(predicted == np.argmax(scores, -1)) > 0.999
+
+
+# A training that is killed after the second step of its second epoch, when that step has been backed up.
+KILLED = """
+import json, os, signal, sys
+
+import simulated_tpu
+from components.train.train import train_model
+from keras_spatial.backup import Backup
+
+simulated_tpu.stand_in(setattr)
+ended = Backup.on_train_batch_end
+
+
+def end(self, batch, logs=None):
+    ended(self, batch, logs)
+    if (self._epoch, batch) == (1, 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+Backup.on_train_batch_end = end
+train_model(**json.loads(sys.argv[1]))
+"""
+
+
+def test_a_training_that_was_killed_within_an_epoch_resumes_after_its_last_step(tmp_path, slice_, capsys):
+    write_lits_folder(tmp_path / "cases", cases=5, size=16)
+    dataset = str(tmp_path / "dataset")
+    build_dataset(str(tmp_path / "cases"), dataset, resolution=16, mesh="rows:2", layout="x:rows")
+    given = {**SETTINGS, "accelerator": "tpu", "slices": 0, "dataset": dataset}
+    places = {
+        name: {"model": str(tmp_path / name / "model"), "scratch": str(tmp_path / name / "work")}
+        for name in ("whole", "killed")
+    }
+    train_model(**given, **places["whole"])
+    assert "resuming" not in capsys.readouterr().out
+    root = Path(__file__).parents[2]
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, json.dumps({**given, **places["killed"]})],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (root, root / "tests")))},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    train_model(**given, **places["killed"])
+    assert "train: resuming in epoch 2, after step 2" in capsys.readouterr().out
+    facts = [json.loads((Path(places[name]["model"]) / "training.json").read_text()) for name in places]
+    assert [found["steps_per_epoch"] for found in facts] == [3, 3]
+    assert facts[0]["best"] == facts[1]["best"]
+    for name, values in facts[0]["history"].items():
+        # The training's own values of the epoch that was interrupted are those of its remaining steps.
+        compared = slice(None) if name.startswith("val_") else [0, 2]
+        np.testing.assert_array_equal(
+            np.array(facts[1]["history"][name])[compared], np.array(values)[compared], err_msg=name
+        )
+    weights = [
+        keras.saving.load_model(Path(places[name]["model"]) / "model.keras", compile=False).get_weights()
+        for name in places
+    ]
+    for found, expected in zip(*weights, strict=True):
+        np.testing.assert_array_equal(found, expected)
