@@ -40,6 +40,7 @@ def own_code_is_importable(monkeypatch):
         ({"network_options": '{"kernel_size": "wide"}'}, r"network"),
         ({"loss_options": {"dice": 3}}, r"loss_options: DiceCrossentropy does not take"),
         ({"optimizer_options": {"momentun": 3}}, r"optimizer_options: Adam does not take"),
+        ({"device_memory": "0.4MB", "levels": 2}, r"(?s)Does not fit: .*It fits on \d+ devices: mesh='.*', layout='"),
     ],
 )
 def test_what_a_later_step_would_refuse_is_named(settings, expected):

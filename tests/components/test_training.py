@@ -4,6 +4,8 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import get_args
 
 import keras
 import numpy as np
@@ -13,12 +15,20 @@ import pytest
 import keras_spatial as ks
 from components.preprocess.preprocess import build_dataset
 from components.resume import fingerprint
-from components.train import best, memory, network, objective
-from components.train.history import read_epochs, readable
+from components.train import best, memory, network, objective, schedule
+from components.train.history import EpochLog, read_epochs, readable
 from components.train.schedule import rate
-from components.train.settings import LocalTrainingSettings, TrainingError, TrainingSettings, files_of, imported_by
+from components.train.settings import (
+    LOSSES,
+    LocalTrainingSettings,
+    TrainingError,
+    TrainingSettings,
+    files_of,
+    imported_by,
+)
 from components.train.train import train_model
 from datasets.phantom import write_lits_folder
+from keras_spatial import data
 from keras_spatial.volumes import LITS, Channel, Task, ZScore
 
 SMALL = {"mesh": "rows:2", "layout": "x:rows", "filters": 2, "levels": 2, "epochs": 2, "slices": 0}
@@ -93,6 +103,81 @@ def test_a_network_in_bfloat16(dataset, tmp_path):
     assert np.isfinite(facts["history"]["loss"]).all()
     model = keras.saving.load_model(folder / "model.keras", compile=False)
     assert model.layers[1].dtype_policy.name == "mixed_bfloat16"
+
+
+def test_a_network_in_float16_whose_loss_is_scaled_has_a_moving_average_too(dataset, tmp_path, monkeypatch):
+    validated, consider = [], best.BestWeights.consider
+
+    def told(self, epoch, values):
+        scaled = self.model.optimizer
+        assert isinstance(scaled, keras.optimizers.LossScaleOptimizer)
+        current = scaled.inner_optimizer._model_variables_moving_average
+        validated.append([[np.copy(v.numpy()) for v in them] for them in (self.model.trainable_variables, current)])
+        consider(self, epoch, values)
+
+    monkeypatch.setattr(best.BestWeights, "consider", told)
+    given = {**SMALL, "epochs": 1}
+    folder, facts = trained(dataset, tmp_path, **given, network="vnet", precision="mixed_float16", ema=0.9)
+    assert np.isfinite(facts["history"]["loss"]).all()
+    # While it validates, a model has the averages, and the optimizer keeps the current weights in their place.
+    [(averages, current)] = validated
+    assert any(np.abs(a - b).max() > 0 for a, b in zip(averages, current, strict=True))
+    model = keras.saving.load_model(folder / "model.keras", compile=False)
+    for found, expected in zip(model.trainable_variables, averages, strict=True):
+        np.testing.assert_array_equal(found.numpy(), expected)
+
+
+@pytest.fixture(scope="module")
+def course(dataset, tmp_path_factory):
+    """A training of three epochs with a moving average: its records, its model, and each step's rate and weights."""
+    steps, ended = [], schedule.Schedule.on_train_batch_end
+
+    def remembered(self, batch, logs=None):
+        weights = [np.copy(v.numpy()) for v in self.model.trainable_variables]
+        steps.append((float(self.model.optimizer.learning_rate.numpy()), weights))
+        ended(self, batch, logs)
+
+    given = {**OWN, "epochs": 3, "validations": 3, "optimizer": "sgd", "learning_rate": 0.1, "warmup": 0.2, "ema": 0.5}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schedule.Schedule, "on_train_batch_end", remembered)
+        folder, facts = trained(dataset, tmp_path_factory.mktemp("course"), **given, schedule="poly")
+    return facts, keras.saving.load_model(folder / "model.keras", compile=False), steps
+
+
+def test_each_step_has_the_learning_rate_of_its_schedule(course):
+    _, _, steps = course
+    assert len(steps) == 6
+    expected = [rate(0.1, number / 6, 0.2, "poly") for number in range(6)]
+    np.testing.assert_allclose([found for found, _ in steps], expected, rtol=1e-6)
+    assert len(set(expected)) == 6
+
+
+def test_the_best_validation_is_that_of_the_highest_mean_dice(course):
+    facts, _, _ = course
+    history = facts["history"]
+    means = np.mean([history["val_dice_liver"], history["val_dice_lesion"]], axis=0)
+    assert len(means) == 3
+    assert facts["best"] == {"epoch": int(np.argmax(means)) + 1, "dice": pytest.approx(max(means), rel=1e-6)}
+
+
+def test_the_model_is_the_moving_average_of_the_weights(course):
+    facts, model, steps = course
+    weights = [values for _, values in steps[: facts["best"]["epoch"] * 2]]
+    average = weights[0]
+    for values in weights[1:]:
+        average = [0.5 * (a + b) for a, b in zip(average, values, strict=True)]
+    for found, expected in zip(model.trainable_variables, average, strict=True):
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-6)
+    assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(average, weights[-1], strict=True))
+
+
+def test_augmented_cases_are_others(dataset, tmp_path):
+    def loss(name, augmentation):
+        return trained(dataset, tmp_path / name, **OWN, augmentation=augmentation)[1]["history"]["loss"][0]
+
+    plain = loss("plain", "off")
+    assert loss("again", "off") == plain
+    assert abs(loss("augmented", "strong") - plain) > 1e-5 * abs(plain)
 
 
 def test_a_users_own_network_and_loss_are_trained_unmodified(dataset, tmp_path):
@@ -182,10 +267,15 @@ def test_an_epoch_that_no_validation_fell_on_is_validated_at_the_end(dataset, tm
     assert len(facts["history"]["val_dice_liver"]) == 3
 
 
-def test_a_device_that_cannot_hold_a_step_is_named_with_a_mesh_that_can(dataset, tmp_path):
-    with pytest.raises(TrainingError, match=r"Does not fit: .*\n(.*\n)*It fits on \d+ devices: mesh='") as caught:
-        trained(dataset, tmp_path, **SMALL, device_memory="0.4MB")
-    assert "recompute=auto or precision=mixed_bfloat16" in str(caught.value)
+@pytest.mark.parametrize(
+    ("recompute", "memory", "advice"),
+    [("off", "0.4MB", "recompute=auto or precision="), ("auto", "0.05MB", "Or set precision=")],
+)
+def test_a_device_that_cannot_hold_a_step_is_named_with_a_mesh_that_can(dataset, tmp_path, recompute, memory, advice):
+    settings = {**SMALL, "levels": 1 if recompute == "auto" else 2, "recompute": recompute, "device_memory": memory}
+    with pytest.raises(TrainingError, match=r"It fits on \d+ devices: mesh='") as caught:
+        trained(dataset, tmp_path, **settings)
+    assert f"{advice}mixed_bfloat16" in str(caught.value)
     assert not (tmp_path / "model").exists()
 
 
@@ -275,6 +365,64 @@ def test_a_constant_rate_stays():
     assert rate(0.01, 0.99, 0.05, "constant") == 0.01
 
 
+OPTIMIZERS = {
+    "adam": keras.optimizers.Adam,
+    "adamw": keras.optimizers.AdamW,
+    "lion": keras.optimizers.Lion,
+    "nadam": keras.optimizers.Nadam,
+    "rmsprop": keras.optimizers.RMSprop,
+    "sgd": keras.optimizers.SGD,
+}
+
+
+def test_every_name_of_an_optimizer_or_a_loss_is_known():
+    assert set(get_args(TrainingSettings.model_fields["optimizer"].annotation)) == set(OPTIMIZERS)
+    assert set(LOSS_KINDS) == set(LOSSES)
+    assert set(get_args(TrainingSettings.model_fields["augmentation"].annotation)) == set(AUGMENTATIONS)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_has_its_options_accumulation_average_and_clipping(name):
+    options = {"weight_decay": 0.25}
+    made = objective.optimizer(
+        TrainingSettings(
+            optimizer=name, optimizer_options=options, learning_rate=0.5, accumulation=3, ema=0.75, global_clipnorm=12.0
+        )
+    )
+    assert type(made) is OPTIMIZERS[name]
+    assert (made.weight_decay, float(made.learning_rate.numpy())) == (0.25, 0.5)
+    assert (made.gradient_accumulation_steps, made.global_clipnorm) == (3, 12.0)
+    assert (made.use_ema, made.ema_momentum) == (True, 0.75)
+    plain = objective.optimizer(TrainingSettings(optimizer=name))
+    assert (plain.gradient_accumulation_steps, plain.global_clipnorm, plain.use_ema) == (None, None, False)
+
+
+LOSS_KINDS = {
+    "dice_crossentropy": (ks.losses.DiceCrossentropy, {"dice_weight": 0.5}),
+    "crossentropy": (ks.losses.Crossentropy, {"from_logits": False}),
+    "soft_dice": (ks.losses.SoftDice, {"over": "case"}),
+}
+
+
+@pytest.mark.parametrize("name", LOSS_KINDS)
+def test_a_loss_has_its_options(name):
+    kind, options = LOSS_KINDS[name]
+    made = objective.loss(TrainingSettings(loss=name, loss_options=options), LITS)
+    assert type(made) is kind
+    [(option, value)] = options.items()
+    assert made.get_config()[option] == value
+    assert objective.loss(TrainingSettings(loss=name), LITS).get_config()[option] != value
+
+
+AUGMENTATIONS = {"off": None, "paper": data.PAPER, "strong": data.STRONG, "nnunet": data.NNUNET}
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_an_augmentation_is_that_of_its_name(name):
+    expected = AUGMENTATIONS[name] and dataclasses.replace(AUGMENTATIONS[name], classes=3)
+    assert objective.augmentation(TrainingSettings(augmentation=name), LITS) == expected
+
+
 def test_class_weights_reach_the_loss():
     made = objective.loss(TrainingSettings(class_weights=(1.0, 2.0, 3.0)), LITS)
     assert made.crossentropy.class_weights == (1.0, 2.0, 3.0)
@@ -293,6 +441,17 @@ def test_intensities_without_bounds_are_neither_clipped_nor_raised_to_a_power():
     task = Task("toy", ("background", "a", "b", "c"), (Channel("T1", ZScore()),))
     standardised = objective.augmentation(settings, task)
     assert (standardised.bounds, standardised.gamma, standardised.classes) == (None, 0, 4)
+
+
+@pytest.mark.parametrize(("minutes", "left"), [(0, "90 s"), (1, "30 s")])
+def test_the_time_left_is_that_of_the_epochs_and_minutes_that_are_left(tmp_path, monkeypatch, capsys, minutes, left):
+    times = iter([100.0, 100.0, 130.0])
+    monkeypatch.setattr("components.train.history.time", SimpleNamespace(monotonic=lambda: next(times)))
+    log = EpochLog(tmp_path / "epochs.jsonl", epochs=4, minutes=minutes)
+    log.on_train_begin()
+    log.on_epoch_begin(0)
+    log.on_epoch_end(0, {"loss": 0.5})
+    assert capsys.readouterr().out == f"train: epoch 1/4 after 30 s, about {left} left: loss 0.5\n"
 
 
 def test_times_are_readable():
