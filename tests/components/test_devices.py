@@ -30,7 +30,8 @@ def test_a_missing_accelerator_is_named_with_what_tensorflow_sees(accelerator, a
     text = str(caught.value)
     assert advice in text
     assert "Received: TensorFlow 2." in text and "devices ['/physical_device:CPU:0']" in text
-    assert "LD_LIBRARY_PATH='/usr/local/nvidia/lib64'" in text
+    assert "built without CUDA" in text or "built for CUDA" in text
+    assert "NVIDIA driver " in text and "LD_LIBRARY_PATH='/usr/local/nvidia/lib64'" in text
 
 
 def test_cpus_are_always_there():
@@ -108,6 +109,9 @@ for path in sys.argv[1:]:
         visible = [gpu.name[-1] for gpu in tf.config.get_visible_devices("GPU")]
         grows = [tf.config.experimental.get_memory_growth(gpus[1]), context.context().config.gpu_options.allow_growth]
         print(json.dumps([job.step, visible, grows]))
+tf.config.set_visible_devices(gpus, "GPU")
+devices.share(1, 2)
+print(json.dumps([gpu.name for gpu in tf.config.get_visible_devices("GPU")]))
 """
 
 
@@ -140,7 +144,9 @@ def test_the_gpus_of_every_step_are_configured_before_tensorflow_starts(tmp_path
     )
     assert ended.returncode == 0, ended.stderr
     found = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("[")]
-    assert found == [[job.step, ["1"], [True, True]] for job in jobs]
+    *steps, own = found
+    assert steps == [[job.step, ["1"], [True, True]] for job in jobs]
+    assert own == ["/physical_device:GPU:1"], "that of the second of two processes"
 
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="this machine has GPUs")
