@@ -1,9 +1,10 @@
-"""Argo's rule of when a step is tried again, as its controller has it, and KFP's translation into it.
+"""The rule by which Argo's controller tries a step again, and KFP's translation into it.
 
-Written after argoproj/argo-workflows v4.0.5, `workflow/controller/operator.go`: `processNodeRetries` (limit, pauses,
-`maxDuration`, policy), `inferFailedReason` and `podReconciliation` (what of a pod is a failure, what an error); and
-kubeflow/pipelines 2.17.0, `backend/src/v2/compiler/argocompiler/container.go`: `getTaskRetryParametersWithValues` and
-`getTaskRetryStrategyFromInput`, which set limit, duration, factor and maxDuration, and no policy and no cap.
+Written from argoproj/argo-workflows v4.0.5, `workflow/controller/operator.go`: `processNodeRetries` (limit, pauses,
+`maxDuration`, policy), `inferFailedReason` and `podReconciliation` (which states of a pod are failures, and which are
+errors); and kubeflow/pipelines 2.17.0, `backend/src/v2/compiler/argocompiler/container.go`:
+`getTaskRetryParametersWithValues` and `getTaskRetryStrategyFromInput`, which set limit, duration, factor and
+maxDuration, and no policy and no cap.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ Phase = Literal["Succeeded", "Failed", "Error"]
 
 @dataclass(frozen=True)
 class Strategy:
-    """Argo's `retryStrategy`, in seconds. A `max_duration` of None is no limit; one of 0 has passed at once."""
+    """Argo's `retryStrategy`, in seconds. A `max_duration` of None means no limit; one of 0 is exceeded at once."""
 
     limit: int
     duration: float
@@ -89,7 +90,7 @@ def run(strategy: Strategy, attempts: Iterable[Attempt]) -> Outcome:
             return Outcome(done, attempt.phase, "Max duration limit exceeded", tuple(pauses))
         pause = strategy.duration
         if strategy.factor > 0:
-            # Whole multiples: `time.Duration(factor)` drops what is behind the point.
+            # Whole multiples, because `time.Duration(factor)` drops the fraction.
             pause *= int(float(int(strategy.factor)) ** (done - 1))
         if strategy.max_duration is not None and now + pause > strategy.max_duration:
             return Outcome(done, attempt.phase, "Backoff would exceed max duration limit", tuple(pauses))

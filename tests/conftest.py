@@ -1,4 +1,4 @@
-"""One process, sixteen logical CPU devices: enough for every mesh of the tests."""
+"""Tests run in a process with sixteen logical CPU devices, which is enough for every mesh of the tests."""
 
 import keras_spatial as ks
 

@@ -1,4 +1,4 @@
-"""The content of folders, which tests compare."""
+"""Read the content of folders, which tests compare."""
 
 from pathlib import Path
 

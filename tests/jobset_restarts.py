@@ -1,6 +1,6 @@
-"""When a failed pod restarts a whole job, and when it ends it: the rules of Kubernetes and of JobSet, as programs.
+"""When a failed pod restarts a whole job, and when it ends the job: the rules of Kubernetes and JobSet as programs.
 
-Written after kubernetes/kubernetes v1.33, `pkg/controller/job/pod_failure_policy.go` (`matchPodFailurePolicy`) and
+Written from kubernetes/kubernetes v1.33, `pkg/controller/job/pod_failure_policy.go` (`matchPodFailurePolicy`) and
 `job_controller.go` (`BackoffLimitExceeded`); and kubernetes-sigs/jobset, `pkg/controllers/failure_policy.go`
 (`findFirstFailedPolicyRuleAndJob`, `restartJobSetActionApplier`, `restartJobSetAndIgnoreMaxRestartsActionApplier`).
 """
@@ -19,7 +19,7 @@ class Pod:
 
 
 PREEMPTED = Pod(("DisruptionTarget",), 143)
-"""As the scheduler, the eviction API, the kubelet on a node that shuts down, and the taint manager leave it."""
+"""A pod as the scheduler, the eviction API, the kubelet on a node that shuts down, and the taint manager leave it."""
 CRASHED = Pod()
 
 
@@ -32,7 +32,7 @@ class Outcome:
 
 
 def reason_of(job: Mapping[str, Any], pod: Pod) -> str:
-    """The reason with which a Job fails whose first pod fails so; "" for one that replaces the pod."""
+    """The reason with which a Job fails if its first pod fails in this way; "" if the Job replaces the pod."""
     for rule in job.get("podFailurePolicy", {}).get("rules", []):
         patterns = rule.get("onPodConditions", [])
         if any(p["type"] in pod.conditions and p.get("status", "True") == "True" for p in patterns):
@@ -44,7 +44,7 @@ def reason_of(job: Mapping[str, Any], pod: Pod) -> str:
 
 
 def run(jobset: Mapping[str, Any], failures: Iterable[Pod]) -> Outcome:
-    """Play a JobSet of one replicated job, of which a pod fails so in each of its runs."""
+    """Simulate a JobSet with one replicated job, in each of whose runs a pod fails in the given way."""
     [replicated] = jobset["replicatedJobs"]
     policy = jobset.get("failurePolicy")
     restarts = counted = 0

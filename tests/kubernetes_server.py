@@ -1,9 +1,8 @@
 """A local HTTP server that answers the calls of the Kubernetes API which a launching step makes.
 
 It checks every created object against the published schema of its kind, and plays the operator: each look at the job
-takes the next of the frames that a test has written. What makes a real cluster late is there too: finalizers that keep
-a deleted object and its name, a webhook whose cache is behind, answers that are lost, a server that is slow or
-restarts.
+takes the next of the frames that a test has written. It also simulates the delays of a real cluster: finalizers that
+keep a deleted object and its name, a webhook with a stale cache, lost answers, and a server that is slow or restarts.
 """
 
 import copy
@@ -74,7 +73,7 @@ def documents(plural: str) -> list[Path]:
 
 @dataclass
 class Frame:
-    """What the step finds when it looks at the job once."""
+    """What the step finds in one look at the job."""
 
     condition: str = ""
     message: str = ""
@@ -177,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer(body, 201)
 
     def _about_itself(self, path: str) -> dict[str, Any] | None:
-        """What the discovery of the API tells every authenticated client."""
+        """What the API's discovery tells every authenticated client."""
         if path == "/version":
             return self.server.version
         kinds = [schema(document) for document in self.server.schemas]

@@ -1,4 +1,4 @@
-"""A real S3-compatible server on loopback, which counts what is read of it; for fixtures of the tests."""
+"""A real S3-compatible server on loopback, which counts the reads from it; for fixtures of the tests."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from datasets import object_store
 
 
 class Server:
-    """What a test knows of the server.
+    """What a test knows about the server.
 
     Attributes:
         url: its address.
@@ -63,7 +63,7 @@ def bucket_of(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
     }.items():
         monkeypatch.setenv(name, value)
-    # A client keeps the address that it was made with, be it of another test's server.
+    # A client keeps the address with which it was made, even that of another test's server.
     s3fs.S3FileSystem.clear_instance_cache()
     system = object_store.system("s3://")
     if not system.exists("bucket"):

@@ -44,8 +44,8 @@ def _per_replica(values):
 
 
 def strategy(mesh: str) -> tf.distribute.MirroredStrategy:
-    """In place of `ks.tpu_strategy`: a replica on a logical CPU for each position of the mesh."""
-    ks.device_mesh(mesh)  # Makes the logical CPUs.
+    """Replace `ks.tpu_strategy`: make a replica on a logical CPU for each position of the mesh."""
+    ks.device_mesh(mesh)  # This makes the logical CPUs.
     names = [f"/cpu:{i}" for i in range(math.prod(parse_mesh(mesh).values()))]
     # Not TensorFlow's collectives, which bind a process to one number of devices.
     return tf.distribute.MirroredStrategy(names, tf.distribute.ReductionToOneDevice())

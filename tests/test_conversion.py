@@ -73,7 +73,7 @@ class Subclassed(keras.Model):
 
 
 def trained(model: keras.Model) -> tuple[dict, dict, np.ndarray, list[np.ndarray]]:
-    """History of an epoch, evaluation, predictions and weights; the weights are put back."""
+    """The history of an epoch, the evaluation, predictions and weights; the weights are restored."""
     before = model.get_weights()
     # Custom steps that do not update metrics must not be given any, in plain Keras too.
     metrics = None if isinstance(model, OwnStep) else ["mae"]

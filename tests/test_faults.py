@@ -257,7 +257,7 @@ def test_a_study_that_is_continued_sends_the_signals_first_that_were_not_sent_ye
     decks = study.continued([report], seed=0)
     assert {decks.deal(receiver, attacks.SIGNALS) for _ in range(2)} == set(attacks.SIGNALS[:2])
     assert len({decks.deal(receiver, attacks.SIGNALS) for _ in attacks.SIGNALS}) == len(attacks.SIGNALS)
-    # Those to others are dealt as ever.
+    # Signals to other processes are dealt as before.
     assert len({decks.deal("building: the command", attacks.SIGNALS) for _ in attacks.SIGNALS}) == 31
 
 

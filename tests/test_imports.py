@@ -1,4 +1,6 @@
-"""How the modules of the project import one another: in no circle, and the package nothing of the application."""
+"""The modules of the project do not import one another in circles, and the package imports nothing from the
+application.
+"""
 
 import ast
 from graphlib import CycleError, TopologicalSorter
@@ -12,7 +14,7 @@ PACKAGES = ("keras_spatial", "keras_spatial_command", "datasets", "components", 
 
 @pytest.fixture(scope="module")
 def imports():
-    """The modules of the project that each module imports: at its top or in a function, but not for types alone."""
+    """The modules of the project that each module imports, at its top or in a function, except only for types."""
     files = {name_of(path): path for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
     return {name: set(imported(ast.parse(path.read_text()), files)) - {name} for name, path in files.items()}
 

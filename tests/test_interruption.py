@@ -1,4 +1,4 @@
-"""Ctrl-C ends every command with one sentence and status 130, also while it only imports what it needs."""
+"""Ctrl-C ends every command with one sentence and status 130, even while it is still importing modules."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""The files of a folder: each once, whatever links there are."""
+"""Each file of a folder is found once, whatever links there are."""
 
 import pytest
 

@@ -10,7 +10,7 @@ from keras_spatial.tensorboard import SliceImages
 
 
 def events(folder):
-    """(tag, step, kind) of everything in the event files of a folder."""
+    """The (tag, step, kind) of everything in the event files of a folder."""
     found = []
     for path in sorted(folder.rglob("*.tfevents.*")):
         for record in tf.data.TFRecordDataset(str(path)):

@@ -54,7 +54,7 @@ def test_help_answers_in_under_a_second_and_without_tensorflow():
         started = time.perf_counter()
         before = os.times().children_user
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
-        # Of the processor, for the machine may be busy with something else.
+        # Processor time, because the machine may be busy with something else.
         assert os.times().children_user - before < 1
         assert time.perf_counter() - started < 10
         assert "usage: keras-spatial" in done.stdout
@@ -160,7 +160,7 @@ def test_arguments_that_do_not_fit_are_named(model, tmp_path, capsys, options, w
     nifti(tmp_path / "a.nii", hounsfield())
     status = main(["segment", model, str(tmp_path / "a.nii"), "-o", str(tmp_path / "out"), *options])
     said = capsys.readouterr()
-    # That a file is no series is known when it is read: it has no result, and others may.
+    # Only reading a file shows that it is no series: it has no result, but others may.
     assert status == (1 if "dcm" in options else 2)
     assert word in said.err + said.out
 
@@ -296,7 +296,7 @@ def test_info_says_what_a_model_is_and_needs(model, capsys):
 
 
 def bright(path, task=None):
-    """A network of one channel that gives class 1 to what is above 0 after its normalisation."""
+    """A network with one channel that gives class 1 to voxels above 0 after normalisation."""
     inputs = keras.Input((*SHAPE, 1))
     layer = keras.layers.Conv3D(2, 1)
     made = keras.Model(inputs, layer(inputs))
@@ -314,7 +314,7 @@ def test_the_task_in_the_file_decides_and_nothing_is_assumed_without_one(tmp_pat
     task = Task("vessels", ("background", "vessel"), (Channel("CT", Window(0, 200)),))
     assert main(["segment", bright(tmp_path / "v.keras", task), scan, "-o", str(out)]) == 0
     assert np.array_equal(read_volume(out / "segmentation-a.nii.gz").array, hu > 0)
-    # LiTS's window takes -200 HU for bright: with it, the whole volume would be vessel.
+    # In LiTS's window -200 HU counts as bright, so with it the whole volume would be vessel.
     unknown = bright(tmp_path / "unknown.keras")
     assert main(["segment", unknown, scan, "-o", str(tmp_path / "none")]) == 2
     said = capsys.readouterr().err
@@ -363,7 +363,7 @@ def test_volumes_in_folders_below_are_named_and_not_left_out(model, tmp_path, ca
 
 @pytest.fixture(scope="module")
 def two_channels(tmp_path_factory):
-    """A network that gives class 1 to what is above 0 in the second of its channels."""
+    """A network that gives class 1 to voxels above 0 in its second channel."""
     inputs = keras.Input((*SHAPE, 2))
     layer = keras.layers.Conv3D(2, 1)
     made = keras.Model(inputs, layer(inputs))

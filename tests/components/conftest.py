@@ -1,4 +1,4 @@
-"""Places of the steps' files: a bucket of a real S3-compatible server on loopback, and a folder of a volume."""
+"""Places for the files of steps: a bucket of a real S3-compatible server on loopback, and a folder of a volume."""
 
 import pytest
 import s3_server

@@ -1,4 +1,4 @@
-"""A user's own code: a Keras model and a loss that know nothing of meshes."""
+"""A user's own code: Keras models and losses that know nothing about meshes."""
 
 import atexit
 import os

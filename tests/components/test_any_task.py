@@ -1,4 +1,4 @@
-"""Somebody's own data through the steps: two MR channels, four classes, volumes of differing sizes."""
+"""A user's own data go through all steps: two MR channels, four classes, volumes of different sizes."""
 
 import json
 import shutil
@@ -232,7 +232,7 @@ def test_scans_of_lits_on_their_own_grids_are_predicted_as_they_were_trained(tmp
     builder = open_dataset(paths["dataset"])
     size = image_size(TrainingSettings(levels=TRAINING["levels"]), largest_image(builder), channels=1, classes=3)
     (number,) = builder.info.metadata["cases"]["test"]
-    # Of the scan the header alone is read: the network is fed what is stored.
+    # Only the header of the scan is read: the network is fed the stored blocks.
     scan = Path(paths["cases"]) / f"volume-{number}.nii.gz"
     nib.save(nib.Nifti1Image(np.zeros(nib.load(scan).shape, np.int16), nib.load(scan).affine), scan)
     evaluate_model(*paths.values(), mesh="rows:2", layout="x:rows", thresholds=False)
@@ -242,7 +242,7 @@ def test_scans_of_lits_on_their_own_grids_are_predicted_as_they_were_trained(tmp
     inside = tuple(slice((n - k) // 2, (n - k) // 2 + k) for n, k in zip(size, predicted.shape, strict=True))
     assert predicted.shape != size, "the held-out scan is smaller than the network's input"
     np.testing.assert_array_equal(predicted, np.argmax(scores, -1)[inside])
-    # The step segment prepares it in the same way, also from the file alone.
+    # The step segment prepares it in the same way, even from the file alone.
     copy = shutil.copy(Path(paths["model"]) / "model.keras", tmp_path / "copy.keras")
     volume = tmp_path / "source" / f"volume-{number}.nii.gz"
     segment_folder(str(volume), str(copy), str(tmp_path / "out"), mesh="rows:2", layout="x:rows")

@@ -15,7 +15,7 @@ from components.train.settings import LocalTrainingSettings, TrainingSettings
 from pipelines.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-# Inputs whose meaning is another one than that of the setting of their name.
+# Inputs that mean something other than the setting of the same name.
 OTHER = {
     "phantom": {"seed"},
     "segment": {"model"},
@@ -55,7 +55,7 @@ def test_every_training_setting_is_an_explicit_input_with_its_help(name, group):
         assert f"{field}:" in made.component_spec.implementation.container.command[-1]
 
 
-# What is as large as the data, or a model with its logs; all others are JSON, tables and pages.
+# Outputs as large as the data, or a model with its logs; all others are JSON, tables and pages.
 LARGE = {
     "phantom": {"volumes"},
     "ingest": {"cases"},
@@ -72,7 +72,7 @@ LARGE = {
 
 
 class Called(Exception):
-    """What a component gives the function `step`: its outputs, and those that become references."""
+    """What a component passes to the function `step`: its outputs, and those that become references."""
 
 
 @pytest.mark.parametrize("made", [c for c in components() if c.id not in ("fingerprint", "finish", "validate")])
@@ -128,5 +128,5 @@ def test_a_new_setting_is_one_field():
         own_component.python_func(text="t", number=4)
         == '{"text": "t", "number": 4, "words": "[\\"a\\"]", "options": "{}"}'
     )
-    # And back: what the component hands on is read as the group.
+    # And back: the group can read what the component passes on.
     assert Own.model_validate({"number": 4, "words": '["a"]', "options": '{"b": 1}'}).options == {"b": 1.0}

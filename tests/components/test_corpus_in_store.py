@@ -98,7 +98,7 @@ def test_the_steps_pass_a_reference_and_read_each_file_once(server, bucket, fold
 
 
 def described(folder):
-    """Cases of LiTS's form as those of a described folder, whose intensities have to be looked at first."""
+    """Cases in LiTS's form as those of a described folder, whose intensities have to be examined first."""
     (folder / "imagesTr").mkdir(parents=True)
     (folder / "labelsTr").mkdir()
     write_lits_folder(folder / "all", 4, size=16)
@@ -133,7 +133,7 @@ def test_a_lost_pod_costs_no_case_that_was_converted_though_all_is_in_a_store(
         if len(converted) < 2:
             converted.append(case)
             return real(case, target)
-        # What is in the store before the pod is lost is all that is left of it.
+        # When the pod is lost, only what is in the store remains.
         deadline = time.monotonic() + 20
         while len(uploaded()) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -217,7 +217,7 @@ SIZE = (8, 6, 4)
 
 @pytest.fixture
 def model(tmp_path):
-    """A network whose class 1 is what is above 0 after its normalisation."""
+    """A network that gives class 1 to voxels above 0 after normalisation."""
     inputs = keras.Input((*SIZE, 1))
     layer = keras.layers.Conv3D(2, 1)
     made = keras.Model(inputs, layer(inputs))
@@ -304,7 +304,7 @@ def test_folders_of_folders_are_shared_where_there_are_more_shares_than_folders(
 
 
 def test_a_series_in_two_of_the_folders_that_are_shared_is_refused(bucket, model, tmp_path):
-    """Each half would be a volume of its own, with a segmentation that lacks the other's slices."""
+    """Each half would be a volume of its own, whose segmentation lacks the slices of the other half."""
     for part in range(2):
         slices_of(tmp_path / "scans" / "patient" / f"part-{part}", range(3 * part, 3 * part + 3), "1.2.3")
     url = put(tmp_path / "scans", f"{bucket}/scans")

@@ -1,4 +1,4 @@
-"""Steps on a cluster read a corpus on a volume that all of them mount where it is, and notice when it was edited."""
+"""Steps on a cluster read a corpus in place, on a volume that all of them mount, and notice if it was edited."""
 
 import json
 import os

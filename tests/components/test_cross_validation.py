@@ -1,4 +1,4 @@
-"""Folds put together, learning rates compared, and runners of Beam that are refused: by plain files."""
+"""Folds are combined, learning rates are compared, and other runners of Beam are refused, with plain files."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Accelerators are demanded: where they are missing a step ends at once, and says what TensorFlow has found."""
+"""If a demanded accelerator is missing, a step ends at once, and says what TensorFlow has found."""
 
 import json
 import subprocess
@@ -40,7 +40,7 @@ def test_cpus_are_always_there():
 
 
 def test_the_processes_of_a_job_ask_before_they_wait_for_each_other(tmp_path):
-    """Only one of two processes is started: it would wait minutes for the other one."""
+    """Only one of two processes is started; otherwise it would wait minutes for the other one."""
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("this machine has GPUs")
     job = tmp_path / "job.json"

@@ -1,4 +1,6 @@
-"""Volumes shared among several steps: each is in one share, and what one step cannot use is in the common table."""
+"""Several steps share volumes: each volume is in one share, and those that a step cannot use are in the common
+table.
+"""
 
 import csv
 from pathlib import Path
@@ -60,7 +62,7 @@ def test_without_any_result_the_first_reason_is_named(tmp_path):
 
 
 def test_a_volume_that_was_in_no_share_is_in_the_table(tmp_path):
-    """Volumes 0 and 2 are moved away before the second share looks: it takes 3 for the first share's volume of two."""
+    """Volumes 0 and 2 are moved away before the second share looks, so it counts 3 as the first volume of two."""
     first = shared(sources := [Source(Path(f"volume-{n}.nii.gz")) for n in (0, 1, 2, 3)], "0-of-2")
     second = shared([source for source in sources if source not in first], "1-of-2")
     assert [s.name for s in (*first, *second)] == ["volume-0.nii.gz", "volume-2.nii.gz", "volume-3.nii.gz"]
@@ -97,7 +99,7 @@ def test_a_volume_of_two_shares_is_named(tmp_path):
 
 
 def test_a_series_of_which_one_share_has_a_part_that_it_cannot_use_is_refused(tmp_path):
-    """The result of the other share is that of the other part: it would lack slices, and nothing would say so."""
+    """The result of the other share covers only the other part: it would silently lack slices."""
     parts = [share(tmp_path / name) for name in "ab"]
     for part in parts:
         write_json(Path(part) / SEEN, {"segmentation-1f": "DICOM series 1f", f"segmentation-{part[-1]}": part[-1]})

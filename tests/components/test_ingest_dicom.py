@@ -1,4 +1,4 @@
-"""Ingest takes DICOM: cases come out as NIfTI files on the same grid, and nothing that names a patient does."""
+"""Ingest converts DICOM cases to NIfTI files on the same grid, and passes on nothing that names a patient."""
 
 import json
 import shutil

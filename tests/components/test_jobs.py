@@ -56,7 +56,7 @@ def in_pods(volume, run, *arguments, scratch=None, **options):
     with fake.running() as server:
 
         def pods(command):
-            # As the pods of a TrainJob, but with the addresses of this machine.
+            # As in the pods of a TrainJob, but with the addresses of this machine.
             status = launch([sys.executable, *command[1:]], 2, lines)
             print(lines.getvalue())
             server.frames = [Frame("Failed" if status else "Complete")]
@@ -109,7 +109,7 @@ def test_two_pods_evaluate_as_one_process_does(trained, tmp_path, capsys):
     assert scores[0] == scores[1] and "threshold_dice" in scores[0]
     names = same_labels(*(tmp_path / n / "predictions" for n in made))
     assert not list((tmp_path / "two" / "predictions").glob(".*"))
-    # Each its own half, and no voxel twice.
+    # Each process wrote its own half, and no voxel twice.
     each = numbers(said, pattern)
     assert written == len(names) * 16**3 * CLASSES * FLOAT
     assert [n for _, n in each] == [written // 2] * 2
@@ -154,7 +154,7 @@ def test_two_processes_segment_as_one_does(scans, tmp_path, capfd):
     each = numbers(said, r"read (\d+) bytes of images, and written (\d+) of probabilities and (\d+) of labels")
     (read, written, labels), other = each
     assert other[:2] == [read, written]
-    # A voxel of a half of each window: its intensity, and the score of each class.
+    # For each voxel of one half of each window: its intensity, and the score of each class.
     assert written == read * CLASSES
     assert labels + other[2] == sum(int(np.prod(nib.load(p).shape)) for p in sorted(scans.glob("volume-[012]*")))
 

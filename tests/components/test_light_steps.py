@@ -1,9 +1,9 @@
-"""Steps that compute nothing by themselves begin at once: they do not import TensorFlow, which takes seconds."""
+"""Steps that compute nothing themselves start at once: they do not import TensorFlow, which takes seconds."""
 
 import subprocess
 import sys
 
-# What compares and records small files, and what launches the processes that compute.
+# Modules that compare and record small files, and those that launch the computing processes.
 LIGHT = (
     "components.resume",
     "components.compare.compare",

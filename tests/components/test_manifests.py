@@ -167,7 +167,7 @@ def test_only_the_jobs_own_pods_may_connect_to_them(kind):
     assert policy == {"podSelector": own, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": own}]}]}
     open_to_all = replace(CPU, kind=kind, network_policy=False)
     assert "NetworkPolicy" not in parts(open_to_all)
-    # Then every process warns of its open port.
+    # Then every process warns about its open port.
     assert "KERAS_SPATIAL_NETWORK" not in {variable["name"] for variable in pod_of(kind, open_to_all)[2]["env"]}
 
 

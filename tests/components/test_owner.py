@@ -1,4 +1,4 @@
-"""A step finds the run that started it, and does not begin where that has ended."""
+"""A step finds the run that started it, and does not begin if that run has ended."""
 
 import os
 import subprocess

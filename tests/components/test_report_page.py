@@ -181,7 +181,7 @@ def test_a_channel_is_shown_between_its_ends_by_modality():
     assert (ct["low"], ct["high"], mr["low"], mr["high"]) == (-1024, 1024, 0, 1)
     assert [window[0] for window in ct["windows"]] == ["soft tissue", "lung", "bone", "all"]
     assert np.array_equal(voxels(ct["image"]), np.rint(np.linspace(0, 255, 64)))
-    # The ends of an MR are its percentiles, so it hardly differs.
+    # The scale of an MR ends at its percentiles, so it hardly differs.
     assert np.abs(voxels(mr["image"]).astype(int) - voxels(ct["image"])).max() <= 2
 
 

@@ -1,4 +1,4 @@
-"""Folders and files by path or URL: what goes to an object store comes back as it was."""
+"""Folders and files by path or URL: what goes to an object store comes back unchanged."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def test_an_object_that_would_be_written_outside_of_the_folder_is_refused(bucket
     url = storage.join(bucket, "data")
     storage.upload(folder, url)
     key = f"{url.removeprefix('s3://bucket/')}/{name.format(tmp_path.name)}"
-    # As anybody may who can write there: fsspec itself would tidy up the name.
+    # As anybody could who can write there; fsspec itself would clean up the name.
     boto3.client("s3").put_object(Bucket="bucket", Key=key, Body=b"evil")
     before = tree(tmp_path)
     with pytest.raises(storage.StorageError, match=r"data: expected objects .* below a folder. Received: '.*evil'"):

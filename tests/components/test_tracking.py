@@ -1,4 +1,4 @@
-"""MLflow gets a training's settings and values where its address is set, and only there."""
+"""MLflow gets a training's settings and values if its address is set, and only then."""
 
 import importlib.util
 import sys
@@ -33,7 +33,7 @@ def test_an_address_without_mlflow_is_an_error_that_names_the_extra(monkeypatch,
 
 
 class Lost:
-    """An MLflow whose server cannot be reached any more after the start."""
+    """An MLflow whose server can no longer be reached after the start."""
 
     def __init__(self):
         self.tried = 0
@@ -62,7 +62,7 @@ def test_a_server_that_is_lost_costs_no_training(monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "MLflow gets no values from epoch 1 on: ConnectionError: API request failed" in said
     assert "MLflow could not be told that the training has ended: ConnectionError: FINISHED was not sent" in said
-    # A client that is lost tries for minutes each time.
+    # A disconnected client tries for minutes each time.
     assert mlflow.tried == 1
 
 

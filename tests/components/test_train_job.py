@@ -246,7 +246,7 @@ def test_a_step_that_is_ended_while_its_job_is_being_made_leaves_none(server, sh
         launch(server, shared)
     assert server.objects == {}
     sent = [method for method, path in server.requests if path == f"trainjobs/{NAME}"]
-    # The first deletion is of what an earlier attempt may have left.
+    # The first deletion removes what an earlier attempt may have left.
     assert sent == ["DELETE", "POST", "DELETE"]
 
 
@@ -408,7 +408,7 @@ def test_the_objects_belong_to_the_run(server, shared, readable, monkeypatch):
 def test_equal_steps_of_two_runs_have_jobs_of_their_own():
     names = {job_name(f"/data/{run}/train_job-0123456789abcdef") for run in (RUN, RUN.replace("4f0c", "aaaa"))}
     assert names == {"keras-spatial-4f0c9f2e-0123456789abcdef", "keras-spatial-aaaa9f2e-0123456789abcdef"}
-    # Of the longest pod's name "-node-0-4095-xxxxx" is added.
+    # The name of the longest pod adds "-node-0-4095-xxxxx".
     assert all(len(name) + len("-node-0-4095-xxxxx") <= 63 for name in names)
 
 

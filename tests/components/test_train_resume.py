@@ -1,4 +1,4 @@
-"""A training resumes at its backup, and begins where that cannot be read: it never waits for somebody to remove it."""
+"""A training resumes at its backup, or begins again if the backup cannot be read: nobody has to remove it."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Training as practitioners do it, each way in small form: the networks, objectives, schedules and stops of `train`."""
+"""Training as practitioners do it, in small form: the networks, objectives, schedules and stopping rules of `train`."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Files are complete or absent; a log loses no more than the line that was being written."""
+"""Files are complete or absent; a log loses at most the line that was being written."""
 
 import json
 import os

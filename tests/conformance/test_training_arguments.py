@@ -199,7 +199,7 @@ def test_weights_of_a_convolution_equal_those_of_keras(make):
         assert_trained_equal(convolution=options)
 
 
-# Of half precision a sum over shards, in another order than over the image, keeps about as much.
+# In half precision, a sum over shards, in another order than over the image, keeps about this much.
 DTYPES = {
     "float32": 1e-5,
     "float64": 1e-9,

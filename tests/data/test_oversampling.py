@@ -62,7 +62,7 @@ def test_the_digest_has_every_class_of_a_case_and_places_where_it_is(builder):
         for number, facts in found.classes.items():
             assert 0 < len(facts.places) <= 64
             assert {label[place] for place in facts.places} == {number}
-            # Of every stored block that has the class.
+            # From every stored block that has the class.
             blocks = {tuple(2 * v // 16 for v in place[:2]) for place in np.argwhere(label == number)}
             assert {tuple(2 * v // 16 for v in place[:2]) for place in facts.places} == blocks
 
@@ -80,7 +80,7 @@ def test_as_many_examples_as_asked_for_have_the_class():
     assert len(replaced) / 4000 == pytest.approx(0.5, abs=0.03)
     assert np.bincount([e.case for e in replaced]).tolist()[2::5] == pytest.approx([1000, 1000], abs=120)
     assert {e.place for e in replaced} == {(2, 2, 0), (7, 2, 0)}
-    # Those that are not replaced are the cases of the order: a quarter of these has the class besides.
+    # The examples that are not replaced are the cases of the order, of which a quarter has the class anyway.
     assert np.mean([e.case in (2, 7) for e in examples]) == pytest.approx(0.5 + 0.5 / 4, abs=0.03)
     assert [e.number for e in examples] == list(range(4000))
 
@@ -104,7 +104,7 @@ def test_an_order_that_draws_nothing_stays_what_it_was(builder):
 def test_all_parts_draw_the_same_and_a_resumed_run_what_it_would_have(builder):
     found = read_classes(builder, "train")
     first = found[0].case
-    # A class that one case alone has: half of all examples are this case.
+    # Only one case has the class, so half of all examples are this case.
     found = [CaseClasses(c.case, {**c.classes, **({9: places((3, 4, 5))} if c.case == first else {})}) for c in found]
     options = {"shuffle": True, "seed": 5, "epochs": 4, "oversampling": Oversampling(0.5, found, (9,))}
     images = [image for image, _ in load(builder, "train", **options)]

@@ -1,4 +1,4 @@
-"""Beam: local without a download, portable with workers that have nothing but our package, resumed after a kill."""
+"""Beam: the local runner downloads nothing, portable workers have only our package, and a killed build resumes."""
 
 import os
 import socket

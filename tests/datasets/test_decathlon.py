@@ -1,4 +1,4 @@
-"""Anybody's data as a TFDS data set: all channels, any labels, read as TFDS's users know it, and known again."""
+"""Any user's data as a TFDS data set: all channels, any labels, read as users of TFDS expect, and recognised again."""
 
 import os
 from pathlib import Path
@@ -169,14 +169,14 @@ def test_a_data_set_knows_its_limits(tmp_path):
     assert found.info.metadata["bad_cases"] == []
     with pytest.raises(faults.OtherSourcesError, match="limits: hounsfield=False in the data set, True now"):
         decathlon.prepare(source, data, **given)
-    # Nothing was left out, so what accepts more finds the same.
+    # Nothing was left out, so wider limits give the same data set.
     wider = Limits(hounsfield=False, voxels=1 << 31)
     assert decathlon.prepare(source, data, limits=wider, **given).info.metadata == found.info.metadata
 
 
 @pytest.mark.parametrize("blocks", [(1, 1, 1), (2, 1, 1)], ids=str)
 def test_tfds_reads_what_was_built_by_its_name_however_it_is_stored(folder, tmp_path, blocks):
-    """The configuration is none that the builder lists; the examples are volumes, whatever the blocks."""
+    """The builder does not list the configuration; the examples are volumes, whatever the blocks."""
     built = decathlon.prepare(folder, tmp_path, split="fold-0-of-4-brief", blocks=blocks)
     name = f"decathlon/{built.builder_config.name}:{built.version}"
 

@@ -1,4 +1,4 @@
-"""Channels, labels, normalisation and grid are chosen by what is in the folder."""
+"""The content of a folder determines channels, labels, normalisation and grid."""
 
 import numpy as np
 import pytest

@@ -73,7 +73,7 @@ def test_bad_cases_are_left_out_and_listed_and_no_other_is_lost(tmp_path):
     }  # fmt: skip
     kept = [name for names in builder.info.metadata["cases"].values() for name in names]
     assert sorted(kept) == ["case_0", "case_2", "case_4", "case_5"]
-    # What the headers tell ends a build at once, before hours of conversion.
+    # Faults in headers end a build at once, before hours of conversion.
     with pytest.raises(faults.MissingPairError, match=r"case_3\.nii\.gz: case case_3 has no labels"):
         decathlon.prepare(tmp_path, tmp_path / "data", **PLAIN)
 

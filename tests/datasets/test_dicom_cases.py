@@ -1,4 +1,4 @@
-"""DICOM series as images of a data set: folders in the place of files, and no patient's name comes out."""
+"""DICOM series as images of a data set: folders take the place of files, and no patient's name leaks."""
 
 import json
 import logging

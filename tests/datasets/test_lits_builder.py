@@ -42,7 +42,7 @@ REAL_CT = Path(os.environ.get("KERAS_SPATIAL_REAL_CT", ROOT.parent / "shared/dat
 
 
 class LitsTest(tfds.testing.DatasetBuilderTestCase):
-    """The conventions of TFDS, on three phantoms of 16 voxels an axis."""
+    """TFDS's own tests of a builder, on three phantoms with 16 voxels along each axis."""
 
     DATASET_CLASS = Builder
     EXAMPLE_DIR = ROOT / "datasets/lits/dummy_data"

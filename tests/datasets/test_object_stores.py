@@ -1,4 +1,4 @@
-"""Data sets of files in an object store, and data sets at a URL: a real S3-compatible server on loopback."""
+"""Data sets from files in an object store, and data sets at a URL, with a real S3-compatible server on loopback."""
 
 import json
 import shutil
@@ -110,7 +110,7 @@ def test_the_disk_holds_one_case_at_a_time_beyond_what_may_be_kept(server, bucke
                 assert sorted(here) == sorted([origin.folder / "dataset.json", *near.files])
     server.reads.clear()
     assert decathlon.prepare(url, tmp_path / "data").info.splits["train"].num_examples == 2
-    # To look at them, and to convert them.
+    # Once to examine them, and once to convert them.
     assert server.below(url) == {name: 1 if name == "dataset.json" else 2 for name in names_of(toy)}
 
 
@@ -121,7 +121,7 @@ def test_a_file_that_was_changed_in_the_bucket_is_noticed(server, bucket, folder
     server.reads.clear()
     with pytest.raises(OtherSourcesError, match=r"new, changed or missing cases \['volume-0'\]"):
         lits.prepare(url, tmp_path, 16)
-    # The version of an object alone says that it is another one: it is read once.
+    # Only the version shows that the object has changed, so it is read once.
     assert server.below(url) == {"segmentation-0.nii.gz": 1}
 
 

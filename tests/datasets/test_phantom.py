@@ -63,7 +63,7 @@ def test_no_threshold_reaches_what_the_network_has_to(scans, lesion, most):
     band = best_band(counted[:4], lesion)
     assert band.dice < most
     assert dice(counted[4:], band, lesion) < most
-    # The same, voxel by voxel, of which the last edge is no part of a band.
+    # The same, voxel by voxel; the last edge is not part of a band.
     scores = []
     for hu, labels in scans[4:]:
         truth, found = (labels == 2) if lesion else (labels > 0), (hu >= band.low) & (hu < band.high)

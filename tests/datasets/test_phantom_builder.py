@@ -1,4 +1,4 @@
-"""The phantom as a TFDS data set: blocks computed by themselves, equal to the whole."""
+"""The phantom as a TFDS data set: blocks that are computed separately equal those of the whole volume."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The splits are functions of the case numbers: disjoint, complete, and honest where that cannot be."""
+"""Splits depend only on the case numbers; they are disjoint and complete, and a warning says so if they cannot be."""
 
 import pytest
 

@@ -19,7 +19,7 @@ class Snippet:
         text: what is between, without its indentation.
         line: of its first line in the page, from 1.
         not_run: why it cannot be run here, from a comment `<!-- not run: ... -->` before it.
-        printed: whether a comment `<!-- printed -->` before it says that the snippet before it prints this.
+        printed: whether a comment `<!-- printed -->` before it says that the previous snippet prints this.
     """
 
     language: str

@@ -1,7 +1,7 @@
-"""Runs the Python snippets of one page, from top to bottom in one namespace, as a reader would.
+"""Run the Python snippets of one page, from top to bottom in one namespace, as a reader would.
 
-In a process of its own and in an empty folder. A snippet that cannot be run here must still compile, use only names
-that the page or Python has, and only attributes and arguments that exist.
+A page runs in a process of its own and in an empty folder. A snippet that cannot be run here must still compile, use
+only names that the page or Python has, and only attributes and arguments that exist.
 
     PYTHONPATH=. python tests/docs/docs_run.py PAGE ...
 
@@ -74,7 +74,7 @@ def _run(snippet: Snippet, page: str, namespace: dict[str, Any]) -> str:
 
 
 def _compare(snippet: Snippet, printed: str) -> None:
-    """Words must be those that were printed; numbers with a point may differ by a hundredth."""
+    """Compare the output with the page: words must be equal, decimal numbers may differ by a hundredth."""
     said, got = snippet.text.strip(), printed.strip()
     checker = doctest.OutputChecker()
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -109,7 +109,7 @@ def check(tree: ast.Module, namespace: dict[str, Any]) -> None:
 
 
 def _value(node: ast.expr, namespace: dict[str, Any], bound: set[str]) -> Any:
-    """What an expression such as `ks.data.load` is, or None where that is only known when it runs."""
+    """The value of an expression such as `ks.data.load`, or None if it is only known at run time."""
     if isinstance(node, ast.Name):
         return None if node.id in bound else namespace.get(node.id, getattr(builtins, node.id, None))
     if isinstance(node, ast.Attribute):

@@ -49,7 +49,7 @@ def public(module):
     exported = getattr(module, "__all__", None)
     if exported is None:
         defined = {n: v for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__}
-        # Without `__all__` a helper of the module's own is told by having no docstring.
+        # In a module without `__all__`, helpers are those without a docstring.
         exported = [n for n, v in defined.items() if not n.startswith("_") and v.__doc__]
     return [n for n in exported if not (getattr(getattr(module, n), "__module__", None) or "").startswith("keras.")]
 

@@ -1,4 +1,6 @@
-"""What pages, docstrings and comments refer to is there: files, headings, modules, names, options and settings."""
+"""Everything to which pages, docstrings and comments refer exists: files, headings, modules, names, options,
+settings.
+"""
 
 import argparse
 import ast
@@ -26,7 +28,7 @@ ABOUT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 # A path of the repository, however it is written: `tests/model/test_fit.py`, docs/kubeflow.md, `keras_spatial/rules/`.
 _PATH = re.compile(rf"(?<![\w./~<$-])(?:{'|'.join(PACKAGES)})/[\w./-]*\w/?")
-# Of other repositories, of artifacts of a run, or of what a command writes.
+# Paths in other repositories, in the artifacts of a run, or of files that a command writes.
 _ELSEWHERE = re.compile(r"benchmarks/results/|docs/site|components/[a-z]+ (?:and|or)|datasets/datasets")
 
 
@@ -63,7 +65,7 @@ def report(missing: list[str]) -> None:
 
 @functools.cache
 def headings(path: Path) -> frozenset[str]:
-    """The anchors of a page, as MkDocs and GitHub make them; of an API page any."""
+    """The anchors of a page, as MkDocs and GitHub make them; an API page has any."""
     text = re.sub(r"^```.*?^```", "", text_of(path), flags=re.MULTILINE | re.DOTALL)
     titles = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
     plain = [re.sub(r"\[([^]]*)\]\([^)]*\)|[`*]", r"\1", title) for title in titles]
@@ -187,7 +189,7 @@ def commands() -> Iterator[tuple[Path, int, list[str]]]:
 
 
 def options(words: list[str]) -> set[str] | None:
-    """The options of a command, or None where they are another program's."""
+    """The options of a command, or None if they belong to another program."""
     if words[0] == "keras-spatial":
         words = ["python", "-m", "keras_spatial_command", *words[1:]]
     if words[0] != "python":
@@ -229,7 +231,7 @@ def test_options_of_commands_exist():
     missing = []
     for path, number, words in commands():
         known = options(words)
-        # What follows a program that a launcher starts is that program's.
+        # Options after a program that a launcher starts belong to that program.
         end = next((i for i, w in enumerate(words) if w.endswith(".py")), len(words))
         given = {w.partition("=")[0] for w in words[:end] if re.match(r"--?[a-z]", w)} - {"-m"}
         if known is not None and given - known:

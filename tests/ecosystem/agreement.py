@@ -66,7 +66,7 @@ def build(network: Network) -> keras.Model:
     generator = np.random.default_rng(4)
     for variable in model.trainable_variables:
         value = variable.numpy()
-        if not value.any():  # Of a bias or scale that is zero, many errors would not show.
+        if not value.any():  # With a bias or scale of zero, many errors would not show.
             variable.assign(generator.normal(size=value.shape, scale=0.1))
     return model
 
@@ -87,9 +87,8 @@ def random_inputs(model: keras.Model, shapes: Any) -> Any:
 
 
 def compute(model: keras.Model, inputs: Any, training: bool) -> tuple[list, list, list, list]:
-    """A model's outputs, its gradients with respect to inputs and weights, and the state that it leaves behind.
-
-    The state is put back.
+    """A model's outputs, its gradients with respect to inputs and weights, and the state that it leaves behind. The
+    state is restored.
     """
     state = [variable.numpy() for variable in model.non_trainable_variables]
     flat = tree.flatten(inputs)

@@ -1,4 +1,4 @@
-"""All tables."""
+"""All tables of networks."""
 
 from ecosystem import applications, keras_hub_networks, medicai_networks
 

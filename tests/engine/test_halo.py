@@ -74,7 +74,7 @@ def test_adjoint_is_the_transpose(mesh, widths, large, monkeypatch):
     forward = inner(x, dx) + sum(inner(m, d) for m, d in zip(received, dreceived, strict=True))
     backward = inner(x, exchange_adjoint(impl, dx, dreceived, halos))
     assert forward == pytest.approx(backward, rel=1e-12)
-    # What was given is not written over.
+    # The arguments are not overwritten.
     again = inner(x, dx) + sum(inner(m, d) for m, d in zip(received, dreceived, strict=True))
     assert forward == again
 

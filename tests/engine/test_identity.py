@@ -1,4 +1,4 @@
-"""Functions of the package are the same if the same code made them of the same values."""
+"""Functions of the package are the same if the same code made them from the same values."""
 
 import functools
 
@@ -65,7 +65,7 @@ class Own(keras.layers.ReLU):
 
 
 def scaled(by):
-    """Functions of one name, which is all that Keras's settings say of them."""
+    """Functions with the same name, which is all that a layer's settings say about them."""
 
     def activation(x):
         return by * x

@@ -1,4 +1,4 @@
-"""The derivative of a loss is computed with the loss, and not by computing it a second time."""
+"""The derivative of a loss is computed together with the loss, not by computing the loss a second time."""
 
 import keras
 import numpy as np

@@ -1,4 +1,6 @@
-"""Sums over the voxels of large images are those of float64, whatever the mesh; Keras's own lose digits there."""
+"""Sums over the voxels of large images equal those in float64, whatever the mesh; Keras's own sums lose digits
+there.
+"""
 
 import keras
 import numpy as np

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
 MINUTES = float(os.environ.get("KERAS_SPATIAL_FUZZ_MINUTES", "0"))
-"""Minutes that each property is tried; 0 for the fixed number of examples of CI."""
+"""For how many minutes each property is tried; 0 for the fixed number of examples in CI."""
 
 
 def explore(check: Callable[..., None], *, examples: int, **drawn: SearchStrategy) -> None:
@@ -55,7 +55,7 @@ FAULTS = ("byte", "bytes", "cut", "longer")
 
 
 def damaged(data: bytes, fault: str, place: float, noise: bytes) -> bytearray:
-    """The bytes of a file after one of `FAULTS`; for any other fault, which the caller has to do, as they are.
+    """The bytes of a file after one of `FAULTS`; for any other fault, which the caller has to apply, unchanged.
 
     Args:
         data: the bytes of the file.

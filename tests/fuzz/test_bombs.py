@@ -11,7 +11,7 @@ from isal import igzip, isal_zlib
 from volumes.dicom_files import compressed_series, hounsfield, write_series
 
 SPARE = 256 << 20
-"""Bytes of address space that the process may take after its imports; a bomb here unfolds to at least twice as many."""
+"""Bytes of address space that the process may take after its imports; a bomb here expands to at least twice as many."""
 READER = f"""
 import resource, sys, time
 from pathlib import Path
@@ -43,7 +43,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 
 
 def gzip_of(path, *parts):
-    """A gzip file of bytes, or of so many zeros."""
+    """A gzip file of the given bytes, or of this many zeros."""
     zeros = bytes(1 << 20)
     with igzip.open(path, "wb", compresslevel=1) as file:
         for part in parts:
@@ -103,7 +103,7 @@ def with_huge_fragment(data):
 
 
 def with_huge_element(data):
-    """A private element of 4 GB before the pixels, behind everything that is needed of the header."""
+    """A private element of 4 GB before the pixels, after all fields of the header that are needed."""
     place = data.index(b"\xe0\x7f\x10\0O")
     return data[:place] + b"\xdf\x7f\x10\0OB\0\0\xfe\xff\xff\xff" + data[place:]
 

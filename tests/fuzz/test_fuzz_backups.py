@@ -23,7 +23,7 @@ KINDS = [*FAULTS, "bit", "before", "gone", "zeros", "swap"]
 
 @st.composite
 def damages(draw):
-    """A fault, as a function of the bytes of a file: None stands for a file that is gone."""
+    """A fault, as a function of the bytes of a file: None stands for a missing file."""
     kind, place = draw(st.sampled_from(KINDS)), draw(st.floats(0, 1, exclude_max=True))
     noise, other = draw(st.binary(min_size=1, max_size=24)), draw(st.floats(0, 1, exclude_max=True))
 
@@ -132,7 +132,7 @@ def test_a_step_whose_record_or_result_is_damaged_gives_what_it_gave(tmp_path, m
         changed = not path.exists() or path.read_bytes() != (good[0] if damaged == "record" else good[1])
         calls.clear()
         assert run("second") == expected
-        # White space of JSON is all that may change and be taken; a result may not at all.
+        # Only white space in JSON may change and still be accepted; a result must not change at all.
         assert calls or not changed or damaged == "record"
 
     explore(check, examples=40, damage=damages())

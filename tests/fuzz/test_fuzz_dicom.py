@@ -100,7 +100,7 @@ def check(folder, files, drawn):
                 continue
         (folder / name).write_bytes(data)
     with warnings.catch_warnings():
-        # pydicom's warnings quote what stands in the header.
+        # pydicom's warnings quote the header.
         warnings.simplefilter("error")
         try:
             with at_most(48):
@@ -121,7 +121,7 @@ def check(folder, files, drawn):
 
 def test_a_damaged_series_is_named_without_its_patient_or_read(series, tmp_path, caplog):
     explore(lambda drawn: check(tmp_path / "study", series, drawn), examples=170, drawn=damages())
-    # pydicom logs what it finds wrong in a header.
+    # pydicom logs the faults that it finds in a header.
     assert not caplog.records
 
 

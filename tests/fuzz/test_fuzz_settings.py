@@ -1,4 +1,4 @@
-"""Any text as settings, as a cluster file or as an assignment is settings or a named error, in little memory."""
+"""Any text as settings, as a cluster file or as an assignment gives settings or a named error, with little memory."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Many volumes: each has its outcome, and the table of those without a result is that of today."""
+"""Many volumes: each has its outcome, and the table of those without a result is up to date."""
 
 import csv
 import shutil

@@ -1,4 +1,4 @@
-"""The task of a model travels in its `.keras` file, and decides how its volumes are prepared."""
+"""The task of a model is kept in its `.keras` file, and determines how its volumes are prepared."""
 
 import json
 import os
@@ -39,7 +39,7 @@ MESH = "rows:2"
 
 
 def model_of(size=SIZE, channels=1):
-    """A network whose class 1 is what is above 0 after its normalisation."""
+    """A network that gives class 1 to voxels above 0 after normalisation."""
     inputs = keras.Input((*size, channels))
     layer = keras.layers.Conv3D(2, 1)
     model = keras.Model(inputs, layer(inputs))
@@ -101,7 +101,7 @@ def test_a_loaded_model_is_segmented_by_its_task(file, scan):
         model = ks.load_model(file, distribution=distribution)
         assert task_of(model) == VESSELS
         np.testing.assert_array_equal(segment(model, scan).labels, expected)
-    # What is given explicitly comes first.
+    # An explicit task takes precedence.
     assert segment(model, scan, task="lits").labels.all()
     higher = Task("higher", VESSELS.labels, (Channel("CT", Window(1000, 2000)),))
     assert not segment(model, scan, task=higher).labels.any()

@@ -1,4 +1,4 @@
-"""What the processes of a job compute in parts is what one computes at once, to the last bit."""
+"""The parts that the processes of a job compute equal what one process computes at once, to the last bit."""
 
 import numpy as np
 import pytest

@@ -84,7 +84,9 @@ def test_the_grid_of_the_task_is_that_of_the_network(case):
 
 
 def test_a_spacing_that_makes_the_tasks_grid_too_large_is_refused_before_that_is_made(tmp_path):
-    """A header in another unit: 90 mm are 900 voxels of this task. One volume must not cost a batch its memory."""
+    """The header has another unit: 90 mm are 900 voxels of this task. One volume must not exhaust the memory of a
+    batch.
+    """
     fine = Task("toy", MR.labels, MR.channels[:1], Grid(spacing=0.1))
     nib.save(nib.Nifti1Image(np.ones((8, 8, 8), np.float32), np.diag([90.0, 90.0, 90.0, 1.0])), tmp_path / "a.nii")
     with pytest.raises(LimitError, match=r"grid of at most 1073741824 voxels. Received: \(7200, 7200, 7200\) of 0.1mm"):

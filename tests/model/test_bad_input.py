@@ -167,7 +167,8 @@ def test_inputs_are_taken_as_keras_takes_them_or_refused(structure):
         try:
             actual = spatial(given).numpy()
         except ValueError:
-            # Of more names than a dictionary has Keras takes the first in the order of the alphabet, whatever they are.
+            # If a model has more inputs than a dictionary has names, Keras takes the first ones in alphabetical order,
+            # whatever their names.
             surplus = "dict" in structure and isinstance(given, dict) and len(given) > len(model.inputs)
             assert expected is None or surplus, name
             continue

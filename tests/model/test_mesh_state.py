@@ -1,4 +1,4 @@
-"""What a model does before it runs steps."""
+"""Preparations of a model before it runs steps."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""What `fit` and `predict` print beside Keras's own progress: nothing, or that a long tracing is under way."""
+"""Besides Keras's own progress, `fit` and `predict` print nothing, except that a long tracing is in progress."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Losses of a partitioned model have Keras's value, or are refused by name when the model is compiled."""
+"""Losses of a partitioned model have the same value as in Keras, or are refused by name when the model is compiled."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Metrics of a partitioned model have Keras's state, or are refused by name when the model is compiled."""
+"""Metrics of a partitioned model have the same state as in Keras, or are refused by name when the model is compiled."""
 
 import contextlib
 
@@ -29,7 +29,7 @@ def identity(channels: int) -> keras.Model:
 
 
 def mean_difference(y_true, y_pred):
-    """A scalar."""
+    """The mean difference, a scalar."""
     return ops.mean(y_pred) - ops.mean(y_true)
 
 
@@ -45,7 +45,7 @@ class IoUOfProbabilities(keras.metrics.MeanIoU):
 
 
 class RecallOfClass(keras.metrics.Recall):
-    """Of one class among several, the others left out by weights."""
+    """The recall of one class among several; the others are left out by weights."""
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         known = ops.cast(ops.not_equal(y_true, 2), "float32")
@@ -145,7 +145,7 @@ class FirstBatch(keras.metrics.Metric):
 
 
 class InTensorFlow(Largest):
-    """What it does cannot be followed."""
+    """A metric in plain TensorFlow, which cannot be traced."""
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         self.value.assign(tf.maximum(self.value, tf.reduce_max(tf.abs(y_true - y_pred))))
@@ -221,6 +221,6 @@ def test_metrics_of_keras_are_asked_once_for_models_that_are_alike(monkeypatch):
     assert not times(keras.metrics.OneHotIoU(3, [0], name="other"), large, large)
     assert times(keras.metrics.OneHotIoU(3, [1]), small, small)
     assert times(keras.metrics.OneHotIoU(3, [0]), doubles, small)
-    # Of one's own metrics nobody knows what makes two of them equal.
+    # Nothing tells when two of a user's own metrics are equal.
     assert times(Largest(), small, small, refused=True)
     assert times(Largest(), small, small, refused=True)

@@ -1,4 +1,4 @@
-"""Losses and metrics of one's own: sizes, variables and overridden methods mean what they mean in plain Keras."""
+"""In a user's own losses and metrics, sizes, variables and overridden methods mean the same as in plain Keras."""
 
 import keras
 import numpy as np
@@ -128,7 +128,7 @@ class OverLimit(Cases):
 
 
 class Smoothed(Cases):
-    """Its state is no sum."""
+    """A metric whose state is not a sum."""
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         self.found.assign(0.9 * self.found + 0.1 * ops.max(ops.abs(y_true - y_pred)))

@@ -1,4 +1,4 @@
-"""What `pip install .` gives: the package alone, typed, importable without the application's packages."""
+"""`pip install .` installs only the package, which is typed and can be imported without the application's packages."""
 
 import email
 import subprocess
@@ -64,7 +64,7 @@ def test_the_source_distribution_builds_the_same(dist):
         names = archive.getnames()
     assert any(n.endswith("/keras_spatial/__init__.py") for n in names)
     assert any(n.endswith("/LICENSE") for n in names)
-    # All of the package, and nothing of what runs from a checkout alone.
+    # The whole package, and nothing that only runs from a checkout.
     top = {name.split("/")[1] for name in names if name.count("/") > 1}
     assert top == {"keras_spatial", "keras_spatial.egg-info", "keras_spatial_command"}
 

@@ -1,4 +1,4 @@
-"""Segmenting many volumes by the pipeline: the model's file is enough, by path or URL; what does not fit is named."""
+"""The pipeline segments many volumes with only the model's file, by path or URL, and names whatever does not fit."""
 
 import json
 
@@ -21,7 +21,7 @@ def run(tmp_path, *assignments, name="batch_inference"):
 
 @pytest.fixture
 def data(tmp_path):
-    """A CT of which 40 % are vessel."""
+    """A CT of which 40 % is vessel."""
     (tmp_path / "data").mkdir()
     hu = np.full((10, 6, 4), -100, np.int16)
     hu[:4] = 200
@@ -31,7 +31,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def model(tmp_path):
-    """A network whose class 1 is what is above 0 after its normalisation."""
+    """A network that gives class 1 to voxels above 0 after normalisation."""
     inputs = keras.Input((*SIZE, 1))
     layer = keras.layers.Conv3D(2, 1)
     made = keras.Model(inputs, layer(inputs))

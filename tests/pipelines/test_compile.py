@@ -102,7 +102,7 @@ def test_platform_of_every_step(name):
         assert config.image_pull_policy == "Always"
         assert dict(config.pod_metadata.labels) == {"team": "imaging"}
         assert dict(config.pod_metadata.annotations) == TPU.annotations
-        # The run's identity comes from the pod, for as an input it would keep KFP's cache from ever being used.
+        # The run's identity comes from the pod, because as an input it would prevent any use of KFP's cache.
         assert [(f.name, f.field_path) for f in config.field_path_as_env] == [
             ("KERAS_SPATIAL_RUN", "metadata.labels['pipeline/runid']")
         ]
@@ -259,7 +259,7 @@ def test_kfps_cache_knows_when_the_files_of_the_data_change():
     ingest = tasks["ingest-folder"]
     assert ingest["cachingOptions"]["enableCache"] is True
     assert ingest["inputs"]["parameters"]["version"]["taskOutputParameter"]["producerTask"] == "fingerprint"
-    # They read the baseline, of which KFP knows the name only.
+    # They read the baseline, of which KFP knows only the name.
     for name in ("compare", "report"):
         assert "enableCache" not in tasks[name]["cachingOptions"]
 
@@ -358,7 +358,7 @@ def test_a_mesh_over_all_pods_is_that_of_every_step_that_uses_one(name, steps, c
     assert set(steps) <= executors and not {"train", "evaluate", "segment"} & executors
     message = json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
     assert launched_job(message) == cluster.pods_job()
-    # What waits for a job needs no accelerator, and waits in its queue.
+    # The step that waits for a job needs no accelerator, and waits in the job's queue.
     for step in steps:
         container = spec["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
         assert container["resources"]["resourceCpuLimit"] == "500m" and "accelerator" not in container["resources"]

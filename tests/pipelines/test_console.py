@@ -1,4 +1,4 @@
-"""What the commands show: help at once, one line for each step, and everything in the log."""
+"""The commands show help at once, and one line for each step; the log has everything."""
 
 import io
 import os
@@ -45,7 +45,7 @@ def test_help_and_settings_answer_in_under_a_second_and_without_tensorflow(argum
     done = subprocess.run(
         [sys.executable, "-c", CODE, *arguments], capture_output=True, text=True, cwd=ROOT, check=True
     )
-    # Of the processor, for the machine may be busy with something else.
+    # Processor time, because the machine may be busy with something else.
     assert os.times().children_user - before < 1
     assert expected in done.stdout
     assert not SLOW & set(done.stderr.splitlines()[-1].split())

@@ -1,4 +1,4 @@
-"""What `python -m pipelines demo` trains with, which depends on the data."""
+"""The settings with which `python -m pipelines demo` trains, which depend on the data."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""However a run ends, its steps and their processes end with it; until then nobody else gets its folder."""
+"""However a run ends, its steps and their processes end with it; until then no other run gets its folder."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def start(folder):
 
 
 def pids(folder, seconds=60.0):
-    """The numbers of the step's process and of its two workers, once they are there."""
+    """The numbers of the step's process and of its two workers, once they exist."""
     deadline = time.monotonic() + seconds
     found = []
     while len(found) < 3 and time.monotonic() < deadline:
@@ -53,7 +53,7 @@ def test_steps_and_their_processes_end_with_the_run_and_the_same_command_starts_
     run = start(tmp_path)
     processes = pids(tmp_path)
     for pid in processes:
-        # Every one of them holds the folder's lock, the workers too: it lasts until the last has ended.
+        # Each of them holds the folder's lock, the workers too, so it lasts until the last one has ended.
         open_files = [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()]
         assert str(tmp_path / ".lock") in open_files
     started = time.monotonic()
@@ -63,7 +63,7 @@ def test_steps_and_their_processes_end_with_the_run_and_the_same_command_starts_
     assert time.monotonic() - started < 10
     run.stdout.close()
     if number in (signal.SIGHUP, signal.SIGINT):
-        return  # The other two are enough of an example.
+        return  # The other two are example enough.
     (tmp_path / "log.txt").unlink()
     again = start(tmp_path)
     assert pids(tmp_path)

@@ -21,8 +21,8 @@ SMALL = {
 }
 real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason=f"no real CT at {REAL_CT}; set KERAS_SPATIAL_REAL_CT")
 
-# What goes wrong in one command after the other: a step, and how. A step that none depends on does not keep the others
-# from finishing, so two of them fail at once.
+# What goes wrong in successive commands: the step, and how it fails. A step on which no other depends does not keep the
+# others from finishing, so two of them fail at once.
 SEGMENTATION = (
     {"ingest": "killed"},
     {"preprocess": "limit"},
@@ -38,7 +38,9 @@ SAID = {"disk": "No space left on device", "limit": "File too large", "killed": 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One command: its exit status, what it said, and the steps that finished, with whether earlier results served."""
+    """One command: its exit status, its output, and the steps that finished, with whether earlier results were
+    reused.
+    """
 
     status: int
     error: str
@@ -61,7 +63,9 @@ def journal(folder):
 
 
 def attempts(name, folder, faults, capture, *extra):
-    """Run a pipeline until it succeeds: every command but the last has its faults, and resumes after the one before."""
+    """Run a pipeline until it succeeds: every command but the last has its faults, and resumes after the previous
+    one.
+    """
     result = []
     for fault in [*faults, {}]:
         with pytest.MonkeyPatch.context() as patch:
@@ -95,7 +99,7 @@ def capture(request):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Phantoms, and the real CT as the case that is held out, where it is there."""
+    """Phantoms, and the real CT as the held-out case, if it is available."""
     folder = tmp_path_factory.mktemp("data")
     write_lits_folder(folder, cases=3, size=16)
     if REAL_CT.is_dir():
@@ -123,7 +127,7 @@ def check_attempts(faults, made, order):
     *failed, last = made
     for fault, attempt in zip(faults, failed, strict=True):
         assert attempt.status == 1
-        # Of two that failed at once the message is about one.
+        # If two steps failed at once, the message is about one of them.
         [named] = [step for step in fault if f"Inner task failed: '{step}" in attempt.error]
         assert f"{named}: started" in attempt.error or SAID[fault[named]] in attempt.error
         assert not {name for name, _ in attempt.steps} & set(fault)
@@ -170,7 +174,7 @@ def test_a_training_logs_metrics_for_the_user_interface(segmentation):
 def test_no_other_machine_reached_the_processes_of_the_training(segmentation):
     log = (segmentation[0] / "log.txt").read_text()
     assert "waits up to 300 s for all 2 processes" in log
-    # Their warning, where another machine could.
+    # Their warning if another machine could reach them.
     assert "without any authentication" not in log
 
 

@@ -1,4 +1,4 @@
-"""The sample files for a cluster: what an administrator applies, and what the pipelines really ask of it."""
+"""The sample files for a cluster give the rights that the pipelines really need."""
 
 from pathlib import Path
 
@@ -62,5 +62,5 @@ def test_nothing_is_in_the_control_planes_namespace(objects):
 def test_every_sample_is_a_valid_cluster_file(path):
     cluster = load_cluster(path)
     assert cluster.accelerators
-    # The variant with CUDA has a tag of its own.
+    # The image with CUDA has a tag of its own.
     assert cluster.image.endswith("-cuda") == (cluster.accelerator == "nvidia.com/gpu")

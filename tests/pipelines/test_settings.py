@@ -1,4 +1,4 @@
-"""Settings come from YAML and `--set`, and what is wrong with them is named."""
+"""Settings come from YAML and `--set`, and faults in them are named."""
 
 from pathlib import Path
 

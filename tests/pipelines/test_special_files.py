@@ -1,4 +1,4 @@
-"""Every command refuses what is no regular file at once, where it expects one: it never waits for a pipe's writer."""
+"""Where a command expects a regular file, it refuses anything else at once: it never waits for a pipe's writer."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ HOST = ("--host", "http://127.0.0.1:1")
 
 @pytest.fixture(autouse=True)
 def at_once():
-    """End a test that waits: opening a pipe that nobody writes to never returns."""
+    """End a test that waits, because opening a pipe without a writer never returns."""
 
     def end(number, frame):
         raise TimeoutError("the command waits for a special file")

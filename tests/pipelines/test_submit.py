@@ -1,4 +1,4 @@
-"""`submit` speaks to a server that answers the calls of KFP's API which it uses."""
+"""`submit` talks to a server that answers the calls of KFP's API that it makes."""
 
 import functools
 import json
@@ -116,7 +116,7 @@ def training_package(tmp_path_factory):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """No ten seconds between two looks."""
+    """Do not wait ten seconds between two looks."""
     monkeypatch.setattr(submission, "submit", functools.partial(submission.submit, poll=0.01))
 
 
@@ -236,7 +236,7 @@ def test_what_is_no_address_is_named(package, capsys, host):
 
 
 def sent(server, part):
-    """The last request whose path has that in it."""
+    """The last request whose path contains the given part."""
     return next(body for path, _, body in reversed(server.requests) if part in path)
 
 

@@ -1,4 +1,4 @@
-"""What is too old on a cluster is named before anything is sent."""
+"""Software that is too old on a cluster is named before anything is sent."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def test_a_backend_that_does_not_tell_is_noted(health):
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
-    """A server of Kubernetes's API, and how the context of a kubeconfig asks it."""
+    """A server of Kubernetes's API, and a function that reads it through the context of a kubeconfig."""
     with fake.running() as server:
         monkeypatch.setenv("KUBECONFIG", str(fake.kubeconfig(server, tmp_path / "kubeconfig")))
         yield server, versions.kubernetes("here")

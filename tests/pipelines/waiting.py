@@ -6,7 +6,7 @@ WORKER = "import os, time; print('worker', os.getpid(), flush=True); time.sleep(
 
 
 def wait(done):
-    """What the step does: as a training of two processes, but for TensorFlow."""
+    """The work of the step, like a training of two processes, but without TensorFlow."""
     import os
 
     from light import without_tensorflow

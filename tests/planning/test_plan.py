@@ -50,7 +50,8 @@ def test_training_sends_halos_forward_and_their_gradients_back():
     for optimizer in ("sgd", "adam"):
         model.compile(optimizer, "mse")
         planned = ks.plan(model, mesh("rows:3", "x:rows"))
-        # The image of 2 channels has no gradient; what lies between the convolutions has 3, and goes both ways.
+        # The image with 2 channels has no gradient; the tensor between the convolutions has 3 channels, and halos go
+        # both ways.
         assert planned.halo == 2 * 30 * (2 + 3 + 3) * FLOAT
 
 

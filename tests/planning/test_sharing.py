@@ -1,4 +1,6 @@
-"""Devices of any memory suffice: the image is cut into shards that fit, and what waits goes where there is room."""
+"""Devices with any memory are enough: the image is cut into shards that fit, and waiting shards go where there is
+room.
+"""
 
 import keras
 import numpy as np
@@ -27,7 +29,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def whole(model):
-    """What a training step and a prediction need on one device."""
+    """The plans of a training step and of a prediction on one device."""
     alone = ks.SpatialParallel(ks.device_mesh("rows:1"), "x:rows")
     return ks.plan(model, alone), ks.plan(model, alone, training=False)
 

@@ -1,4 +1,4 @@
-"""The plan of a step whose shards share a device says what is kept, moved and held when it runs."""
+"""The plan of a step whose shards share a device says how much is kept, moved and held when it runs."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Losses that layers add by `add_loss`: refused by that name, and equal to Keras's where the layer is replicated."""
+"""Losses that layers add with `add_loss` are refused by name, and equal to Keras's if the layer is replicated."""
 
 import keras
 import numpy as np

@@ -26,8 +26,8 @@ def test_every_spatial_layer_is_the_keras_class_of_that_name():
 )
 def test_the_installed_keras_passes_its_own_cases(tmp_path):
     # They run in their own process without pytest settings: those of this project are not meant for them, but would be
-    # found if the virtual environment lies inside the checkout. One process for all, for TensorFlow takes seconds to
-    # import.
+    # found if the virtual environment lies inside the checkout. One process runs all of them, because TensorFlow takes
+    # seconds to import.
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     command = [sys.executable, "-m", "pytest", "-p", "keras_spatial", "-p", "no:cacheprovider", "-c", "pytest.ini"]
     command += ["--junitxml", "cases.xml"]

@@ -1,4 +1,4 @@
-"""Keras's masks: equal where they end without effect, refused by name where anything would use them."""
+"""Keras's masks: results are equal if a mask ends without effect; a layer that would use one is refused by name."""
 
 import keras
 import numpy as np
@@ -27,7 +27,7 @@ def model_of(call, masking=lambda: layers.Masking(name="masking")) -> keras.Mode
 
 
 class Own(layers.Layer):
-    """A mask of its own, on inputs that Keras casts first."""
+    """A layer that makes its own mask from inputs that Keras casts first."""
 
     def call(self, x):
         return 2.0 * x
@@ -37,7 +37,7 @@ class Own(layers.Layer):
 
 
 class SetsMask(layers.ReversibleEmbedding):
-    """Sets its mask within `call`."""
+    """A layer that sets its mask in `call`."""
 
 
 class TakesMask(layers.Layer):

@@ -1,4 +1,4 @@
-"""Dropout and noise on a mesh: Keras's statistics, the same numbers for the same seed and mesh, others otherwise."""
+"""Dropout and noise on a mesh have Keras's statistics, and the same numbers for the same seed and mesh only."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""A layer that overrides what its parent computes with is not taken for its parent, and says so where it is refused."""
+"""A layer that overrides part of its parent's computation does not get its parent's rule; the refusal says so."""
 
 import keras
 import numpy as np
@@ -124,7 +124,7 @@ def test_mixins_and_intercepted_attributes_are_overrides(layer):
 
 def test_a_harmless_subclass_keeps_the_rule_of_its_parent():
     class Own(layers.Conv2D):
-        """With another signature."""
+        """A layer whose `call` has another signature."""
 
         def __init__(self, width=4, **kwargs):
             super().__init__(width, 3, padding="same", **kwargs)

@@ -1,4 +1,4 @@
-"""Padding before convolutions and pooling without padding, which becomes the windows' own."""
+"""Padding before convolutions and pooling without padding becomes part of their windows."""
 
 import keras
 import numpy as np

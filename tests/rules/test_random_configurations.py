@@ -45,7 +45,7 @@ def test_convolution_of_volumes_over_three_mesh_axes(x, y, z, kernel, stride, me
 @DRAWN
 @given(sizes, sizes, st.integers(1, 5), st.integers(1, 3), paddings, meshes)
 def test_transposed_convolution(x, y, kernel, stride, padding, mesh):
-    assume(kernel >= stride)  # The others below: TensorFlow itself is at fault there.
+    assume(kernel >= stride)  # The other sizes are tested below, because TensorFlow itself is at fault there.
     check((x, y, 2), mesh, L.Conv2DTranspose(2, kernel, strides=stride, padding=padding))
 
 
@@ -96,7 +96,7 @@ def test_normalization_with_an_activation(x, y, kind, mesh):
         "layer": L.LayerNormalization,
         "instance": lambda: L.GroupNormalization(-1),
     }[kind]
-    # Without a bias: its gradient would be zero but for rounding.
+    # Without a bias, whose gradient would be zero except for rounding.
     convolution = L.Conv2D(4, 3, padding="same", use_bias=False)
     check((x, y, 4), mesh, convolution, make(), L.LeakyReLU(), training=True)
 

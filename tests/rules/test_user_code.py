@@ -29,7 +29,7 @@ def trained(model, images):
 
 
 def assert_equal(function, images=IMAGES, shape="rows:2, columns:2", **options):
-    """That a network with a function in it computes what it computes in Keras."""
+    """Assert that a network with this function computes the same as in Keras."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input(images.shape[1:])
     model = keras.Model(inputs, function(layers.Conv2D(2, 1, kernel_initializer="ones")(inputs)))
@@ -90,7 +90,7 @@ def test_singular_functions_leave_gradients_finite_where_shards_are_padded(funct
     ],
 )
 def test_what_has_the_size_of_a_shard_is_no_bias(function):
-    """A shard has four rows of the eight, as there are four cases, which Keras's sum takes for channels."""
+    """A shard has four of the eight rows, and there are four cases, which Keras's sum would take for channels."""
     assert_equal(function)
 
 
@@ -108,7 +108,7 @@ def test_limits_that_differ_from_voxel_to_voxel_are_refused():
 
 
 class Fading(layers.Layer):
-    """As a progressive network grows: its variable meets no input before it is computed with."""
+    """A layer of a progressively growing network, which computes with its variable before that meets an input."""
 
     def build(self, shape):
         self.alpha = self.add_weight(shape=(), trainable=False, initializer="zeros", name="alpha")
@@ -128,7 +128,7 @@ def test_random_numbers_that_would_be_those_of_the_first_trace_are_refused():
 
 
 class Squared(layers.Layer):
-    """Its weight is computed with before it meets an input."""
+    """A layer that computes with its weight before that meets an input."""
 
     def build(self, shape):
         self.gain = self.add_weight(shape=(shape[-1],), initializer="ones", name="gain")
@@ -217,7 +217,7 @@ def test_a_layer_that_was_refused_is_forgotten():
 
 
 class ReadsWhatIsThere(ks.Model):
-    """Which inputs it gets decides what it computes."""
+    """A layer whose computation depends on which inputs it gets."""
 
     def call(self, inputs):
         x = inputs["image"]

@@ -1,4 +1,4 @@
-"""What code reads by itself while it is traced with symbolic tensors is known."""
+"""Reads of variables and state are noticed while code is traced with symbolic tensors."""
 
 import keras
 import pytest
@@ -37,7 +37,7 @@ def test_a_read_is_noticed(name):
 
 
 class Own(keras.layers.Layer):
-    """Keras runs its `call` in a graph to learn the shape."""
+    """A layer whose `call` Keras runs in a graph to find the shape."""
 
     def build(self, shape):
         self.gain = self.add_weight(shape=())

@@ -1,4 +1,4 @@
-"""A backup that cannot be read is set aside, and training starts from the beginning; a folder has one training."""
+"""A backup that cannot be read is set aside, and training starts from the beginning; a folder serves one training."""
 
 import subprocess
 import sys

@@ -26,7 +26,7 @@ def graph_of(monkeypatch, sums="copies"):
 
 
 def test_no_gpu_is_given_a_whole_image(monkeypatch):
-    """TensorFlow would put what has no place on the first GPU."""
+    """TensorFlow would put operations without a device on the first GPU."""
     large = [
         operation
         for operation in graph_of(monkeypatch).get_operations()

@@ -75,7 +75,9 @@ def answers(address: str, port: int) -> bool:
 
 
 def while_running(program: str, folder: Path, network: str) -> tuple[int, dict[str, bool], str]:
-    """Status and output of a job of two processes, and whether its first port answers under each address meanwhile."""
+    """The status and output of a job of two processes, and whether its first port answers under each address while
+    it runs.
+    """
     output, end = io.StringIO(), folder / "end"
     status: list[int] = []
     command = [sys.executable, "-c", program, str(end)]
@@ -110,7 +112,7 @@ def test_only_a_shared_network_opens_the_ports_and_it_warns(tmp_path, network, r
 
 
 def test_a_user_without_privileges_gets_a_network_too():
-    """As root without the right to administrate the system, or as the user of the tests."""
+    """Run as root without the right to administer the system, or as the user of the tests."""
     drop = "import ctypes, os, sys\nctypes.CDLL(None).prctl(24, 21, 0, 0, 0)\nos.execv(sys.executable, sys.argv[1:])"
     command = [sys.executable, "-I", "-S", str(isolation.OWNERSHIP), "network"]
     done = subprocess.run([sys.executable, "-c", drop, *command], input="", capture_output=True, text=True, timeout=30)

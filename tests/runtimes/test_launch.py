@@ -181,7 +181,7 @@ def test_what_a_process_started_itself_ends_with_the_job():
 
 
 def gone(pid: int, seconds: float = 5.0) -> bool:
-    """Whether a process, of which this one is no parent, ends within some seconds."""
+    """Whether a process that is not a child of this one ends within some seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:

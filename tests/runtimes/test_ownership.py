@@ -1,4 +1,4 @@
-"""Locks name their holder and are released with the last process that has them; processes end with their owner."""
+"""Locks name their holder and are released with the last process that holds them; processes end with their owner."""
 
 import multiprocessing
 import os
@@ -25,7 +25,7 @@ def python(program, **options):
 
 
 def gone(pid, seconds=5.0):
-    """Whether a process, of which this one may be no parent, ends within some seconds."""
+    """Whether a process, which need not be a child of this one, ends within some seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:

@@ -57,7 +57,7 @@ def test_processes_that_are_fed_their_own_blocks_alone_train_as_plain_keras(tmp_
     for result in train(tmp_path, "blocks", count, *options):
         for name, expected in plain.items():
             np.testing.assert_allclose(result[name], expected, rtol=1e-4, atol=1e-4, err_msg=name)
-    # And each writes its own blocks of the predictions.
+    # Each process also writes its own blocks of the predictions.
     assert len(list(written.iterdir())) == 2 * len(result["prediction"])
     for case, scores in enumerate(result["prediction"]):
         np.testing.assert_allclose(zarr.open_array(written / f"{case}.zarr", mode="r")[:], scores, rtol=1e-5, atol=1e-5)
@@ -196,7 +196,7 @@ def test_a_killed_run_is_restarted_by_the_launcher_and_ends_with_the_same_weight
     command = [sys.executable, str(TRAIN), "--output", str(tmp_path / "{rank}.npz"), "--dropout", "0.3"]
     command += ["--backup", str(tmp_path / "backup"), "--die", "1:3:0"]
     (tmp_path / "backup").mkdir()
-    (tmp_path / "backup" / "backup.npz.1.part").touch()  # As a kill in the middle of a backup leaves it.
+    (tmp_path / "backup" / "backup.npz.1.part").touch()  # The file that a kill in the middle of a backup leaves.
     assert launch(command, 2, output, max_restarts=1) == 0, output.getvalue()
     assert "Process 1 was ended by SIGKILL" in output.getvalue()
     assert "restart 1 of 1" in output.getvalue()

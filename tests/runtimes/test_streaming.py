@@ -1,4 +1,6 @@
-"""Positions that share a device have the same results as separate devices, to the last bit, in the memory of a few."""
+"""Positions that share a device have the same results as separate devices, to the last bit, with the memory of a
+few.
+"""
 
 import gc
 import subprocess
@@ -28,7 +30,7 @@ FEW = IMAGES[:, :8, :6, :4]
 
 
 def distributions(shape, layout, folder):
-    """As many devices as positions; then one device, with shards in host memory and in files."""
+    """A mesh with as many devices as positions; then one device, with shards in host memory and in files."""
     yield ks.SpatialParallel(ks.device_mesh(shape), layout)
     yield ks.SpatialParallel(ks.device_mesh(shape, devices=["cpu:0"]), layout)
     yield ks.SpatialParallel(ks.device_mesh(shape, devices=["cpu:0"]), layout, offload=folder)
@@ -118,7 +120,7 @@ def test_random_layers_draw_the_same_numbers(tmp_path):
 
 
 def with_functions(activation, loss):
-    """Makes a small model partitioned over a mesh, with functions of the user's."""
+    """Make a small model with functions of a user, partitioned over a mesh."""
     inputs = keras.Input(FEW.shape[1:])
     x = keras.layers.Conv3D(3, 3, padding="same", activation=activation)(inputs)
     plain = keras.Model(inputs, keras.layers.Conv3D(1, 1)(x))
@@ -161,7 +163,7 @@ def test_variables_that_a_function_finds_around_it_are_read_in_every_step(tmp_pa
 
 
 class OnShards(keras.layers.Layer):
-    """Its function runs on shards as it is."""
+    """A layer whose function runs unchanged on shards."""
 
     def call(self, x):
         return x
@@ -188,7 +190,7 @@ def looks_up_in_a_table():
     [(changes_a_variable, "Received: AssignVariableOp"), (looks_up_in_a_table, "Received: LookupTableFindV2")],
 )
 def test_a_function_that_does_more_than_read_variables_is_refused(make_function, named, tmp_path):
-    """One that a rule of the user's own runs on shards; other functions are refused before."""
+    """The function is run on shards by a user's own rule; other functions are refused earlier."""
     _, distribution, _ = distributions(*MESHES[0], tmp_path)
     inputs = keras.Input(FEW.shape[1:])
     layer = OnShards()
@@ -245,7 +247,7 @@ def test_models_that_are_gone_leave_no_programs(tmp_path):
         gc.collect()
         return {id(x) for x in gc.get_objects() if isinstance(x, Program)}
 
-    before = programs()  # Of calls under a tape, whose gradient may be asked for at any time.
+    before = programs()  # This concerns calls under a tape, whose gradient may be asked for at any time.
     *_, distribution = distributions(*MESHES[0], tmp_path)
     model = unet(distribution)
     model.train_on_batch(IMAGES, LABELS)
@@ -310,7 +312,7 @@ def test_sums_are_made_in_the_order_of_tensorflows(count):
 
 
 def test_a_disk_that_fills_up_during_training_is_named_and_training_can_go_on_elsewhere(tmp_path):
-    """With a limit on the size of files, which the system raises as it does a full disk."""
+    """A limit on the size of files stands in for a full disk; the system reports it in the same way."""
     program = f"""
 import resource, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})

@@ -35,7 +35,7 @@ def distribution(monkeypatch):
 def network() -> keras.Model:
     keras.utils.set_random_seed(4)
     x = inputs = keras.Input(SHAPE)
-    # Padding that becomes the windows' own.
+    # Padding that becomes part of the windows.
     skip = keras.layers.Conv3D(4, 3)(keras.layers.ZeroPadding3D(1)(x))
     skip = keras.layers.ReLU()(keras.layers.BatchNormalization()(skip))
     x = keras.layers.MaxPooling3D(3, strides=2)(keras.layers.ZeroPadding3D(1)(skip))
@@ -104,7 +104,7 @@ def test_a_core_that_is_handed_its_own_block_alone_trains_as_plain_keras(monkeyp
 
 
 def test_each_core_returns_its_own_block_of_a_prediction(monkeypatch, distribution, tmp_path):
-    """Of a size that the shards do not divide; where a mesh axis splits nothing, one of its cores stands for all."""
+    """The shards do not divide the size; if a mesh axis splits nothing, one of its cores stands for all."""
     monkeypatch.setattr(simd_mesh_impl, "tpu_ops", simulated_tpu.MirroredCollectives)
     spatial = distribution("rows:3, columns:2", "x:rows")
     with spatial.scope():

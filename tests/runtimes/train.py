@@ -14,7 +14,7 @@ import keras_spatial as ks
 
 
 class Killed(keras.callbacks.Callback):
-    """Ends the process as `kill -9` does: after a number of steps, or some seconds after that, in whatever it does."""
+    """Ends the process like `kill -9`, after a number of steps, or some seconds later, whatever it is doing."""
 
     def __init__(self, step: int, seconds: float):
         super().__init__()
@@ -63,7 +63,7 @@ def main() -> None:
     with distribution.scope() if distribution else contextlib.nullcontext():
         inputs = keras.Input((16, 16, 8, 1))
         turned = ks.layers.RandomRotation3D(0.05, "xyz")(inputs)
-        # Padding that becomes the windows' own.
+        # Padding that becomes part of the windows.
         turned = ks.layers.Conv3D(1, 3, name="stem")(ks.layers.ZeroPadding3D(1)(turned))
         unet = ks.models.UNet3D(
             inputs.shape[1:], classes=3, filters=4, levels=2, convolutions=1, dropout=arguments.dropout
@@ -83,7 +83,7 @@ def main() -> None:
     callbacks = [ks.Backup(arguments.backup, steps=1, keep=True)] if arguments.backup else []
     if arguments.die:
         rank, step, seconds = arguments.die.split(":")
-        # Once: not again when the launcher has started all processes again.
+        # Only once, and not again after the launcher has restarted all processes.
         if int(rank) == processes.rank and os.environ.get("KERAS_SPATIAL_RESTARTS", "0") == "0":
             callbacks.append(Killed(int(step), float(seconds)))
     history = model.fit(dataset, validation_data=dataset, epochs=2, verbose=0, callbacks=callbacks)

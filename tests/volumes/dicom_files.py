@@ -8,9 +8,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, generate_uid
 
 SECRET = "ROENTGEN"
-"""A name that stands in the headers, the files' names and the folder's: it may not come out anywhere."""
+"""A name that occurs in the headers and in the names of files and folder; it must not leak anywhere."""
 SAMPLES = Path(pydicom.__file__).parent / "data" / "test_files"
-"""Real files that pydicom brings along."""
+"""Real files that come with pydicom."""
 SHAPE, SPACING = (12, 10, 6), (0.8, 0.7, 2.5)
 
 
@@ -19,7 +19,7 @@ def hounsfield(shape=SHAPE, seed=0):
 
 
 def slice_header(number, *, series="1.2.3.4", study="1.2.3", **changes):
-    """A CT slice; its number counts from 0, and the first slice lies at z = -100 mm."""
+    """The header of a CT slice; its number counts from 0, and the first slice lies at z = -100 mm."""
     header = Dataset()
     header.SOPClassUID, header.SOPInstanceUID = CTImageStorage, f"{series}.{number + 1}"
     header.StudyInstanceUID, header.SeriesInstanceUID, header.FrameOfReferenceUID = study, series, f"{study}.9"

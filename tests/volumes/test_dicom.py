@@ -110,7 +110,7 @@ def test_missing_and_unequal_slices_are_named_with_their_place(tmp_path):
         tmp_path / "moved", change=lambda n: {"ImagePositionPatient": [0, 0, 2.5 * n + 0.3 * (n == 3)]}
     )
     refused(vol.SliceError, moved, "equal distances", "mostly 2.5 mm")
-    # 2 mm up to the middle, then 2.03: each step within what scanners round, the last slice a slice away.
+    # 2 mm up to the middle, then 2.03 mm: each step is within scanners' rounding, but the last slice is off by a slice.
     rising = write_series(
         tmp_path / "rising",
         np.repeat(hounsfield(), 30, axis=2),

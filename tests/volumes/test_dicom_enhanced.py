@@ -51,7 +51,7 @@ def test_each_frame_has_its_own_scale(tmp_path):
 
 @pytest.mark.parametrize("table", ["offsets", "extended", "none"])
 def test_compressed_frames_are_decoded_one_by_one(tmp_path, table):
-    """Frames of a real image in JPEG 2000, and its reading as one file."""
+    """Frames of a real JPEG 2000 image, compared with reading it as one file."""
     frame = next(generate_frames(pydicom.dcmread(SAMPLES / "MR_small_jp2klossless.dcm").PixelData, number_of_frames=1))
 
     def compress(header):
@@ -195,7 +195,7 @@ def test_labels_of_frames_in_several_files_refer_to_each_of_them(tmp_path):
 
 
 def test_labels_of_frames_each_of_which_says_how_it_lies_make_a_segmentation(tmp_path):
-    """Some scanners write orientation and spacing with each frame, and not once for all."""
+    """Some scanners write orientation and spacing with each frame instead of once for all."""
     own = {
         "PlaneOrientationSequence": {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
         "PixelMeasuresSequence": {"PixelSpacing": [0.7, 0.8]},
@@ -218,7 +218,7 @@ def test_the_real_series_as_an_enhanced_file_that_highdicom_writes_is_the_same_v
             file.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
             file["PixelData"].VR, file["PixelData"].is_undefined_length = "OW", False
     for file in files:
-        # The series was anonymised; highdicom wants what every scanner writes.
+        # The series was anonymised; highdicom needs fields that every scanner writes.
         file.SOPClassUID = file.file_meta.MediaStorageSOPClassUID
         for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
             setattr(file, keyword, file.get(keyword) or "1.2.3")

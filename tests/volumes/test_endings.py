@@ -1,4 +1,4 @@
-"""Endings of files: one list, and capitals are the same as small letters, for whatever reads or writes."""
+"""All readers and writers share one list of file endings, in which case does not matter."""
 
 import json
 from pathlib import Path

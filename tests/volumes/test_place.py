@@ -1,4 +1,4 @@
-"""Whether volumes lie in one place, measured in voxels along each axis."""
+"""Whether volumes lie in the same place is measured in voxels along each axis."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def test_places_are_compared_along_each_axis(other, same):
 
 
 def test_what_differs_at_two_corners_alone_is_seen():
-    """A turn about the diagonal from the first voxel to the last, which stay where they are."""
+    """A turn about the diagonal from the first voxel to the last, which do not move."""
     x, y, z = np.ones(3) / np.sqrt(3)
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     turn = np.eye(3) + np.sin(0.5) * cross + (1 - np.cos(0.5)) * cross @ cross

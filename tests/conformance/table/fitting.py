@@ -1,4 +1,6 @@
-"""What trains a model: optimizers and their schedules, callbacks, the arguments of `compile`, `fit` and the like."""
+"""Everything that trains a model: optimizers and their schedules, callbacks, the arguments of `compile`, `fit` and
+the like.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

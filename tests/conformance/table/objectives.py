@@ -55,7 +55,7 @@ class Objective:
         return images, LABELS[self.labels](generator, shape, dtype)
 
     def voxel_weights(self, batch: int) -> np.ndarray:
-        """Some of them 0."""
+        """Weights of voxels, of which some are 0."""
         shape = (batch,) if self.vector else (batch, *IMAGE_2D[:2])
         weights = np.random.default_rng(9).uniform(0.2, 2.0, size=shape)
         return np.where(weights < 0.6, 0.0, weights)
@@ -202,7 +202,7 @@ METRICS |= {
     name: _equal(lambda name=name: getattr(metrics, name)(0.5), "sigmoid", "binary")
     for name in ["PrecisionAtRecall", "RecallAtPrecision", "SensitivityAtSpecificity", "SpecificityAtSensitivity"]
 }
-_SINGLE = ("float32",)  # TensorFlow looks for the places of classes among the largest in float32 alone.
+_SINGLE = ("float32",)  # TensorFlow's top-k search exists only for float32.
 
 METRICS |= {
     "Accuracy": _equal(metrics.Accuracy, "positive", "positive"),

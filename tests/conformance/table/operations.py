@@ -37,7 +37,7 @@ POSITIONS = "reads any voxel for any other; the layers that do so have rules"
 
 
 def _images(reason: str, **calls) -> dict[str, Replicated]:
-    """Of these TensorFlow computes some in float32, and has no gradient of others in float64."""
+    """TensorFlow computes some of these in float32, and has no float64 gradient of others."""
     return {
         f"image.{name}": Replicated({"image": Case(call, often=False, dtypes=("float32",))}, reason)
         for name, call in calls.items()
@@ -46,7 +46,7 @@ def _images(reason: str, **calls) -> dict[str, Replicated]:
 
 MATRICES_AND_LISTS = (
     {
-        # Of a small image: Keras folds window after window.
+        # A small image, because Keras folds window after window.
         "fold": Replicated(
             {
                 "image": Case(
@@ -98,7 +98,7 @@ MATRICES_AND_LISTS = (
     }
 )
 
-# Keras computes these outside of TensorFlow's graphs alone, or of sizes that only the values tell.
+# Keras computes these only outside TensorFlow's graphs, or their sizes depend on values.
 EAGER = "Keras's own code for it does not run in a TensorFlow graph, replicated or not"
 ONLY_REFUSED = {
     name: Refused(Case(call), reason)

@@ -49,7 +49,7 @@ def _unary(name: str, domain: str) -> Case:
 
 
 def _binary(name: str, first: str, second: str) -> dict[str, Case]:
-    """With an image, with a row of it and with an array."""
+    """A binary operation with an image, with a row of it and with an array."""
     function = getattr(O, name)
     array = np.random.default_rng(3).normal(size=(19, 1))
 

@@ -53,7 +53,7 @@ def _along(name: str, *arguments) -> Equal:
 
 
 def _quantiles(name: str, *arguments) -> Equal:
-    """Of small images: where values may be missing, Keras computes result after result."""
+    """Quantiles of small images, because with missing values Keras computes one result after another."""
     function, small = getattr(O, name), (7, 6, 3)
     return Equal(
         {

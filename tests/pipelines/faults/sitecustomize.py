@@ -1,7 +1,7 @@
 """Python imports this module at its start. In steps that `TEST_FAULT` names (`name=kind,...`), something goes wrong.
 
 - `disk`: the disk is full when half of an output is written;
-- `killed`: the process is killed when half of an output is written, as for want of memory;
+- `killed`: the process is killed when half of an output is written, as if memory had run out;
 - `limit`: the step itself runs, and the system refuses its writes beyond some bytes.
 """
 
@@ -34,7 +34,7 @@ class _Finder:
             def step(called, function, *, outputs, **arguments):
                 kind = faults.get(called)
                 if kind == "limit":
-                    # Python takes a file of bytecode that was cut off for a whole one, in every later process.
+                    # Every later process of Python would take a truncated file of bytecode for a complete one.
                     sys.dont_write_bytecode = True
                     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT_BYTES, LIMIT_BYTES))
                 elif kind:
