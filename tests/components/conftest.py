@@ -1,19 +1,6 @@
-"""Places for the files of steps: a bucket of a real S3-compatible server on loopback, and a folder of a volume."""
+"""Places for the files of steps: a bucket of an S3-compatible server, and a folder of a volume."""
 
 import pytest
-import s3_server
-
-
-@pytest.fixture(scope="module")
-def server():
-    with s3_server.running() as server:
-        yield server
-
-
-@pytest.fixture
-def bucket(server, monkeypatch, tmp_path):
-    """The URL of an empty folder in a bucket."""
-    return s3_server.bucket_of(server, monkeypatch, tmp_path)
 
 
 @pytest.fixture(params=["volume", "s3"])

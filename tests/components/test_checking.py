@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from alive import gone
 
 from components.checking import check_apart, check_run
 from components.validate.settings import Settings, SettingsError
@@ -116,17 +117,7 @@ def test_the_users_code_and_what_it_started_end_with_the_command(tmp_path, monke
         time.sleep(0.05)
     command.kill()
     command.wait()
-    deadline = time.monotonic() + 10
-    while any(alive(pid) for pid in pids.read_text().split()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    assert all(gone(int(pid), seconds=10.0) for pid in pids.read_text().split())
 
 
 def test_a_pipeline_does_not_begin_with_a_mistake(tmp_path, capsys):

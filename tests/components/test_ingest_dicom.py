@@ -6,7 +6,6 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-import s3_server
 from nibabel.affines import from_matvec
 from volumes.dicom_files import SECRET, SHAPE, hounsfield, write_enhanced, write_series
 
@@ -151,15 +150,14 @@ def test_what_names_channels_and_labels_is_asked_for_once(folder, tmp_path):
         pass
 
 
-def test_dicom_of_a_url_becomes_the_same_files(folder, tmp_path, monkeypatch):
+def test_dicom_of_a_url_becomes_the_same_files(folder, server, bucket, tmp_path):
     local = run(folder, tmp_path / "local", task="lits")
-    with s3_server.running() as server:
-        url = f"{s3_server.bucket_of(server, monkeypatch, tmp_path)}/study"
-        storage.upload(folder, url)
-        cases = run(url, tmp_path / "out", task="lits")
-        assert set(server.below(url).values()) == {1}
-        storage.remove(f"{url}/images/{SECRET}^0/{SECRET}003.dcm")
-        skipped = run(url, tmp_path / "out" / "skipped", on_bad_case="skip", task="lits")
+    url = f"{bucket}/study"
+    storage.upload(folder, url)
+    cases = run(url, tmp_path / "out", task="lits")
+    assert set(server.below(url).values()) == {1}
+    storage.remove(f"{url}/images/{SECRET}^0/{SECRET}003.dcm")
+    skipped = run(url, tmp_path / "out" / "skipped", on_bad_case="skip", task="lits")
     assert sorted(p.name for p in cases.iterdir()) == sorted(p.name for p in local.iterdir())
     for path in local.glob("*.nii.gz"):
         wanted, made = (read_volume(p / path.name) for p in (local, cases))

@@ -4,27 +4,13 @@ import json
 from pathlib import Path
 
 import kubernetes_server as fake
+from small_training import SETTINGS
 
 from components import storage
 from components.jobs.description import Description
 from components.jobs.settings import JobSettings
 from components.jobs.worker import _near
 from components.train_job.train_job import train_in_job
-
-TRAINING = {
-    "mesh": "rows:2",
-    "layout": "x:rows",
-    "filters": 2,
-    "levels": 2,
-    "dropout": 0.0,
-    "epochs": 2,
-    "batch_size": 1,
-    "learning_rate": 0.003,
-    "minutes": 0.0,
-    "seed": 0,
-    "backup_steps": 50,
-    "slices": 0,
-}
 
 
 def test_a_job_may_share_a_url_in_place_of_a_volume(bucket, tmp_path):
@@ -63,7 +49,7 @@ def test_a_job_may_share_a_url_in_place_of_a_volume(bucket, tmp_path):
             scratch=scratch,
             api=fake.api(server),
             poll=0.01,
-            **TRAINING,
+            **SETTINGS,
         )
     assert result["model"]["final_loss"] == 1.0
     assert isinstance(storage.read_json(storage.join(scratch, "heartbeat")), float)

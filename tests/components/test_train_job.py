@@ -13,6 +13,7 @@ from pathlib import Path
 import kubernetes_server as fake
 import pytest
 from kubernetes_server import Frame, pod
+from small_training import SETTINGS
 
 from components.jobs import follow, heartbeat, lifecycle, manifests
 from components.jobs.cluster_api import ClusterApiError
@@ -28,20 +29,6 @@ KINDS = ("TrainJob", "TFJob")
 RUN = "4f0c9f2e-11aa-4ef2-9c54-5b5f0d6a0c11"
 NAME = "keras-spatial-4f0c9f2e-abc"
 CPU = JobSettings(kind="TrainJob", nodes=2, image="i", cpu="2", memory="4Gi", volumes={"lits": "/data"})
-SETTINGS = {
-    "mesh": "rows:2",
-    "layout": "x:rows",
-    "filters": 2,
-    "levels": 2,
-    "dropout": 0.0,
-    "epochs": 2,
-    "batch_size": 1,
-    "learning_rate": 0.003,
-    "minutes": 0.0,
-    "seed": 0,
-    "backup_steps": 50,
-    "slices": 0,
-}
 
 
 # The launching step

@@ -6,7 +6,6 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-import s3_server
 import tensorflow_datasets as tfds
 from folders import tree
 
@@ -17,16 +16,9 @@ from datasets.lits.cases import find_cases
 from keras_spatial.volumes import FileNameError
 
 
-@pytest.fixture(scope="module")
-def server():
-    with s3_server.running() as server:
-        yield server
-
-
-@pytest.fixture
-def bucket(server, monkeypatch, tmp_path):
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv(publishing.CACHE_VARIABLE, str(tmp_path / "cache"))
-    return s3_server.bucket_of(server, monkeypatch, tmp_path)
 
 
 @pytest.fixture(scope="module")

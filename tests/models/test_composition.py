@@ -142,13 +142,6 @@ class Counting(L.Layer):
         return x
 
 
-class Foreign(L.Layer):
-    """It does not consist of Keras operations."""
-
-    def call(self, x):
-        return keras.KerasTensor(x.shape) if isinstance(x, keras.KerasTensor) else x
-
-
 def test_all_layers_that_cannot_be_partitioned_are_named_at_once():
     inner_inputs = keras.Input((8, 8, 2))
     inner = keras.Model(inner_inputs, L.ConvLSTM1D(2, 3, name="memory", return_sequences=True)(inner_inputs))

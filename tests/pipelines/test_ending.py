@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from alive import gone
 
 from pipelines import local
 from pipelines.__main__ import cli
@@ -33,19 +34,6 @@ def pids(folder, seconds=60.0):
         found = [int(pid) for pid in re.findall(r"(?:step|worker) (\d+)$", log, re.MULTILINE)]
     assert len(found) == 3, log
     return found
-
-
-def gone(pid, seconds=5.0):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.02)
-    return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from alive import gone
 
 from keras_spatial.launch import OutputError, UnkillableError, free_ports, launch, main
 
@@ -178,20 +179,6 @@ def test_what_a_process_started_itself_ends_with_the_job():
     assert launch(python(program), 2, output) == 3
     for pid in re.findall(r"started (\d+)", output.getvalue()):
         assert gone(int(pid))
-
-
-def gone(pid: int, seconds: float = 5.0) -> bool:
-    """Whether a process that is not a child of this one ends within some seconds."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_no_process_outlives_the_launcher_however_it_ends(tmp_path):

@@ -8,9 +8,9 @@ import sys
 import threading
 import time
 import warnings
-from pathlib import Path
 
 import pytest
+from alive import gone
 
 from keras_spatial import ownership
 
@@ -22,19 +22,6 @@ HOLD = (
 
 def python(program, **options):
     return subprocess.Popen([sys.executable, "-I", "-S", "-c", program], stdout=subprocess.PIPE, text=True, **options)
-
-
-def gone(pid, seconds=5.0):
-    """Whether a process, which need not be a child of this one, ends within some seconds."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
-        except OSError:
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_a_lock_is_refused_by_the_name_of_its_holder_and_ends_with_it(tmp_path):
