@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from equality import split
-from networks import deeplab_v3plus
+from published_networks import deeplab_v3plus
 
 import keras_spatial as ks
 from keras_spatial.saving import plain

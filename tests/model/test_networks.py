@@ -3,7 +3,7 @@
 import keras
 import pytest
 from equality import assert_equal_to_keras, split
-from networks import APPLICATIONS, NETWORKS
+from published_networks import APPLICATIONS, NETWORKS
 
 import keras_spatial as ks
 
