@@ -16,7 +16,7 @@ def readable(size: float) -> str:
 
 
 def parse_size(size: int | str, argument: str = "memory") -> int:
-    """The number of bytes that a number, or a text such as `16GB` (10⁹ bytes each) or `16GiB` (2³⁰ each).
+    """Parse a size in bytes: a number, or a text such as `16GB` (10⁹ bytes each) or `16GiB` (2³⁰ each).
 
     Args:
         size: the number or the text.
