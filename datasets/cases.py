@@ -11,8 +11,8 @@ import numpy as np
 
 from keras_spatial._paths import UNREAD, VOLUMES, ending_of
 from keras_spatial.volumes import LabelError, Volume, VolumeError, as_labels
-from keras_spatial.volumes.identity import identifiers_kept, pseudonym
 from keras_spatial.volumes.place import misplaced
+from keras_spatial.volumes.pseudonyms import identifiers_kept, pseudonym
 
 
 class NoCasesError(VolumeError):

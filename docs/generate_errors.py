@@ -63,7 +63,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Reading and writing volumes": ("keras_spatial/volumes/",),
     "DICOM": (
         "keras_spatial/volumes/dicom",
-        "keras_spatial/volumes/identity",
+        "keras_spatial/volumes/pseudonyms",
         "keras_spatial/volumes/series",
     ),
     "Building a data set": ("datasets/",),

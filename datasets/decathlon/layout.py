@@ -28,7 +28,7 @@ from keras_spatial._paths import (
     stem_of,
 )
 from keras_spatial.volumes import FileNameError, Task, TaskError, VolumeError
-from keras_spatial.volumes.identity import identifiers_kept, pseudonym
+from keras_spatial.volumes.pseudonyms import identifiers_kept, pseudonym
 
 PLAIN_IMAGES, PLAIN_LABELS = "images", "labels"
 _KNOWN = ("images", "labels", "image", "label", "imagestr", "labelstr", "imagests", "dataset.json")

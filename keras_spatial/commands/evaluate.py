@@ -23,8 +23,8 @@ from keras_spatial.evaluation import (
 from keras_spatial.evaluation.classes import ABSENT
 from keras_spatial.volumes import as_labels, placed_on, read_volume
 from keras_spatial.volumes.dicom_files import is_dicom
-from keras_spatial.volumes.identity import identifiers_kept, pseudonym
 from keras_spatial.volumes.place import enlarged
+from keras_spatial.volumes.pseudonyms import identifiers_kept, pseudonym
 
 _PREFIXES = ("segmentation-", "prediction-", "labels-", "label-", "volume-")
 # The names of the results of `segment` for DICOM series.

@@ -20,7 +20,7 @@ from keras_spatial.objective.locality import (
 )
 from keras_spatial.objective.overrides import keeps_loss_call, overridden
 from keras_spatial.objective.refusal import REFUSALS, refusal
-from keras_spatial.objective.sums import sums_of_cases
+from keras_spatial.objective.sums_of_cases import sums_of_cases
 from keras_spatial.objective.whole import DrawsRandomNumbers, observed, on_whole
 from keras_spatial.rules.walk import lower_graph
 from keras_spatial.rules.weights import variable_tensor

@@ -29,7 +29,7 @@ from keras_spatial.objective.overrides import is_of_keras, keeps_update, overrid
 from keras_spatial.objective.prepared import keras_own, prepared_arguments, prepares
 from keras_spatial.objective.probe import Merge, NoMerge, merge_of
 from keras_spatial.objective.refusal import REFUSALS, refusal
-from keras_spatial.objective.sums import sums_of_cases
+from keras_spatial.objective.sums_of_cases import sums_of_cases
 from keras_spatial.objective.whole import DrawsRandomNumbers, observed, on_whole
 from keras_spatial.rules.walk import lower_graph
 from keras_spatial.rules.weights import variable_tensor

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from keras_spatial.volumes.identity import quiet
+from keras_spatial.volumes.pseudonyms import quiet
 from keras_spatial.volumes.volume import UnreadableVolumeError
 
 PREAMBLE, MAGIC = 128, b"DICM"

@@ -13,7 +13,7 @@ from typing import Any
 
 from keras_spatial._paths import kind_of
 from keras_spatial.volumes.dicom_files import MAGIC, PREAMBLE, SEGMENTATION, is_dicom, pydicom, read_dataset
-from keras_spatial.volumes.identity import quiet
+from keras_spatial.volumes.pseudonyms import quiet
 from keras_spatial.volumes.volume import UnreadableVolumeError, VolumeError
 
 _SHARED, _OWN = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"

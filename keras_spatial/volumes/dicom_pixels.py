@@ -18,7 +18,7 @@ import SimpleITK as sitk
 
 from keras_spatial.volumes.dicom_files import BoundedFile, opened, pydicom
 from keras_spatial.volumes.dicom_images import Slice
-from keras_spatial.volumes.identity import quiet
+from keras_spatial.volumes.pseudonyms import quiet
 from keras_spatial.volumes.series import Series
 from keras_spatial.volumes.volume import UnreadableVolumeError, VolumeError
 

@@ -12,9 +12,9 @@ from keras_spatial._paths import partial
 from keras_spatial.volumes.dicom_files import BoundedFile, pydicom, read_dataset
 from keras_spatial.volumes.dicom_images import Slice
 from keras_spatial.volumes.headers import check_affine, nifti_header, raise_it
-from keras_spatial.volumes.identity import identifiers_kept, pseudonym, quiet
 from keras_spatial.volumes.labels import as_labels
 from keras_spatial.volumes.limits import Limits
+from keras_spatial.volumes.pseudonyms import identifiers_kept, pseudonym, quiet
 from keras_spatial.volumes.volume import (
     DimensionError,
     LabelError,

@@ -12,7 +12,7 @@ from pathlib import Path
 from keras_spatial._paths import DICOM, ending_of, fault_of_name, printable, walk
 from keras_spatial.volumes.dicom_files import is_dicom
 from keras_spatial.volumes.dicom_images import Slice, read_slices
-from keras_spatial.volumes.identity import called, identifiers_kept, pseudonym
+from keras_spatial.volumes.pseudonyms import called, identifiers_kept, pseudonym
 from keras_spatial.volumes.volume import (
     DimensionError,
     FileNameError,

@@ -17,7 +17,7 @@ from volumes.dicom_files import SECRET, SHAPE, hounsfield, write_series
 
 import keras_spatial as ks
 from keras_spatial.volumes import LITS, Channel, Task, Window, read_volume, write_task
-from keras_spatial.volumes.identity import pseudonym
+from keras_spatial.volumes.pseudonyms import pseudonym
 from keras_spatial_command import main
 
 ROOT = Path(__file__).parents[2]

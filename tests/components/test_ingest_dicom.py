@@ -16,7 +16,7 @@ from components.preprocess.preprocess import build_dataset
 from datasets.cases import BadCasesError
 from datasets.decathlon.layout import LayoutError
 from keras_spatial.volumes import TaskError, read_volume, to_canonical, write_dicom_segmentation
-from keras_spatial.volumes.identity import pseudonym
+from keras_spatial.volumes.pseudonyms import pseudonym
 
 NAMES = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1, "lesion": 2}}
 

@@ -16,7 +16,7 @@ from datasets.cases import Case, without_names
 from datasets.sources import Digests, digest, identity
 from keras_spatial.data import Box, Store
 from keras_spatial.volumes import read_volume, write_dicom_segmentation
-from keras_spatial.volumes.identity import pseudonym
+from keras_spatial.volumes.pseudonyms import pseudonym
 
 GIVEN = {"channels": ["CT"], "labels": ["background", "bone"], "normalisation": (-1000, 1000)}
 
