@@ -56,6 +56,14 @@ def find_classes(store: Store, case: int) -> dict[int, ClassPlaces]:
 
     Returns:
         Where each class is, by its number; the classes that the case does not have are left out.
+
+    Example:
+
+    ```python
+    store = ks.data.Store("data/lits/64/2.0.0", "train")
+    places = ks.data.find_classes(store, case=0)
+    print({number: found.voxels for number, found in places.items()})
+    ```
     """
     shape = store.shape(case)
     found: dict[int, list[tuple[int, np.ndarray]]] = {}
@@ -81,6 +89,12 @@ def write_classes(builder: Any, splits: Sequence[str] = ("train", "validation", 
 
     Raises:
         StoreError: if a split does not exist or is damaged.
+
+    Example:
+
+    ```python
+    ks.data.write_classes(ks.data.open_builder("data/lits/64/2.0.0"))
+    ```
     """
     digest = {}
     for split in splits:
@@ -107,6 +121,12 @@ def read_classes(builder: Any, split: str) -> list[CaseClasses]:
 
     Raises:
         StoreError: if there is none, or it is damaged.
+
+    Example:
+
+    ```python
+    found = ks.data.read_classes(ks.data.open_builder("data/lits/64/2.0.0"), "train")
+    ```
     """
     path = Path(builder.data_path) / CLASSES
     try:

@@ -57,6 +57,12 @@ def order(cases: int, epoch: int, seed: int | None) -> np.ndarray:
 
     Returns:
         A permutation, int64 `[cases]`.
+
+    Example:
+
+    ```python
+    first = [ks.data.order(100, epoch, seed=1)[0] for epoch in range(3)]
+    ```
     """
     if seed is None:
         return np.arange(cases)

@@ -54,9 +54,9 @@ class Oversampling:
     Example:
 
     ```python
-    found = ks.data.read_classes(ks.data.open_builder("data/lits/64/1.1.0"), "train")
+    found = ks.data.read_classes(ks.data.open_builder("data/lits/64/2.0.0"), "train")
     lesions = ks.data.Oversampling(0.33, found, classes=(2,))
-    dataset = ks.data.load("data/lits/64/1.1.0", "train", shuffle=True, oversampling=lesions)
+    dataset = ks.data.load("data/lits/64/2.0.0", "train", shuffle=True, oversampling=lesions)
     ```
     """
 

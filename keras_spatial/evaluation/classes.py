@@ -206,6 +206,12 @@ def write_class_csv(path: str | Path, cases: Sequence[LabelledCase]) -> Path:
 
     Raises:
         ValueError: if there are no cases.
+
+    Example:
+
+    ```python
+    ks.evaluation.write_class_csv("metrics.csv", cases)
+    ```
     """
     if not cases:
         raise ValueError("write_class_csv: expected at least one case. Received: none")

@@ -37,6 +37,12 @@ def write_csv(path: str | Path, cases: Sequence[CaseMetrics]) -> Path:
 
     Raises:
         ValueError: if there are no cases.
+
+    Example:
+
+    ```python
+    ks.evaluation.write_csv("metrics.csv", cases)
+    ```
     """
     if not cases:
         raise ValueError("write_csv: expected at least one case. Received: none")

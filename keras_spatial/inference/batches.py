@@ -39,6 +39,13 @@ def segment_all(
 
     Raises:
         ValueError: as for `segment_each`.
+
+    Example:
+
+    ```python
+    sources = ks.inference.find_sources(["scans"])
+    outcomes = ks.inference.segment_all(model, sources, "labels", print, task="lits")
+    ```
     """
     outcomes: list[Outcome] = []
     first = processes.current().is_first
@@ -88,6 +95,14 @@ def segment_each(
 
     Raises:
         ValueError: if the model does not fit any volume; it is raised before the first one.
+
+    Example:
+
+    ```python
+    sources = ks.inference.find_sources(["scans"])
+    for outcome in ks.inference.segment_each(model, sources, "labels"):
+        print(outcome.source.name, outcome.reason or "segmented")
+    ```
     """
     folder = Path(folder)
     task: Task | Literal["lits"] | None = options.get("task")

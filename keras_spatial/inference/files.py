@@ -56,7 +56,7 @@ def predict_to_files(
     Example:
 
     ```python
-    images = ks.data.load("lits/256", "test", distribution=model.distribution)
+    images = ks.data.load("data/lits/256/2.0.0", "test", distribution=model.distribution)
     ks.inference.predict_to_files(model, images, "out/segmentation-{case}.nii")
     ```
     """

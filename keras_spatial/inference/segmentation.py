@@ -279,6 +279,12 @@ def keep_largest_liver(labels: np.ndarray) -> np.ndarray:
 
     Args:
         labels: uint8 `[X, Y, Z]`: 0 background, 1 liver, 2 lesion.
+
+    Example:
+
+    ```python
+    labels = ks.inference.keep_largest_liver(labels)
+    ```
     """
     numbered, count = components(labels >= 1)
     if count < 2:

@@ -136,6 +136,12 @@ def window_starts(size: int, patch: int, overlap: float) -> list[int]:
 
     Raises:
         ValueError: unless 0 <= overlap < 1.
+
+    Example:
+
+    ```python
+    assert ks.inference.window_starts(200, 96, overlap=0.5) == [0, 35, 69, 104]
+    ```
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap: expected at least 0 and below 1. Received: {overlap}")
@@ -149,6 +155,12 @@ def importance(patch: Sequence[int], blend: Blend) -> np.ndarray:
 
     Raises:
         ValueError: if `blend` is neither "gaussian" nor "constant".
+
+    Example:
+
+    ```python
+    weights = ks.inference.importance((96, 96, 96), "gaussian")
+    ```
     """
     if blend == "constant":
         return np.ones(tuple(patch), np.float32)

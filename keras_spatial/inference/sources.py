@@ -134,6 +134,12 @@ def find_sources(paths: Iterable[str | Path], ending: str = ".nii.gz", channels:
         ResultsCollide: if two volumes, such as `3.nii` and `volume-3.nii.gz`, would get the same result file.
         VolumeError: if the name of a folder cannot be used.
         ImportError: if a folder holds DICOM, and pydicom is not installed.
+
+    Example:
+
+    ```python
+    sources = ks.inference.find_sources(["scans", "case-7.nii.gz"])
+    ```
     """
     if ending not in RESULTS:
         raise ValueError(f"expected results that end in one of {RESULTS}. Received: {ending!r}")
@@ -156,6 +162,12 @@ def check_results(sources: Sequence[Source], folder: str | Path, ending: str, *,
     Raises:
         ResultsCollide: if a result has the name of a volume to segment, or of an existing file that must not be
             overwritten.
+
+    Example:
+
+    ```python
+    ks.inference.check_results(ks.inference.find_sources(["scans"]), "labels", ".nii.gz")
+    ```
     """
     volumes = {path.resolve() for source in sources for path in source.files}
     for source in sources:

@@ -35,6 +35,13 @@ def smallest_mesh(
 
     Raises:
         NothingFits: if the largest mesh is too small; it says what takes the memory.
+
+    Example:
+
+    ```python
+    model = ks.models.UNet3D((512, 512, 512, 1), classes=3)
+    print(ks.planning.smallest_mesh(model, ks.planning.parse_size("16GB")))
+    ```
     """
     rank = len(model.inputs[0].shape) - 2
     options = {"batch_size": batch_size, "dtype": dtype, "training": training, "input_shape": input_shape}

@@ -94,6 +94,15 @@ def smallest_sharing(
     Raises:
         NothingFits: if even the most shards are too large, or there is no room for the waiting shards; the message says
             which, and by how much.
+
+    Example:
+
+    ```python
+    room = ks.planning.Room(16 * 10**9, ["gpu:0"], ks.planning.host_memory())
+    model = ks.models.UNet3D((512, 512, 512, 1), classes=3)
+    shards = ks.planning.smallest_sharing(model, room)
+    print(shards.distribution, shards.plan)
+    ```
     """
     options = {
         "batch_size": batch_size,

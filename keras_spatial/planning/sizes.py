@@ -7,7 +7,14 @@ _FACTORS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 def readable(size: float) -> str:
-    """A number of bytes with a unit, such as `12.3 GB`."""
+    """A number of bytes with a unit, such as `12.3 GB`.
+
+    Example:
+
+    ```python
+    assert ks.planning.readable(12.3e9) == "12.3 GB"
+    ```
+    """
     for unit in _UNITS:
         if size < 1000 or unit == _UNITS[-1]:
             return f"{size:.3g} {unit}"
@@ -24,6 +31,12 @@ def parse_size(size: int | str, argument: str = "memory") -> int:
 
     Raises:
         ValueError: if it is anything else, or not positive.
+
+    Example:
+
+    ```python
+    assert ks.planning.parse_size("16GiB") == 16 * 2**30
+    ```
     """
     found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?)\s*(?:([kKMGT]?)(i?)B)?\s*", str(size))
     value = 0

@@ -139,6 +139,12 @@ def as_labels(array: np.ndarray, name: str = "labels") -> np.ndarray:
 
     Raises:
         LabelError: unless every value is an integer from 0 to 255.
+
+    Example:
+
+    ```python
+    labels = ks.volumes.as_labels(np.array([[0.0, 1.0, 2.0]]))  # uint8
+    ```
     """
     if array.dtype == np.uint8:
         return array

@@ -153,6 +153,14 @@ def from_canonical(array: np.ndarray, original: Volume) -> np.ndarray:
 
     Raises:
         DimensionError: if the shapes do not belong together.
+
+    Example:
+
+    ```python
+    volume = ks.volumes.read_volume("case.nii.gz")
+    array = ks.volumes.to_canonical(volume).array
+    assert (ks.volumes.from_canonical(array, volume) == volume.array).all()
+    ```
     """
     change = orientations.io_orientation(original.affine)
     result = np.ascontiguousarray(orientations.apply_orientation(array, _inverse(change)))
@@ -186,6 +194,12 @@ def check_hounsfield(volume: Volume) -> None:
 
     Raises:
         IntensityError: if they are not; the message says how to accept the volume anyway.
+
+    Example:
+
+    ```python
+    ks.volumes.check_hounsfield(ks.volumes.read_volume("case.nii.gz"))
+    ```
     """
     low, high = float(volume.array.min()), float(volume.array.max())
     if low <= _FAT and 0 < high <= _DENSEST:

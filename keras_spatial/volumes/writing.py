@@ -22,6 +22,12 @@ def check_output(path: str | Path, like: Volume) -> None:
         FileNameError: if the name is too long or not UTF-8.
         SeriesError: if the name is that of a DICOM segmentation, and `like` was not read from a DICOM series.
         VolumeError: if the name does not end in `.nii`, `.nii.gz` or `.dcm`.
+
+    Example:
+
+    ```python
+    ks.volumes.check_output("labels.nii.gz", ks.volumes.read_volume("case.nii.gz"))
+    ```
     """
     path = Path(path)
     if fault := fault_of_name(path):
