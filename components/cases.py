@@ -126,7 +126,7 @@ def open_folder(location: str | Path, task: str = "", *, by_reference: bool = Fa
     of the Decathlon's task Liver.
 
     Args:
-        location: a path, or the URL of a folder in an object store, of which only names are read.
+        location: a path, or the URL of a folder in an object store, from which only names are read.
         task: for a plain folder without `dataset.json`: the path of a file that names channels and labels (see
             `datasets.decathlon.layout.read_names`), or "lits", with which cases are numbered in the order of their
             names.

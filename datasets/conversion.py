@@ -87,7 +87,7 @@ class Reader(Protocol):
         """Read the channels and the labels of a case in canonical (RAS) order, and check every voxel.
 
         Raises:
-            VolumeError: if the case cannot be used; its subclass says in which way.
+            VolumeError: if the case cannot be used; its subclass says why.
         """
         ...
 

@@ -269,7 +269,7 @@ def ended(running: Running, round_: Round, what: str, struck: float, limit: floa
 def is_free(round_: Round, seconds: float = 5.0) -> bool:
     """Whether the lock on the folder of a job is released within a few seconds.
 
-    Linux frees the memory of a process that was killed first, and then closes its files, of which the lock is one.
+    When a process is killed, Linux frees its memory first, and only then closes its files, the lock among them.
     """
     deadline = time.monotonic() + seconds
     for path in round_.folder.glob(round_.job.lock) if round_.job.lock else ():

@@ -97,7 +97,7 @@ class Settings:
         learning_rate: the highest learning rate of the schedule.
         partition_from: the lowest resolution at which images are sharded over a 2x2 mesh.
         difficulty: the difficulty of the phantoms.
-        recipes: the names of the recipes, with each of which every image size is trained.
+        recipes: the names of the recipes; every image size is trained with each of them.
     """
 
     resolutions: tuple[int, ...] = (32, 64, 96, 128)

@@ -22,7 +22,7 @@ def compare_models(
         evaluation: the folder of the step evaluate.
         decision: the JSON file to write, with the decision and the Dice of both models.
         baseline: the path of `metrics.json` of the earlier run; if it is empty, the model is accepted.
-        tolerance: the Dice by which a class may be worse.
+        tolerance: how much lower the Dice of a class may be than that of the baseline.
 
     Raises:
         BaselineError: if the earlier metrics are missing, cannot be read, or belong to other held-out cases.

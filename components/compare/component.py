@@ -19,7 +19,7 @@ def compare(
         evaluation: The metrics of the model, from the step evaluate.
         decision: A JSON file with the decision and the Dice of both models.
         baseline: The path of the earlier run's metrics.json; if it is empty, the model is accepted.
-        tolerance: The Dice by which a class may be worse.
+        tolerance: How much lower the Dice of a class may be than that of the baseline.
         imported_baseline: The file that baseline names, where KFP has imported it.
 
     Returns:

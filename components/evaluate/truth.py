@@ -88,7 +88,7 @@ def score(labels: np.ndarray, case: HeldOut, task: Task, folder: Path) -> tuple[
 
 
 def read_truth(image: Path, label: Path, names: tuple[str, ...], channels: int = 1) -> Volume:
-    """Read the labels of a case as uint8, with the affine of its scan, of which only the header is read.
+    """Read the labels of a case as uint8, with the affine from its scan's header.
 
     Args:
         image: the first file of the scan.

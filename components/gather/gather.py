@@ -26,7 +26,7 @@ def gather_segmentations(parts: Sequence[str], predictions: str) -> Mapping[str,
     """Put the results of all shares into one folder, with one table of the volumes without a result.
 
     The step of each share has listed the volumes by itself. If volumes were added or removed in the meantime, a volume
-    may be in two shares, of which the first result counts, or in none, and is then in the table. Two results of one
+    may be in two shares, and then the first result counts, or in none, and is then in the table. Two results of one
     name on different grids belong to different volumes, or to parts of one DICOM series in the folders of two shares.
     The same is true of the result of a series that another share could not use.
 
@@ -39,7 +39,7 @@ def gather_segmentations(parts: Sequence[str], predictions: str) -> Mapping[str,
 
     Raises:
         ResultsCollide: if two shares have a result of the same name although they saw the same volumes, or on different
-            grids, or if one of them could not use a DICOM series of which another has a result.
+            grids, or if one of them could not use a DICOM series for which another has a result.
         NothingToSegment: if no share has a result.
     """
     target = Path(predictions)

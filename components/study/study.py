@@ -17,7 +17,7 @@ def report_study(
     """Write one page that compares several runs, and shows the run with the highest resolution in full.
 
     Args:
-        models: the folders of the step train, by path or URL, from each of which one small file is read.
+        models: the folders of the step train, by path or URL; one small file is read from each.
         evaluations: the folders of the step evaluate, in the same order.
         page: the HTML file to write.
         table: the JSON file to write, with the resolution, the Dice and the training seconds of each run.

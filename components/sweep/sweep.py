@@ -15,7 +15,7 @@ def compare_trainings(
     """Order trainings by the mean Dice of the classes in their best validation.
 
     Args:
-        models: the folders of the step train, by path or URL, from each of which one small file is read.
+        models: the folders of the step train, by path or URL; one small file is read from each.
         table: the JSON file to write, with the best training first.
         summary: the Markdown file to write.
         title: the heading; if it is empty, "Learning rates".

@@ -170,7 +170,7 @@ class TrainingSettings(MeshSettings):
     backup_steps: int = Field(
         50, ge=1, description="The number of training steps between two backups of the whole state."
     )
-    slices: int = Field(1, ge=0, le=64, description="The number of validation cases of which TensorBoard shows slices.")
+    slices: int = Field(1, ge=0, le=64, description="The number of validation cases whose slices TensorBoard shows.")
 
     @property
     def network_source(self) -> Literal["name", "code", "file"]:

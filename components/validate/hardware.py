@@ -11,7 +11,7 @@ Kind = Literal["auto", "cpu", "gpu", "tpu"]
 
 
 class Hardware(BaseModel):
-    """The hardware of which a mesh can be made.
+    """The hardware that a mesh can use.
 
     Attributes:
         pods: the number of pods of a job.

@@ -48,7 +48,7 @@ class Settings(LocalTrainingSettings, LocalEvaluationSettings, PreprocessSetting
         "", description="The metrics.json of the best earlier run; the model is exported if it is better."
     )
     tolerance: float = Field(
-        0.01, ge=0, le=1, description="The Dice by which the model may be worse than the baseline."
+        0.01, ge=0, le=1, description="How much lower the Dice of the model may be than that of the baseline."
     )
     resolutions: tuple[Annotated[int, Field(ge=8, le=2048)], ...] = Field(
         (32, 64), min_length=1, description="The resolutions that the pipeline resolution_study compares."

@@ -79,7 +79,7 @@ def prepare(
         bad cases with their reasons, and warnings for the user.
 
     Raises:
-        VolumeError: if the input is bad; its subclass says in which way. Converted cases are kept for the next call.
+        VolumeError: if the input is bad; its subclass says why. Converted cases are kept for the next call.
         OtherSourcesError: if the data set exists, but was built from other files than those in `manual_dir`, or under
             limits that may have left out other cases.
         BuildInProgressError: if another process is building it in the same `data_dir`.

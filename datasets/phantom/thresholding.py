@@ -1,4 +1,4 @@
-"""Find the best intensity threshold, with which the result of a network is compared.
+"""Find the best intensity threshold, as a baseline for the results of networks.
 
 The best band of HU for a class is the one with the highest mean Dice per case on the training cases; no network that
 only looks at single voxels can do much better.

@@ -32,7 +32,7 @@ class Packed:
     """An array as one value of a record.
 
     Attributes:
-        data: n + 1 offsets, of which the last is the length of `data`, and the n blocks as zlib streams of their bytes
+        data: n + 1 offsets, the last of which is the length of `data`, and the n blocks as zlib streams of their bytes
             in C order; the blocks in the order of `boxes.divided`.
         shape: the shape of the array.
     """

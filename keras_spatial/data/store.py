@@ -22,7 +22,7 @@ _TFRECORD = "tfrecord"
 
 
 class Store:
-    """The cases of one split, of which any box can be read in any order.
+    """The cases of one split; any box of them can be read in any order.
 
     Args:
         builder: a TFDS builder, or the folder of a built data set. Its examples have "image" `[X, Y, Z, channels]` and

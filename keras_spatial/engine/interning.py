@@ -60,7 +60,7 @@ class InternedFunction(SharedFunction):
 
     Args:
         function: as for `SharedFunction`.
-        identity: a value that is equal for functions that compute the same, of which only the first is traced; None if
+        identity: a value that is equal for functions that compute the same; only the first of these is traced. None if
             it is not known.
     """
 

@@ -34,9 +34,7 @@ class NothingToSegment(ValueError):
 
 
 class VolumesBelow(ValueError):
-    """There are volumes in folders below the one that was given, of which only the files in the folder itself are
-    segmented.
-    """
+    """There are volumes in folders below the one that was given. Only the files in the folder itself are segmented."""
 
 
 class ResultsCollide(ValueError):
@@ -119,10 +117,10 @@ def find_sources(paths: Iterable[str | Path], ending: str = ".nii.gz", channels:
     """Find the volumes of files and folders.
 
     Args:
-        paths: volume files, and DICOM files with all frames of a series; folders with volume files, of which
-            segmentations and hidden files are left out; folders with DICOM series, one or many, in any folders below.
-            Volume files in folders below are refused: labels and results may lie there as well, and two files may have
-            the same name. A path that does not exist becomes a source that cannot be used.
+        paths: volume files, and DICOM files with all frames of a series; folders with volume files, except for
+            segmentations and hidden files; folders with DICOM series, one or many, in any folders below. Volume files
+            in folders below are refused: labels and results may lie there as well, and two files may have the same
+            name. A path that does not exist becomes a source that cannot be used.
         ending: the ending of the results, one of `RESULTS`.
         channels: the names of the model's channels. If there are several, the files of a folder whose names end in
             `_0000`, `_0001`, ..., as in nnU-Net, are the channels of one case. A file that holds all channels is a case

@@ -1,4 +1,4 @@
-"""Augmentation inside a model: one transform of whole images, of which every device computes its own shard.
+"""Augmentation inside a model: one transform of whole images, with each device computing its own shard.
 
 Keras's own code draws the random numbers from the layer's own seed and turns them into a transform. Devices then
 exchange only what the transform moves: nothing for colours, opposite shards for flips, all shards in turn for

@@ -109,7 +109,7 @@ def convolve(
         x: the images, channels last.
         convolution: the convolution.
         function: a function from the padding, a tensor and the kernels to the result.
-        kernels: the kernels, of which the first one spans the image axes.
+        kernels: the kernels, the first of which spans the image axes.
         name: a name for the graph.
     """
     windows, padding = convolution.windows, convolution.padding

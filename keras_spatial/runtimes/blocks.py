@@ -1,4 +1,4 @@
-"""Block-wise data: images and labels of which a process holds only its own blocks."""
+"""Block-wise data: a process holds only its own blocks of the images and labels."""
 
 from collections.abc import Callable
 

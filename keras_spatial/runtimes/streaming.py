@@ -312,7 +312,7 @@ class StreamingRuntime(Runtime):
 
     @contextlib.contextmanager
     def raising(self) -> Iterator[None]:
-        # Callers wait here, and not in TensorFlow's threads, of which there are few.
+        # Callers wait here, and not in one of TensorFlow's few threads.
         with contextlib.nullcontext() if _within_tensorflow() else _CALL:
             try:
                 yield
