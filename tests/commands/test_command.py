@@ -390,7 +390,7 @@ def test_files_of_the_channels_are_one_case(two_channels, tmp_path):
         assert labels[:4].all() and not labels[4:].any()
 
 
-def test_a_case_whose_channels_do_not_fit_is_listed_and_the_others_go_on(two_channels, tmp_path, capsys):
+def test_a_case_whose_channels_do_not_fit_is_listed_and_the_others_are_segmented(two_channels, tmp_path, capsys):
     scans = tmp_path / "imagesTs"
     for case in ("good", "lacking", "more", "cropped", "moved", "damaged"):
         images_of_case(scans, case)

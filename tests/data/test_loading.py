@@ -73,7 +73,7 @@ def test_parts_of_the_batch_axis_share_each_batch(builder):
         np.testing.assert_array_equal(np.concatenate([share[step][0] for share in shares]), image)
 
 
-def test_a_resumed_run_goes_on_as_it_would_have(builder):
+def test_a_resumed_run_continues_as_if_uninterrupted(builder):
     options = {"batch_size": 4, "shuffle": True, "epochs": 3, "augmentation": STRONG}
     straight, resumed = (
         arrays(load(builder, "train", **options)),

@@ -22,7 +22,7 @@ def test_a_sum_is_that_of_float64(axes, keepdims):
     np.testing.assert_allclose(summed(tf.constant(VALUES), axes, keepdims=keepdims), expected, rtol=2e-6, atol=1e-4)
 
 
-def test_counts_go_on_beyond_what_float32_can_add_one_to():
+def test_counts_are_right_beyond_what_float32_can_add_one_to():
     ones = tf.ones((1, 2**12, 2**13, 1))
     assert int(summed(ones, (1, 2))[0, 0]) == 2**25
 

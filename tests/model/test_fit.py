@@ -272,7 +272,7 @@ def test_callbacks_steps_per_execution_and_validation(tmp_path):
     assert restored.evaluate(dataset, verbose=0)[0] == pytest.approx(best, rel=1e-4)
 
 
-def test_saved_model_loads_on_another_mesh_and_goes_on_training(tmp_path):
+def test_a_saved_model_loads_and_trains_on_another_mesh(tmp_path):
     expected, actual = twins("2x2")
     images, labels = cases(2)
     for model in (expected, actual):

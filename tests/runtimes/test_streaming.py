@@ -311,7 +311,7 @@ def test_sums_are_made_in_the_order_of_tensorflows(count):
     np.testing.assert_array_equal(total.value, tf.add_n(terms))
 
 
-def test_a_disk_that_fills_up_during_training_is_named_and_training_can_go_on_elsewhere(tmp_path):
+def test_a_disk_that_fills_up_during_training_is_named_and_training_continues_elsewhere(tmp_path):
     """A limit on the size of files stands in for a full disk; the system reports it in the same way."""
     program = f"""
 import resource, signal, sys

@@ -187,7 +187,7 @@ def test_no_process_outlives_the_launcher_however_it_ends(tmp_path):
         "import os, subprocess, time\nchild = subprocess.Popen(['sleep', '300'])\n"
         "print('pids', os.getpid(), child.pid, flush=True)\ntime.sleep(300)"
     )
-    command = [sys.executable, str(Path(__file__).parents[1] / "light.py"), "--processes", "2", str(program)]
+    command = [sys.executable, str(Path(__file__).with_name("light.py")), "--processes", "2", str(program)]
     signals = (signal.SIGKILL, signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     launchers = [subprocess.Popen(command, text=True, **pipes) for _ in signals]

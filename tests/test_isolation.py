@@ -14,7 +14,7 @@ import pytest
 from keras_spatial import isolation
 from keras_spatial.launch import launch
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 # Process 0 listens as TensorFlow does, and both wait for a file.
 LISTENER = """
 import json, os, pathlib, socket, sys, time

@@ -15,7 +15,7 @@ import zarr
 from keras_spatial import processes
 from keras_spatial.launch import free_ports, launch
 
-TRAIN = Path(__file__).with_name("train.py")
+TRAIN = Path(__file__).with_name("process_training.py")
 
 
 def train(folder: Path, name: str, count: int, *arguments: str) -> list[dict[str, np.ndarray]]:
@@ -208,7 +208,7 @@ def test_a_killed_run_is_restarted_by_the_launcher_and_ends_with_the_same_weight
 
 
 @pytest.mark.parametrize(("count", "mesh", "layout"), [(1, "rows:2, columns:2", "x:columns, y:rows")])
-def test_a_killed_run_goes_on_on_another_mesh(tmp_path, plain, count, mesh, layout):
+def test_a_killed_run_resumes_on_another_mesh(tmp_path, plain, count, mesh, layout):
     backup = ("--backup", str(tmp_path / "backup"))
     output = io.StringIO()
     command = [sys.executable, str(TRAIN), "--output", str(tmp_path / "killed{rank}.npz"), *backup, "--die", "0:2:0"]
