@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 
@@ -21,9 +22,31 @@ def is_url(location: str | os.PathLike) -> bool:
 
 
 def path_of(location: str | os.PathLike) -> Path | None:
-    """The path that a `file://` URL names; None for any other location."""
-    scheme, mark, path = str(location).partition("://")
-    return Path(path) if mark and scheme == "file" else None
+    """The path that a `file://` URL names; None for any other location.
+
+    Raises:
+        StorageError: if the URL names another host than this machine, which it may call `localhost` (RFC 8089).
+    """
+    scheme, mark, rest = str(location).partition("://")
+    if not mark or scheme != "file":
+        return None
+    host, slash, path = rest.partition("/")
+    if host not in ("", "localhost") or not slash:
+        raise StorageError(
+            f"{location}: expected file:///PATH, an absolute path of this machine. Received: "
+            f"{f'the host {host!r}' if host else 'no path'}. A file of another machine has to be on a volume that this "
+            "one has mounted, or in an object store."
+        )
+    return Path(f"/{path}")
+
+
+class _Files(LocalFileSystem):
+    """The files of this machine by `file://` URLs, of which fsspec's own class takes the host for a folder."""
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        named = path_of(path) if isinstance(path, str) else None
+        return super()._strip_protocol(path if named is None else str(named))
 
 
 def join(location: str, *parts: str) -> str:
@@ -35,11 +58,13 @@ def system(location: str) -> Any:
     """The file system of fsspec for a URL, with an empty cache.
 
     Raises:
-        StorageError: if there is no file system for the URL, or its package is not installed.
+        StorageError: if there is no file system for the URL, its package is not installed, or it names a file of
+            another machine.
     """
     protocol = location.partition("://")[0]
+    path_of(location)
     try:
-        found = fsspec.filesystem(protocol)
+        found = _Files() if protocol == "file" else fsspec.filesystem(protocol)
     except (ImportError, ValueError) as error:
         package = _PACKAGES.get(protocol)
         remedy = f"install {package} in the image" if package else f"expected one of {sorted(_PACKAGES)}"

@@ -1,6 +1,7 @@
 """Data sets from files in an object store, and data sets at a URL, with a real S3-compatible server on loopback."""
 
 import json
+import re
 import shutil
 
 import nibabel as nib
@@ -145,6 +146,35 @@ def test_a_file_that_is_overwritten_after_the_listing_is_refused(bucket, folder)
         store.rm(f"{url}/segmentation-1.nii.gz")
         with pytest.raises(ChangedCaseError, match="Received: nothing"), origin.near(second):
             pass
+
+
+@pytest.mark.parametrize("host", ["", "localhost"])
+def test_a_file_url_is_the_path_that_it_names(folder, tmp_path, host):
+    url = f"file://{host}{folder}"
+    assert object_store.path_of(url) == folder
+    assert sorted(object_store.listing(url)[1]) == names_of(folder)
+    with origins.opened(url) as origin:
+        assert [case.number for case in find_cases(origin.folder)] == [0, 1, 2, 3]
+    store = object_store.system(url)
+    store.put_file(str(folder / "volume-0.nii.gz"), f"file://{host}{tmp_path}/copy")
+    assert (tmp_path / "copy").read_bytes() == store.cat_file(f"{url}/volume-0.nii.gz")
+
+
+@pytest.mark.parametrize(
+    "url, received",
+    [
+        ("file://server/lits", "the host 'server'"),
+        ("file://lits", "the host 'lits'"),
+        ("file://./lits", r"the host '\.'"),
+        ("file://127.0.0.1/lits", "the host"),
+        ("file://", "no path"),
+        ("file://localhost", "the host 'localhost'"),
+    ],
+)
+def test_a_file_url_of_another_machine_is_refused_by_its_host(url, received, tmp_path):
+    for read in (object_store.path_of, object_store.system, object_store.listing, lambda u: lits.prepare(u, tmp_path)):
+        with pytest.raises(lits.StorageError, match=f"^{re.escape(url)}: expected file:///PATH.* Received: {received}"):
+            read(url)
 
 
 def test_what_is_not_there_is_named_by_its_url(bucket, folder, tmp_path):
