@@ -4,6 +4,7 @@ import math
 import shutil
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from datasets.building import build
 from datasets.case_builder import CaseBuilder, CaseConfig, sources
 from datasets.cases import OtherSourcesError
 from datasets.conversion import AnyCase
+from datasets.locking import BuildInProgressError
 from datasets.origins import Origin
 from datasets.progress import Tell
 from datasets.publishing import nearby, published
@@ -56,12 +58,18 @@ def prepare(
     Raises:
         VolumeError, OtherSourcesError, BuildInProgressError, StoreError, StorageError: as for `datasets.lits.prepare`.
     """
-    with published(data_dir, (kind.name, config.name, str(kind.VERSION))):
-        return _prepare(
+    with published(data_dir, (kind.name, config.name, str(kind.VERSION))) as publication:
+        builder, built = _prepare(
             kind, config, origin, nearby(data_dir), beam_options=beam_options, limits=limits,
             on_other_sources=on_other_sources, tell=tell, file_format=file_format,
             work=None if work is None else Path(work),
         )  # fmt: skip
+    # Only now, because an upload may fail. A folder that the caller gave is the caller's, who may have to store more.
+    if work is None and (built or publication.uploaded):
+        # Another process that builds of the same cases removes them when it has finished.
+        with suppress(BuildInProgressError), builder.ownership():
+            _remove_converted(builder)
+    return builder
 
 
 def _prepare(
@@ -76,36 +84,34 @@ def _prepare(
     tell: Tell | None,
     file_format: str,
     work: Path | None,
-) -> CaseBuilder:
-    """As `prepare`, in a folder of this machine."""
+) -> tuple[CaseBuilder, bool]:
+    """As `prepare`, in a folder of this machine; also returns whether the data set is new."""
     builder = _open(kind, config, data_dir)
     builder.limits, builder.tell, builder.origin, builder.work = limits, tell, origin, work
     if builder.data_path.exists():
         different = _differences(builder, file_format)
         if not different:
-            return builder
+            return builder, False
         if on_other_sources == "raise":
             raise OtherSourcesError(
                 f"{builder.data_path}: this data set was built from other files, or with another description of them; "
                 'give another data_dir, or pass on_other_sources="rebuild" to build it again. Received: '
                 f"{'; '.join(different)}"
             )
-        return _rebuild(builder, data_dir, beam_options, file_format)
+        return _rebuild(builder, data_dir, beam_options, file_format), True
     with origin.named():
         # For a missing folder TFDS says nothing more than that.
         builder.find_cases(str(origin.folder))
     with builder.ownership():
         build(builder, origin.location, beam_options, file_format)
         built = bool(cast(dict, builder.info.metadata)["sources"])
-        if built:
-            _remove_converted(builder)
     if not built:
         # Another process may have built it in the meantime.
         return _prepare(
             kind, config, origin, data_dir, beam_options=beam_options, limits=limits, on_other_sources="raise",
             tell=None, file_format=file_format, work=work,
         )  # fmt: skip
-    return builder
+    return builder, True
 
 
 def _rebuild(
@@ -128,7 +134,6 @@ def _rebuild(
             _exchange(path, Path(new.data_path))
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        _remove_converted(builder)
     result = _open(kind, config, data_dir)
     result.limits, result.tell, result.origin = builder.limits, builder.tell, builder.origin
     return result

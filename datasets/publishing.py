@@ -12,6 +12,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,19 @@ def nearby(data_dir: str | os.PathLike) -> Path:
     return root / hashlib.sha256(str(data_dir).rstrip("/").encode()).hexdigest()[:16]
 
 
+@dataclass
+class Publication:
+    """What `published` has done.
+
+    Attributes:
+        uploaded: whether it has uploaded a data set.
+    """
+
+    uploaded: bool = False
+
+
 @contextmanager
-def published(data_dir: str | os.PathLike, parts: tuple[str, str, str]) -> Iterator[None]:
+def published(data_dir: str | os.PathLike, parts: tuple[str, str, str]) -> Iterator[Publication]:
     """Download the data set at a URL before the `with` block, and upload what has changed after it.
 
     The files are in the folder `nearby(data_dir)`. If `data_dir` is a path, there is nothing to do.
@@ -49,8 +61,9 @@ def published(data_dir: str | os.PathLike, parts: tuple[str, str, str]) -> Itera
         BuildInProgressError: if another process of this machine is building the same data set.
         StorageError: if the store refuses or cannot be reached. What was built is kept, and the next call uploads it.
     """
+    publication = Publication()
     if not object_store.is_url(data_dir):
-        yield
+        yield publication
         return
     folder = nearby(data_dir).joinpath(*parts)
     url = object_store.join(str(data_dir), *parts)
@@ -61,11 +74,12 @@ def published(data_dir: str | os.PathLike, parts: tuple[str, str, str]) -> Itera
             _download(url, folder)
             _write(known, [there, _here(folder)])
         _share_digests(url, folder, upload=False)
-        yield
+        yield publication
         if folder.is_dir() and _read(known) != [there, _here(folder)]:
             _upload(folder, url, list(there))
             _share_digests(url, folder, upload=True)
             _write(known, [_there(url), _here(folder)])
+            publication.uploaded = True
 
 
 def _there(url: str) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from components.sweep.component import sweep
 from components.train.train import train_model
 from datasets import case_builder
 from datasets.cases import ChangedCaseError
+from datasets.lits import conversion
 from datasets.lits.cases import find_cases
 from datasets.phantom import write_lits_folder
 from keras_spatial.evaluation import CaseMetrics, evaluate_case
@@ -153,6 +154,26 @@ def test_a_lost_pod_costs_no_case_that_was_converted_though_all_is_in_a_store(
     made, whole = (tree_of(f) for f in (storage.download(located(dataset.path), tmp_path / "back"), tmp_path / "whole"))
     assert made == whole
     assert not storage.exists(scratch)
+
+
+def test_a_store_of_results_that_fails_costs_no_case_that_was_converted(bucket, folder, tmp_path, monkeypatch):
+    """Here the volume for what outlives a pod is mounted, and the data set goes to a store."""
+    monkeypatch.setenv(resume.STORE_VARIABLE, f"{bucket}/store")
+    monkeypatch.setenv(resume.SCRATCH_VARIABLE, str(tmp_path / "volume"))
+    cases, quarantine = (dsl.Dataset(uri=str(tmp_path / name)) for name in ("cases", "quarantine"))
+    ingest_folder.python_func(data=put(folder, f"{bucket}/corpus"), cases=cases, quarantine=quarantine)
+
+    def full(*_):
+        raise storage.StorageError("the store is full")
+
+    with monkeypatch.context() as broken, pytest.raises(storage.StorageError, match="full"):
+        broken.setattr(storage, "upload", full)
+        preprocess.python_func(cases=cases, dataset=dsl.Dataset(uri=str(tmp_path / "lost")), resolution=16)
+    monkeypatch.setattr(conversion, "read_case", lambda *_: pytest.fail("converted again"))
+    dataset = dsl.Dataset(uri=str(tmp_path / "dataset"))
+    preprocess.python_func(cases=cases, dataset=dataset, resolution=16)
+    assert any(name.endswith("dataset_info.json") for name in storage.listing(located(dataset.path))[1])
+    assert not list((tmp_path / "volume").iterdir())
 
 
 def tree_of(folder):

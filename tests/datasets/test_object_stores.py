@@ -13,6 +13,7 @@ from folders import tree
 from datasets import decathlon, lits, object_store, origins, phantom, publishing
 from datasets.cases import BadCasesError, ChangedCaseError, LabelValueError, NoCasesError, OtherSourcesError
 from datasets.decathlon.layout import read_layout
+from datasets.lits import conversion
 from datasets.lits.cases import find_cases
 from keras_spatial.volumes import FileNameError
 
@@ -241,6 +242,38 @@ def test_a_data_set_at_a_url_is_rebuilt_there_and_survives_a_store_that_fails(bu
     rebuilt = lits.prepare(source, url, 16, on_other_sources="rebuild")
     monkeypatch.setenv(publishing.CACHE_VARIABLE, str(tmp_path / "another machine"))
     assert tree(lits.prepare(source, url, 16).data_path) == tree(rebuilt.data_path)
+
+
+def test_a_store_that_fails_costs_no_case_that_was_converted(bucket, folder, tmp_path, monkeypatch):
+    """Not even where the machine that built the data set is gone, and a volume has kept the converted cases."""
+
+    def full(*arguments, **options):
+        raise lits.StorageError("the store is full")
+
+    with monkeypatch.context() as broken, pytest.raises(lits.StorageError, match="full"):
+        broken.setattr(publishing, "_upload", full)
+        lits.prepare(folder, f"{bucket}/data", 16, work=tmp_path / "work")
+    monkeypatch.setenv(publishing.CACHE_VARIABLE, str(tmp_path / "another machine"))
+    monkeypatch.setattr(conversion, "read_case", lambda *_: pytest.fail("converted again"))
+    again = lits.prepare(folder, f"{bucket}/data", 16, work=tmp_path / "work")
+    assert again.info.splits["train"].num_examples == 2
+
+
+def test_converted_cases_stay_until_the_data_set_is_in_the_store(bucket, folder, tmp_path, monkeypatch):
+    kept, real = [], publishing._upload
+
+    def upload(place, *given):
+        kept.append(sorted(path.name for path in place.parents[1].glob("converted/16-blocks-1x1x1/*")))
+        if len(kept) == 1:
+            raise lits.StorageError("the store is full")
+        real(place, *given)
+
+    monkeypatch.setattr(publishing, "_upload", upload)
+    with pytest.raises(lits.StorageError, match="full"):
+        lits.prepare(folder, f"{bucket}/data", 16)
+    builder = lits.prepare(folder, f"{bucket}/data", 16)
+    assert kept == [[f"volume-{number}" for number in range(4)]] * 2
+    assert not list(builder.data_path.parents[1].glob("converted/*"))
 
 
 def test_everything_may_be_in_the_bucket(bucket, toy, tmp_path):
