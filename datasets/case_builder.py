@@ -6,7 +6,9 @@
 import dataclasses
 import functools
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,10 +21,12 @@ from datasets.blocks import BlockBuilder, BlockGrid, Index, features
 from datasets.building import on_local_runner, pipeline, writes_on_beam
 from datasets.cases import BadCase, ChangedCaseError, error_of
 from datasets.conversion import STORE, AnyCase, Converted, Reader, Target, changed, convert, find, present
+from datasets.locking import exclusive
 from datasets.object_store import is_url
 from datasets.origins import HERE, Origin, opened
 from datasets.progress import Tell, progress
 from datasets.sources import Digests
+from keras_spatial.ownership import NoLocks
 from keras_spatial.volumes import Grid, Limits, Task, VolumeError
 
 logger = logging.getLogger(__name__)
@@ -128,7 +132,32 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
     @property
     def lock_names(self) -> tuple[str, ...]:
         # Configurations that differ in split and in bad cases share the converted cases.
-        return *super().lock_names, Path(self.target(Limits()).folder).name
+        return *super().lock_names, self._converted_name
+
+    @property
+    def _converted_name(self) -> str:
+        return self.target(Limits()).folder.name
+
+    @contextmanager
+    def ownership(self) -> Iterator[None]:
+        """Hold the locks without which no process may build this data set, or convert its cases.
+
+        Raises:
+            BuildInProgressError: if another process is doing so.
+        """
+        with super().ownership(), ExitStack() as locks:
+            if self.work is not None and self.work.resolve() != Path(self.shared).resolve():
+                # The folder of the data set may lie on the disk of a pod. If its node is lost, but the pod goes on, its
+                # successor has another disk and the same converted cases.
+                try:
+                    locks.enter_context(exclusive(self.work / f".lock-{self._converted_name}", "work folder"))
+                except NoLocks as error:
+                    warnings.warn(
+                        f"{error}. Nothing prevents another process from converting the same cases there: make sure "
+                        "that none does.",
+                        stacklevel=2,
+                    )
+            yield
 
     def _info(self) -> tfds.core.DatasetInfo:
         task = self.task

@@ -13,12 +13,13 @@ class BuildInProgressError(RuntimeError):
 
 
 @contextmanager
-def exclusive(lock: Path) -> Iterator[None]:
+def exclusive(lock: Path, folder: str = "data_dir") -> Iterator[None]:
     """Hold a lock inside a `with` block. However this process ends, the lock is released.
 
     Args:
         lock: the file to lock, which is made if it does not exist. It is not removed, because two processes could then
             lock two files of the same name.
+        folder: the argument that names the folder of the lock, for the message.
 
     Raises:
         BuildInProgressError: if another process holds it; the message says which.
@@ -30,7 +31,7 @@ def exclusive(lock: Path) -> Iterator[None]:
     except ownership.Busy as busy:
         raise BuildInProgressError(
             f"{lock.parent}: another process is building this data set; wait until it has finished, or give another "
-            f"data_dir. Received: {busy}"
+            f"{folder}. Received: {busy}"
         ) from None
     try:
         yield

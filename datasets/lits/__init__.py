@@ -82,7 +82,8 @@ def prepare(
         VolumeError: if the input is bad; its subclass says why. Converted cases are kept for the next call.
         OtherSourcesError: if the data set exists, but was built from other files than those in `manual_dir`, or under
             limits that may have left out other cases.
-        BuildInProgressError: if another process is building it in the same `data_dir`.
+        BuildInProgressError: if another process is building it in the same `data_dir`, or converting cases in the same
+            `work`.
         StoreError: if the data set exists, but its files are damaged.
         StorageError: if an object store refuses or cannot be reached. The next call resumes.
 

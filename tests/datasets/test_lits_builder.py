@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from datasets import case_builder, lits, phantom
 from datasets import cases as faults
-from datasets import lits, phantom
 from datasets.blocks import BlockGrid
 from datasets.conversion import Target, convert, find
 from datasets.lits import cases, conversion
@@ -24,6 +24,7 @@ from datasets.locking import exclusive
 from keras_spatial import volumes
 from keras_spatial.data import StoreError
 from keras_spatial.data.packing import PackedTensor
+from keras_spatial.ownership import NoLocks
 from keras_spatial.volumes import (
     Grid,
     Limits,
@@ -350,6 +351,35 @@ def test_two_builders_in_one_folder_do_not_meet(folder, tmp_path):
     ):
         lits.prepare(folder, tmp_path, 16)
     assert lits.prepare(folder, tmp_path, 16).info.splits
+
+
+def test_a_lost_pod_that_goes_on_and_its_successor_do_not_convert_into_one_folder(folder, tmp_path, monkeypatch):
+    """Each has a disk of its own for the data set; the converted cases lie on a volume that both have mounted."""
+    real, refused = case_builder.convert, []
+
+    def meanwhile(case, target):
+        with pytest.raises(lits.BuildInProgressError, match=r"another process .* or give another work folder") as error:
+            lits.prepare(folder, tmp_path / "second", 16, work=tmp_path / "work")
+        refused.append(error)
+        return real(case, target)
+
+    monkeypatch.setattr(case_builder, "convert", meanwhile)
+    lits.prepare(folder, tmp_path / "first", 16, work=tmp_path / "work")
+    assert len(refused) == 4
+    monkeypatch.setattr(case_builder, "convert", real)
+    monkeypatch.setattr(conversion, "read_case", lambda *_: pytest.fail("converted again"))
+    assert lits.prepare(folder, tmp_path / "second", 16, work=tmp_path / "work").info.splits
+
+
+def test_a_volume_for_converted_cases_that_has_no_locks_is_warned_of(folder, tmp_path, monkeypatch):
+    def without(lock, *given):
+        if lock.parent == tmp_path / "work":
+            raise NoLocks(38, "lies on a file system that does not support locks", str(lock))
+        return exclusive(lock, *given)
+
+    monkeypatch.setattr(case_builder, "exclusive", without)
+    with pytest.warns(UserWarning, match="not support locks.*Nothing prevents another process from converting"):
+        assert lits.prepare(folder, tmp_path / "data", 16, work=tmp_path / "work").info.splits
 
 
 def test_names_that_are_not_utf8_are_refused(folder, tmp_path):
