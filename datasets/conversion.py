@@ -7,6 +7,7 @@ its name only when it is complete, and it identifies the files from which it was
 import hashlib
 import json
 import logging
+import os
 import shutil
 import traceback
 import uuid
@@ -182,7 +183,10 @@ def convert(case: AnyCase, target: Target) -> Converted:
         except Exception as error:
             fault = _named(case, error)
             facts["error"] = [type(fault).__name__, target.origin.shown(without_names(case, str(fault)))]
-        (part / "facts.json").write_text(json.dumps(facts, indent=1))
+        with (part / "facts.json").open("w", encoding="utf-8") as file:
+            file.write(json.dumps(facts, indent=1))
+            file.flush()
+            os.fsync(file.fileno())
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     finally:
@@ -282,6 +286,9 @@ def _blocks(case: AnyCase, target: Target, folder: Path) -> dict[str, Any]:
         # One block at a time: a worker holds no network input of a whole volume.
         image = [file.write(compress(arrays.network_input(arrays.image[part]))) for part in parts]
         label = [file.write(compress(arrays.label[part])) for part in parts]
+        # A machine that loses power could keep the length of the file, by which it is recognised, and lose its content.
+        file.flush()
+        os.fsync(file.fileno())
     size = sum(image) + sum(label)
     if size > _LARGEST:
         raise CaseTooLargeError(
