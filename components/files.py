@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ def write_text(path: str | Path, text: str) -> Path:
     """Write a text. The file appears only when it is complete and on the disk, even if the machine loses power."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".part-{path.name}")
+    # Two pods may write a file of this name at once, and have the same process number.
+    part = path.with_name(f".part-{uuid.uuid4().hex}")
     try:
         with part.open("w", encoding="utf-8") as file:
             file.write(text)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from components import pure
+from components.files import write_text
 from datasets.object_store import StorageError, is_url, join, listing, named, system, version
 
 REFERENCE = "reference.json"
@@ -78,21 +79,18 @@ def read_bytes(location: str) -> bytes | None:
 
 
 def write_json(location: str, value: Any) -> None:
-    """Write a JSON file by path or URL. It appears only when it is complete.
+    """Write a JSON file by path or URL. It appears only when it is complete and, on a file system, on the disk.
 
     Raises:
         OSError: if it cannot be written, for example a StorageError if a store refuses or cannot be reached.
     """
-    data = json.dumps(value, indent=1, allow_nan=False).encode()
+    text = json.dumps(value, indent=1, allow_nan=False)
     if is_url(location):
         with named(location), system(location).open(location, "wb") as file:
-            file.write(data)
+            file.write(text.encode())
         return
-    path = Path(location)
-    writable(path.parent)
-    part = path.with_name(f".part-{os.getpid()}-{path.name}")
-    part.write_bytes(data)
-    part.replace(path)
+    writable(Path(location).parent)
+    write_text(location, text)
 
 
 def upload(source: str | Path, location: str) -> None:

@@ -2,9 +2,11 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
+from components import storage
 from components.files import append_json, read_jsons, write_json, write_text
 from components.train.history import read_epochs
 
@@ -19,6 +21,24 @@ def test_a_file_that_cannot_be_written_leaves_what_was(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write_text(path, "{}")
     assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+
+
+@pytest.mark.parametrize("write", [write_json, storage.write_json], ids=["of a run", "on a shared volume"])
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_folder_after_it(tmp_path, monkeypatch, write):
+    """Otherwise a machine that loses power may keep the name of the file and lose its content."""
+    path, synced = tmp_path / "record.json", []
+    real = os.fsync
+
+    def sync(descriptor):
+        synced.append((Path(f"/proc/self/fd/{descriptor}").readlink().name, path.exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    write(str(path), {"a": 1})
+    (file, too_early), folder = synced
+    assert file.startswith(".part-") and not too_early
+    assert folder == (tmp_path.name, True)
     assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
 
 
