@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import uuid
-import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,6 +32,8 @@ _ANISOTROPIC = 3.0
 # If at least this share of a volume is exactly 0, its surroundings were removed. nnU-Net uses the same share, for what
 # cropping to the box around all other voxels removes.
 _CUT_AWAY = 0.25
+# What `_look` finds.
+_NUMBERS = {"spacing", "shape", "samples", "zeros", "labels"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,11 +121,9 @@ def _kept(case: Case, task: Task, folder: Path, limits: Limits, origin: Origin) 
     asked = [[channel.is_ct for channel in task.channels], limits.as_dict()]
     known = json.dumps([[[os.fsdecode(origin.key(p)), origin.identity(p)] for p in case.files], *asked])
     path = folder / f"{hashlib.sha256(known.encode()).hexdigest()[:32]}.npz"
-    try:
-        with np.load(path) as stored:
-            return dict(stored)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        pass
+    stored = _stored(path)
+    if stored is not None:
+        return stored
     with origin.near(case) as near:
         values = _look(near, task, limits)
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,6 +134,19 @@ def _kept(case: Case, task: Task, folder: Path, limits: Limits, origin: Origin) 
     finally:
         part.unlink(missing_ok=True)
     return values
+
+
+def _stored(path: Path) -> dict[str, np.ndarray] | None:
+    """The numbers of a case that are on disk; None if there are none, or they are damaged."""
+    try:
+        with np.load(path) as stored:
+            # By their checksums, before anything is allocated that a damaged header asks for.
+            if stored.zip.testzip() is not None or set(stored.files) != _NUMBERS:
+                return None
+            return dict(stored)
+    except Exception:
+        # NumPy and zipfile raise a dozen kinds of errors for damaged files, and each case can be looked at again.
+        return None
 
 
 def _look(case: Case, task: Task, limits: Limits) -> dict[str, np.ndarray]:

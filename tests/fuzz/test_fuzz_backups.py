@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import warnings
+from dataclasses import fields
 from pathlib import Path
 
 import keras
@@ -16,7 +17,11 @@ from components import resume
 from components.files import append_json
 from components.train.best import FACTS, BestWeights
 from components.train.history import history, read_epochs
+from datasets.decathlon.fingerprints import fingerprint
+from datasets.decathlon.layout import read_layout
+from datasets.phantom import write_lits_folder
 from keras_spatial import backup
+from keras_spatial.volumes import Channel, Percentiles, Task
 
 KINDS = [*FAULTS, "bit", "before", "gone", "zeros", "swap"]
 
@@ -167,6 +172,29 @@ def test_damaged_best_weights_are_set_aside_or_are_what_they_were(tmp_path):
                 np.testing.assert_array_equal(ours, theirs)
 
     explore(check, examples=60, name=st.sampled_from(files), damage=damages())
+
+
+def test_damaged_numbers_of_a_case_are_found_again(tmp_path):
+    write_lits_folder(tmp_path / "source", 1, size=16)
+    for part, name in (("volume", "images"), ("segmentation", "labels")):
+        (tmp_path / "source" / name).mkdir()
+        (tmp_path / "source" / f"{part}-0.nii.gz").rename(tmp_path / "source" / name / "a.nii.gz")
+    labels = ("background", "organ", "tumour")
+    layout = read_layout(tmp_path / "source", ["CT"], labels)
+    task = Task(layout.name, labels, (Channel("CT", Percentiles(0, 1, 0, 1)),))
+    store = tmp_path / "store"
+    expected = fingerprint(layout.cases, task, store)
+    (path,) = store.glob("*.npz")
+    whole = path.read_bytes()
+
+    def check(damage):
+        path.write_bytes(whole)
+        put(path, damage(whole))
+        with at_most(16):
+            found = fingerprint(layout.cases, task, store)
+        assert [getattr(found, f.name) for f in fields(found)] == [getattr(expected, f.name) for f in fields(expected)]
+
+    explore(check, examples=60, damage=damages())
 
 
 def test_of_a_damaged_log_whole_lines_are_read(tmp_path):
