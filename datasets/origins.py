@@ -29,6 +29,8 @@ KEPT_BYTES = 4 << 30
 """The number of bytes of downloaded files that are kept after their case has been read, because a data set of
 unknown intensities is read twice. At most half of the free disk space is used.
 """
+HEAD_BYTES = 1 << 16
+"""The number of bytes at the beginning of a file that tell what it is."""
 _NAMES, _KEPT, _NEAR = "names", "kept", "near-"
 
 
@@ -180,6 +182,22 @@ class StoreOrigin:
     def files(self) -> Mapping[str, Listed]:
         """The objects of the store, by their names below the URL."""
         return self._files
+
+    def below(self, path: Path) -> list[str]:
+        """The names of the file at a path, or of all files of the folder there, without hidden ones."""
+        return self._below(path)
+
+    def heads(self, names: Sequence[str]) -> list[bytes]:
+        """The first `HEAD_BYTES` of objects, which are read at the same time; b"" of one that is gone.
+
+        Raises:
+            StorageError: if the store cannot be reached.
+        """
+        with object_store.named(self.location):
+            store = object_store.system(self.location)
+            places = [store._strip_protocol(self._url(name)) for name in names]
+            found = store.cat_ranges(places, [0] * len(places), [HEAD_BYTES] * len(places), on_error="return")
+        return [head if isinstance(head, bytes) else b"" for head in found]
 
     def key(self, path: Path) -> bytes:
         return self._url(self._name(path)).encode()

@@ -10,6 +10,7 @@ import s3fs
 from moto.server import ThreadedMotoServer
 
 from datasets import object_store
+from datasets.origins import HEAD_BYTES
 
 
 class Server:
@@ -18,11 +19,13 @@ class Server:
     Attributes:
         url: its address.
         reads: how often the content of each object was asked for, by its name with the bucket's before it.
+        heads: the same of its first bytes alone, of which `reads` does not tell.
     """
 
     def __init__(self, url: str):
         self.url = url
         self.reads: Counter[str] = Counter()
+        self.heads: Counter[str] = Counter()
 
     def below(self, location: str) -> dict[str, int]:
         """The `reads` of the objects below a URL, by their names from there."""
@@ -42,7 +45,8 @@ def running() -> Iterator[Server]:
     def counting(environ, start_response):
         name = environ["PATH_INFO"].encode("latin-1").decode().strip("/")
         if environ["REQUEST_METHOD"] == "GET" and "/" in name and "list-type" not in environ["QUERY_STRING"]:
-            server.reads[name] += 1
+            head = environ.get("HTTP_RANGE") == f"bytes=0-{HEAD_BYTES - 1}"
+            (server.heads if head else server.reads)[name] += 1
         return inner(environ, start_response)
 
     moto._server.app = counting

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from components.train.settings import MODEL
-from datasets.origins import Origin, opened
+from datasets.origins import Origin, StoreOrigin, opened
 from keras_spatial._paths import UNREAD, VOLUMES, ending_of
 from keras_spatial.inference import NothingToSegment, ResultsCollide, Source, find_sources
+from keras_spatial.volumes.series import series_in
 
 
 class _Named(Protocol):
@@ -88,7 +89,8 @@ def batches(
 
     Only the names in an object store are known before the download. So DICOM series are shared by the folders at the
     top, each of which is downloaded whole. If there are fewer of them than shares, and they contain nothing but
-    folders, these are shared instead. A series whose files are in several of the shared folders is refused.
+    folders, these are shared instead. A series whose files are in several of the shared folders is refused: at once if
+    the first or the last files of two folders tell, and otherwise by the step gather.
 
     Args:
         volumes: a volume or a folder, by path or URL.
@@ -100,7 +102,7 @@ def batches(
     Raises:
         ValueError: if there is no such share.
         NothingToSegment, VolumesBelow, VolumeError: as for `volumes_in`.
-        ResultsCollide: the same, and if two folders of a share contain files of one series.
+        ResultsCollide: the same, and if two of the folders are known to contain files of one series.
         StorageError: if the store refuses or cannot be reached.
     """
     known = {} if seen is None else seen
@@ -116,7 +118,11 @@ def batches(
         files = [Source(unit.root) for unit in units if ending_of(unit.root, (*VOLUMES, *UNREAD))]
         known |= {source.stem: source.name for source in files}
         places: dict[str, str] = {}
-        for unit in shared(_divided(units, _numbers(share)[1]), share):
+        count = _numbers(share)[1]
+        units = _divided(units, count)
+        if count > 1 and isinstance(origin, StoreOrigin):
+            _refuse_torn(origin, units)
+        for unit in shared(units, share):
             with origin.near(unit) as near:
                 try:
                     sources = find_sources([near.root], channels=channels)
@@ -133,6 +139,35 @@ def batches(
                         )
                 known |= {source.stem: source.name for source in sources}
                 yield Batch(sources, origin.shown)
+
+
+def _refuse_torn(origin: StoreOrigin, units: Sequence[_Unit]) -> None:
+    """Refuse a DICOM series in two units, as far as the headers of the first and the last file of each unit tell.
+
+    Archives fill folders with as many files as fit, and continue a series in the next one. To look at all headers,
+    every share would have to read a part of every file.
+
+    Raises:
+        ResultsCollide: if there is such a series.
+        StorageError: if the store cannot be reached.
+    """
+    ends: list[tuple[str, _Unit]] = []
+    for unit in units:
+        if not ending_of(unit.files[0], (*VOLUMES, *UNREAD)):
+            names = [name for path in unit.files for name in origin.below(path)]
+            # The directory of a medium is no image.
+            names = [name for name in names if name.rpartition("/")[2].upper() != "DICOMDIR"]
+            ends += [(name, unit) for name in dict.fromkeys([*names[:1], *names[-1:]])]
+    if len({id(unit) for _, unit in ends}) < 2:
+        return
+    known: dict[str, _Unit] = {}
+    for (_, unit), head in zip(ends, origin.heads([name for name, _ in ends]), strict=True):
+        series = series_in(head)
+        if series and known.setdefault(series, unit) is not unit:
+            raise ResultsCollide(
+                f"{origin.location}: expected all files of a DICOM series in one folder, because folders are shared "
+                f"among the steps. Received: {series} in two of them. Put its files into one."
+            )
 
 
 def check_url(volumes: str, channels: Sequence[str] = ()) -> None:

@@ -50,6 +50,21 @@ def is_segmentation(path: Path) -> bool:
         return False
 
 
+def series_uid(head: bytes) -> str:
+    """The UID of the series in the first bytes of a DICOM file; "" if it is not in them, or they are damaged."""
+    if _DEFLATED in head:
+        return ""
+    reader = pydicom("Reading DICOM")
+    last = reader.tag.Tag("SeriesInstanceUID")
+    try:
+        with quiet():
+            found = reader.filereader.read_partial(io.BytesIO(head), stop_when=lambda tag, *_: tag > last)
+            return str(found.get("SeriesInstanceUID", ""))
+    # pydicom raises errors of many kinds for damaged files.
+    except Exception:
+        return ""
+
+
 class BoundedFile(io.BufferedReader):
     """A file that never reads beyond its end, because Python would allocate as many bytes as a damaged length says."""
 

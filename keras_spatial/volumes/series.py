@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_spatial._paths import DICOM, ending_of, fault_of_name, printable, walk
-from keras_spatial.volumes.dicom_files import is_dicom
+from keras_spatial.volumes.dicom_files import MAGIC, PREAMBLE, is_dicom, series_uid
 from keras_spatial.volumes.dicom_images import Slice, read_slices
 from keras_spatial.volumes.pseudonyms import called, identifiers_kept, pseudonym
 from keras_spatial.volumes.volume import (
@@ -105,6 +105,13 @@ def find_series(folder: str | Path) -> list[Series]:
         place = os.fspath(parent.relative_to(folder)) if folder.is_dir() else folder.name
         result.append(Series(folder, _name(place, place), (), faults[parent][0]))
     return sorted(result, key=lambda series: series.name)
+
+
+def series_in(head: bytes) -> str:
+    """The name of the series to which a DICOM file belongs, by its first bytes; "" if they do not tell."""
+    if head[PREAMBLE:].startswith(MAGIC) and (uid := series_uid(head)):
+        return f"DICOM series {_name(uid, uid)}"
+    return ""
 
 
 def _files(folder: Path) -> Iterator[Path]:

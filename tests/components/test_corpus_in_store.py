@@ -324,13 +324,38 @@ def test_folders_of_folders_are_shared_where_there_are_more_shares_than_folders(
     assert len(names) == 3
 
 
+def test_a_series_that_ends_in_the_next_of_the_folders_that_are_shared_is_refused_by_two_headers_of_each(
+    server, bucket, tmp_path
+):
+    """Archives fill folders with as many files as fit. Nothing is segmented in vain."""
+    for part in range(3):
+        folder = tmp_path / "scans" / f"part-{part}"
+        slices_of(folder, range(3), f"1.2.{part}")
+        slices_of(folder / "z", range(3, 6), f"1.2.{part + 1}")
+        (folder / "DICOMDIR").write_bytes(b"the directory of a medium")
+    url = put(tmp_path / "scans", f"{bucket}/scans")
+    server.reads.clear()
+    server.heads.clear()
+    for share in range(2):
+        with pytest.raises(
+            ResultsCollide, match=r"in one folder, .* Received: DICOM series [0-9a-f]{16} in two of them"
+        ):
+            list(batches(url, f"{share}-of-2"))
+    assert not server.below(url)
+    assert sum(server.heads.values()) == 2 * 3 * 2
+
+
 def test_a_series_in_two_of_the_folders_that_are_shared_is_refused(bucket, model, tmp_path):
     """Each half would be a volume of its own, whose segmentation lacks the slices of the other half."""
     for part in range(2):
-        slices_of(tmp_path / "scans" / "patient" / f"part-{part}", range(3 * part, 3 * part + 3), "1.2.3")
+        folder = tmp_path / "scans" / "patient" / f"part-{part}"
+        slices_of(folder / "m", range(3 * part, 3 * part + 3), "1.2.3")
+        # The first and the last file of each folder are of a whole series.
+        slices_of(folder / "a", range(3), f"1.9.{part}")
+        slices_of(folder / "z", range(3, 6), f"1.9.{part}")
     url = put(tmp_path / "scans", f"{bucket}/scans")
-    [[source]] = [batch.sources for batch in batches(url, ALL)]
-    assert len(source.volume.slices) == 6
+    [sources] = [batch.sources for batch in batches(url, ALL)]
+    assert [len(source.volume.slices) for source in sources] == [6, 6, 6]
     options = {"mesh": "rows:1", "layout": "x:rows"}
     parts = [str(tmp_path / f"{share}") for share in range(2)]
     for share, folder in enumerate(parts):
