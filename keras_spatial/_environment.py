@@ -13,6 +13,9 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 
+RESTARTS_VARIABLE = "KERAS_SPATIAL_RESTARTS"
+"""The environment variable by which the launcher tells a program how often its processes were started again: "0" the
+first time."""
 ONEDNN, LOG_LEVEL = "TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL"
 _DEFAULTS = {ONEDNN: "1", LOG_LEVEL: "2"}
 

@@ -28,11 +28,8 @@ from typing import IO
 
 from keras_spatial import _environment, isolation, ownership
 
-RESTARTS_VARIABLE = "KERAS_SPATIAL_RESTARTS"
-"""The environment variable that tells a program how often its processes were started again: "0" the first time."""
 FROZEN_SECONDS = 15.0
-"""How long, in seconds, a process may stay stopped, as by SIGSTOP. TensorFlow gives up on a silent process after 20 s.
-"""
+"""How long, in seconds, a process may stay stopped, as by SIGSTOP."""
 
 _TERMINATE_SECONDS = 10.0
 _KILL_SECONDS = 10.0
@@ -247,7 +244,7 @@ def _for_process(job: _Job, rank: int, addresses: Sequence[str], restart: int) -
         "TF_CONFIG": json.dumps(config),
         "PYTHONUNBUFFERED": "1",
         isolation.NETWORK_VARIABLE: job.network,
-        RESTARTS_VARIABLE: str(restart),
+        _environment.RESTARTS_VARIABLE: str(restart),
     }
 
 

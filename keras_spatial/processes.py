@@ -24,7 +24,7 @@ from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
 from tensorflow.core.protobuf import tensorflow_server_pb2
 from tensorflow.python.eager import context  # The collective runtime has no public switch outside tf.distribute.
 
-from keras_spatial import isolation
+from keras_spatial import _environment, isolation
 from keras_spatial.logical_cpus import make_logical_cpus
 
 # The jobs in `TF_CONFIG` whose tasks compute, in the order in which tf.distribute numbers them.
@@ -32,6 +32,10 @@ _JOBS = ("chief", "worker")
 # How much later than TensorFlow's own timeout the watchdog acts, so that TensorFlow can first say which process is
 # missing.
 _GRACE_SECONDS = 5.0
+# After so long a silence TensorFlow gives a process up. It measures the silence by the time of day.
+_SILENCE_MILLISECONDS = 20_000
+# So long that no jump of the clock reaches it, not even one backwards, which TensorFlow takes for 2^64 microseconds.
+_ANY_SILENCE_MILLISECONDS = 35 * 10**15
 _COMMUNICATIONS = ("auto", "ring", "nccl")
 
 
@@ -223,7 +227,7 @@ def initialize(
     if _current.count > 1:
         raise RuntimeError("ks.initialize() was called before: call it only once in every process.")
     processes = Processes(tasks, tasks.index((job, task)), communication, timeout)
-    _start(jobs, processes)
+    _start(jobs, processes, _silence(timeout, watched=addresses is None and _is_watched(jobs)))
     _current = processes
     processes.agree("cluster", {"addresses": json.dumps(jobs), "timeout": timeout, "communication": communication})
     processes.agree("code", _versions())
@@ -261,8 +265,28 @@ def _from_environment() -> tuple[dict[str, list[str]], str, int]:
     return jobs, job, task
 
 
-def _start(jobs: Mapping[str, Sequence[str]], processes: Processes) -> None:
-    """Start TensorFlow as one task of the cluster, with a coordination service that notices lost processes."""
+def _is_watched(jobs: Mapping[str, Sequence[str]]) -> bool:
+    """Whether the launcher has started all processes, so that it notices by itself which one has ended or is stopped.
+
+    The environment alone does not tell: a program that the launcher has started may start a job over several hosts.
+    """
+    addresses = [address for addresses in jobs.values() for address in addresses]
+    return _environment.RESTARTS_VARIABLE in os.environ and all(a.startswith("127.0.0.1:") for a in addresses)
+
+
+def _silence(timeout: float, *, watched: bool) -> int:
+    """After how many milliseconds without a heartbeat TensorFlow gives a process up, and with it the job."""
+    return _ANY_SILENCE_MILLISECONDS if watched else min(int(1000 * timeout), _SILENCE_MILLISECONDS)
+
+
+def _start(jobs: Mapping[str, Sequence[str]], processes: Processes, silence: int) -> None:
+    """Start TensorFlow as one task of the cluster, with a coordination service that notices lost processes.
+
+    Args:
+        jobs: the addresses of the tasks of each job.
+        processes: the processes.
+        silence: after how many milliseconds a process without a heartbeat is lost.
+    """
     runtime = context.context()
     if runtime._context_handle is not None:
         raise RuntimeError(
@@ -284,8 +308,8 @@ def _start(jobs: Mapping[str, Sequence[str]], processes: Processes) -> None:
         service_type="standalone",
         service_leader=leader,
         cluster_register_timeout_in_ms=milliseconds,
-        heartbeat_timeout_in_ms=min(milliseconds, 20_000),
-        shutdown_barrier_timeout_in_ms=min(milliseconds, 20_000),
+        heartbeat_timeout_in_ms=silence,
+        shutdown_barrier_timeout_in_ms=min(milliseconds, _SILENCE_MILLISECONDS),
         coordinated_jobs=[
             coordination_config_pb2.CoordinatedJob(name=name, num_tasks=len(addresses))
             for name, addresses in jobs.items()

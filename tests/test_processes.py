@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import zarr
 
+from benchmarks.faults.attacks import clock_library
 from keras_spatial import processes
 from keras_spatial.launch import free_ports, launch
 
@@ -146,6 +147,71 @@ def test_an_open_port_is_warned_of_unless_the_network_is_known_to_be_safe(monkey
     processes._check_port(jobs, processes.Processes((("worker", 0),)))
     said = [str(w.message) for w in recwarn if "without any authentication" in str(w.message)]
     assert len(said) == (0 if network or isolated else 1)
+
+
+@pytest.mark.parametrize(
+    ("address", "started_by_launcher", "watched"),
+    [("127.0.0.1:1", True, True), ("127.0.0.1:1", False, False), ("node-1:1", True, False)],
+)
+def test_only_what_the_launcher_does_not_watch_is_given_up_for_its_silence(
+    monkeypatch, address, started_by_launcher, watched
+):
+    monkeypatch.delenv("KERAS_SPATIAL_RESTARTS", raising=False)
+    if started_by_launcher:
+        monkeypatch.setenv("KERAS_SPATIAL_RESTARTS", "0")
+    assert processes._is_watched({"worker": ["127.0.0.1:2", address]}) is watched
+    # More than 2^64 microseconds, which is what TensorFlow takes a jump backwards for.
+    assert (processes._silence(300, watched=watched) > 2**64 / 1000) is watched
+    if not watched:
+        assert processes._silence(300, watched=False) == 20_000
+        assert processes._silence(5, watched=False) == 5_000
+
+
+# A job whose clock jumps in the middle. TensorFlow would tell it of a lost process at the next heartbeat, which would
+# come after 10 s, and then fail its messages.
+JUMP = """
+import os, pathlib, sys, time
+import keras_spatial as ks, tensorflow as tf
+from keras_spatial.runtimes.collective import broadcast_variables
+from tensorflow.python.eager import context
+job = ks.initialize(timeout=60)
+print("silence", context.context().coordination_service.heartbeat_timeout_in_ms, flush=True)
+clock, wall, started = pathlib.Path(sys.argv[1]), time.time(), time.monotonic()
+job.exchange("the start", "")
+if job.is_first:
+    clock.with_name("part").write_text(sys.argv[2])
+    clock.with_name("part").replace(clock)
+while abs(time.time() - wall) < 3600:
+    assert time.monotonic() - started < 20, "the clock has not jumped"
+    time.sleep(0.01)
+time.sleep(12)
+value = tf.Variable(float(job.rank + 7))
+broadcast_variables([value], job)
+assert value.numpy() == 7
+print("goes on", flush=True)
+"""
+
+
+@pytest.mark.parametrize("jump", ["+90000", "-90000"])
+def test_a_job_of_the_launcher_goes_on_when_the_clock_jumps(tmp_path, monkeypatch, jump):
+    library = clock_library()
+    if library is None:
+        pytest.skip("a clock that jumps needs the package libfaketime")
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    for name, value in {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    output = io.StringIO()
+    status = launch([sys.executable, "-c", JUMP, str(clock), jump], 2, output)
+    assert status == 0, output.getvalue()
+    assert output.getvalue().count("goes on") == 2 and "heartbeat timeout" not in output.getvalue()
+    assert output.getvalue().count(f"silence {processes._ANY_SILENCE_MILLISECONDS}") == 2
 
 
 def test_a_missing_process_is_an_error_in_bounded_time():
