@@ -104,6 +104,20 @@ def test_bad_arguments_are_said_at_once(arguments, said, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_a_program_that_this_user_may_not_read_is_said_at_once(tmp_path):
+    """As any user, also where the tests run as root, who may read everything until that right is dropped."""
+    program = tmp_path / "program.py"
+    program.write_text("print('run')")
+    program.chmod(0)
+    drop = "import ctypes, os, sys\nfor right in (1, 2): ctypes.CDLL(None).prctl(24, right, 0, 0, 0)\n"
+    drop += "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    light = str(Path(__file__).parents[1] / "light.py")
+    command = [sys.executable, "-c", drop, light, "--processes", "2", str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert f"The file {str(program)!r} cannot be read by this user." in done.stderr
+
+
 @pytest.mark.parametrize(("restarts", "status"), [(0, 5), (1, 5), (2, 0), (3, 0)])
 def test_all_processes_are_started_again_as_often_as_is_allowed(restarts, status):
     program = "import json, os, sys\nrestart = int(os.environ['KERAS_SPATIAL_RESTARTS'])\n"

@@ -121,14 +121,29 @@ with ks.SpatialParallel(ks.device_mesh("rows:2"), "x:rows").scope():
     model = ks.Model(inputs, ks.layers.Conv2D(1, 3, padding="same")(inputs))
 model.compile("sgd", "mse")
 images, labels = np.zeros((3, 8, 8, 1), "float32"), np.zeros((3, 8, 8, 1), "float32")
-model.evaluate(images, labels, batch_size=1, verbose=0)
-labels[1] += {offset}
-model.fit(images, labels, batch_size=1, shuffle=False, verbose=0)
+other = labels.copy()
+other[1] += {offset}
+for call in (
+    lambda: model.predict(other, batch_size=1, verbose=0),
+    lambda: model.evaluate(images, other, batch_size=1, verbose=0),
+    lambda: model.fit(images, other, batch_size=1, shuffle=False, verbose=0),
+):
+    try:
+        call()
+    except RuntimeError as error:
+        print(error, flush=True)
+job.exchange("the end", "")
+raise SystemExit(3)
 """
     text = run_each([program.format(offset="0"), program.format(offset="0.5")], 120)
     assert text.count("compared twice") >= 2
-    assert "The processes do not agree on the batch 2 of fit" in text
-    assert "tensor 1: process 0 has 'shape (1, 8, 8, 1), float32, digest" in text and "tensor 0" not in text
+    for rank in (0, 1):
+        lines = "\n".join(line for line in text.splitlines() if line.startswith(f"[{rank}]"))
+        predict, evaluate, fit = lines.split("The processes do not agree on the ")[1:]
+        for said, call, tensor in ((predict, "predict", 0), (evaluate, "evaluate", 1), (fit, "fit", 1)):
+            assert said.startswith(f"batch 2 of {call};")
+            assert f"tensor {tensor}: process 0 has 'shape (1, 8, 8, 1), float32, digest" in said
+            assert f"tensor {1 - tensor}:" not in said
 
 
 def test_a_port_that_is_in_use_is_named():

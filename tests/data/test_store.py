@@ -8,6 +8,7 @@ import struct
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from isal import isal_zlib
 
 from datasets.phantom.phantom_dataset_builder import Builder, PhantomConfig
@@ -82,6 +83,20 @@ def test_records_in_the_place_of_others_are_an_error(folder, damage, box):
     with pytest.raises(StoreError, match=r"(?s)tfrecord.*expected 'phantom.*Received: 'phantom"):
         for split in ("train", "validation"):
             read_all(folder, box, split)
+
+
+def test_two_shards_of_one_split_that_were_swapped_are_an_error(tmp_path):
+    config = PhantomConfig(resolution=16, cases=(4, 2, 2), blocks=(2, 2, 1))
+    builder = Builder(config=config, data_dir=str(tmp_path))
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2))
+    read_all(builder.data_path)
+    # They hold as many cases, of the same shape.
+    swap(*sorted(builder.data_path.glob("*-train.tfrecord*")))
+    for box in (ALL, BLOCK):
+        with pytest.raises(
+            StoreError, match=r"(?s)tfrecord-00000-of-00002.*expected 'phantom-0-0'.*Received: 'phantom-0-2'"
+        ):
+            read_all(builder.data_path, box)
 
 
 def test_the_validation_cases_do_not_pass_for_the_test(folder):
