@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from components import storage
+from components.faults import shortened
+from components.files import parse_json
 from datasets.cases import Case, NoCasesError
 from datasets.conversion import AnyCase
 from datasets.decathlon.layout import (
@@ -154,9 +156,9 @@ def open_checked(cases: str | Path) -> Iterator[Folder]:
 
     Raises:
         ChangedCaseError: from `Folder.near`, if a file has changed since it was checked.
-        VolumeError, StorageError: as for `open_folder`.
+        VolumeError, StorageError: as for `open_folder`; a StorageError also if the index is damaged.
     """
-    index = storage.read_json(storage.join(str(cases), INDEX)) or {}
+    index = read_index(cases)
     if "source" not in index:
         with open_folder(cases) as folder:
             yield folder
@@ -170,6 +172,50 @@ def open_checked(cases: str | Path) -> Iterator[Folder]:
         with origin.named():
             folder = _folder(origin, "")
         yield folder
+
+
+def read_index(cases: str | Path) -> dict[str, Any]:
+    """What the step ingest has written about the cases in its folder, by path or URL; empty for any other folder.
+
+    Raises:
+        StorageError: if the file is damaged, or the store refuses or cannot be reached.
+    """
+    place = storage.join(str(cases), INDEX)
+    content = storage.read_bytes(place)
+    if content is None:
+        return {}
+    try:
+        index = parse_json(content)
+    except ValueError as error:
+        index, fault = None, str(error)
+    else:
+        fault = shortened(index)
+    if isinstance(index, dict) and _is_index(index):
+        return index
+    raise storage.StorageError(
+        f"{place}: expected what the step ingest has written about the cases. Received: {fault}. The file is damaged: "
+        "run ingest again."
+    )
+
+
+def _is_index(index: Mapping[str, Any]) -> bool:
+    """Whether a value has the parts of an index that are read."""
+    texts = isinstance(index.get("sha256", {}), dict)
+    if "source" not in index:
+        return texts
+    files = index.get("files")
+    return (
+        texts
+        and isinstance(index["source"], str)
+        and isinstance(files, dict)
+        and all(
+            isinstance(facts, list)
+            and len(facts) == 3
+            and isinstance(facts[0], int)
+            and all(isinstance(text, str) for text in facts[1:])
+            for facts in files.values()
+        )
+    )
 
 
 @dataclass(frozen=True)

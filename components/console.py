@@ -6,6 +6,7 @@ is written, and parses it again.
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -35,25 +36,32 @@ class Line:
     total: int = 0
 
 
+def visible(text: object) -> str:
+    """A text of somebody else for a terminal or a log: what a terminal obeys, or cannot be written, as an escape."""
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else ascii(c)[1:-1] for c in str(text)
+    )
+
+
 def note(step: str, text: str) -> None:
     """Print what a person should see at once."""
-    print(f"{step}: {text}", flush=True)
+    print(f"{step}: {visible(text)}", flush=True)
 
 
 def detail(step: str, text: str) -> None:
     """Print something that only matters to a reader of the log; `text` may have several lines."""
     for line in text.splitlines():
-        print(f"{step}:   {line}", flush=True)
+        print(f"{step}:   {visible(line)}", flush=True)
 
 
 def progress(step: str, done: int, total: int, text: str = "", unit: str = "") -> None:
     """Print how far a step is: `done` of `total` parts, which are called `unit`, either "epoch" or nothing."""
-    print(f"{step}: {unit}{' ' if unit else ''}{done}/{total} {text}".rstrip(), flush=True)
+    print(f"{step}: {unit}{' ' if unit else ''}{done}/{total} {visible(text)}".rstrip(), flush=True)
 
 
 def result(step: str, text: str) -> None:
     """Print in one sentence what a step has made. The terminal shows it on the step's line, after its time."""
-    print(f"{step}: {_RESULT}{text}", flush=True)
+    print(f"{step}: {_RESULT}{visible(text)}", flush=True)
 
 
 def started(step: str) -> None:

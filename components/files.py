@@ -38,8 +38,28 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file, which must be a regular file."""
-    return json.loads(pure.load("_paths").regular(path).read_text(encoding="utf-8"))
+    """Read a JSON file, which must be a regular file.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is not JSON; the message names the file.
+    """
+    try:
+        return parse_json(pure.load("_paths").regular(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: expected JSON. Received: {error}") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: if it is damaged, or nested so deeply that Python cannot read it.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def sealed(value: dict[str, Any]) -> dict[str, Any]:
@@ -87,7 +107,7 @@ def read_jsons(path: str | Path) -> Iterator[dict[str, Any]]:
         return
     for line in lines:
         try:
-            value = json.loads(line)
+            value = parse_json(line)
         except ValueError:
             continue
         if isinstance(value, dict):

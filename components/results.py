@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components import console, storage
+from components.faults import shortened
 from components.files import sealed, unsealed, write_json
 
 RECORD = "record.json"
@@ -118,6 +119,19 @@ class Results:
 
 
 def located(artifact: str) -> str:
-    """The path or URL of the files of an artifact: its own path, or the place to which it refers."""
-    reference = storage.read_json(str(Path(artifact) / storage.REFERENCE)) if Path(artifact).is_dir() else None
-    return artifact if reference is None else reference["location"]
+    """The path or URL of the files of an artifact: its own path, or the place to which it refers.
+
+    Raises:
+        StorageError: if the file that refers to another place is damaged.
+    """
+    path = Path(artifact) / storage.REFERENCE
+    if not path.exists():
+        return artifact
+    reference = storage.read_json(str(path))
+    location = reference.get("location") if isinstance(reference, dict) else None
+    if not isinstance(location, str) or not location:
+        raise storage.StorageError(
+            f"{path}: expected JSON with the location to which the step has written its results. Received: "
+            f"{shortened(reference)}. The file is damaged: run the step again that made this artifact."
+        )
+    return location

@@ -160,6 +160,13 @@ def step(
         append_json(records / JOURNAL, entry)
 
 
+def seconds_of(artifact: Any) -> float:
+    """The seconds that the step took which has made an artifact; 0 if its metadata do not say, such as another's."""
+    seconds = artifact.metadata.get("step_seconds")
+    usable = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < 1e9
+    return float(seconds) if usable else 0.0
+
+
 def check_code() -> None:
     """Make sure that this code is the code from which the package was compiled, whose digest is part of all keys.
 
@@ -232,7 +239,9 @@ def _path(artifact: Any, remote: bool) -> Any:
 def _identity(artifact: Any) -> Any:
     if isinstance(artifact, list):
         return [_identity(one) for one in artifact]
-    return artifact.metadata.get("step_key") or fingerprint(artifact.uri)
+    key = artifact.metadata.get("step_key")
+    # Artifacts of others may have any metadata.
+    return key if isinstance(key, str) and key else fingerprint(artifact.uri)
 
 
 def fingerprint(folder: str | Path) -> str:

@@ -15,6 +15,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from components import pure
+from components.files import parse_json
 
 _G = TypeVar("_G", bound="Group")
 _Check = TypeVar("_Check", bound=Callable[..., None])
@@ -53,7 +54,7 @@ class Group(BaseModel):
         if not isinstance(value, str) or not is_structured(cls.model_fields[str(about.field_name)].annotation):
             return value
         try:
-            return json.loads(value)
+            return parse_json(value)
         except ValueError as error:
             raise ValueError(f"expected JSON ({error})") from None
 

@@ -129,7 +129,7 @@ class Tee:
         self._lines[-1] += first
         self._lines += rest
         for number in range(len(self._lines) - len(rest) - 1, len(self._lines) - 1):
-            self._lines[number] = line = click.unstyle(self._lines[number])
+            self._lines[number] = line = console.visible(click.unstyle(self._lines[number]).rstrip("\r"))
             self._file.write(line + "\n")
             self._screen.show(line)
         self._file.flush()

@@ -152,9 +152,12 @@ def run(pipeline: "BaseComponent", run_dir: str | Path, settings: str = "", *, v
 
 def read_journal(steps: Path) -> list[Step]:
     """The steps of the latest run, in the order in which they finished."""
-    names = ("step", "seconds", "reused", "outputs")
-    entries = [entry for entry in read_jsons(steps / JOURNAL) if all(name in entry for name in names)]
-    return [Step(*(entry[name] for name in names)) for entry in entries]
+    kinds = {"step": str, "seconds": (int, float), "reused": bool, "outputs": dict}
+    return [
+        Step(*(entry[name] for name in kinds))
+        for entry in read_jsons(steps / JOURNAL)
+        if all(isinstance(entry.get(name), kind) for name, kind in kinds.items())
+    ]
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from components.console import visible
+from components.files import parse_json
 from pipelines import versions
 from pipelines.bounded_yaml import YamlError, YamlLimits, read_yaml
 from pipelines.settings import Settings, SettingsError, check
@@ -151,8 +153,9 @@ def check_package(path: str | Path) -> pipeline_spec_pb2.PipelineSpec:
         )
     try:
         return json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
-    except json_format.ParseError as error:
-        raise PackageError(f"{path}: is not a KFP pipeline: {error}") from error
+    # ParseError, and a SystemError for a text that is not Unicode.
+    except Exception as error:
+        raise PackageError(f"{path}: is not a KFP pipeline: {visible(error)}") from error
 
 
 def _minor(version: str) -> str:
@@ -207,8 +210,10 @@ def read_arguments(spec: pipeline_spec_pb2.PipelineSpec, assignments: Iterable[s
         if kind == "STRING":
             values[name] = value
             continue
+        if kind not in expected:
+            raise PackageError(f"--argument: {name}: the package is damaged. Received: a parameter of type {kind}")
         try:
-            values[name] = json.loads(value)
+            values[name] = parse_json(value)
         except ValueError:
             values[name] = None
         right = isinstance(values[name], expected[kind])
@@ -289,7 +294,7 @@ def submit(
             )
             return "schedule", schedule.recurring_run_id
         run = client.run_pipeline(experiment, request.name, **source, **common)
-        print(f"Run {run.run_id}: {server.host}/#/runs/details/{run.run_id}", flush=True)
+        print(visible(f"Run {run.run_id}: {server.host}/#/runs/details/{run.run_id}"), flush=True)
         if wait:
             try:
                 _follow(client, run.run_id, server, poll)
@@ -358,7 +363,7 @@ def _refusal(error: Exception, server: Server) -> str:
 
 def _reason(error: Exception, server: Server) -> str:
     """The message of an error, without the token."""
-    reason = str(getattr(error, "body", None) or getattr(error, "reason", None) or error)
+    reason = visible(getattr(error, "body", None) or getattr(error, "reason", None) or error)
     return reason.replace(server.token, "***") if server.token else reason
 
 
@@ -369,13 +374,13 @@ def _follow(client: kfp.Client, run_id: str, server: Server, poll: float) -> Non
         for task in (run.run_details and run.run_details.task_details) or []:
             if seen.get(task.display_name) != task.state:
                 seen[task.display_name] = task.state
-                print(f"{task.display_name}: {task.state}", flush=True)
+                print(visible(f"{task.display_name}: {task.state}"), flush=True)
         if run.state in _FINAL:
             break
         time.sleep(poll)
     if run.state != "SUCCEEDED":
-        raise SubmissionError(f"run {run_id}: {run.state}. {_message(run)}")
-    print(f"run {run_id}: {run.state}", flush=True)
+        raise SubmissionError(visible(f"run {run_id}: {run.state}. {_message(run)}"))
+    print(visible(f"run {run_id}: {run.state}"), flush=True)
 
 
 def _patiently(call: Callable[[], _T], server: Server, poll: float) -> _T:

@@ -44,8 +44,9 @@ def record_run(record: str, *, run_id: str, facts: Mapping[str, Any]) -> dict[st
 
 def _sentence(summary: Mapping[str, Any]) -> str:
     """A sentence for the log on how the run has ended."""
-    error = str(summary.get("error") or "").strip()
-    said = f"the run {_ENDS.get(summary['state'], 'ended with state ' + str(summary['state']))}"
+    # On one line, whatever KFP says.
+    state, error = (" ".join(str(summary.get(name) or "").split()) for name in ("state", "error"))
+    said = f"the run {_ENDS.get(state, f'ended with state {state}')}"
     # KFP's local runner says only that something has failed, and its own name for all steps together.
     said += f" ({error})" if error and not re.fullmatch(r"Task \S+ failed\.", error) else ""
     if "finished_steps" in summary:
@@ -58,7 +59,7 @@ def _sentence(summary: Mapping[str, Any]) -> str:
 
 
 def _finished(steps: Path) -> list[str]:
-    return [entry["step"] for entry in read_jsons(steps / JOURNAL)]
+    return [entry["step"] for entry in read_jsons(steps / JOURNAL) if isinstance(entry.get("step"), str)]
 
 
 def _save_logs(folder: Path, run_id: str) -> tuple[list[str], list[str]]:

@@ -8,9 +8,11 @@ import nibabel as nib
 import numpy as np
 
 from components import console
+from components.faults import shortened
 from components.files import read_json
 from components.resume import link_or_copy
 from components.segment.settings import SEEN
+from datasets.object_store import StorageError
 from keras_spatial._paths import RESULTS, stem_of
 from keras_spatial.inference import NothingToSegment, ResultsCollide
 from keras_spatial.inference.batches import FAILED, read_failed, write_rows
@@ -41,10 +43,11 @@ def gather_segmentations(parts: Sequence[str], predictions: str) -> Mapping[str,
         ResultsCollide: if two shares have a result of the same name although they saw the same volumes, or on different
             grids, or if one of them could not use a DICOM series for which another has a result.
         NothingToSegment: if no share has a result.
+        StorageError: if what a share has seen is missing or damaged.
     """
     target = Path(predictions)
     target.mkdir(parents=True, exist_ok=True)
-    seen = [read_json(Path(part) / SEEN) for part in parts]
+    seen = [_seen(part) for part in parts]
     written: dict[str, str] = {}
     reasons: dict[str, str] = {}
     for part in parts:
@@ -79,6 +82,23 @@ def gather_segmentations(parts: Sequence[str], predictions: str) -> Mapping[str,
     shares = console.count(len(parts), "share")
     console.result("gather", f"{console.count(len(written), 'segmentation')} of {shares}{left_out}")
     return {"predictions": {"segmented": len(written), "failed": len(rows)}}
+
+
+def _seen(part: str) -> dict[str, str]:
+    """The names of the volumes that a share has seen, by the stems of their results."""
+    path = Path(part) / SEEN
+    try:
+        seen = read_json(path)
+    except (OSError, ValueError) as error:
+        seen, fault = None, str(error)
+    else:
+        fault = shortened(seen)
+    if isinstance(seen, dict) and all(isinstance(name, str) for name in seen.values()):
+        return seen
+    raise StorageError(
+        f"{path}: expected the names of the volumes that the step segment has seen. Received: {fault}. The file is "
+        "damaged: run that step again."
+    )
 
 
 def _same_grid(one: Path, other: Path) -> bool:

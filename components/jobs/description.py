@@ -70,7 +70,7 @@ class Description:
         """
         value = storage.read_json(location)
         names = {f.name for f in fields(cls)}
-        if not isinstance(value, dict) or set(value) != names or value["step"] not in _WORK:
+        if not isinstance(value, dict) or set(value) != names or value["step"] not in [*_WORK]:
             raise JobError(
                 f"{location}: expected the JSON of a job with {', '.join(sorted(names))}. Received: {value!r:.200}"
             )

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from components.files import parse_json
+
 Kind = Literal["TrainJob", "TFJob"]
 Gang = Literal["", "coscheduling", "volcano"]
 
@@ -124,7 +126,7 @@ class JobSettings:
             JobSettingsError: if the text is not JSON, or has other names or invalid values.
         """
         try:
-            values = json.loads(text)
+            values = parse_json(text)
             return cls(**{**values, **{name: tuple(values.get(name, ())) for name in _TUPLES}})
         except (ValueError, TypeError, AttributeError) as error:
             if isinstance(error, JobSettingsError):

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components import console, storage
-from components.cases import INDEX, Folder, open_checked
-from components.files import read_json
+from components.cases import Folder, open_checked, read_index
 from components.preprocess.settings import PreprocessSettings
 from datasets.cases import OtherSourcesError
 
@@ -134,8 +133,7 @@ def _build(
 def _check_sources(folder: Folder, sources: Mapping[str, list[str]]) -> None:
     """Compare the digests of the converted files with those in the index of the step ingest, if there is one."""
     # The digests of files in an object store were compared when the files were downloaded.
-    index = folder.path / INDEX
-    checked = read_json(index).get("sha256", {}) if index.is_file() else {}
+    checked = read_index(folder.path).get("sha256", {})
     built = {
         name: value
         for case in folder.cases

@@ -31,12 +31,12 @@ def report(
         baseline: The metrics.json of an earlier run, by path or URL, with whose means this run is compared; each case
             is compared as well if a cases.json is beside it.
     """
-    from components.resume import step
+    from components.resume import seconds_of, step
 
     timed = {"cases": cases, "dataset": dataset, "model": model, "evaluation": evaluation}
     inputs = {**timed, "predictions": predictions}
     names = {"cases": "ingest", "dataset": "preprocess", "model": "train", "evaluation": "evaluate"}
-    seconds = {names[name]: artifact.metadata.get("step_seconds", 0.0) for name, artifact in timed.items()}
+    seconds = {names[name]: seconds_of(artifact) for name, artifact in timed.items()}
     outputs = {"page": page, "summary": summary}
     step(
         "report",

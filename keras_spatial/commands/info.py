@@ -44,7 +44,7 @@ def _task(path: str) -> tuple[str, str]:
         task = json.loads(text)
         channels = ", ".join(f"{number:04} {channel['name']}" for number, channel in enumerate(task["channels"]))
         return f"{task['name']}: {', '.join(task['labels'])}", channels
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, RecursionError, TypeError, ValueError):
         return "damaged", "damaged"
 
 

@@ -140,7 +140,7 @@ def read_classes(builder: Any, split: str) -> list[CaseClasses]:
             )
             for entry in json.loads(path.read_text(encoding="utf-8"))[split]
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StoreError(
             f"{path}: missing or damaged; write it with ks.data.write_classes, or run the step preprocess again. "
             f"Received: {type(error).__name__}: {error}"
