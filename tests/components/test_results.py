@@ -192,5 +192,5 @@ def test_scratch_has_a_folder_for_each_run_and_leaves_nothing(place, tmp_path, m
 
 def test_a_step_of_other_code_than_the_packages_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv(resume.CODE_VARIABLE, "0123456789abcdef")
-    with pytest.raises(resume.OtherCodeError, match=r"compiled from code 0123456789abcdef, and the image has .*digest"):
+    with pytest.raises(resume.OtherCodeError, match=r"compiled from code 0123456789abcdef, but the image has .*digest"):
         resume.step("make", print, outputs={})
