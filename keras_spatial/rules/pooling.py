@@ -52,7 +52,11 @@ def max_pooling(layer, trace: Trace, x: SpatialTensor, padding: Padding | None =
 
 
 def maxima(trace: Trace, x: SpatialTensor, pooling: Pooling, name: str) -> SpatialTensor:
-    """Exchange halos, then take the maximum of each window; beyond the image and its padding is the lowest number."""
+    """Exchange halos, then take the maximum of each window; beyond the image and its padding is the lowest number.
+
+    The backward pass pools again: TensorFlow uses oneDNN's gradient only if the pooling is in the same function, and its
+    own took 15 times as long (36 ms against 2.4 ms for 33³ voxels with 16 channels on one core).
+    """
 
     def pool(padding: str):
         return lambda shard: ops.max_pool(shard, pooling.size, pooling.strides, padding, "channels_last")
