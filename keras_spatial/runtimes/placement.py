@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -13,6 +13,9 @@ from keras_spatial.runtimes.functions import static_sizes
 
 # Profiles tell sums over devices from the layers' own operations by this name (`keras_spatial.profiling`).
 REDUCE_SCOPE = "allreduce"
+# The elements of a tensor from which on every device works for itself: far fewer than those of tensors that are written
+# in place (`engine.halo.LARGE`).
+_SMALL = 1 << 12
 
 
 class Placement(ShardOperations, PlacementMeshImpl):
@@ -34,6 +37,27 @@ class Placement(ShardOperations, PlacementMeshImpl):
 
     def on_host(self) -> contextlib.AbstractContextManager:
         return host_of(self.devices)
+
+    def slicewise(self, fn: Callable, *inputs: Any):
+        """Apply a function to the shards on each device, and only once to small tensors that several CPU devices share.
+
+        Large ones are left to each device, because what follows may write into them.
+        """
+        laid_out = mtf.convert_args_to_laid_out_tensors(inputs)
+        columns = [x.tensor_list if isinstance(x, self.LaidOutTensor) else [x] * self.size for x in laid_out]
+        if not self.in_place or not all(_is_small(value) for column in columns for value in column):
+            return super().slicewise(fn, *laid_out)
+        first: dict[tuple, int] = {}
+        owners = [
+            first.setdefault(tuple(map(_identity, given)), i) for i, given in enumerate(zip(*columns, strict=True))
+        ]
+        own = list(first.values())
+        devices, arguments = [self.devices[i] for i in own], [[column[i] for i in own] for column in columns]
+        found = dict(zip(own, mtf.parallel(devices, fn, *arguments), strict=True))
+        results = [found[owner] for owner in owners]
+        if isinstance(results[0], tuple):
+            return tuple(self.LaidOutTensor(shards) for shards in mtf.transpose_list_of_lists(results))
+        return self.LaidOutTensor(results)
 
     def allreduce(self, x, mesh_axes: Sequence[int], reduction_fn_string: str):
         reduce = {"SUM": tf.add_n, "MAX": lambda xs: tf.reduce_max(tf.stack(xs), axis=0)}[reduction_fn_string]
@@ -101,6 +125,15 @@ class PlacementRuntime(Runtime):
 
     def on_host(self) -> contextlib.AbstractContextManager:
         return host_of(self.devices)
+
+
+def _identity(value: Any) -> Any:
+    """A value that is equal for the same tensor, and for equal numbers and the like."""
+    return value.ref() if isinstance(value, tf.Tensor) else value
+
+
+def _is_small(value: Any) -> bool:
+    return not isinstance(value, tf.Tensor) or math.prod(static_sizes(value.shape)) <= _SMALL
 
 
 def host_of(devices: Sequence[str]) -> contextlib.AbstractContextManager:
