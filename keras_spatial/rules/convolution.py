@@ -116,7 +116,7 @@ def convolve(
     axes = (x.axes[0], *windowed_axes(x, windows, padding), Axis("channels", convolution.channels))
 
     def padded(padding: str) -> Callable[..., tf.Tensor]:
-        return lambda shard, *values: function(padding, shard, *values)
+        return lambda shard, *values: function(padding, _without_unread_end(shard, convolution), *values)
 
     return trace.windowed(
         padded("valid"),
@@ -308,6 +308,19 @@ def _bias_and_activation(layer, trace: Trace, y: SpatialTensor) -> SpatialTensor
             name=f"{layer.name}_bias",
         )
     return apply_activation(trace, layer.activation, y)
+
+
+def _without_unread_end(shard: tf.Tensor, convolution: Convolution) -> tf.Tensor:
+    """Cut off the end of each axis that a kernel of one voxel never reads because of its strides.
+
+    TensorFlow 2.21 with oneDNN computes a wrong gradient of such a 2D kernel, partly from memory that was never set, if
+    an axis has such an end and there are fewer than eight input channels.
+    """
+    if convolution.rank > 2 or max(convolution.kernel_size) > 1:
+        return shard
+    sizes = static_sizes(shard.shape)[1:-1]
+    read = [(size - 1) // stride * stride + 1 for size, stride in zip(sizes, convolution.strides, strict=True)]
+    return shard[:, *(slice(n) for n in read)] if read != sizes else shard
 
 
 def _at_least(sizes: Sequence[int], kernel: tf.Tensor) -> tf.Tensor:
