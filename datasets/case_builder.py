@@ -147,8 +147,8 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
         """
         with super().ownership(), ExitStack() as locks:
             if self.work is not None and self.work.resolve() != Path(self.shared).resolve():
-                # The folder of the data set may lie on the disk of a pod. If its node is lost, but the pod goes on, its
-                # successor has another disk and the same converted cases.
+                # The folder of the data set may lie on the disk of a pod. If its node is lost but the pod keeps
+                # running, its successor has another disk and the same converted cases.
                 try:
                     locks.enter_context(exclusive(self.work / f".lock-{self._converted_name}", "work folder"))
                 except NoLocks as error:

@@ -41,7 +41,7 @@ def path_of(location: str | os.PathLike) -> Path | None:
 
 
 class _Files(LocalFileSystem):
-    """The files of this machine by `file://` URLs, of which fsspec's own class takes the host for a folder."""
+    """The files of this machine by `file://` URLs, whose host fsspec's own class takes for a folder."""
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> Any:

@@ -57,7 +57,7 @@ class Workspace:
             self.carrier.send(f"{self.name}/{name}", self.folder / name)
 
     def load(self, name: str) -> np.ndarray:
-        """An array in a file, of which no more is read than is used."""
+        """An array in a file, from which only what is used is read."""
         path = self.folder / name
         if self.carrier is not None and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
