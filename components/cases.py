@@ -199,7 +199,7 @@ def read_index(cases: str | Path) -> dict[str, Any]:
 
 
 def _is_index(index: Mapping[str, Any]) -> bool:
-    """Whether a value has the parts of an index that are read."""
+    """Whether a value has those parts of an index that are read."""
     texts = isinstance(index.get("sha256", {}), dict)
     if "source" not in index:
         return texts

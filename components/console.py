@@ -37,7 +37,9 @@ class Line:
 
 
 def visible(text: object) -> str:
-    """A text of somebody else for a terminal or a log: what a terminal obeys, or cannot be written, as an escape."""
+    """A text from elsewhere for a terminal or a log, with escapes for control characters and for what cannot be
+    written.
+    """
     return "".join(
         c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else ascii(c)[1:-1] for c in str(text)
     )

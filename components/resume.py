@@ -161,7 +161,7 @@ def step(
 
 
 def seconds_of(artifact: Any) -> float:
-    """The seconds that the step took which has made an artifact; 0 if its metadata do not say, such as another's."""
+    """The seconds that the step that made an artifact took; 0 if the artifact's metadata do not say."""
     seconds = artifact.metadata.get("step_seconds")
     usable = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < 1e9
     return float(seconds) if usable else 0.0
@@ -240,7 +240,7 @@ def _identity(artifact: Any) -> Any:
     if isinstance(artifact, list):
         return [_identity(one) for one in artifact]
     key = artifact.metadata.get("step_key")
-    # Artifacts of others may have any metadata.
+    # An artifact from elsewhere may have any metadata.
     return key if isinstance(key, str) and key else fingerprint(artifact.uri)
 
 

@@ -66,7 +66,7 @@ def prepare(
         )  # fmt: skip
     # Only now, because an upload may fail. A folder that the caller gave is the caller's, who may have to store more.
     if work is None and (built or publication.uploaded):
-        # Another process that builds of the same cases removes them when it has finished.
+        # Another process that builds from the same cases removes them when it has finished.
         with suppress(BuildInProgressError), builder.ownership():
             _remove_converted(builder)
     return builder

@@ -38,7 +38,7 @@ def nearby(data_dir: str | os.PathLike) -> Path:
 
 @dataclass
 class Publication:
-    """What `published` has done.
+    """What `published` did.
 
     Attributes:
         uploaded: whether it has uploaded a data set.

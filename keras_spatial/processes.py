@@ -32,7 +32,7 @@ _JOBS = ("chief", "worker")
 # How much later than TensorFlow's own timeout the watchdog acts, so that TensorFlow can first say which process is
 # missing.
 _GRACE_SECONDS = 5.0
-# After so long a silence TensorFlow gives a process up. It measures the silence by the time of day.
+# TensorFlow gives a process up after this much silence, which it measures by the time of day.
 _SILENCE_MILLISECONDS = 20_000
 # So long that no jump of the clock reaches it, not even one backwards, which TensorFlow takes for 2^64 microseconds.
 _ANY_SILENCE_MILLISECONDS = 35 * 10**15

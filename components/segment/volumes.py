@@ -155,7 +155,7 @@ def _refuse_torn(origin: StoreOrigin, units: Sequence[_Unit]) -> None:
     for unit in units:
         if not ending_of(unit.files[0], (*VOLUMES, *UNREAD)):
             names = [name for path in unit.files for name in origin.below(path)]
-            # The directory of a medium is no image.
+            # A DICOMDIR, the directory of a medium, is not an image.
             names = [name for name in names if name.rpartition("/")[2].upper() != "DICOMDIR"]
             ends += [(name, unit) for name in dict.fromkeys([*names[:1], *names[-1:]])]
     if len({id(unit) for _, unit in ends}) < 2:

@@ -140,7 +140,7 @@ def _stored(path: Path) -> dict[str, np.ndarray] | None:
     """The numbers of a case that are on disk; None if there are none, or they are damaged."""
     try:
         with np.load(path) as stored:
-            # By their checksums, before anything is allocated that a damaged header asks for.
+            # Checksums come first, so that nothing is allocated because a damaged header asks for it.
             if stored.zip.testzip() is not None or set(stored.files) != _NUMBERS:
                 return None
             return dict(stored)

@@ -20,7 +20,7 @@ from keras_spatial.runtimes.functions import DerivativeFunction, Prepared, Share
 
 # The attribute of a graph that maps digests of definitions to functions. The graph holds on to its functions anyway.
 _KNOWN = "_interned_functions"
-# And the one that holds the functions whose identity is known. A model's steps, and models that are alive at the same
+# The attribute that holds the functions whose identity is known. A model's steps, and models that are alive at the same
 # time, share these.
 _CALLED = "_called_functions"
 _traced: weakref.WeakValueDictionary[Hashable, Prepared] = weakref.WeakValueDictionary()

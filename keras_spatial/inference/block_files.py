@@ -22,7 +22,7 @@ class Carrier(Protocol):
     """
 
     def send(self, name: str, path: Path) -> None:
-        """Let the other processes have a complete file."""
+        """Hand a complete file to the other processes."""
 
     def fetch(self, name: str, path: Path) -> None:
         """Make a copy of a file that another process has sent."""
@@ -33,7 +33,7 @@ class Carrier(Protocol):
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder for what the processes of a job give each other.
+    """A folder in which the processes of a job exchange files.
 
     Attributes:
         folder: the folder, which all processes see. With a carrier, each process has a folder of its own instead, in
@@ -50,7 +50,7 @@ class Workspace:
         return Workspace(self.folder / name, self.carrier, f"{self.name}/{name}".lstrip("/"))
 
     def save(self, name: str, values: np.ndarray) -> None:
-        """Write an array to a file, which is there for all processes afterwards."""
+        """Write an array to a file that all processes can then read."""
         self.folder.mkdir(parents=True, exist_ok=True)
         np.save(self.folder / name, values)
         if self.carrier is not None:
@@ -145,7 +145,9 @@ class BlockFiles:
         return result
 
     def discard(self) -> None:
-        """Remove the files that this process has written, when no process reads them any more, and its copies."""
+        """Remove the files that this process has written, once no process reads them any more, and its copies of
+        others.
+        """
         for start in self._known:
             self.workspace.remove(_name(start), own=start in self._own)
         self._own.clear()

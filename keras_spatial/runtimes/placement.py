@@ -13,8 +13,8 @@ from keras_spatial.runtimes.functions import static_sizes
 
 # Profiles tell sums over devices from the layers' own operations by this name (`keras_spatial.profiling`).
 REDUCE_SCOPE = "allreduce"
-# The elements of a tensor from which on every device works for itself: far fewer than those of tensors that are written
-# in place (`engine.halo.LARGE`).
+# Tensors with more elements than this are computed by every device for itself. Tensors that are written in place
+# (`engine.halo.LARGE`) have far more.
 _SMALL = 1 << 12
 
 
