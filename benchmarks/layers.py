@@ -114,7 +114,8 @@ def main() -> None:
                 print(rows[-2]["figure"], rows[-2]["ratio"], flush=True)
     steps = [found for found in rows if found["target"]]
     worst = max(steps, key=lambda found: found["ratio"])
-    rows.append(row(f"the largest of these ratios, {worst['figure'].split(':')[0]}", worst["ratio"], target=1.3))
+    rows.append(row("layers whose step has a ratio above 1.3", sum(not found["ok"] for found in steps), target=4))
+    rows.append(row(f"the largest of these ratios, {worst['figure'].split(':')[0]}", worst["ratio"], target=1.6))
     settings = {"size_3d": arguments.size_3d, "size_2d": arguments.size_2d, "steps": arguments.steps}
     finish("layers", rows, settings, "python -m benchmarks.layers", save=arguments.save)
 
