@@ -111,7 +111,7 @@ def test_a_program_that_this_user_may_not_read_is_said_at_once(tmp_path):
     program.chmod(0)
     drop = "import ctypes, os, sys\nfor right in (1, 2): ctypes.CDLL(None).prctl(24, right, 0, 0, 0)\n"
     drop += "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-    light = str(Path(__file__).parents[1] / "light.py")
+    light = str(Path(__file__).with_name("light.py"))
     command = [sys.executable, "-c", drop, light, "--processes", "2", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2 and done.stdout == ""

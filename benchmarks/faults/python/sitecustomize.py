@@ -1,17 +1,8 @@
-"""Simulate a jumping clock and a slow disk, as environment variables say. Python imports this module when it starts."""
+"""Simulate a slow disk, as an environment variable says. Python imports this module when it starts."""
 
 import os
 import random
 import time
-
-
-def _jump(after: float, by: float) -> None:
-    real, started = time.time, time.monotonic()
-
-    def jumping() -> float:
-        return real() + (by if time.monotonic() - started > after else 0.0)
-
-    time.time = jumping
 
 
 def _slow(seconds: float) -> None:
@@ -24,7 +15,5 @@ def _slow(seconds: float) -> None:
     os.fsync = slow
 
 
-if "FAULT_CLOCK" in os.environ:
-    _jump(*map(float, os.environ["FAULT_CLOCK"].split(",")))
 if "FAULT_SLOW" in os.environ:
     _slow(float(os.environ["FAULT_SLOW"]))
