@@ -36,6 +36,8 @@ _GRACE_SECONDS = 5.0
 _SILENCE_MILLISECONDS = 20_000
 # So long that no jump of the clock reaches it, not even one backwards, which TensorFlow takes for 2^64 microseconds.
 _ANY_SILENCE_MILLISECONDS = 35 * 10**15
+COMMUNICATION_VARIABLE = "KERAS_SPATIAL_COMMUNICATION"
+"""Environment variable: the `communication` of `initialize` for programs that do not give it."""
 _COMMUNICATIONS = ("auto", "ring", "nccl")
 
 
@@ -46,7 +48,7 @@ class Processes:
     Attributes:
         tasks: the job name and task number of each process, such as `("worker", 0)`.
         rank: the index of this process in `tasks`.
-        communication: how all-reduces run: `"ring"` (gRPC), `"nccl"`, or `"auto"`.
+        communication: how messages and all-reduces are sent: `"ring"` (gRPC), `"nccl"`, or `"auto"`.
         timeout: how many seconds a process waits for the others when they must agree, and for each message.
     """
 
@@ -176,7 +178,7 @@ def initialize(
     process_id: int | None = None,
     process_count: int | None = None,
     *,
-    communication: str = "auto",
+    communication: str | None = None,
     timeout: float = 300.0,
 ) -> Processes:
     """Join the other processes of this job. Call it first: before `ks.device_mesh` and before any TensorFlow operation.
@@ -186,7 +188,9 @@ def initialize(
             `TF_CONFIG`, as Kubernetes training operators and `python -m keras_spatial.launch` set it.
         process_id: the index of this process in `addresses`, from 0.
         process_count: the expected number of processes, which is checked against `addresses` or `TF_CONFIG`.
-        communication: `"ring"` for gRPC, `"nccl"`, or `"auto"`, which takes NCCL if the mesh's devices are GPUs.
+        communication: `"nccl"` for NCCL between GPUs, `"ring"` for gRPC, or `"auto"` for TensorFlow's choice, which is
+            gRPC, too. By default it is that of the environment variable `KERAS_SPATIAL_COMMUNICATION`, or else
+            `"auto"`. All processes need the same.
         timeout: seconds to wait for the other processes, here and wherever they must agree, and for one message.
 
     Returns:
@@ -211,8 +215,12 @@ def initialize(
     ```
     """
     global _current
+    communication = communication or os.environ.get(COMMUNICATION_VARIABLE) or "auto"
     if communication not in _COMMUNICATIONS:
-        raise ValueError(f"communication must be one of {_COMMUNICATIONS}. Received: {communication!r}")
+        raise ValueError(
+            f"communication must be one of {_COMMUNICATIONS}, here or in {COMMUNICATION_VARIABLE}. Received: "
+            f"{communication!r}"
+        )
     if not timeout > 0:
         raise ValueError(f"timeout must be a positive number of seconds. Received: {timeout!r}")
     jobs, job, task = _from_arguments(addresses, process_id) if addresses is not None else _from_environment()

@@ -254,6 +254,17 @@ def test_bad_arguments_of_initialize_are_named(arguments, message):
         ks.initialize(**arguments)
 
 
+def test_the_environment_says_how_messages_are_sent(monkeypatch):
+    import keras_spatial as ks
+
+    monkeypatch.setenv("KERAS_SPATIAL_COMMUNICATION", "mpi")
+    with pytest.raises(ValueError, match=r"here or in KERAS_SPATIAL_COMMUNICATION\. Received: 'mpi'"):
+        ks.initialize()
+    monkeypatch.setenv("KERAS_SPATIAL_COMMUNICATION", "ring")
+    program = "import keras_spatial as ks\nraise SystemExit('sent by ' + ks.initialize(timeout=60).communication)"
+    assert "sent by ring" in run_each([program, program], 120)
+
+
 @pytest.mark.parametrize(
     "text",
     ["{", "{}", json.dumps({"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 3}})],

@@ -1,10 +1,15 @@
 """What a step on GPUs would do, read from its graph: there is no GPU here, and nothing is run."""
 
+from itertools import pairwise
+
 import keras
 import pytest
 import tensorflow as tf
 
 import keras_spatial as ks
+from keras_spatial.mesh_tensorflow import mtf
+from keras_spatial.processes import Processes
+from keras_spatial.runtimes.collective import CollectiveMesh
 
 SHAPE = (18, 8, 8, 1)
 GPUS = ["gpu:0", "gpu:1"]
@@ -56,3 +61,21 @@ def test_nccl_sums_all_gradients_at_once_and_prunes_no_member(monkeypatch):
 def test_other_sums_are_named(monkeypatch):
     with pytest.raises(ValueError, match=r"KERAS_SPATIAL_SUMS: expected 'copies' or 'nccl'. Received: 'ring'"):
         graph_of(monkeypatch, sums="ring")
+
+
+@pytest.mark.parametrize("communication", ["nccl", "ring"])
+def test_messages_by_nccl_follow_each_other_in_the_order_in_which_all_processes_make_them(communication):
+    """NCCL waits for ever if two processes start their messages in different orders; gRPC knows each by its key."""
+    job = Processes((("worker", 0), ("worker", 1)), 0, communication)
+    devices = [job.device(rank, "GPU", 0) for rank in range(job.count)]
+    mesh = CollectiveMesh(mtf.Shape([mtf.Dimension("rows", 2)]), mtf.LayoutRules([("x", "rows")]), devices, job)
+    with tf.Graph().as_default() as graph:
+        shard = mesh.LaidOutTensor([tf.ones([4, 4])])
+        mesh.receive(shard, 0, [None, 0])
+        mesh.receive(shard, 0, [1, None])
+        mesh.allreduce(shard, [0], "SUM")
+    messages = [operation for operation in graph.get_operations() if operation.type.startswith("Collective")]
+    assert [m.type for m in messages] == ["CollectiveBcastSendV2", "CollectiveBcastRecvV2", "CollectiveReduceV2"]
+    assert {m.get_attr("communication_hint").decode() for m in messages} == {communication}
+    chained = [before in after.control_inputs for before, after in pairwise(messages)]
+    assert chained == [communication == "nccl"] * 2
