@@ -77,5 +77,16 @@ def test_messages_by_nccl_follow_each_other_in_the_order_in_which_all_processes_
     messages = [operation for operation in graph.get_operations() if operation.type.startswith("Collective")]
     assert [m.type for m in messages] == ["CollectiveBcastSendV2", "CollectiveBcastRecvV2", "CollectiveReduceV2"]
     assert {m.get_attr("communication_hint").decode() for m in messages} == {communication}
-    chained = [before in after.control_inputs for before, after in pairwise(messages)]
+    chained = [before in _waits_for(after) for before, after in pairwise(messages)]
     assert chained == [communication == "nccl"] * 2
+
+
+def _waits_for(operation) -> set:
+    """All operations that run before an operation."""
+    found, pending = set(), [operation]
+    while pending:
+        one = pending.pop()
+        before = {*one.control_inputs, *(t.op for t in one.inputs)} - found
+        found |= before
+        pending += before
+    return found
