@@ -16,6 +16,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+# A private module of TensorFlow: it has no public name for the question.
+from tensorflow.python.framework.config import is_op_determinism_enabled
+
 from keras_spatial.runtimes.functions import DerivativeFunction, Prepared, SharedFunction, signature_of
 
 # The attribute of a graph that maps digests of definitions to functions. The graph holds on to its functions anyway.
@@ -46,7 +49,8 @@ def interned(prepared: Prepared) -> Prepared:
 
 def _settings() -> tuple:
     """What functions may read while they are traced that is neither in their code nor in what they close over."""
-    return keras.config.floatx(), keras.config.epsilon(), keras.config.image_data_format()
+    of_keras = keras.config.floatx(), keras.config.epsilon(), keras.config.image_data_format()
+    return *of_keras, is_op_determinism_enabled()
 
 
 def _kept_by(graph: tf.Graph, name: str) -> dict[Any, Any]:

@@ -20,9 +20,12 @@ def summed(x: tf.Tensor, axes: Sequence[int], *, keepdims: bool = False) -> tf.T
         axes: the axes' numbers, not negative.
         keepdims: whether these axes stay, with length 1.
     """
-    if x.dtype.is_floating and x.dtype.size < 4:
+    if x.dtype == tf.bfloat16:
         # TensorFlow accumulates these in float32, and every sum of its own is rounded.
         return tf.reduce_sum(x, list(axes), keepdims=keepdims)
+    if x.dtype == tf.float16:
+        # Those it accumulates in float16: of addends of 0.001 the sum stays at 4.
+        return tf.cast(summed(tf.cast(x, tf.float32), axes, keepdims=keepdims), x.dtype)
     for axis in sorted(axes, reverse=True):
         if x.shape[axis] == 1:
             x = x if keepdims else tf.squeeze(x, axis)

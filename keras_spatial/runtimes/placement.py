@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -44,8 +44,10 @@ class Placement(ShardOperations, PlacementMeshImpl):
         Large ones are left to each device, because what follows may write into them.
         """
         laid_out = mtf.convert_args_to_laid_out_tensors(inputs)
-        columns = [x.tensor_list if isinstance(x, self.LaidOutTensor) else [x] * self.size for x in laid_out]
-        if not self.in_place or not all(_is_small(value) for column in columns for value in column):
+        count = len(self.devices)
+        columns = [x.tensor_list if isinstance(x, self.LaidOutTensor) else [x] * count for x in laid_out]
+        small = all(_is_small(value) for column in columns for value in column)
+        if not (columns and self.in_place and small):
             return super().slicewise(fn, *laid_out)
         first: dict[tuple, int] = {}
         owners = [
@@ -133,7 +135,10 @@ def _identity(value: Any) -> Any:
 
 
 def _is_small(value: Any) -> bool:
-    return not isinstance(value, tf.Tensor) or math.prod(static_sizes(value.shape)) <= _SMALL
+    """Whether a value is a small tensor, or something that can be compared."""
+    if isinstance(value, tf.Tensor):
+        return math.prod(static_sizes(value.shape)) <= _SMALL
+    return isinstance(value, Hashable)
 
 
 def host_of(devices: Sequence[str]) -> contextlib.AbstractContextManager:

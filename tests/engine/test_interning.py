@@ -112,6 +112,7 @@ def test_layers_that_repeat_add_no_functions_and_are_not_traced_again(monkeypatc
     monkeypatch.setattr(module, "trace", lambda *arguments: traced.append(arguments) or trace(*arguments))
 
     def functions(blocks):
+        gc.collect()  # An earlier model that is still alive would share its functions.
         traced.clear()
         inputs = x = keras.Input((12, 12, 4))
         for _ in range(blocks):

@@ -12,6 +12,8 @@ import keras_spatial as ks
 from keras_spatial.engine.sums import add_bias, summed
 
 GENERATOR = np.random.default_rng(0)
+# The distance of 1 to the next number.
+HALVES = [("float16", 2**-10), ("bfloat16", 2**-7)]
 VALUES = (GENERATOR.normal(size=(1, 96, 96, 96, 4)) + 1).astype("float32")
 
 
@@ -35,6 +37,26 @@ def test_the_gradient_of_a_bias_is_that_of_float64():
     np.testing.assert_array_equal(y, VALUES + bias.numpy())
     gradient = tape.gradient(y, bias, tf.constant(VALUES**2))
     np.testing.assert_allclose(gradient, (VALUES.astype("float64") ** 2).sum((0, 1, 2, 3)), rtol=2e-6)
+
+
+@pytest.mark.parametrize(("dtype", "unit"), HALVES)
+def test_the_gradient_of_a_bias_in_half_precision_loses_one_digit_at_most(dtype, unit):
+    image, addend = np.ones((1, 128, 128, 2)), float(tf.cast(0.001, dtype))
+    inputs = keras.Input(image.shape[1:], dtype=dtype)
+    plain = keras.Model(inputs, keras.layers.Conv2D(2, 3, padding="same", dtype=dtype)(inputs))
+    model = ks.partition(plain, split("2x1"))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.cast(model(tf.cast(image, dtype)) * tf.cast(addend, dtype), tf.float32))
+    gradient = tape.gradient(loss, model.trainable_variables[1])
+    exact = addend * 128 * 128
+    np.testing.assert_allclose(tf.cast(gradient, tf.float32), exact, rtol=unit)
+
+
+@pytest.mark.parametrize(("dtype", "unit"), HALVES)
+def test_a_sum_in_half_precision_loses_one_digit_at_most(dtype, unit):
+    values = tf.fill((1, 64, 64, 64, 4), tf.cast(0.001, dtype))
+    exact = float(values[0, 0, 0, 0, 0]) * 64**3
+    np.testing.assert_allclose(tf.cast(summed(values, (0, 1, 2, 3)), tf.float32), exact, rtol=unit)
 
 
 @pytest.mark.parametrize("mesh", ["1x1", "2x2"])

@@ -1,6 +1,7 @@
 """What all CPU devices of a process would compute from the same small tensors is computed once."""
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from equality import assert_equal_to_keras, split
@@ -36,6 +37,14 @@ def test_devices_with_the_same_small_arguments_share_one_application(devices):
         assert applications(devices, *[(one, 2.0), (other, 2.0)] * 2) == (4 if each else 2)
         assert applications(devices, *[(one, 2.0), (one, 3.0)] * 2) == (4 if each else 2)
         assert applications(devices, *[(one, n) for n in (2.0, 3.0, 4.0, 5.0)]) == 4
+
+
+def test_functions_of_nothing_and_of_what_cannot_be_compared_run_on_each_device():
+    shape = mtf.Shape([mtf.Dimension("rows", 2), mtf.Dimension("columns", 2)])
+    mesh = Placement(shape, mtf.LayoutRules([]), CPUS)
+    with tf.Graph().as_default():
+        assert len(mesh.slicewise(lambda: tf.constant(1.0)).tensor_list) == 4
+        assert len(mesh.slicewise(tf.identity, np.ones(3)).tensor_list) == 4
 
 
 def test_large_tensors_are_left_to_each_device():
