@@ -20,12 +20,14 @@ class Server:
         url: its address.
         reads: how often the content of each object was asked for, by its name with the bucket's before it.
         heads: the same of its first bytes alone, of which `reads` does not tell.
+        refusals: for each method of HTTP, the status and the content with which its next request is answered, once.
     """
 
     def __init__(self, url: str):
         self.url = url
         self.reads: Counter[str] = Counter()
         self.heads: Counter[str] = Counter()
+        self.refusals: dict[str, tuple[str, str]] = {}
 
     def below(self, location: str) -> dict[str, int]:
         """The `reads` of the objects below a URL, by their names from there."""
@@ -43,6 +45,10 @@ def running() -> Iterator[Server]:
     inner = moto._server.app
 
     def counting(environ, start_response):
+        if refusal := server.refusals.pop(environ["REQUEST_METHOD"], None):
+            status, content = refusal
+            start_response(status, [("Content-Type", "application/xml")])
+            return [content.encode()]
         name = environ["PATH_INFO"].encode("latin-1").decode().strip("/")
         if environ["REQUEST_METHOD"] == "GET" and "/" in name and "list-type" not in environ["QUERY_STRING"]:
             head = environ.get("HTTP_RANGE") == f"bytes=0-{HEAD_BYTES - 1}"

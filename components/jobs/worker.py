@@ -16,6 +16,7 @@ from components import storage
 from components.jobs.cluster import peer_timeout, rank_of, with_tf_config
 from components.jobs.description import Description
 from components.jobs.heartbeat import end_without
+from datasets.object_store import StorageError
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -48,6 +49,11 @@ def _near(job: Description, first: bool) -> Iterator[dict[str, Any]]:
     """The inputs, outputs and work folder of a job as paths: inputs at URLs are downloaded, and outputs uploaded."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if job.shared and first:
+            # An attempt that failed while its processes uploaded may have left files that this one does not make. No
+            # process uploads before all have exchanged a text in `job.run`, and so not before they are removed.
+            for place in job.outputs.values():
+                _empty(place)
         places: dict[str, Any] = {"shared": job.shared} if job.shared else {}
         if job.work:
             places["work"] = job.work
@@ -67,6 +73,21 @@ def _near(job: Description, first: bool) -> Iterator[dict[str, Any]]:
             made = Path(places[name])
             if storage.is_url(place) and (first or (job.shared and made.exists())):
                 storage.upload(made, place)
+
+
+def _empty(place: str) -> None:
+    """Remove what is at a URL.
+
+    Raises:
+        StorageError: if something is still there. A store may refuse to delete an object in an answer that its client
+            takes for a success.
+    """
+    storage.remove(place)
+    if storage.exists(place):
+        raise StorageError(
+            f"{place}: expected to be empty. Received: files of an attempt that failed, which the store does not "
+            "delete. Allow the pods to delete objects there, or remove the files."
+        )
 
 
 if __name__ == "__main__":

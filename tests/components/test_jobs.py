@@ -182,12 +182,15 @@ def test_two_pods_that_share_nothing_but_a_store_evaluate_as_one_process_does(tr
     places = [str(trained / name) for name in ("cases", "dataset", "model")]
     made = {n: [str(tmp_path / n / part) for part in ("evaluation", "predictions")] for n in ("one", "two")}
     expected = evaluate_model(*places, *made["one"], **PLACED)
+    for name in ("failed.csv", "volume-99.nii.gz"):
+        storage.write_json(storage.join(no_volume, "predictions", name), "from an attempt that failed")
     facts, said = in_pods(None, evaluate_in_job, *places, *made["two"], scratch=no_volume, **PLACED)
     assert facts == expected
     for name in ("cases.json", "cases.csv", "summary.json"):
         texts = [(tmp_path / n / "evaluation" / name).read_text() for n in made]
         assert texts[0] == texts[1]
     names = same_labels(*(tmp_path / n / "predictions" for n in made))
+    assert not (tmp_path / "two" / "predictions" / "failed.csv").exists()
     each = numbers(said, r"read (\d+) bytes of the data set, and written (\d+) of probabilities")
     assert [n for _, n in each] == [len(names) * 16**3 * CLASSES * FLOAT // 2] * 2
     assert not storage.exists(storage.join(no_volume, "shared"))

@@ -1,9 +1,11 @@
 """A job of several pods whose folders are in an object store."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import kubernetes_server as fake
+import pytest
 from small_training import SETTINGS
 
 from components import storage
@@ -11,6 +13,7 @@ from components.jobs.description import Description
 from components.jobs.settings import JobSettings
 from components.jobs.worker import _near
 from components.train_job.train_job import train_in_job
+from datasets.object_store import listing
 
 
 def test_a_job_may_share_a_url_in_place_of_a_volume(bucket, tmp_path):
@@ -55,3 +58,44 @@ def test_a_job_may_share_a_url_in_place_of_a_volume(bucket, tmp_path):
     assert isinstance(storage.read_json(storage.join(scratch, "heartbeat")), float)
     assert storage.download(storage.join(scratch, "work"), tmp_path / "work").joinpath("backup.npz").exists()
     assert (tmp_path / "model" / "logs" / "events").read_bytes() == b"logs"
+
+
+def segmentation(scratch):
+    return Description(
+        step="segment",
+        inputs={},
+        outputs={"predictions": storage.join(scratch, "predictions")},
+        settings={},
+        facts=storage.join(scratch, "facts.json"),
+        shared=storage.join(scratch, "shared"),
+    )
+
+
+def test_what_a_failed_attempt_has_uploaded_is_not_among_the_results(bucket):
+    """A volume that failed then has a result now, and one that had a result may fail now."""
+    job = segmentation(storage.join(bucket, "run", "segment_job-abc"))
+
+    def attempt(*made):
+        with ExitStack() as pods:
+            # The last process is the first one to upload.
+            places = [pods.enter_context(_near(job, number == 0)) for number in range(len(made))]
+            for place, names in zip(places, made, strict=True):
+                for name in names:
+                    Path(place["predictions"]).mkdir(exist_ok=True)
+                    Path(place["predictions"], name).write_text(name)
+
+    attempt(["failed.csv"], ["volume-2.nii.gz"])
+    attempt(["volume-0.nii.gz"], ["volume-1.nii.gz"])
+    assert set(listing(job.outputs["predictions"])[1]) == {"volume-0.nii.gz", "volume-1.nii.gz"}
+
+
+def test_a_store_that_deletes_nothing_is_named_before_a_job_computes_anything(bucket, server):
+    """S3 refuses single objects in an answer with status 200, which s3fs does not look into."""
+    job = segmentation(storage.join(bucket, "run", "segment_job-abc"))
+    storage.write_json(storage.join(job.outputs["predictions"], "failed.csv"), "from an attempt that failed")
+    refusal = "<Error><Key>failed.csv</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+    server.refusals["POST"] = ("200 OK", f"<DeleteResult>{refusal}</DeleteResult>")
+    message = r"segment_job-abc/predictions: expected to be empty.*Allow the pods to delete objects"
+    with pytest.raises(storage.StorageError, match=message), _near(job, first=True):
+        pytest.fail("the job computes")
+    assert not server.refusals
