@@ -47,8 +47,8 @@ def evaluate_cases(
     scan, in one byte for each voxel, and what the surface distances need (see `keras_spatial.evaluation`).
 
     Args:
-        cases, dataset, model, evaluation, predictions: see `components.evaluate.evaluate.evaluate_model`. All processes
-            see the same folders, and each downloads what it needs from an object store.
+        cases, dataset, model, evaluation, predictions: see `components.evaluate.evaluate.evaluate_model`. Each
+            process downloads what it needs from an object store.
         settings: the settings of the evaluation.
         shared: the URL of a folder for what the processes give each other. Then the folders to make are each process's
             own, and it leaves there what it has made. "" if all processes see the same folders.

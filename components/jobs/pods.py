@@ -30,7 +30,7 @@ def run_in_pods(
     *,
     together: bool = False,
 ) -> Mapping[str, Mapping[str, Any]]:
-    """Run a step in a TrainJob or TFJob whose pods read and write in a folder that all of them see.
+    """Run a step in a TrainJob or TFJob whose pods read and write in one folder, on a volume or at a URL.
 
     The job's name follows from the run and the step's key. A step that is tried again after its pod was lost finds its
     job still running, and waits for it. A failed job is replaced, and resumes from its work folder if it has one.

@@ -28,12 +28,12 @@ def segment_share(
 ) -> Mapping[str, Mapping[str, Any]]:
     """Segment volumes; see `components.segment.segment.segment_folder`.
 
-    Every process of the job must call it with the same arguments. All of them see the same folders, and each downloads
-    the volumes from an object store.
+    Every process of the job must call it with the same arguments. Each downloads the volumes from an object store.
 
     Args:
         volumes, model, predictions, task_file, share, settings: see `components.segment.segment.segment_folder`.
-        shared: the URL of a folder for what the processes give each other; see `components.evaluate.process`.
+        shared: the URL of a folder for what the processes give each other. Then `predictions` is each process's own
+            folder, and it leaves there what it has made. "" if all processes see the same folders.
     """
     job, traffic = processes.current(), Traffic()
     network, outcomes = None, []
