@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,12 +190,15 @@ def publish(job: Processes, what: str, arrays: Sequence[BlockFiles]) -> None:
 def shared_workspace(job: Processes, workspace: Workspace) -> Iterator[Workspace]:
     """A workspace that is empty at first and removed at the end. Every process must call it.
 
+    A carrier that cannot remove its files at the end is only warned of.
+
     Args:
         job: the processes.
         workspace: without a carrier, the same folder in all processes; with one, a folder of each process's own.
 
     Raises:
         RuntimeError: in all processes, if one of them does not see the folder that the first one has made.
+        OSError: if the carrier cannot remove what an earlier job has left.
     """
     folder, carrier = workspace.folder, workspace.carrier
 
@@ -214,4 +218,12 @@ def shared_workspace(job: Processes, workspace: Workspace) -> Iterator[Workspace
         yield workspace
         job.exchange("end of the workspace", "done")
     finally:
-        clear()
+        try:
+            clear()
+        except OSError as error:
+            # Neither the results nor the error that has ended the job may be lost because of these files.
+            warnings.warn(
+                f"{error}. The files that the processes have given each other remain there; no process needs them any "
+                "more, so remove them by hand.",
+                stacklevel=3,
+            )

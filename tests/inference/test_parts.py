@@ -77,3 +77,39 @@ def test_processes_without_a_common_folder_are_told_so(tmp_path):
     array.write((slice(0, 2), slice(0, 4)), np.ones((2, 4)))
     with pytest.raises(RuntimeError, match=r"(?s)must have a folder in common.*process 0 does not see.*process 1"):
         publish(Second(), "arrays", [array])
+
+
+class Refusing:
+    """A carrier whose store has been refusing to remove anything since the first time."""
+
+    removals = 0
+
+    def remove(self, name):
+        self.removals += 1
+        if self.removals > 1:
+            raise OSError("s3://bucket/shared: SlowDown")
+
+
+def test_files_that_cannot_be_removed_at_the_end_cost_no_result(tmp_path):
+    with (
+        pytest.warns(UserWarning, match=r"s3://bucket/shared: SlowDown\. .* remain there.* remove them by hand"),
+        shared_workspace(processes.Processes(), Workspace(tmp_path / "work", Refusing())),
+    ):
+        pass
+
+
+def test_files_that_cannot_be_removed_at_the_end_do_not_hide_why_a_job_failed(tmp_path):
+    with (
+        pytest.warns(UserWarning, match="SlowDown"),
+        pytest.raises(ValueError, match="scores are not finite"),
+        shared_workspace(processes.Processes(), Workspace(tmp_path / "work", Refusing())),
+    ):
+        raise ValueError("scores are not finite")
+
+
+def test_files_of_an_earlier_job_that_cannot_be_removed_are_an_error(tmp_path):
+    carrier = Refusing()
+    carrier.removals = 1
+    work = shared_workspace(processes.Processes(), Workspace(tmp_path / "work", carrier))
+    with pytest.raises(OSError, match="SlowDown"), work:
+        pass
