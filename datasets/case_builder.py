@@ -31,6 +31,10 @@ from keras_spatial.volumes import Grid, Limits, Task, VolumeError
 
 logger = logging.getLogger(__name__)
 
+LOST_SECONDS = 120.0
+"""For how long to wait for the lock on a folder of converted cases: NFSv4 and CephFS release the locks of a lost
+machine when its lease of about a minute has expired."""
+
 
 @dataclass
 class CaseConfig(tfds.core.BuilderConfig):
@@ -143,14 +147,16 @@ class CaseBuilder(BlockBuilder, skip_registration=True):  # pyright: ignore
         """Hold the locks without which no process may build this data set, or convert its cases.
 
         Raises:
-            BuildInProgressError: if another process is doing so.
+            BuildInProgressError: if another process is doing so. For the lock on the work folder, this process first
+                waits for `LOST_SECONDS`.
         """
         with super().ownership(), ExitStack() as locks:
             if self.work is not None and self.work.resolve() != Path(self.shared).resolve():
                 # The folder of the data set may lie on the disk of a pod. If its node is lost but the pod keeps
                 # running, its successor has another disk and the same converted cases.
                 try:
-                    locks.enter_context(exclusive(self.work / f".lock-{self._converted_name}", "work folder"))
+                    lock = self.work / f".lock-{self._converted_name}"
+                    locks.enter_context(exclusive(lock, "work folder", patience=LOST_SECONDS))
                 except NoLocks as error:
                     warnings.warn(
                         f"{error}. Nothing prevents another process from converting the same cases there: make sure "

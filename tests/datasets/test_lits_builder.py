@@ -4,7 +4,9 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from datasets.lits import cases, conversion
 from datasets.lits.conversion import LitsReader
 from datasets.lits.lits_dataset_builder import Builder, LitsConfig
 from datasets.locking import exclusive
-from keras_spatial import volumes
+from keras_spatial import ownership, volumes
 from keras_spatial.data import StoreError
 from keras_spatial.data.packing import PackedTensor
 from keras_spatial.ownership import NoLocks
@@ -355,10 +357,12 @@ def test_two_builders_in_one_folder_do_not_meet(folder, tmp_path):
 
 def test_a_lost_pod_that_goes_on_and_its_successor_do_not_convert_into_one_folder(folder, tmp_path, monkeypatch):
     """Each has a disk of its own for the data set; the converted cases lie on a volume that both have mounted."""
+    monkeypatch.setattr(case_builder, "LOST_SECONDS", 0.1)
     real, refused = case_builder.convert, []
+    message = r"another process .* give another work folder\. If the machine .* known to be lost, remove .*/\.lock-\S+ "
 
     def meanwhile(case, target):
-        with pytest.raises(lits.BuildInProgressError, match=r"another process .* or give another work folder") as error:
+        with pytest.raises(lits.BuildInProgressError, match=message) as error:
             lits.prepare(folder, tmp_path / "second", 16, work=tmp_path / "work")
         refused.append(error)
         return real(case, target)
@@ -371,11 +375,25 @@ def test_a_lost_pod_that_goes_on_and_its_successor_do_not_convert_into_one_folde
     assert lits.prepare(folder, tmp_path / "second", 16, work=tmp_path / "work").info.splits
 
 
+def test_a_lock_that_outlives_its_machine_on_the_volume_is_waited_for(tmp_path, caplog):
+    """As a network file system does until the lease of the lost machine has expired."""
+    builder = Builder(config="64", data_dir=str(tmp_path / "data"))
+    work = builder.work = tmp_path / "work"
+    work.mkdir()
+    held = ownership.lock(work / f".lock-{builder._converted_name}")
+    release = threading.Timer(0.5, os.close, [held])
+    release.start()
+    with builder.ownership():
+        release.join()
+    [waits] = [record.getMessage() for record in caplog.records if "waiting" in record.getMessage()]
+    assert re.search(rf"/work/\.lock-\S+ is held by process {os.getpid()} of .*; waiting up to 120 s", waits)
+
+
 def test_a_volume_for_converted_cases_that_has_no_locks_is_warned_of(folder, tmp_path, monkeypatch):
-    def without(lock, *given):
+    def without(lock, *given, **named):
         if lock.parent == tmp_path / "work":
             raise NoLocks(38, "lies on a file system that does not support locks", str(lock))
-        return exclusive(lock, *given)
+        return exclusive(lock, *given, **named)
 
     monkeypatch.setattr(case_builder, "exclusive", without)
     with pytest.warns(UserWarning, match="not support locks.*Nothing prevents another process from converting"):
