@@ -50,19 +50,25 @@ def is_segmentation(path: Path) -> bool:
         return False
 
 
-def series_uid(head: bytes) -> str:
-    """The UID of the series in the first bytes of a DICOM file; "" if it is not in them, or they are damaged."""
+def read_head(head: bytes, last: str) -> Any:
+    """The data set in the first bytes of a DICOM file, up to a field.
+
+    Args:
+        head: the bytes. Where they end inside a field, only a part of its value is there.
+        last: the keyword of the last field to read.
+
+    Returns:
+        The data set, or None if it is deflated.
+
+    Raises:
+        Exception: errors of many kinds if the bytes are damaged or end inside a sequence; their messages quote the
+            header.
+    """
     if _DEFLATED in head:
-        return ""
+        return None
     reader = pydicom("Reading DICOM")
-    last = reader.tag.Tag("SeriesInstanceUID")
-    try:
-        with quiet():
-            found = reader.filereader.read_partial(io.BytesIO(head), stop_when=lambda tag, *_: tag > last)
-            return str(found.get("SeriesInstanceUID", ""))
-    # pydicom raises errors of many kinds for damaged files.
-    except Exception:
-        return ""
+    end = reader.tag.Tag(last)
+    return reader.filereader.read_partial(io.BytesIO(head), stop_when=lambda tag, *_: tag > end)
 
 
 class BoundedFile(io.BufferedReader):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_spatial._paths import kind_of
-from keras_spatial.volumes.dicom_files import MAGIC, PREAMBLE, SEGMENTATION, is_dicom, pydicom, read_dataset
+from keras_spatial.volumes.dicom_files import MAGIC, PREAMBLE, SEGMENTATION, is_dicom, pydicom, read_dataset, read_head
 from keras_spatial.volumes.pseudonyms import quiet
 from keras_spatial.volumes.volume import UnreadableVolumeError, VolumeError
 
@@ -120,6 +120,30 @@ def read_slices(path: Path, name: str) -> tuple[tuple[str, ...], list[Slice]] | 
         raise UnreadableVolumeError(
             f"{name}: its DICOM header is damaged; copy or download it again. Received: {type(error).__name__}"
         ) from None
+
+
+def series_uid(head: bytes) -> str:
+    """The UID of the series of the images in a DICOM file, by its first bytes.
+
+    Returns:
+        "" if the file is no image, or if the bytes do not tell: they are damaged, deflated, or end too early. Objects
+        with and without an image have classes in common, so the bytes must reach the image's size in these.
+    """
+    if not head[PREAMBLE:].startswith(MAGIC):
+        return ""
+    try:
+        with quiet():
+            header = read_head(head, "Rows")
+            if header is None or _is_no_image(header):
+                return ""
+            uid = header["SeriesInstanceUID"]
+            # The bytes may end inside the UID, which nothing follows then.
+            return "" if max(header.keys()) == uid.tag else _text(header, uid.keyword)
+    except ImportError:
+        raise
+    # pydicom raises errors of many kinds for damaged files.
+    except Exception:
+        return ""
 
 
 def _is_no_image(header: Any) -> bool:

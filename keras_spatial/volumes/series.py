@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_spatial._paths import DICOM, ending_of, fault_of_name, printable, walk
-from keras_spatial.volumes.dicom_files import MAGIC, PREAMBLE, is_dicom, series_uid
-from keras_spatial.volumes.dicom_images import Slice, read_slices
+from keras_spatial.volumes.dicom_files import is_dicom
+from keras_spatial.volumes.dicom_images import Slice, read_slices, series_uid
 from keras_spatial.volumes.pseudonyms import called, identifiers_kept, pseudonym
 from keras_spatial.volumes.volume import (
     DimensionError,
@@ -108,10 +108,13 @@ def find_series(folder: str | Path) -> list[Series]:
 
 
 def series_in(head: bytes) -> str:
-    """The name of the series to which a DICOM file belongs, by its first bytes; "" if they do not tell."""
-    if head[PREAMBLE:].startswith(MAGIC) and (uid := series_uid(head)):
-        return f"DICOM series {_name(uid, uid)}"
-    return ""
+    """The name of the series to which the images of a DICOM file belong, by its first bytes.
+
+    Returns:
+        "" if the bytes do not tell, or if `find_series` leaves the file out because it is no image.
+    """
+    uid = series_uid(head)
+    return f"DICOM series {_name(uid, uid)}" if uid else ""
 
 
 def _files(folder: Path) -> Iterator[Path]:
