@@ -33,7 +33,7 @@ lint: install ## Style and types
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
 test: install ## The quick tests: the core on meshes, without processes, pipelines and examples
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile tests/engine tests/rules tests/model/test_fit.py tests/model/test_never_whole.py tests/model/test_bad_input.py tests/planning --ignore tests/rules/test_random_configurations.py
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile tests/engine tests/rules tests/layers tests/model/test_fit.py tests/model/test_never_whole.py tests/model/test_bad_input.py tests/planning --ignore tests/layers/test_keras_own_cases.py --ignore tests/rules/test_random_configurations.py
 
 # A process keeps something of every network that it has traced, plain Keras's too, which in the end fills a machine of
 # 24 GB: each part of the suite has processes of its own. All parts run though one fails. Where a few files have nearly
