@@ -31,6 +31,8 @@ unknown intensities is read twice. At most half of the free disk space is used.
 """
 HEAD_BYTES = 1 << 16
 """The number of bytes at the beginning of a file that tell what it is."""
+HEADS_AT_ONCE = 100
+"""The number of objects of which the first bytes are read at the same time."""
 _NAMES, _KEPT, _NEAR = "names", "kept", "near-"
 
 
@@ -187,17 +189,32 @@ class StoreOrigin:
         """The names of the file at a path, or of all files of the folder there, without hidden ones."""
         return self._below(path)
 
-    def heads(self, names: Sequence[str]) -> list[bytes]:
-        """The first `HEAD_BYTES` of objects, which are read at the same time; b"" of one that is gone.
+    def heads(self, names: Sequence[str]) -> Iterator[bytes]:
+        """Yield the first `HEAD_BYTES` of objects; b"" of one that is gone.
+
+        `HEADS_AT_ONCE` of them are read at the same time, and no more are in memory.
 
         Raises:
-            StorageError: if the store cannot be reached.
+            StorageError: if the store refuses or cannot be reached.
         """
+        for start in range(0, len(names), HEADS_AT_ONCE):
+            yield from self._heads(names[start : start + HEADS_AT_ONCE])
+
+    def _heads(self, names: Sequence[str]) -> list[bytes]:
+        # A store gives an error for any range of an empty object.
+        asked = [name for name in names if self._files[name].size]
         with object_store.named(self.location):
             store = object_store.system(self.location)
-            places = [store._strip_protocol(self._url(name)) for name in names]
-            found = store.cat_ranges(places, [0] * len(places), [HEAD_BYTES] * len(places), on_error="return")
-        return [head if isinstance(head, bytes) else b"" for head in found]
+            places = [store._strip_protocol(self._url(name)) for name in asked]
+            given = store.cat_ranges(places, [0] * len(places), [HEAD_BYTES] * len(places), on_error="return")
+        found = dict.fromkeys(names, b"")
+        for name, head in zip(asked, given, strict=True):
+            if isinstance(head, bytes):
+                found[name] = head
+            elif not isinstance(head, FileNotFoundError):
+                with object_store.named(self._url(name)):
+                    raise head
+        return [found[name] for name in names]
 
     def key(self, path: Path) -> bytes:
         return self._url(self._name(path)).encode()

@@ -1,7 +1,7 @@
 """A real S3-compatible server on loopback, which counts the reads from it; for fixtures of the tests."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,16 +18,23 @@ class Server:
 
     Attributes:
         url: its address.
+        stop: a function that ends it.
         reads: how often the content of each object was asked for, by its name with the bucket's before it.
         heads: the same of its first bytes alone, of which `reads` does not tell.
         refusals: for each method of HTTP, the status and the content with which its next request is answered, once.
+        forbidden: the names of the objects whose content it gives to nobody, with the bucket's before them.
     """
 
-    def __init__(self, url: str):
-        self.url = url
+    def __init__(self, url: str, stop: Callable[[], None]):
+        self.url, self.stop = url, stop
         self.reads: Counter[str] = Counter()
         self.heads: Counter[str] = Counter()
         self.refusals: dict[str, tuple[str, str]] = {}
+        self.forbidden: set[str] = set()
+
+    def forbid(self, url: str) -> None:
+        """Give the content of the object at a URL to nobody."""
+        self.forbidden.add(url.partition("://")[2])
 
     def below(self, location: str) -> dict[str, int]:
         """The `reads` of the objects below a URL, by their names from there."""
@@ -40,19 +47,23 @@ def running() -> Iterator[Server]:
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     host, port = moto.get_host_and_port()
-    server = Server(f"http://{host}:{port}")
+    server = Server(f"http://{host}:{port}", moto.stop)
     assert moto._server is not None
     inner = moto._server.app
 
     def counting(environ, start_response):
-        if refusal := server.refusals.pop(environ["REQUEST_METHOD"], None):
-            status, content = refusal
+        def answer(status, content):
             start_response(status, [("Content-Type", "application/xml")])
             return [content.encode()]
+
+        if refusal := server.refusals.pop(environ["REQUEST_METHOD"], None):
+            return answer(*refusal)
         name = environ["PATH_INFO"].encode("latin-1").decode().strip("/")
         if environ["REQUEST_METHOD"] == "GET" and "/" in name and "list-type" not in environ["QUERY_STRING"]:
             head = environ.get("HTTP_RANGE") == f"bytes=0-{HEAD_BYTES - 1}"
             (server.heads if head else server.reads)[name] += 1
+            if name in server.forbidden:
+                return answer("403 Forbidden", "<Error><Code>AccessDenied</Code></Error>")
         return inner(environ, start_response)
 
     moto._server.app = counting
@@ -79,4 +90,5 @@ def bucket_of(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     if not system.exists("bucket"):
         system.mkdir("bucket")
     server.reads.clear()
+    server.forbidden.clear()
     return f"s3://bucket/{tmp_path.name}"

@@ -145,11 +145,12 @@ def _refuse_torn(origin: StoreOrigin, units: Sequence[_Unit]) -> None:
     """Refuse a DICOM series in two units, as far as the headers of the first and the last file of each unit tell.
 
     Archives fill folders with as many files as fit, and continue a series in the next one. To look at all headers,
-    every share would have to read a part of every file.
+    every share would have to read a part of every file. Objects that are not images, such as reports and segmentations,
+    do not count.
 
     Raises:
         ResultsCollide: if there is such a series.
-        StorageError: if the store cannot be reached.
+        StorageError: if the store refuses or cannot be reached.
     """
     ends: list[tuple[str, _Unit]] = []
     for unit in units:

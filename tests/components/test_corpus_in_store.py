@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from kfp import dsl
 from pydantic import TypeAdapter
-from volumes.dicom_files import write_series
+from volumes.dicom_files import SAMPLES, write_series
 
 from components import resume, storage
 from components.cases import open_checked, some_cases
@@ -343,6 +343,28 @@ def test_a_series_that_ends_in_the_next_of_the_folders_that_are_shared_is_refuse
             list(batches(url, f"{share}-of-2"))
     assert not server.below(url)
     assert sum(server.heads.values()) == 2 * 3 * 2
+
+
+@pytest.mark.parametrize("name", ["a.dcm", "z.dcm"], ids=["first", "last"])
+@pytest.mark.parametrize("object_of", ["test-SR.dcm", "liver_1frame.dcm"], ids=["report", "segmentation"])
+def test_objects_that_are_no_images_may_be_of_one_series_in_all_folders(bucket, tmp_path, object_of, name):
+    for part in range(2):
+        folder = write_series(tmp_path / "scans" / f"part-{part}", series=f"1.2.{part}")
+        shutil.copy(SAMPLES / object_of, folder / name)
+    url = put(tmp_path / "scans", f"{bucket}/scans")
+    shares = [[source for batch in batches(url, f"{n}-of-2") for source in batch.sources] for n in range(2)]
+    assert [[len(source.volume.slices) for source in sources] for sources in shares] == [[6], [6]]
+
+
+def test_a_header_that_the_store_forbids_to_read_ends_every_share(server, bucket, tmp_path):
+    for part in range(2):
+        write_series(tmp_path / "scans" / f"part-{part}", series=f"1.2.{part}")
+    url = put(tmp_path / "scans", f"{bucket}/scans")
+    forbidden = f"{url}/part-1/{sorted(p.name for p in (tmp_path / 'scans' / 'part-1').iterdir())[0]}"
+    server.forbid(forbidden)
+    for share in range(2):
+        with pytest.raises(storage.StorageError, match=f"^{forbidden}: PermissionError: .*Look at the address"):
+            list(batches(url, f"{share}-of-2"))
 
 
 def test_a_series_in_two_of_the_folders_that_are_shared_is_refused(bucket, model, tmp_path):

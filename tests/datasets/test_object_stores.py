@@ -7,6 +7,7 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+import s3_server
 import tensorflow_datasets as tfds
 from folders import tree
 
@@ -147,6 +148,54 @@ def test_a_file_that_is_overwritten_after_the_listing_is_refused(bucket, folder)
         store.rm(f"{url}/segmentation-1.nii.gz")
         with pytest.raises(ChangedCaseError, match="Received: nothing"), origin.near(second):
             pass
+
+
+def test_the_heads_of_objects_are_in_memory_a_few_at_a_time(server, bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(origins, "HEADS_AT_ONCE", 2)
+    written = {f"{number}.dcm": bytes([number]) * (origins.HEAD_BYTES + number) for number in range(5)}
+    (tmp_path / "study").mkdir()
+    for name, content in written.items():
+        (tmp_path / "study" / name).write_bytes(content)
+    with origins.opened(put(tmp_path / "study", f"{bucket}/study")) as origin:
+        server.heads.clear()
+        heads = origin.heads(list(written))
+        found = [next(heads)]
+        assert sum(server.heads.values()) == 2
+        found += heads
+    assert found == [content[: origins.HEAD_BYTES] for content in written.values()]
+    assert sum(server.heads.values()) == 5
+
+
+def test_an_empty_object_and_one_that_is_gone_have_an_empty_head(bucket, tmp_path):
+    (tmp_path / "study").mkdir()
+    for name, content in (("empty", b""), ("gone", b"gone"), ("there", b"there")):
+        (tmp_path / "study" / name).write_bytes(content)
+    url = put(tmp_path / "study", f"{bucket}/study")
+    with origins.opened(url) as origin:
+        object_store.system(url).rm(f"{url}/gone")
+        assert list(origin.heads(["empty", "gone", "there"])) == [b"", b"", b"there"]
+
+
+def test_a_head_that_the_store_forbids_to_read_is_an_error_that_names_it(server, bucket, tmp_path):
+    (tmp_path / "study").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "study" / name).write_bytes(b"DICM")
+    url = put(tmp_path / "study", f"{bucket}/study")
+    server.forbid(f"{url}/b")
+    refusal = pytest.raises(lits.StorageError, match=f"^{url}/b: PermissionError: .*Look at the address")
+    with origins.opened(url) as origin, refusal:
+        list(origin.heads(["a", "b"]))
+
+
+def test_heads_from_a_server_that_is_gone_are_an_error(monkeypatch, tmp_path):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with s3_server.running() as server:
+        url = f"{s3_server.bucket_of(server, monkeypatch, tmp_path)}/study"
+        object_store.system(url).pipe_file(f"{url}/a", b"DICM")
+        with origins.opened(url) as origin:
+            server.stop()
+            with pytest.raises(lits.StorageError, match=f"^{url}/a: EndpointConnectionError: "):
+                list(origin.heads(["a"]))
 
 
 @pytest.mark.parametrize("host", ["", "localhost"])
