@@ -101,7 +101,10 @@ writer = '''
 import itertools, sys
 for number in itertools.count():
     with open(f"{{sys.argv[1]}}/{{number}}", "xb", buffering=0) as file:
-        assert file.write(bytes(5000)) == 5000
+        left = memoryview(bytes(5000))
+        # The last write that finds room may be a short one; the next then fails.
+        while left:
+            left = left[file.write(left):]
 '''
 folder = Path(sys.argv[1])
 for attack in (attacks.full_disk, attacks.read_only_disk):
@@ -123,7 +126,7 @@ def test_disks_become_full_and_read_only_and_keep_what_was_written(tmp_path):
         [sys.executable, str(tmp_path / "study.py"), str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "No space left on device" in done.stdout or "file.write(bytes(5000)) == 5000" in done.stdout
+    assert "No space left on device" in done.stdout
     assert "Read-only file system" in done.stdout
 
 
