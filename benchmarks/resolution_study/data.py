@@ -38,12 +38,12 @@ def phantoms(folder: Path, settings: Settings) -> tuple[list[int], list[int]]:
 def load(folder: Path, numbers: list[int], arm: Arm) -> Cases:
     """Read and resample cases with the same functions as data sets and inference."""
     shape = (arm.resolution,) * 3
-    normalise = window(arm)
+    intensities = window(arm)
     images, labels = [], []
     for number in numbers:
         volume = to_canonical(read_volume(folder / f"volume-{number}.nii.gz"))
         truth = to_canonical(read_volume(folder / f"segmentation-{number}.nii.gz"))
-        images.append(normalise(resample_image(volume.array, shape))[..., None])
+        images.append(intensities(resample_image(volume.array, shape))[..., None])
         labels.append(resample_labels(truth.array, shape))
     return Cases(np.stack(images), np.stack(labels))
 

@@ -89,7 +89,7 @@ def score(model: keras.Model, folder: Path, numbers: list[int], arm: Arm) -> dic
     found = []
     started = time.perf_counter()
     for number in numbers:
-        labels = segment(model, folder / f"volume-{number}.nii.gz", patches=patches, normalise=window(arm)).labels
+        labels = segment(model, folder / f"volume-{number}.nii.gz", patches=patches, intensities=window(arm)).labels
         truth = read_volume(folder / f"segmentation-{number}.nii.gz")
         found.append(evaluate_case(labels, truth.array, truth.spacing, case=str(number)))
     return {

@@ -56,7 +56,7 @@ def export_model(model: str, evaluation: str, exported: str) -> Mapping[str, Map
 def described(task: Task) -> dict[str, Any]:
     """A description of a task for those who serve the model."""
     count = len(task.channels)
-    channels = "; ".join(f"{number} {c.name}: {c.normalisation}" for number, c in enumerate(task.channels))
+    channels = "; ".join(f"{number} {c.name}: {c.intensities}" for number, c in enumerate(task.channels))
     grid = task.grid
     if grid.resolution is not None:
         where = f"the whole field of view in {grid.resolution} voxels along each axis"

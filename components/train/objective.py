@@ -87,7 +87,7 @@ def augmentation(settings: TrainingSettings, task: Task) -> data.Augmentation | 
     if found is None:
         return None
     found = dataclasses.replace(found, classes=len(task.labels))
-    if all(isinstance(channel.normalisation, Window) for channel in task.channels):
+    if all(isinstance(channel.intensities, Window) for channel in task.channels):
         return found
     return dataclasses.replace(found, bounds=None, gamma=0.0)
 

@@ -16,7 +16,7 @@ from datasets.origins import Origin, opened
 from datasets.progress import Tell
 from datasets.publishing import nearby
 from datasets.splits import PUBLISHED
-from keras_spatial.volumes import Channel, Grid, Limits, Normalisation, Percentiles, Task, Window, ZScore
+from keras_spatial.volumes import Channel, Grid, Intensities, Limits, Percentiles, Task, Window, ZScore
 
 __all__ = [
     "Builder",
@@ -40,7 +40,7 @@ def configure(
     *,
     resolution: int | None = None,
     spacing: float | tuple[float, float, float] | Literal["median"] | None = None,
-    normalisation: Kind | tuple[float, float] = "auto",
+    intensities: Kind | tuple[float, float] = "auto",
     channels: Sequence[str] = (),
     labels: Sequence[str] = (),
     blocks: tuple[int, int, int] = (1, 1, 1),
@@ -49,7 +49,7 @@ def configure(
     limits: Limits | None = None,
     work: str | Path | None = None,
 ) -> DecathlonConfig:
-    """Read all cases of a folder, and decide on channels, labels, normalisation and grid.
+    """Read all cases of a folder, and decide on channels, labels, intensities and grid.
 
     The arguments and errors are those of `prepare`.
     """
@@ -62,7 +62,7 @@ def configure(
             nearby(data_dir) / Builder.name / ".fingerprints" if work is None else Path(work) / "fingerprints",
             resolution=resolution,
             spacing=spacing,
-            normalisation=normalisation,
+            intensities=intensities,
             blocks=blocks,
             split=split,
             on_bad_case=on_bad_case,
@@ -77,7 +77,7 @@ def _configure(
     *,
     resolution: int | None,
     spacing: float | tuple[float, float, float] | Literal["median"] | None,
-    normalisation: Kind | tuple[float, float],
+    intensities: Kind | tuple[float, float],
     blocks: tuple[int, int, int],
     split: str,
     on_bad_case: str,
@@ -95,13 +95,13 @@ def _configure(
         name=layout.name,
         labels=layout.labels or _found(folder, facts.labels),
         channels=tuple(
-            Channel(name, _normalisation(folder, index, name, normalisation, facts))
+            Channel(name, _intensities(folder, index, name, intensities, facts))
             for index, name in enumerate(layout.channels)
         ),
         grid=grid,
     )
-    kind = normalisation if isinstance(normalisation, str) else "window_{:g}_{:g}".format(*normalisation)
-    return DecathlonConfig(task=task, normalisation=kind, blocks=blocks, split=split, on_bad_case=on_bad_case)
+    kind = intensities if isinstance(intensities, str) else "window_{:g}_{:g}".format(*intensities)
+    return DecathlonConfig(task=task, intensities=kind, blocks=blocks, split=split, on_bad_case=on_bad_case)
 
 
 def prepare(
@@ -110,7 +110,7 @@ def prepare(
     *,
     resolution: int | None = None,
     spacing: float | tuple[float, float, float] | Literal["median"] | None = None,
-    normalisation: Kind | tuple[float, float] = "auto",
+    intensities: Kind | tuple[float, float] = "auto",
     channels: Sequence[str] = (),
     labels: Sequence[str] = (),
     blocks: tuple[int, int, int] = (1, 1, 1),
@@ -128,13 +128,13 @@ def prepare(
     Args:
         folder: the folder with `dataset.json`, `imagesTr` and `labelsTr` (Medical Segmentation Decathlon, nnU-Net v2),
             or with `images` and `labels`, by path or URL, as for the `manual_dir` of `datasets.lits.prepare`. All cases
-            are read twice, first to decide on the normalisation and the grid, and then to convert them; downloaded
+            are read twice, first to decide on the intensities and the grid, and then to convert them; downloaded
             files that fit into `datasets.origins.KEPT_BYTES` are kept in between.
         data_dir: the folder in which TFDS stores data sets, by path or URL, see `datasets.lits.prepare`.
         resolution: the number of voxels along each axis of a cube over the whole field of view.
         spacing: the edge of the voxels in mm, one number or one for each of x, y and z (to the right, to the front,
             up), or "median" for that of the data set. Without spacing and resolution, every volume keeps its own grid.
-        normalisation: "percentiles" (nnU-Net's for CT), "zscore" (each volume by itself), "window", or the two ends of
+        intensities: "percentiles" (nnU-Net's for CT), "zscore" (each volume by itself), "window", or the two ends of
             a window in HU. "auto" chooses percentiles for a channel named CT, and z-scores for any other; if the
             surroundings of the patients were set to 0 in most volumes, z-scores leave out these voxels.
         channels: the names of the channels of a plain folder, such as `["CT"]` or `["T1", "T2"]`.
@@ -174,7 +174,7 @@ def prepare(
             data_dir,
             resolution=resolution,
             spacing=spacing,
-            normalisation=normalisation,
+            intensities=intensities,
             channels=channels,
             labels=labels,
             blocks=blocks,
@@ -217,14 +217,14 @@ def _percentiles(folder: str | Path, index: int, name: str, facts: Fingerprint) 
     received = "no labelled voxel" if np.isnan(low) else f"{low:g} in nearly all labelled voxels"
     raise LayoutError(
         f"{folder}: channel {index} ({name}): expected labelled voxels with different values, because their "
-        f"percentiles are used. Received: {received}. Correct the image or the labels, or pass normalisation=, such as "
+        f"percentiles are used. Received: {received}. Correct the image or the labels, or pass intensities=, such as "
         "(-160, 240)"
     )
 
 
-def _normalisation(
+def _intensities(
     folder: str | Path, index: int, name: str, wanted: Kind | tuple[float, float], facts: Fingerprint
-) -> Normalisation:
+) -> Intensities:
     if not isinstance(wanted, str):
         return Window(*wanted)
     if wanted == "window":
@@ -234,6 +234,6 @@ def _normalisation(
     if wanted in ("auto", "zscore"):
         return ZScore(nonzero=facts.cut_away[index])
     raise ValueError(
-        'normalisation: expected "auto", "window", "percentiles", "zscore" or the two ends of a window. '
+        'intensities: expected "auto", "window", "percentiles", "zscore" or the two ends of a window. '
         f"Received: {wanted!r}"
     )

@@ -19,13 +19,14 @@ class DecathlonConfig(CaseConfig):
     """The configuration of a user's data set, which `datasets.decathlon.configure` makes for a folder.
 
     Attributes:
-        task: the classes, channels, normalisation and grid.
-        normalisation: how the normalisation was chosen; it is part of the name unless it is "auto".
+        task: the classes, channels, intensities and grid.
+        intensities: how the intensities become the network's input, as the caller chose it; it is part of the name
+            unless it is "auto".
         blocks, split, on_bad_case: see `CaseConfig`.
     """
 
     task: Task | None = None
-    normalisation: str = "auto"
+    intensities: str = "auto"
 
     def __post_init__(self):
         if self.task is None:
@@ -38,7 +39,7 @@ class DecathlonConfig(CaseConfig):
 
     def _parts(self) -> list[str]:
         name = re.sub(r"[^a-z0-9]+", "_", cast(Task, self.task).name.lower()).strip("_") or "task"
-        kind = [] if self.normalisation == "auto" else [self.normalisation]
+        kind = [] if self.intensities == "auto" else [self.intensities]
         return [name, *kind, *super()._parts()]
 
 

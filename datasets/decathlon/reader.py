@@ -33,7 +33,7 @@ class TaskReader:
     """The `datasets.conversion.Reader` of a task.
 
     Attributes:
-        task: the channels, labels and normalisation. While the fingerprint of a data set is computed, the labels may
+        task: the channels, labels and intensities. While the fingerprint of a data set is computed, the labels may
             still be unknown.
     """
 
@@ -41,7 +41,7 @@ class TaskReader:
 
     @property
     def name(self) -> str:
-        """A digest of the task, because another normalisation or data set gives other converted cases."""
+        """A digest of the task, because other intensities or another data set give other converted cases."""
         return hashlib.sha256(json.dumps(self.task.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
     def check_header(self, case: Case, limits: Limits) -> None:

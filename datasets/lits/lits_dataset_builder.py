@@ -80,7 +80,7 @@ class Builder(CaseBuilder):
     @property
     def task(self) -> Task:
         config = cast(LitsConfig, self.builder_config)
-        channel = dataclasses.replace(LITS.channels[0], normalisation=Window(*config.window))
+        channel = dataclasses.replace(LITS.channels[0], intensities=Window(*config.window))
         return dataclasses.replace(LITS, channels=(channel,), grid=config.grid)
 
     @property

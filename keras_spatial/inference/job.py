@@ -23,7 +23,7 @@ from keras_spatial.inference.sources import Source
 from keras_spatial.inference.tasks import check_fits, common_task
 from keras_spatial.model import Model
 from keras_spatial.runtimes.blocks import LocalBlocks
-from keras_spatial.volumes import Limits, Shape, Task, hu_window, write_labels
+from keras_spatial.volumes import Limits, Shape, Task, write_labels
 from keras_spatial.volumes.labels import Probabilities
 
 
@@ -52,7 +52,7 @@ def segment_jointly(
     patches: Patches | None = None,
     largest_liver: bool = False,
     from_logits: bool = True,
-    normalise: Callable[[np.ndarray], np.ndarray] = hu_window,
+    intensities: Callable[[np.ndarray], np.ndarray] | None = None,
     classes: Sequence[str] = (),
     limits: Limits | None = None,
     traffic: Traffic | None = None,
@@ -68,7 +68,7 @@ def segment_jointly(
     Args:
         models: one partitioned model.
         sources, folder, ending: as for `segment_each`.
-        task, patches, largest_liver, from_logits, normalise, classes, limits: as for `segment`.
+        task, patches, largest_liver, from_logits, intensities, classes, limits: as for `segment`.
         traffic: gets the numbers of bytes that this process reads and writes.
         workspace: where the processes give each other parts of images; by default in `folder`, which all of them see.
         unknown: options of `segment` that need the whole prediction in one process.
@@ -85,7 +85,7 @@ def segment_jointly(
             f"with {given or 'no such option'}"
         )
     known = task if isinstance(task, Task) else None
-    if task is None and normalise is hu_window:
+    if task is None and intensities is None:
         known = common_task(models)
     size = check_fits(models, known)
     shape = model.output_shape
@@ -97,7 +97,7 @@ def segment_jointly(
     names = classes or (() if known is None else known.labels)
 
     def read(source: Source, path: Path) -> Prepared:
-        return prepare(source.volume, path, size, known, patches, normalise, limits)
+        return prepare(source.volume, path, size, known, patches, intensities, limits)
 
     def write(labels: np.ndarray, found: Prepared, path: Path) -> None:
         write_labels(path, on_grid(labels, found.original, largest_liver=largest_liver), found.original, classes=names)

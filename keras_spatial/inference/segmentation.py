@@ -83,7 +83,7 @@ def segment(
     flips: Sequence[str] = (),
     largest_liver: bool = False,
     from_logits: bool = True,
-    normalise: Callable[[np.ndarray], np.ndarray] = hu_window,
+    intensities: Callable[[np.ndarray], np.ndarray] | None = None,
     classes: Sequence[str] = (),
     limits: Limits | None = None,
     task: Task | Literal["lits"] | None = None,
@@ -109,8 +109,9 @@ def segment(
         flips: the mirror axes, some of "x", "y" and "z", over whose mirror images the predictions are averaged.
         largest_liver: whether to keep only the largest connected liver and the lesions that touch it.
         from_logits: whether the model's outputs are logits, as those of `ks.models.UNet3D` are.
-        normalise: a function from HU to the network's input, which replaces the model's own task. With the default, a
-            volume whose values are not recognisably HU is refused; see `check_hounsfield`.
+        intensities: a function from HU to the network's input, such as `ks.volumes.Window(-160, 240)`, which replaces
+            the model's own task. By default, the task's; without a task, `hu_window`, and a volume whose values are not
+            recognisably HU is refused; see `check_hounsfield`.
         classes: the names of the classes, beginning with 0, the background, which only a DICOM segmentation stores; by
             default those of the task.
         limits: the limits that the volume must keep; `Limits.current()` by default.
@@ -119,7 +120,7 @@ def segment(
             it. Its normalisation, channels and grid determine the network's input. An image that is smaller than the
             input is surrounded by zeros, as in training; a larger one is predicted in sliding windows of the input's
             size, whose overlap `patches` determines. Without a task, and with "lits", the data are treated as LiTS's:
-            one CT, `normalise`d, whose field of view is resampled to the model's input.
+            one CT, whose field of view is resampled to the model's input.
         memory: the memory of one device, such as "8GB", for models that are not partitioned. The image is cut into as
             few shards as fit, which are computed one after another. To plan once for many volumes, use
             `ks.partition_to_fit`.
@@ -141,7 +142,7 @@ def segment(
     """
     models = [model] if isinstance(model, keras.Model) else list(model)
     known = task if isinstance(task, Task) else None
-    if task is None and normalise is hu_window:
+    if task is None and intensities is None:
         known = common_task(models)
     if memory is not None:
         models = _in_shards(models, memory, offload or (None if output is None else Path(output).parent))
@@ -151,7 +152,7 @@ def segment(
     predict = ensemble_average([probabilities_of(member, from_logits=from_logits) for member in models])
     predict = flip_average(predict, flips)
     clock = _Clock()
-    found = prepare(volume, output, size, known, patches, normalise, limits, clock.lap)
+    found = prepare(volume, output, size, known, patches, intensities, limits, clock.lap)
     if found.windows is None:
         probabilities = predict(found.image[None])[0]
     else:
@@ -197,14 +198,14 @@ def prepare(
     size: Shape,
     task: Task | None,
     patches: Patches | None,
-    normalise: Callable[[np.ndarray], np.ndarray],
+    intensities: Callable[[np.ndarray], np.ndarray] | None,
     limits: Limits | None,
     lap: Callable[[str], None] = lambda step: None,
 ) -> Prepared:
     """Read a volume, and make the network's input from it.
 
     Args:
-        volume, output, patches, normalise, limits: as for `segment`.
+        volume, output, patches, intensities, limits: as for `segment`.
         size: the number of voxels of the network's input along x, y and z.
         task: the task, or None for LiTS's data.
         lap: a function that is called with the name of each step when it is done.
@@ -213,7 +214,7 @@ def prepare(
         VolumeError: as for `segment`.
     """
     accepted = limits or Limits.current()
-    originals = _read(volume, task, normalise is hu_window, accepted)
+    originals = _read(volume, task, intensities is None, accepted)
     if output is not None:
         check_output(output, originals[0])
     canonical = [to_canonical(v) for v in originals]
@@ -224,7 +225,7 @@ def prepare(
         asked = task.grid.target_of(canonical[0], accepted)
     if task is None:
         grid = size if patches is None else asked or (x, y, z)
-        image = normalise(resample_image(canonical[0].array, grid))[..., None]
+        image = (intensities or hu_window)(resample_image(canonical[0].array, grid))[..., None]
     else:
         image = task.image(canonical, asked)
     lap("resample")
@@ -260,7 +261,7 @@ def _read(
 
     Args:
         volume, task, limits: as for `segment`.
-        in_hounsfield: whether a volume without a task must be in HU. It need not be if the caller passes `normalise`.
+        in_hounsfield: whether a volume without a task must be in HU. It need not be if the caller passes `intensities`.
     """
     given = [volume] if isinstance(volume, OneVolume) else list(volume)
     if task is None and len(given) != 1:

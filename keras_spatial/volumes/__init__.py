@@ -10,7 +10,7 @@ voxels, so that on every grid voxel i of n covers the part [i/n, (i+1)/n] of an 
 
 from keras_spatial.volumes.dicom_segmentation import write_dicom_segmentation
 from keras_spatial.volumes.grid import Grid, resampled_affine
-from keras_spatial.volumes.intensities import Normalisation, Percentiles, Window, ZScore
+from keras_spatial.volumes.intensities import Intensities, Percentiles, Window, ZScore
 from keras_spatial.volumes.labels import (
     as_labels,
     bounding_box,
@@ -76,7 +76,7 @@ __all__ = [
     "LimitError",
     "Limits",
     "NonFiniteError",
-    "Normalisation",
+    "Intensities",
     "Percentiles",
     "ScaleError",
     "Series",

@@ -123,24 +123,24 @@ class ZScore:
         return np.where(inside, scaled, np.float32(0))
 
 
-def _check_numbers(normalisation: "Window | Percentiles") -> None:
-    for name, number in vars(normalisation).items():
+def _check_numbers(intensities: "Window | Percentiles") -> None:
+    for name, number in vars(intensities).items():
         if isinstance(number, bool) or not isinstance(number, int | float | np.number) or not math.isfinite(number):
-            kind = type(normalisation).__name__
+            kind = type(intensities).__name__
             raise ValueError(f"{kind}: {name}: expected a finite number. Received: {number!r}")
 
 
-Normalisation = Window | Percentiles | ZScore
-KINDS: dict[str, type[Normalisation]] = {"window": Window, "percentiles": Percentiles, "zscore": ZScore}
+Intensities = Window | Percentiles | ZScore
+KINDS: dict[str, type[Intensities]] = {"window": Window, "percentiles": Percentiles, "zscore": ZScore}
 
 
-def to_json(normalisation: Normalisation) -> dict[str, Any]:
-    """A normalisation as a dictionary with its kind and its numbers; `from_json` reads it."""
-    kind = next(name for name, known in KINDS.items() if type(normalisation) is known)
-    return {"kind": kind, **asdict(normalisation)}
+def to_json(intensities: Intensities) -> dict[str, Any]:
+    """A dictionary with the kind of a normalisation and its numbers; `from_json` reads it."""
+    kind = next(name for name, known in KINDS.items() if type(intensities) is known)
+    return {"kind": kind, **asdict(intensities)}
 
 
-def from_json(value: Any) -> Normalisation:
+def from_json(value: Any) -> Intensities:
     """The normalisation of a dictionary that `to_json` made.
 
     Raises:
@@ -148,8 +148,8 @@ def from_json(value: Any) -> Normalisation:
     """
     kind = KINDS.get(str(value.get("kind"))) if isinstance(value, dict) else None
     if kind is None:
-        raise ValueError(f"normalisation: expected one of the kinds {list(KINDS)}. Received: {value!r:.200}")
+        raise ValueError(f"intensities: expected one of the kinds {list(KINDS)}. Received: {value!r:.200}")
     try:
         return kind(**{name: number for name, number in value.items() if name != "kind"})
     except TypeError as error:
-        raise ValueError(f"normalisation: expected the numbers of {kind.__name__}. Received: {value!r:.200}") from error
+        raise ValueError(f"intensities: expected the numbers of {kind.__name__}. Received: {value!r:.200}") from error

@@ -14,7 +14,7 @@ import numpy as np
 from keras_spatial import model_tasks
 from keras_spatial._paths import regular
 from keras_spatial.volumes.grid import Grid
-from keras_spatial.volumes.intensities import Normalisation, Window, from_json, to_json
+from keras_spatial.volumes.intensities import Intensities, Window, from_json, to_json
 from keras_spatial.volumes.place import misplaced
 from keras_spatial.volumes.resampling import resample_image
 from keras_spatial.volumes.volume import ChannelError, Shape, Volume
@@ -36,11 +36,11 @@ class Channel:
 
     Attributes:
         name: the modality or sequence, such as "CT" or "T2".
-        normalisation: how its intensities become the network's input.
+        intensities: how they become the network's input: `Window`, `Percentiles` or `ZScore`.
     """
 
     name: str
-    normalisation: Normalisation
+    intensities: Intensities
 
     @property
     def is_ct(self) -> bool:
@@ -170,9 +170,9 @@ class Task:
         image = np.empty((*target, len(volumes)), np.float32)
         for index, (channel, volume) in enumerate(zip(self.channels, volumes, strict=True)):
             if self.scores == "lits":
-                image[..., index] = channel.normalisation(whole_hounsfield(volume.array, target))
+                image[..., index] = channel.intensities(whole_hounsfield(volume.array, target))
                 continue
-            normalised = channel.normalisation(volume.array)
+            normalised = channel.intensities(volume.array)
             image[..., index] = normalised if normalised.shape == target else resample_image(normalised, target)
         return image.astype(np.float16).astype(np.float32)
 
@@ -186,7 +186,7 @@ class Task:
         return {
             "name": self.name,
             "labels": list(self.labels),
-            "channels": [{"name": c.name, "normalisation": to_json(c.normalisation)} for c in self.channels],
+            "channels": [{"name": c.name, "intensities": to_json(c.intensities)} for c in self.channels],
             "grid": self.grid.as_dict(),
             "scores": self.scores,
             "loss_weights": list(self.loss_weights),
@@ -209,7 +209,7 @@ class Task:
                 name=_text(value["name"], "name"),
                 labels=tuple(_text(name, "labels") for name in _list(value["labels"], "labels")),
                 channels=tuple(
-                    Channel(_text(c["name"], "channels"), from_json(c["normalisation"]))
+                    Channel(_text(c["name"], "channels"), from_json(c["intensities"]))
                     for c in _list(value["channels"], "channels")
                 ),
                 grid=_grid(value["grid"]),

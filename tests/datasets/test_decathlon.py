@@ -159,7 +159,7 @@ def test_a_data_set_knows_its_limits(tmp_path):
         image, label = arrays(number)
         save(source / f"images/a{number}.nii.gz", (3 * image[..., 0] - 500 * (number > 0)).astype(np.int16))
         save(source / f"labels/a{number}.nii.gz", label)
-    given = {"channels": ["CT"], "normalisation": "window", "on_bad_case": "skip"}
+    given = {"channels": ["CT"], "intensities": "window", "on_bad_case": "skip"}
     strict = decathlon.prepare(source, data, **given)
     assert [bad["error"] for bad in strict.info.metadata["bad_cases"]] == ["IntensityError"]
     loose = Limits(hounsfield=False)

@@ -41,7 +41,7 @@ def masks(folder, value, cases=3):
 def test_labels_with_a_gap_are_refused_with_the_list(tmp_path, value, received):
     masks(tmp_path, value)
     with pytest.raises(LayoutError, match=rf"without a gap, .* Received: {received}\. Number"):
-        decathlon.prepare(tmp_path, tmp_path / "data", channels=["CT"], normalisation="window")
+        decathlon.prepare(tmp_path, tmp_path / "data", channels=["CT"], intensities="window")
 
 
 def test_labels_that_do_not_occur_can_be_named(tmp_path):
@@ -64,7 +64,7 @@ def test_a_channel_without_percentiles_is_named_with_its_folder(tmp_path, image,
         values, truth = arrays(number)
         save(tmp_path / f"images/a{number}.nii.gz", image(3 * values[..., 0] - 500, truth).astype(np.int16))
         save(tmp_path / f"labels/a{number}.nii.gz", label(truth))
-    with pytest.raises(LayoutError, match=rf"{tmp_path}: channel 0 \(CT\): .* Received: {received}.*normalisation="):
+    with pytest.raises(LayoutError, match=rf"{tmp_path}: channel 0 \(CT\): .* Received: {received}.*intensities="):
         decathlon.prepare(tmp_path, tmp_path / "data", channels=["CT"], labels=LABELS)
 
 
@@ -97,13 +97,13 @@ def test_numbers_of_a_case_that_were_damaged_on_disk_are_computed_again(folder, 
 
 
 def test_a_spacing_resamples_every_case_to_it(folder, tmp_path):
-    config = decathlon.configure(folder, tmp_path, spacing=(3.0, 1.5, 3.0), normalisation="percentiles")
+    config = decathlon.configure(folder, tmp_path, spacing=(3.0, 1.5, 3.0), intensities="percentiles")
     assert str(config.grid) == "3x1.5x3mm" and config.name == "toy-percentiles-3x1.5x3mm"
     reader = TaskReader(config.task)
     images, labels = reader.read(read_layout(folder).cases[2], Limits())
     made = reader.resample(images, labels, config.task.target(images[0]))
     assert made.image.shape == (6, 12, 10, 2) and set(np.unique(made.label)) <= {0, 1, 2, 3}
-    assert all(isinstance(c.normalisation, Percentiles) for c in config.task.channels)
+    assert all(isinstance(c.intensities, Percentiles) for c in config.task.channels)
 
 
 def test_ct_gets_percentiles_or_the_window_asked_for(tmp_path):
@@ -112,7 +112,7 @@ def test_ct_gets_percentiles_or_the_window_asked_for(tmp_path):
         save(tmp_path / f"images/a{number}.nii.gz", (3 * image[..., 0] - 500).astype(np.int16))
         save(tmp_path / f"labels/a{number}.nii.gz", label)
     (channel,) = decathlon.configure(tmp_path, tmp_path / "data", channels=["CT"]).task.channels
-    assert isinstance(channel.normalisation, Percentiles)
-    config = decathlon.configure(tmp_path, tmp_path / "data", channels=["CT"], normalisation=(-100, 300))
-    assert config.task.channels[0].normalisation == Window(-100, 300)
+    assert isinstance(channel.intensities, Percentiles)
+    config = decathlon.configure(tmp_path, tmp_path / "data", channels=["CT"], intensities=(-100, 300))
+    assert config.task.channels[0].intensities == Window(-100, 300)
     assert config.task.labels == ("background", "label 1", "label 2", "label 3")

@@ -18,7 +18,7 @@ from keras_spatial.data import Box, Store
 from keras_spatial.volumes import read_volume, write_dicom_segmentation
 from keras_spatial.volumes.pseudonyms import pseudonym
 
-GIVEN = {"channels": ["CT"], "labels": ["background", "bone"], "normalisation": (-1000, 1000)}
+GIVEN = {"channels": ["CT"], "labels": ["background", "bone"], "intensities": (-1000, 1000)}
 
 
 def truth(number):

@@ -102,7 +102,7 @@ def test_another_window_is_that_of_images_and_task(whole, folder, tmp_path):
     assert builder.config.name == "16-hu-160to240"
     assert builder.target(volumes.Limits()).folder != whole.target(volumes.Limits()).folder
     task = Task.of(builder.info.metadata["task"])
-    assert task.channels[0].normalisation == Window(-160, 240)
+    assert task.channels[0].intensities == Window(-160, 240)
     for ours, paper in zip(examples(builder, "test"), examples(whole, "test"), strict=True):
         hu = 1024 * paper["image"] - 512
         inside = (hu > -512) & (hu < 512)

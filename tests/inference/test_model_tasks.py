@@ -105,7 +105,7 @@ def test_a_loaded_model_is_segmented_by_its_task(file, scan):
     assert segment(model, scan, task="lits").labels.all()
     higher = Task("higher", VESSELS.labels, (Channel("CT", Window(1000, 2000)),))
     assert not segment(model, scan, task=higher).labels.any()
-    low = segment(model, scan, normalise=lambda hu: np.asarray(hu, np.float32) + 1000)
+    low = segment(model, scan, intensities=lambda hu: np.asarray(hu, np.float32) + 1000)
     assert low.labels.all()
 
 

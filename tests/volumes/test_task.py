@@ -35,15 +35,15 @@ def changed(path, value):
         (("channels",), "T1", "channels"),
         (("channels",), [], "channels"),
         (("channels", 0, "name"), None, "channels"),
-        (("channels", 1, "normalisation", "low"), "-100", "low"),
-        (("channels", 1, "normalisation", "low"), float("nan"), "low"),
-        (("channels", 1, "normalisation", "high"), float("inf"), "high"),
-        (("channels", 1, "normalisation", "high"), True, "high"),
-        (("channels", 0, "normalisation", "nonzero"), "false", "nonzero"),
-        (("channels", 0, "normalisation", "nonzero"), 0, "nonzero"),
-        (("channels", 0, "normalisation", "kind"), "rank", "kind"),
+        (("channels", 1, "intensities", "low"), "-100", "low"),
+        (("channels", 1, "intensities", "low"), float("nan"), "low"),
+        (("channels", 1, "intensities", "high"), float("inf"), "high"),
+        (("channels", 1, "intensities", "high"), True, "high"),
+        (("channels", 0, "intensities", "nonzero"), "false", "nonzero"),
+        (("channels", 0, "intensities", "nonzero"), 0, "nonzero"),
+        (("channels", 0, "intensities", "kind"), "rank", "kind"),
         (
-            ("channels", 0, "normalisation"),
+            ("channels", 0, "intensities"),
             {"kind": "percentiles", "low": 0, "high": 1, "mean": float("nan"), "deviation": 1},
             "mean",
         ),
@@ -117,7 +117,7 @@ def test_names_of_metrics_are_those_that_tensorflow_takes(name, expected):
 
 
 @pytest.mark.parametrize(
-    ("normalisation", "text"),
+    ("intensities", "text"),
     [
         (Window(-512, 512), "clip((value + 512) / 1024, 0, 1)"),
         (Percentiles(-50, 350, 100, 80), "(clip(value, -50, 350) - 100) / 80"),
@@ -125,5 +125,5 @@ def test_names_of_metrics_are_those_that_tensorflow_takes(name, expected):
         (ZScore(), "(value - mean) / deviation, both of all voxels of the volume"),
     ],
 )
-def test_a_normalisation_says_what_it_does(normalisation, text):
-    assert str(normalisation) == text
+def test_intensities_say_what_is_done_with_them(intensities, text):
+    assert str(intensities) == text
