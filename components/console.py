@@ -6,9 +6,10 @@ is written, and parses it again.
 """
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from components import pure
 
 _LINE = re.compile(r"(?:\[\d+\] )?(?P<step>[a-z_]+): (?P<text>\S.*)")
 _PROGRESS = re.compile(r"(?:epoch )?(?P<done>\d+)/(?P<total>\d+)(?:[ ,]|$)")
@@ -37,33 +38,41 @@ class Line:
 
 
 def visible(text: object) -> str:
-    """A text from elsewhere for a terminal or a log, with escapes for control characters and for what cannot be
-    written.
-    """
-    return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else ascii(c)[1:-1] for c in str(text)
-    )
+    """A text from elsewhere for a terminal or a log, as `keras_spatial._texts` makes it visible."""
+    return pure.load("_texts").visible(text)
+
+
+def say(text: object) -> None:
+    """Print a text from elsewhere that is no line of a step, or contains the name of its step."""
+    print(visible(text), flush=True)
 
 
 def note(step: str, text: str) -> None:
-    """Print what a person should see at once."""
-    print(f"{step}: {visible(text)}", flush=True)
+    """Print what a person should see at once; if `text` has several lines, those after the first are details."""
+    _print(step, "", text)
 
 
 def detail(step: str, text: str) -> None:
     """Print something that only matters to a reader of the log; `text` may have several lines."""
-    for line in text.splitlines():
-        print(f"{step}:   {visible(line)}", flush=True)
+    for line in visible(text).splitlines():
+        print(f"{step}:   {line}", flush=True)
 
 
 def progress(step: str, done: int, total: int, text: str = "", unit: str = "") -> None:
     """Print how far a step is: `done` of `total` parts, which are called `unit`, either "epoch" or nothing."""
-    print(f"{step}: {unit}{' ' if unit else ''}{done}/{total} {visible(text)}".rstrip(), flush=True)
+    _print(step, f"{unit}{' ' if unit else ''}{done}/{total} ", text)
 
 
 def result(step: str, text: str) -> None:
     """Print in one sentence what a step has made. The terminal shows it on the step's line, after its time."""
-    print(f"{step}: {_RESULT}{visible(text)}", flush=True)
+    _print(step, _RESULT, text)
+
+
+def _print(step: str, mark: str, text: str) -> None:
+    """Print a line of a step. A name that contains a new line cannot add another one that looks like a step's own."""
+    first, _, rest = visible(text).partition("\n")
+    print(f"{step}: {mark}{first}".rstrip(), flush=True)
+    detail(step, rest)
 
 
 def started(step: str) -> None:

@@ -7,7 +7,6 @@ values that each process of the step gets. A new setting needs a new field, and 
 
 import json
 import math
-import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_origin
 
@@ -216,13 +215,13 @@ def fault_of_text(text: str) -> str | None:
     """What a text would have to be to reach its reader unchanged; None if it does reach it unchanged.
 
     In arguments, KFP replaces `{{$...}}` by facts about the task, such as its inputs and the names of secrets. A lone
-    surrogate, from a command line that is not UTF-8, cannot be written, and control characters disturb a terminal.
+    surrogate, from a command line that is not UTF-8, cannot be written, and what is not visible disturbs a terminal.
     """
     if len(text) > 10_000:
         return f"at most 10000 characters. Received: {len(text)}"
     if "{{" in text and "$" in text[text.index("{{") :]:
         return "a text without {{$, which Kubeflow Pipelines would replace"
-    if any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
+    if not all(map(pure.load("_texts").is_visible, text)):
         return "printable characters in UTF-8 on one line"
     return None
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components import pure
+from components import console, pure
 from components.files import write_text
 from datasets.object_store import StorageError, is_url, join, listing, named, system, version
 
@@ -250,7 +250,7 @@ def mirrored(
             try:
                 pass_on()
             except OSError as error:
-                print(f"storage: {location}: {error}; trying again", flush=True)
+                console.say(f"storage: {location}: {error}; trying again")
 
     if not uploads:
         yield folder

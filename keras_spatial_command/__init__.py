@@ -6,6 +6,7 @@ It is a package beside `keras_spatial`, because importing anything from that pac
 
 import argparse
 import importlib
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -32,12 +33,24 @@ def main(arguments: list[str] | None = None) -> int:
         _check(chosen)
         return importlib.import_module(f"keras_spatial.commands.{chosen.command}").run(chosen)
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(_visible(f"error: {error}"), file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         kept = " Results that are complete are kept." if chosen.command == "segment" else ""
         print(f"error: interrupted.{kept}", file=sys.stderr)
         return 130
+
+
+def _visible(text: str) -> str:
+    """A text without anything that a terminal obeys: an error may name files, and what is in them."""
+    package = importlib.util.find_spec("keras_spatial")
+    assert package is not None and package.submodule_search_locations
+    # By its path, because importing it from its package imports TensorFlow.
+    spec = importlib.util.spec_from_file_location("_texts", Path(package.submodule_search_locations[0], "_texts.py"))
+    assert spec is not None and spec.loader is not None
+    texts = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(texts)
+    return texts.visible(text)
 
 
 def _check(chosen: argparse.Namespace) -> None:

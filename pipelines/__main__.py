@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from components.console import visible
 from pipelines.catalogue import PIPELINES
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ def submit(
     arguments = read_arguments(check_package(package), options.pop("arguments"))
     request = Request(name or Path(package).stem, arguments, **options)
     kind, identity = send(package, server, request, wait=wait, any_version=any_version, kube_context=kube_context)
-    click.echo(f"Submitted: {kind} {identity}")
+    click.echo(visible(f"Submitted: {kind} {identity}"))
 
 
 @main.command("settings")
@@ -294,7 +295,7 @@ def _run(name: str, settings: "Settings", run_dir: str, verbose: bool) -> None:
     click.echo(f"Pipeline {name} in {folder}")
     steps = local.run(pipeline, folder, dump(settings), verbose=verbose)
     for line in catalogue.results(name, folder, steps):
-        click.echo(line)
+        click.echo(visible(line))
 
 
 def cli(arguments: list[str] | None = None) -> int:
@@ -318,7 +319,7 @@ def cli(arguments: list[str] | None = None) -> int:
         kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
         if kinds.isdisjoint((*REFUSALS, *FAILURES)):
             raise
-        click.echo(f"FAILED: {type(error).__name__}: {error}", err=True)
+        click.echo(visible(f"FAILED: {type(error).__name__}: {error}"), err=True)
         return 1 if kinds.isdisjoint(REFUSALS) else 2
     return result if isinstance(result, int) else 0
 

@@ -18,7 +18,7 @@ from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from components.console import visible
+from components.console import say, visible
 from components.files import parse_json
 from pipelines import versions
 from pipelines.bounded_yaml import YamlError, YamlLimits, read_yaml
@@ -269,10 +269,10 @@ def submit(
     try:
         client = kfp.Client(host=server.host, namespace=server.namespace or "kubeflow", existing_token=server.token)
         if not any_version:
-            print(versions.check_backend(_health(client)), flush=True)
+            say(versions.check_backend(_health(client)))
         if kube_context is not None:
             for note in versions.check_cluster(versions.kubernetes(kube_context), versions.launched_job(spec)):
-                print(note, flush=True)
+                say(note)
         source = _source(client, str(path), server, request)
         common = {
             "params": dict(request.arguments),
@@ -294,12 +294,12 @@ def submit(
             )
             return "schedule", schedule.recurring_run_id
         run = client.run_pipeline(experiment, request.name, **source, **common)
-        print(visible(f"Run {run.run_id}: {server.host}/#/runs/details/{run.run_id}"), flush=True)
+        say(f"Run {run.run_id}: {server.host}/#/runs/details/{run.run_id}")
         if wait:
             try:
                 _follow(client, run.run_id, server, poll)
             except KeyboardInterrupt:
-                print(f"Run {run.run_id} is no longer followed. It continues on the cluster.", flush=True)
+                say(f"Run {run.run_id} is no longer followed. It continues on the cluster.")
                 raise
     except (SubmissionError, PackageError, versions.VersionError):
         raise
@@ -338,7 +338,7 @@ def _source(client: kfp.Client, path: str, server: Server, request: Request) -> 
     found = client.list_pipelines(filter=json.dumps({"predicates": [equals]}), namespace=server.namespace).pipelines
     if not found:
         made = client.upload_pipeline(path, request.pipeline, namespace=server.namespace)
-        print(f"Uploaded pipeline {request.pipeline}: {made.pipeline_id}", flush=True)
+        say(f"Uploaded pipeline {request.pipeline}: {made.pipeline_id}")
         pipeline = made.pipeline_id
         [version] = client.list_pipeline_versions(pipeline, page_size=1).pipeline_versions
     else:
@@ -346,7 +346,7 @@ def _source(client: kfp.Client, path: str, server: Server, request: Request) -> 
         pipeline = found[0].pipeline_id
         label = f"{request.pipeline} {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}"
         version = client.upload_pipeline_version(path, label, pipeline_id=pipeline)
-        print(f"Uploaded version {label!r} of pipeline {request.pipeline}", flush=True)
+        say(f"Uploaded version {label!r} of pipeline {request.pipeline}")
     return {"pipeline_id": pipeline, "version_id": version.pipeline_version_id}
 
 
@@ -374,13 +374,13 @@ def _follow(client: kfp.Client, run_id: str, server: Server, poll: float) -> Non
         for task in (run.run_details and run.run_details.task_details) or []:
             if seen.get(task.display_name) != task.state:
                 seen[task.display_name] = task.state
-                print(visible(f"{task.display_name}: {task.state}"), flush=True)
+                say(f"{task.display_name}: {task.state}")
         if run.state in _FINAL:
             break
         time.sleep(poll)
     if run.state != "SUCCEEDED":
         raise SubmissionError(visible(f"run {run_id}: {run.state}. {_message(run)}"))
-    print(visible(f"run {run_id}: {run.state}"), flush=True)
+    say(f"run {run_id}: {run.state}")
 
 
 def _patiently(call: Callable[[], _T], server: Server, poll: float) -> _T:
@@ -402,7 +402,7 @@ def _patiently(call: Callable[[], _T], server: Server, poll: float) -> _T:
                     f"the server has not answered for {_PATIENCE_SECONDS:.0f} s: {_reason(error, server)}. The run "
                     "continues."
                 ) from error
-            print(f"submit: {status or type(error).__name__}: {_reason(error, server)}; trying again", flush=True)
+            say(f"submit: {status or type(error).__name__}: {_reason(error, server)}; trying again")
             time.sleep(poll)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import urllib3
 from kubernetes import client, config
 
+from components import console
+
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 # The timeouts, in seconds, of the connection and of reading an answer.
 _TIMEOUT = (10, 60)
@@ -160,7 +162,7 @@ class ClusterApi:
         except ClusterApiError as error:
             if error.status not in (403, 404):
                 raise
-            print(f"{step}: {error}; the job belongs to this pod, and is deleted with it", flush=True)
+            console.say(f"{step}: {error}; the job belongs to this pod, and is deleted with it")
         else:
             for owner in found.metadata.owner_references or []:
                 if owner.controller:

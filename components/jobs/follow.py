@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from components import console
 from components.jobs.cluster_api import ClusterApi, ClusterApiError, Pod, Resource
 from components.jobs.description import JobError
 from components.jobs.manifests import container_name, pod_selector
@@ -94,7 +95,7 @@ class Follower:
                 refused = 400 <= error.status < 500 and error.status != 429
                 if refused or time.monotonic() - lost > _PATIENCE_SECONDS:
                     raise
-                print(f"{self._step}: {error}; trying again", flush=True)
+                console.say(f"{self._step}: {error}; trying again")
                 # Whether a pod ran in this time is unknown, so it counts neither as running nor as queued.
                 before = time.monotonic()
                 time.sleep(self._poll)
@@ -154,7 +155,7 @@ class Follower:
         now = {self._name: state, **{pod.name: f"{pod.phase} {pod.reason}".strip() for pod in pods}}
         for name, text in now.items():
             if text and self._shown.get(name) != text:
-                print(f"{self._step}: {name}: {text}", flush=True)
+                console.say(f"{self._step}: {name}: {text}")
         self._shown = now
         running = [pod for pod in pods if pod.phase != "Pending"]
         if running:
@@ -170,7 +171,7 @@ class Follower:
                 raise
             for line in lines:
                 if line not in self._lines:
-                    print(line.partition(" ")[2], flush=True)
+                    console.say(line.partition(" ")[2])
             self._lines = set(lines)
 
     def _cannot_start(self, pods: list[Pod]) -> str:

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Any
 
-from components import storage
+from components import console, storage
 
 LIMIT_SECONDS = 1800.0
 """A step that is tried again starts within this time, including the pull of its image, and then takes over its job."""
@@ -25,7 +25,7 @@ def beat(location: str) -> None:
     try:
         storage.write_json(location, time.time())
     except OSError as error:
-        print(f"heartbeat: cannot be written: {error}; trying again", flush=True)
+        console.say(f"heartbeat: cannot be written: {error}; trying again")
 
 
 def end_without(location: str, limit: float = LIMIT_SECONDS, look_every: float = 30.0) -> threading.Thread:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from components import console
 from components.jobs.cluster_api import ClusterApi, ClusterApiError, Resource
 from components.jobs.follow import outcome
 from components.jobs.manifests import Part
@@ -58,10 +59,8 @@ class Lifecycle:
             ClusterApiError: if Kubernetes refuses, or is not ready after `patience` seconds.
         """
         if self._running():
-            print(
-                f"{self._step}: {self._kind.kind} {self._name} of an earlier attempt is running; waiting for it",
-                flush=True,
-            )
+            found = f"{self._kind.kind} {self._name} of an earlier attempt"
+            console.say(f"{self._step}: {found} is running; waiting for it")
             return False
         self.remove()
         for resource, _ in reversed(self._parts):
@@ -153,7 +152,7 @@ class Lifecycle:
                 reason = error
             text = f"{self._step}: {what}{f': {reason}' if reason else ''}; trying again"
             if text != said:
-                print(text, flush=True)
+                console.say(text)
                 said = text
             if time.monotonic() >= deadline:
                 raise reason or ClusterApiError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from string import ascii_lowercase, digits
 from typing import Any
 
-from components import storage
+from components import console, storage
 from components.jobs.cluster_api import ClusterApi, ClusterApiError
 from components.jobs.description import Description, JobError
 from components.jobs.follow import Follower
@@ -73,7 +73,7 @@ def run_in_pods(
     lifecycle = Lifecycle(api, name, parts, step, first_pause=min(1.0, poll))
     with _removed_at_the_end(lifecycle, name, step):
         if lifecycle.ensure():
-            print(f"{step}: created {kind.kind} {name}, {pods.nodes} pods", flush=True)
+            console.say(f"{step}: created {kind.kind} {name}, {pods.nodes} pods")
         Follower(api, kind, name, pods, step, poll, alive=lambda: beat(heartbeat)).wait()
     for output, place in job.outputs.items():
         near = storage.local(made[output], Path(place).with_name(f".downloaded-{output}"))

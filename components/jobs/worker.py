@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from components import storage
+from components import console, storage
 from components.jobs.cluster import peer_timeout, rank_of, with_tf_config
 from components.jobs.description import Description
 from components.jobs.heartbeat import end_without
@@ -64,7 +64,7 @@ def _near(job: Description, first: bool) -> Iterator[dict[str, Any]]:
             if storage.is_url(place) and first and name in job.live:
                 # Someone who follows the step reads the logs at the URL.
                 logs = storage.join(place, job.live[name])
-                print(f"{job.step}: TensorBoard's logs are kept at {logs}", flush=True)
+                console.say(f"{job.step}: TensorBoard's logs are kept at {logs}")
                 stack.enter_context(storage.mirrored(logs, Path(places[name]) / job.live[name]))
         for name, place in job.inputs.items():
             places[name] = place if name in job.remote or not place else str(storage.local(place, folder / "data"))

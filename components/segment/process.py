@@ -86,4 +86,4 @@ def _agree(sources: Sequence[Source]) -> None:
 
 
 def _say(line: str) -> None:
-    print(f"segment: {line}", flush=True)
+    console.say(f"segment: {line}")

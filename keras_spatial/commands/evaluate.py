@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_spatial._paths import DICOM, LABELS, UNREAD, ending_of, printable, stem_of
+from keras_spatial.commands.saying import say
 from keras_spatial.evaluation import (
     Estimate,
     LabelledCase,
@@ -49,14 +50,14 @@ def run(chosen: argparse.Namespace) -> int:
             found = evaluate_classes(prediction, truth, spacing, names, case=name)
             cases.append(found)
             said = ", ".join(f"{c} {m.dice:.3f}" for c, m in found.classes.items() if m != ABSENT)
-            _say(f"{number}/{len(pairs)} {name}: Dice {said or 'of no class'}")
+            say(f"{number}/{len(pairs)} {name}: Dice {said or 'of no class'}")
         # Any error, such as a lack of memory: one case must not cost the results of the others.
         except Exception as error:
             failed[name] = f"{type(error).__name__}: {_without_names(str(error), predicted, reference)}"
-            _say(f"{number}/{len(pairs)} {name}: left out: {failed[name]}")
+            say(f"{number}/{len(pairs)} {name}: left out: {failed[name]}")
     for name, reason in failed.items():
         if name not in pairs:
-            _say(f"{name}: left out: {reason}")
+            say(f"{name}: left out: {reason}")
     if not cases:
         raise ValueError("no case could be compared")
     cases = [replace(case, classes={c: case.classes.get(c, ABSENT) for c in names[1:]}) for case in cases]
@@ -65,7 +66,7 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.output is not None:
         _write(Path(chosen.output), cases, summary, failed)
     if failed:
-        print(f"error: {len(failed)} cases could not be compared.", file=sys.stderr)
+        say(f"error: {len(failed)} cases could not be compared.", file=sys.stderr)
         return 1
     return 0
 
@@ -156,12 +157,12 @@ def _case(path: Path) -> str:
 
 def _print(summary: LabelledSummary) -> None:
     cases = "case" if summary.cases == 1 else "cases"
-    _say(f"\nmeans over {summary.cases} {cases}, with {summary.confidence:.0%} intervals; distances in mm")
-    _say(f"nsd: surface Dice at a tolerance of {summary.tolerance:g} mm; mean: over the classes of a case")
+    say(f"\nmeans over {summary.cases} {cases}, with {summary.confidence:.0%} intervals; distances in mm")
+    say(f"nsd: surface Dice at a tolerance of {summary.tolerance:g} mm; mean: over the classes of a case")
     width = max(len("class"), *map(len, summary.classes))
-    _say(f"{'class':<{width}}" + "".join(f"{name:>26}" for name in _SHOWN))
+    say(f"{'class':<{width}}" + "".join(f"{name:>26}" for name in _SHOWN))
     for name, metrics in summary.classes.items():
-        _say(f"{name:<{width}}" + "".join(f"{_shown(metrics[metric]):>26}" for metric in _SHOWN))
+        say(f"{name:<{width}}" + "".join(f"{_shown(metrics[metric]):>26}" for metric in _SHOWN))
 
 
 def _shown(estimate: Estimate) -> str:
@@ -177,7 +178,3 @@ def _write(folder: Path, cases: Sequence[LabelledCase], summary: LabelledSummary
     write_class_csv(folder / "cases.csv", cases)
     text = json.dumps({**summary.as_dict(), "failed": failed}, indent=2)
     (folder / "summary.json").write_text(text, encoding="utf-8")
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)

@@ -7,6 +7,7 @@ from keras import tree
 
 from keras_spatial import model_tasks
 from keras_spatial.commands.models import load, planned
+from keras_spatial.commands.saying import say
 from keras_spatial.planning import readable
 from keras_spatial.planning.receptive_field import WHOLE, receptive_field
 
@@ -28,9 +29,9 @@ def run(chosen: argparse.Namespace) -> int:
         ("receptive field", _field(model)),
     ]
     for name, value in rows:
-        print(f"{name:<17}{value}")
+        say(f"{name:<17}{value}")
     if chosen.mesh is not None:
-        print(f"\n{planned(model, chosen.mesh, chosen.layout, chosen.image)}")
+        say(f"\n{planned(model, chosen.mesh, chosen.layout, chosen.image)}")
     return 0
 
 

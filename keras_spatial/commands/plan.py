@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_spatial.commands.models import load
+from keras_spatial.commands.saying import say
 from keras_spatial.distribution import SpatialParallel
 from keras_spatial.fitting import recomputed_plan
 from keras_spatial.layout import parse_pairs
@@ -46,9 +47,9 @@ def run(chosen: argparse.Namespace) -> int:
         raise ValueError("--host-memory, --offload and --disk say where shards that share devices wait. Give --devices")
     if chosen.mesh is None:
         try:
-            print(smallest_mesh(model, chosen.memory, most_devices=chosen.most_devices, **options))
+            say(smallest_mesh(model, chosen.memory, most_devices=chosen.most_devices, **options))
         except NothingFits as error:
-            print(error)
+            say(error)
             return 1
         return 0
     sizes = dict(parse_pairs(chosen.mesh, "mesh shape"))
@@ -57,10 +58,10 @@ def run(chosen: argparse.Namespace) -> int:
     count = math.prod(int(value) for value in sizes.values())
     mesh = device_mesh(chosen.mesh, devices=["cpu:0"] * count)
     found = plan(model, SpatialParallel(mesh, chosen.layout), **options)
-    print(found)
+    say(found)
     if chosen.memory is None:
         return 0
-    print(found.explain(chosen.memory))
+    say(found.explain(chosen.memory))
     return 0 if found.fits(chosen.memory) else 1
 
 
@@ -83,10 +84,10 @@ def _shared(model: keras.Model, chosen: argparse.Namespace, options: dict[str, A
     try:
         found = smallest_sharing(model, room, recomputed_plan(model, chosen.batch_size), **options)
     except NothingFits as error:
-        print(error)
+        say(error)
         return 1
-    print(found.plan)
-    print("\n".join(_advice(found, chosen.bandwidth, folder)))
+    say(found.plan)
+    say("\n".join(_advice(found, chosen.bandwidth, folder)))
     return 0
 
 

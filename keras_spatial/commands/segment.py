@@ -10,6 +10,7 @@ import keras
 
 import keras_spatial as ks
 from keras_spatial.commands.models import load, planned
+from keras_spatial.commands.saying import say
 from keras_spatial.inference import Patches, check_results, find_sources, segment_all
 from keras_spatial.inference.batches import FAILED
 from keras_spatial.inference.tasks import channel_names, check_fits, chosen_task
@@ -33,12 +34,12 @@ def run(chosen: argparse.Namespace) -> int:
     sources = find_sources(chosen.inputs, ending, channel_names(task))
     check_results(sources, chosen.output, ending, overwrite=chosen.overwrite)
     model = _model(chosen, task)
-    _say(f"{len(sources)} {'volume' if len(sources) == 1 else 'volumes'} to segment into {chosen.output}")
+    say(f"{len(sources)} {'volume' if len(sources) == 1 else 'volumes'} to segment into {chosen.output}")
     outcomes = segment_all(
         model,
         sources,
         chosen.output,
-        _say,
+        say,
         ending=ending,
         patches=patches,
         flips=chosen.flips,
@@ -51,7 +52,7 @@ def run(chosen: argparse.Namespace) -> int:
     if not failed:
         return 0
     table = Path(chosen.output) / FAILED
-    print(f"error: {len(failed)} of {len(sources)} volumes have no result; {table} says why.", file=sys.stderr)
+    say(f"error: {len(failed)} of {len(sources)} volumes have no result; {table} says why.", file=sys.stderr)
     return 1
 
 
@@ -75,7 +76,7 @@ def _model(chosen: argparse.Namespace, task: Task | Literal["lits"]) -> keras.Mo
             raise ValueError(
                 f"--memory: choose a larger mesh; keras-spatial plan finds one.\n{needed.explain(chosen.memory)}"
             )
-    _say(f"mesh of {math.prod(mesh.shape)} devices: {', '.join(dict.fromkeys(map(str, mesh.devices.flatten())))}")
+    say(f"mesh of {math.prod(mesh.shape)} devices: {', '.join(dict.fromkeys(map(str, mesh.devices.flatten())))}")
     return ks.partition(model, ks.SpatialParallel(mesh, chosen.layout))
 
 
@@ -85,11 +86,7 @@ def _in_shards(model: keras.Model, chosen: argparse.Namespace) -> keras.Model:
     assert spatial.distribution is not None
     runtime = spatial.distribution.runtime
     count = len(runtime.devices)
-    _say(f"{count} {'shard' if count == 1 else 'shards, one after another'}, on {runtime.devices[0]}")
+    say(f"{count} {'shard' if count == 1 else 'shards, one after another'}, on {runtime.devices[0]}")
     if plan.offload:
-        _say(f"{readable(plan.kept)} wait in {'host memory' if plan.offload == 'host' else plan.offload}")
+        say(f"{readable(plan.kept)} wait in {'host memory' if plan.offload == 'host' else plan.offload}")
     return spatial
-
-
-def _say(text: str) -> None:
-    print(text.encode("utf-8", "backslashreplace").decode("utf-8"), flush=True)

@@ -227,6 +227,23 @@ def test_a_case_that_does_not_fit_into_memory_stops_no_other(tmp_path, capsys, m
         assert {row["case"] for row in csv.DictReader(file)} == {"2"}
 
 
+def test_names_of_files_cannot_control_the_terminal(model, tmp_path, capsys):
+    """Names such as those that a folder from elsewhere may have: they clear the screen, or reverse what follows."""
+    name, shown = "\x1b[2J\u202e\u2028b", r"\x1b[2J\u202e\u2028b"
+    nifti(tmp_path / "labels" / f"{name}.nii.gz", WANTED)
+    nifti(tmp_path / "predictions" / f"{name}.nii.gz", WANTED)
+    given = [str(tmp_path / "predictions"), str(tmp_path / "labels")]
+    assert main(["evaluate", *given]) == 0
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / f"{name}.nii.gz").write_text("no volume")
+    assert main(["segment", model, str(tmp_path / "scans"), "-o", str(tmp_path / "out")]) == 1
+    (tmp_path / f"{name}.keras").write_text("no model")
+    assert main(["info", str(tmp_path / f"{name}.keras")]) == 2
+    said = capsys.readouterr()
+    assert not {"\x1b", "\u202e", "\u2028"} & {*said.out, *said.err}
+    assert said.out.count(shown) >= 2 and shown in said.err
+
+
 def test_dicom_segmentations_are_compared_whatever_slices_each_covers(tmp_path):
     volume = read_volume(write_series(tmp_path / "series"))
     depth = volume.array.shape[2]

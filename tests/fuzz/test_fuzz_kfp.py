@@ -53,6 +53,8 @@ TEXTS = st.one_of(
     # A lone surrogate, which JSON can hold and no file; what a terminal obeys; what a page would run.
     st.sampled_from(
         ["", "\ud800", "\x1b]0;title\x07", "\x1b[2J", "\r", "a\nb", "{{$}}", "<script>", "$x^{$", "file://host/x", "\0"]
+        # What reverses the rest of a line, ends it, or shows nothing.
+        + ["\u202etxt", "\u2066x\u2069", "\u200f", "\u061c", "a\u2028b", "a\u2029b", "a\x85b", "\U000e0041", "\ufeff"]
     ),
     st.integers(1, 3).map(lambda n: "x" * 10**n),
 )
@@ -79,8 +81,9 @@ DAMAGES = st.builds(
 
 
 def obeyed(text):
-    """The characters in a text that a terminal obeys or that cannot be written."""
-    return [c for c in text if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"]
+    """The characters in a text that a terminal obeys, that change what is around them, or that cannot be written."""
+    hidden = ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return [c for c in text if unicodedata.category(c) in hidden and c not in "\n\t\u200c\u200d"]
 
 
 # What a step gets

@@ -92,6 +92,25 @@ def test_what_no_step_says_is_none_of_its_lines(line):
     assert console.parse(line) is None
 
 
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda text: console.note("ingest", f"{text} cannot be used"),
+        lambda text: console.result("ingest", text),
+        lambda text: console.progress("ingest", 1, 3, text),
+        lambda text: console.detail("ingest", text),
+    ],
+    ids=["note", "result", "progress", "detail"],
+)
+@pytest.mark.parametrize("end", ["\n", "\r", "\x0b", "\x85", "\u2028", "\u2029"], ids=ascii)
+def test_no_name_adds_a_line_that_looks_like_a_step_s_own(capsys, say, end):
+    say(f"a{end}finish: result: everything is done")
+    lines = capsys.readouterr().out.splitlines()
+    assert [found.step for line in lines if (found := console.parse(line))] in ([], ["ingest"])
+    assert len(lines) == (2 if end == "\n" else 1)
+    assert all(line.startswith("ingest: ") for line in lines)
+
+
 def test_details_are_for_the_log_alone(capsys):
     console.detail("train", "weights 5 kB\noptimizer 10 kB")
     out = capsys.readouterr().out
