@@ -59,13 +59,14 @@ def prepare(
         VolumeError, OtherSourcesError, BuildInProgressError, StoreError, StorageError: as for `datasets.lits.prepare`.
     """
     with published(data_dir, (kind.name, config.name, str(kind.VERSION))) as publication:
-        builder, built = _prepare(
+        builder, new = _prepare(
             kind, config, origin, nearby(data_dir), beam_options=beam_options, limits=limits,
             on_other_sources=on_other_sources, tell=tell, file_format=file_format,
             work=None if work is None else Path(work),
         )  # fmt: skip
     # Only now, because an upload may fail. A folder that the caller gave is the caller's, who may have to store more.
-    if work is None and (built or publication.uploaded):
+    # A data set that was downloaded may also have been attempted here before, and published by another machine since.
+    if work is None and (new or publication.uploaded or publication.downloaded):
         # Another process that builds from the same cases removes them when it has finished.
         with suppress(BuildInProgressError), builder.ownership():
             _remove_converted(builder)
@@ -85,7 +86,7 @@ def _prepare(
     file_format: str,
     work: Path | None,
 ) -> tuple[CaseBuilder, bool]:
-    """As `prepare`, in a folder of this machine; also returns whether the data set is new."""
+    """As `prepare`, in a folder of this machine; also returns whether the data set was not there before."""
     builder = _open(kind, config, data_dir)
     builder.limits, builder.tell, builder.origin, builder.work = limits, tell, origin, work
     if builder.data_path.exists():
@@ -106,11 +107,13 @@ def _prepare(
         build(builder, origin.location, beam_options, file_format)
         built = bool(cast(dict, builder.info.metadata)["sources"])
     if not built:
-        # Another process may have built it in the meantime.
-        return _prepare(
+        # Another process may have built it in the meantime. If this one held the locks at its end, it has left the
+        # converted cases to this one.
+        found, _ = _prepare(
             kind, config, origin, data_dir, beam_options=beam_options, limits=limits, on_other_sources="raise",
             tell=None, file_format=file_format, work=work,
         )  # fmt: skip
+        return found, True
     return builder, True
 
 

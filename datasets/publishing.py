@@ -42,9 +42,11 @@ class Publication:
 
     Attributes:
         uploaded: whether it has uploaded a data set.
+        downloaded: whether it has downloaded a data set, which another machine may have published.
     """
 
     uploaded: bool = False
+    downloaded: bool = False
 
 
 @contextmanager
@@ -73,6 +75,7 @@ def published(data_dir: str | os.PathLike, parts: tuple[str, str, str]) -> Itera
         if _LAST in there and _read(known) != [there, _here(folder)]:
             _download(url, folder)
             _write(known, [there, _here(folder)])
+            publication.downloaded = True
         _share_digests(url, folder, upload=False)
         yield publication
         if folder.is_dir() and _read(known) != [there, _here(folder)]:

@@ -389,6 +389,24 @@ def test_a_lock_that_outlives_its_machine_on_the_volume_is_waited_for(tmp_path, 
     assert re.search(rf"/work/\.lock-\S+ is held by process {os.getpid()} of .*; waiting up to 120 s", waits)
 
 
+def test_converted_cases_do_not_stay_if_another_process_builds_the_data_set_meanwhile(folder, tmp_path, monkeypatch):
+    """That one cannot remove them, because the process that waited for it holds the locks by then."""
+    real, calls = lits.Builder.find_cases, []
+
+    def find_cases(self, place):
+        calls.append(place)
+        if len(calls) == 1:
+            with monkeypatch.context() as locked:
+                locked.setattr("datasets.preparing._remove_converted", lambda builder: None)
+                lits.prepare(folder, tmp_path / "data", 16)
+        return real(self, place)
+
+    monkeypatch.setattr(lits.Builder, "find_cases", find_cases)
+    builder = lits.prepare(folder, tmp_path / "data", 16)
+    assert builder.info.splits["train"].num_examples and len(calls) > 2
+    assert not list(tmp_path.glob("data/lits/converted/*"))
+
+
 def test_a_volume_for_converted_cases_that_has_no_locks_is_warned_of(folder, tmp_path, monkeypatch):
     def without(lock, *given, **named):
         if lock.parent == tmp_path / "work":

@@ -325,6 +325,22 @@ def test_converted_cases_stay_until_the_data_set_is_in_the_store(bucket, folder,
     assert not list(builder.data_path.parents[1].glob("converted/*"))
 
 
+def test_converted_cases_do_not_stay_if_another_machine_publishes_the_data_set(bucket, folder, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise lits.StorageError("the store is full")
+
+    with monkeypatch.context() as broken, pytest.raises(lits.StorageError, match="full"):
+        broken.setattr(publishing, "_upload", full)
+        lits.prepare(folder, f"{bucket}/data", 16)
+    assert len(list((tmp_path / "cache").glob("*/lits/converted/*/*"))) == 4
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv(publishing.CACHE_VARIABLE, str(tmp_path / "another machine"))
+        lits.prepare(folder, f"{bucket}/data", 16)
+    monkeypatch.setattr("datasets.preparing.build", lambda *_: pytest.fail("built again"))
+    lits.prepare(folder, f"{bucket}/data", 16)
+    assert not list((tmp_path / "cache").glob("*/lits/converted/*"))
+
+
 def test_everything_may_be_in_the_bucket(bucket, toy, tmp_path):
     url = put(toy, f"{bucket}/toy")
     built = decathlon.prepare(url, f"{bucket}/data")
