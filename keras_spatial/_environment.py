@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 RESTARTS_VARIABLE = "KERAS_SPATIAL_RESTARTS"
 """The environment variable by which the launcher tells a program how often its processes were started again: "0" the
 first time."""
+LAUNCHER_VARIABLE = "KERAS_SPATIAL_LAUNCHER"
+"""The environment variable that holds the number of the launcher's process."""
 ONEDNN, LOG_LEVEL = "TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL"
 _DEFAULTS = {ONEDNN: "1", LOG_LEVEL: "2"}
 
@@ -65,6 +67,14 @@ def prepare() -> None:
     if not late:
         with quiet():
             import tensorflow  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
+
+def is_launched() -> bool:
+    """Whether the launcher has started this very process, which it then watches.
+
+    What that process starts inherits the variable, but it has another parent, and the launcher does not know it.
+    """
+    return os.environ.get(LAUNCHER_VARIABLE) == str(os.getppid())
 
 
 def is_notice(line: str) -> bool:

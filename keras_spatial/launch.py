@@ -152,7 +152,8 @@ def launch(
         max_restarts: how often all processes are started again after one has failed. A training with `ks.Backup` then
             resumes from its last backup.
         frozen_seconds: a process that has been stopped (by SIGSTOP) for this many seconds counts as failed; 0 means
-            that it never does.
+            that it never does. Then only the timeout of `ks.initialize` ends the job, if other processes are waiting
+            for a message of the stopped one; TensorFlow's heartbeats do not.
         network: "isolated" for a network of their own, which no other machine can reach, or "shared" for the network of
             this machine, on which everybody who can reach their ports can do whatever this user can. The default is the
             environment variable `KERAS_SPATIAL_NETWORK`, or else "isolated". A single process needs no ports and
@@ -245,6 +246,7 @@ def _for_process(job: _Job, rank: int, addresses: Sequence[str], restart: int) -
         "PYTHONUNBUFFERED": "1",
         isolation.NETWORK_VARIABLE: job.network,
         _environment.RESTARTS_VARIABLE: str(restart),
+        _environment.LAUNCHER_VARIABLE: str(os.getpid()),
     }
 
 
@@ -368,7 +370,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--frozen-seconds",
         type=float,
         default=FROZEN_SECONDS,
-        help="A process that is stopped for this many seconds counts as failed; 0 means that it never does. "
+        help="A process that is stopped for this many seconds counts as failed; 0 means that it never does: the "
+        "others end the job only when they have waited for its messages for the timeout of ks.initialize. "
         f"The default is {FROZEN_SECONDS:g}.",
     )
     parser.add_argument(

@@ -276,10 +276,10 @@ def _from_environment() -> tuple[dict[str, list[str]], str, int]:
 def _is_watched(jobs: Mapping[str, Sequence[str]]) -> bool:
     """Whether the launcher has started all processes, so that it notices by itself which one has ended or is stopped.
 
-    The environment alone does not tell: a program that the launcher has started may start a job over several hosts.
+    That it has started this one is not enough: its program may start a job over several hosts.
     """
     addresses = [address for addresses in jobs.values() for address in addresses]
-    return _environment.RESTARTS_VARIABLE in os.environ and all(a.startswith("127.0.0.1:") for a in addresses)
+    return _environment.is_launched() and all(a.startswith("127.0.0.1:") for a in addresses)
 
 
 def _silence(timeout: float, *, watched: bool) -> int:

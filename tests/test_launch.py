@@ -27,6 +27,17 @@ def test_every_process_knows_its_number_and_the_addresses_of_all():
     assert sorted(output.getvalue().splitlines()) == ["[0] 0 3", "[1] 1 3", "[2] 2 3"]
 
 
+def test_only_the_process_that_the_launcher_has_started_counts_as_launched():
+    """What it starts, as by hand in a shell, inherits its environment, but nobody watches it."""
+    path = Path(__file__).parents[1] / "keras_spatial" / "_environment.py"
+    tell = f"import runpy; print(runpy.run_path({str(path)!r})['is_launched']())"
+    inner = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {tell!r}], check=True)"
+    for program, expected in ((tell, "True"), (inner, "False"), (f"{tell}\n{inner}", "True False")):
+        output = io.StringIO()
+        assert launch(python(program), 1, output) == 0
+        assert output.getvalue().split() == [word for said in expected.split() for word in ("[0]", said)]
+
+
 @pytest.mark.parametrize(
     ("ending", "status", "said"),
     [
