@@ -93,6 +93,7 @@ def predicted_blocks(model: "Model", batches: Iterable) -> Iterator[Any]:
         return [values for _, values in found]
 
     compiled = model._runtime.compiled_blocks(step)
+    model._partition.begin("predict")
     for batch in batches:
         model._partition.prepare(model, batch, "predict")
         inputs = as_inputs(model, unpack_x_y_sample_weight(batch)[0])

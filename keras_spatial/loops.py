@@ -26,8 +26,13 @@ def named(method: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
     return arguments | arguments.pop("kwargs", {})
 
 
-def fit_arguments(model: "Model", arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `fit`, `evaluate` or `predict` as a model with a mesh passes them to Keras."""
+def fit_arguments(model: "Model", mode: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `fit`, `evaluate` or `predict`, which is the mode, as a model with a mesh passes them to Keras.
+
+    Every call of one of them begins with this.
+    """
+    if not arguments.get("_use_cached_eval_dataset"):  # With it, `fit` evaluates the validation data of its epochs.
+        model._partition.begin(mode)
     if arguments.get("verbose", "auto") == "auto" and not sys.stdout.isatty():
         # A file, a pod's log or the launcher would receive every state of Keras's progress bar, with colour codes.
         arguments["verbose"] = 2
@@ -101,6 +106,6 @@ def over_batches(model: "Model", step: Callable) -> Callable:
 
 def _prepared(model: "Model", step: Callable, mode: str) -> Callable:
     model._partition.synchronize_early(model)
-    model._partition.compared.pop(mode, None)
+    model._partition.begin(mode)  # After `compile`, `train_on_batch` counts as a new call, too.
     step = announced(step, mode, model._network.distribution.device_mesh.devices.size)
     return keras_private.without_optionals(model, model._runtime.compiled(step))

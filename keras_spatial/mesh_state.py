@@ -29,7 +29,7 @@ class MeshState:
     recompute: dict[str, int] = field(default_factory=dict)  # See `ks.recompute`.
     functions: dict[bool, Any] = field(default_factory=dict)  # Traced calls outside Keras's loops, by `training`.
     call_losses: list = field(default_factory=list)  # The losses that layers added in the last such call.
-    compared: dict[str, int] = field(default_factory=dict)  # By mode, how many batches were compared between processes.
+    compared: dict[str, int] = field(default_factory=dict)  # By mode, how many batches of a call were compared.
     warned: set[str] = field(default_factory=set)
 
     def synchronize(self, model: "Model") -> None:
@@ -42,6 +42,12 @@ class MeshState:
         """Synchronize before there are data, unless the model is still to be built by its first data."""
         if all(layer.built for layer in keras_private.all_layers(model)):
             self.synchronize(model)
+
+    def begin(self, mode: str) -> None:
+        """Let the first batches of a new call of `fit`, `evaluate` or `predict` be compared: its data may be others."""
+        self.compared.pop(mode, None)
+        if mode == "fit":
+            self.compared.pop("evaluate", None)  # Its validation data are the same in all of its epochs.
 
     def prepare(self, model: "Model", data: Any, mode: str) -> None:
         """Prepare a step: build the model from its first data, synchronize it, and compare the first batches.

@@ -122,15 +122,15 @@ class Model(keras.Model):
 
         If the standard output is not a terminal, `verbose="auto"` prints one line for each epoch instead of a bar.
         """
-        return super().fit(**self._arguments(super().fit, args, kwargs))
+        return super().fit(**self._arguments("fit", super().fit, args, kwargs))
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.evaluate`. Every process must call it with the same arguments."""
-        return super().evaluate(**self._arguments(super().evaluate, args, kwargs))
+        return super().evaluate(**self._arguments("evaluate", super().evaluate, args, kwargs))
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.predict`. Every process must call it with the same arguments and gets the whole outputs."""
-        return super().predict(**self._arguments(super().predict, args, kwargs))
+        return super().predict(**self._arguments("predict", super().predict, args, kwargs))
 
     def predict_blocks(self, x: Any, batch_size: int = 32) -> Iterator[Any]:
         """As `predict`, but outputs are not gathered: each process gets the shards that its own devices hold.
@@ -174,9 +174,9 @@ class Model(keras.Model):
             raise ValueError(f"Model '{self.name}' has no mesh over which images could be split.")
         return self._network.takes_blocks(shape, self.input_dtype)
 
-    def _arguments(self, method: Any, args: tuple, kwargs: dict) -> dict[str, Any]:
+    def _arguments(self, mode: str, method: Any, args: tuple, kwargs: dict) -> dict[str, Any]:
         arguments = loops.named(method, args, kwargs)
-        return arguments if self.distribution is None else loops.fit_arguments(self, arguments)
+        return arguments if self.distribution is None else loops.fit_arguments(self, mode, arguments)
 
     # Steps. Keras calls them while it traces `train_function`, `test_function` and `predict_function`.
 

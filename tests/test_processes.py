@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import socket
 import sys
 import time
@@ -146,6 +147,48 @@ raise SystemExit(3)
             assert f"tensor {1 - tensor}:" not in said
 
 
+def test_processes_that_are_given_other_data_by_a_later_call_say_so():
+    """The model was compiled once, and the calls before had the same data everywhere."""
+    program = """
+import numpy as np, keras, keras_spatial as ks
+job = ks.initialize(timeout=60)
+with ks.SpatialParallel(ks.device_mesh("rows:2"), "x:rows").scope():
+    inputs = keras.Input((8, 8, 1))
+    model = ks.Model(inputs, ks.layers.Conv2D(1, 3, padding="same")(inputs))
+model.compile("sgd", "mse")
+same = np.zeros((3, 8, 8, 1), "float32")
+other = same + {offset}
+options = dict(batch_size=1, verbose=0)
+model.fit(same, same, validation_data=(same, same), epochs=3, shuffle=False, **options)
+model.evaluate(same, same, **options)
+model.predict(same, **options)
+list(model.predict_blocks(same, batch_size=1))
+for call in (
+    lambda: model.fit(same, other, **options),
+    lambda: model.fit(same, same, validation_data=(same, other), **options),
+    lambda: model.evaluate(same, other, **options),
+    lambda: model.predict(other, **options),
+    lambda: list(model.predict_blocks(other, batch_size=1)),
+):
+    try:
+        call()
+    except RuntimeError as error:
+        print(error, flush=True)
+# The validation data of a fit are the same in all epochs, and are compared once.
+print("compared", *[sum(name.startswith("batch") for name in job._agreements)], flush=True)
+job.exchange("the end", "")
+raise SystemExit(3)
+"""
+    text = run_each([program.format(offset="0"), program.format(offset="0.5")], 180)
+    for rank in (0, 1):
+        lines = "\n".join(line for line in text.splitlines() if line.startswith(f"[{rank}]"))
+        found = [said.partition(";")[0] for said in lines.split("The processes do not agree on the ")[1:]]
+        calls = ["fit", "evaluate", "evaluate", "predict", "predict"]
+        assert found == [f"batch 1 of {call}" for call in calls], text
+        # Two batches of each of the first four calls and their validation; then one of each, and two of a fit.
+        assert f"[{rank}] compared {2 * 5 + 1 + 3 + 1 + 1 + 1}" in lines
+
+
 def test_a_port_that_is_in_use_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -171,9 +214,9 @@ def test_an_open_port_is_warned_of_unless_the_network_is_known_to_be_safe(monkey
 def test_only_what_the_launcher_does_not_watch_is_given_up_for_its_silence(
     monkeypatch, address, started_by_launcher, watched
 ):
-    monkeypatch.delenv("KERAS_SPATIAL_RESTARTS", raising=False)
-    if started_by_launcher:
-        monkeypatch.setenv("KERAS_SPATIAL_RESTARTS", "0")
+    # A process that the launcher has started is its child; what that starts inherits only the environment.
+    monkeypatch.setenv("KERAS_SPATIAL_RESTARTS", "0")
+    monkeypatch.setenv("KERAS_SPATIAL_LAUNCHER", str(os.getppid() if started_by_launcher else os.getpid()))
     assert processes._is_watched({"worker": ["127.0.0.1:2", address]}) is watched
     # More than 2^64 microseconds, which is what TensorFlow takes a jump backwards for.
     assert (processes._silence(300, watched=watched) > 2**64 / 1000) is watched
