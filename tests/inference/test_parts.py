@@ -58,6 +58,46 @@ def test_a_box_is_read_from_the_blocks_that_it_touches(tmp_path):
     assert not (tmp_path / "work").exists()
 
 
+class Counting:
+    """A carrier through a folder that stands for a store, which counts the bytes of arrays that go there and back."""
+
+    def __init__(self, store):
+        self.store, self.sent, self.fetched = store, [], []
+
+    def send(self, name, path):
+        (self.store / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.store / name).write_bytes(path.read_bytes())
+        self.sent.append(np.load(path).nbytes)
+
+    def fetch(self, name, path):
+        path.write_bytes((self.store / name).read_bytes())
+        self.fetched.append(np.load(path).nbytes)
+
+
+def test_each_window_is_uploaded_once_and_downloaded_whole_by_whoever_needs_a_plane_of_it(tmp_path):
+    """As pipelines/README.md says: in windows that overlap by half, most voxels are predicted eight times."""
+    shape, patch = (16, 16, 16), (4, 4, 4)
+    windows = Windows.over(shape, patch, 0.5)
+    writer, reader = Counting(tmp_path / "store"), Counting(tmp_path / "store")
+    ours, theirs = [], []
+    for number, _ in enumerate(windows.boxes()):
+        for found, carrier, name in ((ours, writer, "writer"), (theirs, reader, "reader")):
+            work = Workspace(tmp_path / name, carrier) / f"scores-{number}"
+            found.append(BlockFiles(work, (*patch, CLASSES), np.float32))
+        ours[-1].write([slice(0, n) for n in (*patch, CLASSES)], np.full((*patch, CLASSES), number, np.float32))
+        theirs[-1]._known |= ours[-1]._own
+    voxels, window = 16**3, 4 * CLASSES * 4**3
+    assert writer.sent == [window] * 7**3
+    assert 5 < sum(writer.sent) / (4 * CLASSES * voxels) < 8
+    wanted = Blended(windows, ours, importance(patch, "gaussian"))[0:3]
+    blended = Blended(windows, theirs, importance(patch, "gaussian"))
+    np.testing.assert_array_equal(blended[0:3], wanted)
+    # Two of the seven windows along the first axis hold one of the first three planes; each is downloaded whole.
+    assert reader.fetched == [window] * (2 * 7**2)
+    blended[0:3]
+    assert len(reader.fetched) == 2 * 7**2 and not reader.sent
+
+
 def test_a_part_that_nobody_has_written_is_no_zero(tmp_path):
     array = BlockFiles(Workspace(tmp_path), (4, 4), np.uint8)
     array.write((slice(0, 2), slice(0, 4)), np.ones((2, 4)))
