@@ -8,17 +8,17 @@ keep a deleted object and its name, a webhook with a stale cache, lost answers, 
 import copy
 import json
 import re
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
+import json_server
 import jsonschema
 from kubernetes import client
 
@@ -141,12 +141,12 @@ class Server(ThreadingHTTPServer):
         """Do nothing after an object is made; a test that starts its pods overrides this."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(json_server.Handler):
     server: Server
 
     def do_POST(self) -> None:
         group, _, _, plural, _ = self._object()
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.body())
         name = body["metadata"]["name"]
         self.server.requests.append(("POST", f"{plural}/{name}"))
         self.server.arrived(name, copy.deepcopy(body))
@@ -173,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.lost:
             self.server.lost -= 1
             return self._fail(500, "etcdserver: request timed out")
-        return self._answer(body, 201)
+        return self.answer(body, 201)
 
     def _about_itself(self, path: str) -> dict[str, Any] | None:
         """What the API's discovery tells every authenticated client."""
@@ -203,22 +203,22 @@ class _Handler(BaseHTTPRequestHandler):
             return self._fail(404, "pod not found") if text is None else self._text(text)
         if _PODS.match(url.path):
             self.server.selectors += parse_qs(url.query)["labelSelector"]
-            return self._answer({"kind": "PodList", "apiVersion": "v1", "items": self.server.frame.pods})
+            return self.answer({"kind": "PodList", "apiVersion": "v1", "items": self.server.frame.pods})
         if match := _POD.match(url.path):
             owners = self.server.owners.get(match[2])
             if owners is None:
                 return self._fail(403, "pods is forbidden: User cannot get resource")
             metadata = {"name": match[2], "ownerReferences": owners}
-            return self._answer({"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "status": {}})
+            return self.answer({"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "status": {}})
         if _EVENTS.match(url.path):
             items = [
                 {"metadata": {}, "involvedObject": {"name": name}, "reason": "FailedCreate", "message": message}
                 for name, message in self.server.events
             ]
-            return self._answer({"kind": "EventList", "apiVersion": "v1", "items": items})
+            return self.answer({"kind": "EventList", "apiVersion": "v1", "items": items})
         if not _OBJECT.match(url.path):
             known = self._about_itself(url.path)
-            return self._fail(404, "the server could not find it") if known is None else self._answer(known)
+            return self._fail(404, "the server could not find it") if known is None else self.answer(known)
         _, _, _, plural, name = self._object()
         if self.server.broken:
             self.server.broken -= 1
@@ -231,16 +231,16 @@ class _Handler(BaseHTTPRequestHandler):
             body = self.server.objects[plural, name]
             if self.server.finalizing[plural] <= 0:
                 del self.server.objects[plural, name]
-            return self._answer(body)
+            return self.answer(body)
         if plural not in ("trainjobs", "tfjobs"):
-            return self._answer(self.server.objects[plural, name])
+            return self.answer(self.server.objects[plural, name])
         if len(self.server.frames) > 1:
             self.server.frames.pop(0)
         frame, body = self.server.frame, copy.deepcopy(self.server.objects[plural, name])
         if frame.condition:
             condition = {"type": frame.condition, "status": "True", "reason": "Reason", "message": frame.message}
             body["status"] = {"conditions": [{"type": "Created", "status": "True"}, condition]}
-        return self._answer(body)
+        return self.answer(body)
 
     def do_DELETE(self) -> None:
         _, _, _, plural, name = self._object()
@@ -251,43 +251,24 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.objects[plural, name]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
         else:
             del self.server.objects[plural, name]
-        return self._answer({"kind": "Status", "status": "Success"})
+        return self.answer({"kind": "Status", "status": "Success"})
 
     def _object(self) -> tuple[str, str, str, str, str]:
         match = _OBJECT.match(urlparse(self.path).path)
         assert match and match[3] == NAMESPACE, self.path
         return match[1], match[2], match[3], match[4], match[5] or ""
 
-    def _answer(self, value: Any, status: int = 200) -> None:
-        self._send(json.dumps(value).encode(), "application/json", status)
-
     def _fail(self, status: int, message: str) -> None:
-        self._answer({"kind": "Status", "status": "Failure", "message": message, "code": status}, status)
+        self.answer({"kind": "Status", "status": "Failure", "message": message, "code": status}, status)
 
     def _text(self, text: str) -> None:
-        self._send(text.encode(), "text/plain", 200)
-
-    def _send(self, data: bytes, kind: str, status: int) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args: Any) -> None:
-        pass
+        self.send(text.encode(), "text/plain", 200)
 
 
 @contextmanager
 def running() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with json_server.running(Server()) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def api(server: Server) -> ClusterApi:

@@ -8,6 +8,7 @@ from typing import Any
 import keras_spatial as ks  # First: it turns oneDNN on before TensorFlow starts.
 
 # isort: split
+import keras
 import numpy as np
 
 from components import console, devices
@@ -59,36 +60,19 @@ def evaluate_cases(
     Raises:
         TaskError: if the model was trained for other images or classes than those of the data set.
     """
-    with needed(cases, dataset, thresholds=settings.thresholds) as (near_cases, near_dataset):
-        work = workspace_of(Path(predictions) / ".work", shared)
-        return _evaluate(near_cases, near_dataset, model, evaluation, predictions, settings, work)
-
-
-def _evaluate(
-    cases: str,
-    dataset: str,
-    model: str,
-    evaluation: str,
-    predictions: str,
-    settings: EvaluationSettings,
-    workspace: Workspace,
-) -> Mapping[str, Mapping[str, Any]]:
     job, placed = processes.current(), settings.placed
-    network = ks.load_model(Path(model) / MODEL, distribution=devices.distribution(placed), compile=False)
-    builder = open_dataset(dataset)
-    task, members = task_of(builder), (builder.info.metadata or {})["cases"]
-    trained = model_task_of(network)
-    if trained is not None and not trained.same_input(task):
-        raise TaskError(
-            f"{model}: expected a model of the data set's task, {task.as_dict()}. Received: one that was trained for "
-            f"{trained.as_dict()}"
-        )
-    found = held_out(cases, members["test"], task)
-    with shared_workspace(job, workspace) as work:
-        metrics, confusion = _score(StoredCases(network, builder, "test", work), found, task, Path(predictions), work)
-    thresholds = {}
-    if settings.thresholds and task.scores == "lits":
-        thresholds["threshold_dice"] = threshold_dice(held_out(cases, members["train"], task), found)
+    with needed(cases, dataset, thresholds=settings.thresholds) as (near_cases, near_dataset):
+        network = ks.load_model(Path(model) / MODEL, distribution=devices.distribution(placed), compile=False)
+        builder = open_dataset(near_dataset)
+        task, members = task_of(builder), (builder.info.metadata or {})["cases"]
+        _check_task(model, network, task)
+        found = held_out(near_cases, members["test"], task)
+        with shared_workspace(job, workspace_of(Path(predictions) / ".work", shared)) as work:
+            stored = StoredCases(network, builder, "test", work)
+            metrics, confusion = _score(stored, found, task, Path(predictions), work)
+        thresholds = {}
+        if settings.thresholds and task.scores == "lits":
+            thresholds["threshold_dice"] = threshold_dice(held_out(near_cases, members["train"], task), found)
     if not job.is_first:
         return {}
     if settings.thresholds and not thresholds:
@@ -108,6 +92,16 @@ def _evaluate(
     known = console.figures({name: value for name, value in dice.items() if value is not None})
     console.result("evaluate", f"mean Dice over {console.count(len(found), 'held-out case')}: {known}")
     return {"evaluation": metadata(scores)}
+
+
+def _check_task(model: str, network: keras.Model, task: Task) -> None:
+    """Raise TaskError if a model was trained for other images or classes."""
+    trained = model_task_of(network)
+    if trained is not None and not trained.same_input(task):
+        raise TaskError(
+            f"{model}: expected a model of the data set's task, {task.as_dict()}. Received: one that was trained for "
+            f"{trained.as_dict()}"
+        )
 
 
 def _score(

@@ -4,11 +4,11 @@ import contextlib
 import io
 import json
 import shutil
-import threading
 import unicodedata
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
+import json_server
 import pytest
 import yaml
 from fuzzing import FAULTS, damaged, explore
@@ -349,29 +349,18 @@ def test_any_line_of_a_step_is_logged_and_shown_without_what_a_terminal_obeys(tm
     explore(one, examples=150, lines=st.lists(st.one_of(written, TEXTS), max_size=8))
 
 
-class Api(BaseHTTPRequestHandler):
+class Api(json_server.Handler):
     """KFP's API server, which tells of the run what the test wants, and then that it has failed."""
 
     def do_GET(self):
         if "/runs/" in self.path:
-            self._answer(self.server.told.pop(0) if self.server.told else {"run_id": "r1", "state": "FAILED"})
+            self.answer(self.server.told.pop(0) if self.server.told else {"run_id": "r1", "state": "FAILED"})
         else:
-            self._answer({"experiments": [{"experiment_id": "e1", "display_name": "keras-spatial"}]})
+            self.answer({"experiments": [{"experiment_id": "e1", "display_name": "keras-spatial"}]})
 
     def do_POST(self):
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self._answer({"run_id": "r1", "experiment_id": "e1", "state": "PENDING"})
-
-    def _answer(self, value):
-        data = json.dumps(value).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args):
-        pass
+        self.body()
+        self.answer({"run_id": "r1", "experiment_id": "e1", "state": "PENDING"})
 
 
 @pytest.fixture(scope="module")
@@ -384,10 +373,8 @@ def package(tmp_path_factory):
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
     server.told = []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with json_server.running(server):
+        yield server
 
 
 def test_what_a_server_tells_of_a_run_is_shown_without_what_a_terminal_obeys(server, package):

@@ -7,8 +7,9 @@ import re
 import signal
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
+import json_server
 import kubernetes_server
 import pytest
 import yaml
@@ -20,61 +21,50 @@ from pipelines.settings import load
 from pipelines.submission import PackageError, Server, check_package, compile_pipeline, read_arguments
 
 
-class Api(BaseHTTPRequestHandler):
+class Api(json_server.Handler):
     """KFP API v2beta1: experiments, pipelines and their versions, runs and schedules. A run's states are the server's
     `states` in turn; a number among them is an answer with that status."""
 
     def do_GET(self):
         self.server.looked_up.append(self.path)
         if self.server.unauthorized:
-            self._answer({"message": "Jwt is expired"}, 401)
+            self.answer({"message": "Jwt is expired"}, 401)
         elif self.path.startswith("/apis/v2beta1/pipelines/p1/versions"):
-            self._answer({"pipeline_versions": [VERSION], "total_size": 1})
+            self.answer({"pipeline_versions": [VERSION], "total_size": 1})
         elif self.path.startswith("/apis/v2beta1/pipelines"):
-            self._answer({"pipelines": [{"pipeline_id": "p1"}] if self.server.known else []})
+            self.answer({"pipelines": [{"pipeline_id": "p1"}] if self.server.known else []})
         elif re.match(r"/apis/v2beta1/experiments", self.path):
-            self._answer({"experiments": [{"experiment_id": "e1", "display_name": "keras-spatial"}]})
+            self.answer({"experiments": [{"experiment_id": "e1", "display_name": "keras-spatial"}]})
         elif self.path.startswith("/apis/v2beta1/runs/r1"):
             states = self.server.states
             state = states.pop(0) if len(states) > 1 else states[0]
             if isinstance(state, int):
-                self._answer({"message": "upstream connect error"}, state)
+                self.answer({"message": "upstream connect error"}, state)
             else:
-                self._answer(run(state))
+                self.answer(run(state))
         elif self.path.startswith("/apis/v2beta1/healthz"):
-            self._answer({"commit_sha": "0", "tag_name": self.server.tag, "multi_user": True})
+            self.answer({"commit_sha": "0", "tag_name": self.server.tag, "multi_user": True})
         else:
-            self._answer({"message": f"no such thing: {self.path}"}, 404)
+            self.answer({"message": f"no such thing: {self.path}"}, 404)
 
     def do_POST(self):
-        data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        data = self.body()
         body = {} if "multipart" in self.headers.get("Content-Type", "") else json.loads(data or "{}")
         self.server.requests.append((self.path.split("?")[0], self.headers.get("Authorization"), body))
         if self.server.unauthorized:
-            self._answer({"message": "Jwt is expired"}, 401)
+            self.answer({"message": "Jwt is expired"}, 401)
         elif self.server.refuse:
-            self._answer({"message": "namespace imaging: forbidden"}, 403)
+            self.answer({"message": "namespace imaging: forbidden"}, 403)
         elif self.path.startswith("/apis/v2beta1/runs"):
-            self._answer(run("PENDING"))
+            self.answer(run("PENDING"))
         elif self.path.startswith("/apis/v2beta1/recurringruns"):
-            self._answer({"recurring_run_id": "s1", "display_name": body["display_name"]})
+            self.answer({"recurring_run_id": "s1", "display_name": body["display_name"]})
         elif self.path.startswith("/apis/v2beta1/pipelines/upload_version"):
-            self._answer(VERSION)
+            self.answer(VERSION)
         elif self.path.startswith("/apis/v2beta1/pipelines/upload"):
-            self._answer({"pipeline_id": "p1"})
+            self.answer({"pipeline_id": "p1"})
         else:
-            self._answer({"experiment_id": "e1", "display_name": "keras-spatial"})
-
-    def _answer(self, value, status=200):
-        data = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args):
-        pass
+            self.answer({"experiment_id": "e1", "display_name": "keras-spatial"})
 
 
 VERSION = {"pipeline_id": "p1", "pipeline_version_id": "v1"}
@@ -95,11 +85,8 @@ def server(monkeypatch):
     server.requests, server.states, server.refuse = [], ["RUNNING", "SUCCEEDED"], False
     server.unauthorized, server.tag = False, "2.17.0"
     server.known, server.looked_up = False, []
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with json_server.running(server):
+        yield server
 
 
 @pytest.fixture(scope="module")
