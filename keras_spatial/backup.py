@@ -59,7 +59,7 @@ class Backup(keras.callbacks.Callback):
     Example:
 
     ```python
-    model.fit(dataset, epochs=100, callbacks=[ks.Backup("runs/liver", steps=50)])
+    model.fit(dataset, epochs=3, callbacks=[ks.Backup("runs/liver", steps=50)])
     ```
     """
 

@@ -51,8 +51,8 @@ def partition_to_fit(
     Example:
 
     ```python
-    model = ks.models.UNet3D((512, 512, 512, 1), classes=3)
-    spatial, planned = ks.partition_to_fit(model, "8GB", "/scratch", training=False)
+    model = ks.models.UNet3D((128, 128, 128, 1), classes=3)
+    spatial, planned = ks.partition_to_fit(model, "2GB", "./scratch", training=False)
     print(planned)
     ```
     """

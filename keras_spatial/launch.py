@@ -173,6 +173,10 @@ def launch(
     Example:
 
     ```python
+    import sys
+
+    from keras_spatial.launch import launch
+
     launch([sys.executable, "train.py"], processes=4, max_restarts=3)
     ```
     """

@@ -25,6 +25,13 @@ class Axis:
         length: elements per shard. `shards * length` is at least `size`; elements beyond `size` have no meaning.
         scale: shard length relative to the model's input, such as 1/4 after two strides of 2.
         cut: the name by which planning knows this division into shards; for the model's input it is the axis's name.
+
+    Example:
+
+    ```python
+    axis = ks.rules.Axis("x", size=60, shards=4, length=16)
+    assert axis.padded and axis.resized(30, down=2).length == 8
+    ```
     """
 
     name: str

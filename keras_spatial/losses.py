@@ -14,6 +14,24 @@ class SumsLoss(keras.losses.Loss):
     Subclasses define the sums and the function. Called as an ordinary Keras loss, it works on whole tensors of any
     backend. In a partitioned model, each device computes `sums` over its own shard, an all-reduce adds them, and
     `from_sums` computes the loss from them, so predictions are never gathered.
+
+    Example:
+
+    ```python
+    class SquaredError(ks.losses.SumsLoss):
+        def sums(self, y_true, y_pred, sample_weight):
+            error = (ks.losses.one_hot_labels(y_true, y_pred) - y_pred) ** 2
+            error = keras.ops.sum(error, axis=-1)
+            if sample_weight is not None:
+                error = error * sample_weight
+            return ks.losses.summed(error, ks.losses.image_axes(error))[:, None]
+
+        def from_sums(self, sums, voxels):
+            return keras.ops.mean(sums) / voxels
+
+    model.compile(optimizer="adam", loss=SquaredError())
+    model.evaluate(images, labels)
+    ```
     """
 
     def __init__(self, name: str | None = None, dtype: Any = None):
@@ -279,6 +297,12 @@ def one_hot_labels(y_true: Any, y_pred: Any) -> Any:
 
     Raises:
         ValueError: if the shapes do not fit.
+
+    Example:
+
+    ```python
+    assert ks.losses.one_hot_labels(labels, logits).shape == logits.shape
+    ```
     """
     classes = y_pred.shape[-1]
     rank = len(y_pred.shape)
@@ -296,19 +320,43 @@ def one_hot_labels(y_true: Any, y_pred: Any) -> Any:
 
 
 def summed(x: Any, axes: Sequence[int]) -> Any:
-    """The sum over some axes, one after another: TensorFlow would lose 1e-4 of a sum over millions of voxels."""
+    """The sum over some axes, one after another: TensorFlow would lose 1e-4 of a sum over millions of voxels.
+
+    Example:
+
+    ```python
+    voxels = ks.losses.summed(keras.ops.ones((2, 64, 64, 64)), (1, 2, 3))
+    assert voxels.shape == (2,)
+    ```
+    """
     for axis in sorted(axes, reverse=True):
         x = ops.sum(x, axis=axis)
     return x
 
 
 def image_axes(x: Any, channels: bool = False) -> list[int]:
-    """All axes but the first and, if `channels` says that there is a channel axis, the last."""
+    """All axes but the first and, if `channels` says that there is a channel axis, the last.
+
+    Example:
+
+    ```python
+    assert ks.losses.image_axes(labels) == [1, 2, 3]
+    assert ks.losses.image_axes(logits, channels=True) == [1, 2, 3]
+    ```
+    """
     return list(range(1, len(x.shape) - (1 if channels else 0)))
 
 
 def voxel_weights(sample_weight: Any, y_pred: Any) -> Any:
-    """Weights per case or per voxel, in a shape that broadcasts: `(batch, 1, 1, 1)` or `(batch, x, y, z)`."""
+    """Weights per case or per voxel, in a shape that broadcasts: `(batch, 1, 1, 1)` or `(batch, x, y, z)`.
+
+    Example:
+
+    ```python
+    per_case = keras.ops.ones(len(logits))
+    assert ks.losses.voxel_weights(per_case, logits).shape == (len(logits), 1, 1, 1)
+    ```
+    """
     sample_weight = ops.cast(sample_weight, y_pred.dtype)
     rank = len(y_pred.shape) - 1
     if len(sample_weight.shape) == rank + 1 and sample_weight.shape[-1] == 1:

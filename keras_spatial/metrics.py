@@ -9,7 +9,35 @@ from keras_spatial.losses import image_axes, one_hot_labels, summed, voxel_weigh
 
 
 class SumsMetric(keras.metrics.Metric):
-    """A metric that is a function of sums over each case's image; see `keras_spatial.losses.SumsLoss`."""
+    """A metric that is a function of sums over each case's image; see `keras_spatial.losses.SumsLoss`.
+
+    Example:
+
+    ```python
+    class LiverFraction(ks.metrics.SumsMetric):
+        def __init__(self, name="liver_fraction"):
+            super().__init__(name=name)
+            self.total = self.add_variable(shape=(), initializer="zeros", name="total")
+            self.cases = self.add_variable(shape=(), initializer="zeros", name="cases")
+
+        def sums(self, y_true, y_pred, sample_weight):
+            liver = keras.ops.cast(keras.ops.argmax(y_pred, axis=-1) >= 1, self.dtype)
+            weight = 1.0 if sample_weight is None else sample_weight
+            parts = [liver * weight, keras.ops.ones_like(liver) * weight]
+            axes = ks.losses.image_axes(liver)
+            return keras.ops.stack([ks.losses.summed(x, axes) for x in parts], axis=-1)
+
+        def update_from_sums(self, sums):
+            self.total.assign_add(keras.ops.sum(sums[:, 0] / sums[:, 1]))
+            self.cases.assign_add(keras.ops.cast(keras.ops.shape(sums)[0], self.dtype))
+
+        def result(self):
+            return self.total / self.cases
+
+    model.compile(optimizer="adam", loss=ks.losses.SoftDice(), metrics=[LiverFraction()])
+    model.evaluate(images, labels)
+    ```
+    """
 
     def sums(self, y_true: Any, y_pred: Any, sample_weight: Any) -> Any:
         """Compute the sums over the image axes, of shape `(batch, number of sums)`; see `SumsLoss.sums`."""

@@ -152,6 +152,9 @@ class Model(keras.Model):
         Example:
 
         ```python
+        import numpy as np
+
+        stored = np.empty((1, 64, 64, 64, 3), np.float32)
         for blocks in model.predict_blocks(images, batch_size=1):
             for block in blocks:
                 stored[block.index] = block.values

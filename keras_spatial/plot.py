@@ -52,7 +52,7 @@ def slices(
     Example:
 
     ```python
-    ks.plot.slices(image, labels, spacing=(0.8, 0.8, 2.5)).savefig("case.png")
+    ks.plot.slices(image, segmentation, spacing=(0.8, 0.8, 2.5)).savefig("case.png")
     ```
     """
     volume = _squeezed(image, rank=3)

@@ -33,6 +33,8 @@ class SliceImages(keras.callbacks.Callback):
     Example:
 
     ```python
+    from keras_spatial.tensorboard import SliceImages
+
     board = keras.callbacks.TensorBoard("logs")
     callbacks = [board, SliceImages("logs", images, labels, every=10)]
     ```

@@ -162,6 +162,8 @@ def prepare(
     Example:
 
     ```python
+    from datasets import decathlon
+
     builder = decathlon.prepare("Task04_Hippocampus", "data", split="fold-0-of-5")
     builder = decathlon.prepare("prostate", "data", spacing="median", channels=["T2", "ADC"],
                                 labels=["background", "peripheral", "transition"])

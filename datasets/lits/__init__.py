@@ -90,7 +90,9 @@ def prepare(
     Example:
 
     ```python
-    builder = lits.prepare("lits_files", "data", resolution=128, blocks=(2, 2, 1))
+    from datasets import lits
+
+    builder = lits.prepare("LiTS", "data", resolution=128, blocks=(2, 2, 1))
     ```
     """
     preparing.check_arguments(data_dir, on_other_sources, file_format)

@@ -10,7 +10,15 @@ Index = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Box:
-    """The voxels from `start` to before `stop`, along x, y and z."""
+    """The voxels from `start` to before `stop`, along x, y and z.
+
+    Example:
+
+    ```python
+    box = ks.data.Box((0, 0, 16), (32, 32, 32))
+    assert box.shape == (32, 32, 16)
+    ```
+    """
 
     start: Index
     stop: Index
@@ -35,6 +43,13 @@ class Part:
 
     Raises:
         ValueError: if an index is not below its count.
+
+    Example:
+
+    ```python
+    right = ks.data.Part(index=(1, 0, 0), of=(2, 1, 1))
+    assert right.box((64, 64, 64)) == ks.data.Box((32, 0, 0), (64, 64, 64))
+    ```
     """
 
     index: Index = (0, 0, 0)

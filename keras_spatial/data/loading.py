@@ -32,7 +32,7 @@ def part_of(distribution: SpatialParallel, coordinates: Mapping[str, int]) -> Pa
 
     ```python
     part = ks.data.part_of(distribution, {"rows": 1, "columns": 0})
-    dataset = ks.data.load(folder, "train", part=part)
+    dataset = ks.data.load("data/lits/64-blocks-2x2x1/2.0.0", "train", part=part)
     ```
     """
     layout = distribution.layout
@@ -127,8 +127,9 @@ def load(
     Example:
 
     ```python
+    folder = "data/lits/64-blocks-2x2x1/2.0.0"
     dataset = ks.data.load(
-        "data/lits/64/2.0.0", "train", batch_size=2, shuffle=True, distribution=distribution
+        folder, "train", batch_size=2, shuffle=True, distribution=distribution
     )
     model.fit(dataset)
     ```

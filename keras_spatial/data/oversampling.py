@@ -101,6 +101,13 @@ class Oversampling:
 def rare_classes(found: Sequence[CaseClasses]) -> tuple[int, ...]:
     """The numbers of the rare classes: all foreground classes except the one with the most voxels, or that one if it is
     the only one.
+
+    Example:
+
+    ```python
+    found = ks.data.read_classes(ks.data.open_builder("data/lits/64/2.0.0"), "train")
+    lesions = ks.data.Oversampling(0.33, found, ks.data.rare_classes(found))
+    ```
     """
     voxels: dict[int, int] = {}
     for case in found:

@@ -52,8 +52,13 @@ class Augmentation:
     Example:
 
     ```python
+    store = ks.data.Store("data/lits/64/2.0.0", "train")
     transform = ks.data.Augmentation(flips="x", noise=0.02).draw(seed=7)
-    image, label = transform.apply(read, box, shape)
+
+    def read(box):
+        return store.read(0, box)
+
+    image, label = transform.apply(read, ks.data.Box((0, 0, 0), (32, 64, 64)), (64, 64, 64))
     ```
     """
 

@@ -18,6 +18,19 @@ class SpatialTensor:
         value: the Mesh-TF tensor, whose sizes are the padded ones.
         axes: one `Axis` per dimension, batch first, channels last.
         mask_source: the layer that made the mask which Keras would have attached to the tensor, or None.
+
+    Example:
+
+    ```python
+    class Fade(keras.layers.Layer):
+        def call(self, x):
+            return x / x.shape[1]
+
+    @ks.register_lowering(Fade)
+    def lower_fade(layer, trace, x: ks.rules.SpatialTensor):
+        size = x.shape[1]  # The logical size, whatever the shards.
+        return trace.pointwise(lambda x: x / size, [x])
+    ```
     """
 
     value: mtf.Tensor

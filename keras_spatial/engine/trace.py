@@ -17,7 +17,25 @@ from keras_spatial.layout import Axis
 
 @dataclass
 class Trace(Graph):
-    """Builds a step for the rules from `pointwise`, `windowed` and `reduced` operations and from reshards."""
+    """Builds a step for the rules from `pointwise`, `windowed` and `reduced` operations and from reshards.
+
+    Example:
+
+    ```python
+    class Double(keras.layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    @ks.register_lowering(Double)
+    def lower_double(layer, trace: ks.rules.Trace, x):
+        return trace.pointwise(lambda x: 2 * x, [x], linear=True)
+
+    with distribution.scope():
+        inputs = keras.Input((64, 64, 64, 1))
+        model = ks.Model(inputs, Double()(inputs))
+    assert (model.predict(images) == 2 * images).all()
+    ```
+    """
 
     def pointwise(
         self,

@@ -124,7 +124,7 @@ def evaluate_classes(
     Example:
 
     ```python
-    classes = ("background", "liver")
+    classes = ("background", "liver", "lesion")
     case = ks.evaluation.evaluate_classes(prediction, truth, (1.0, 1.0, 1.0), classes)
     print(case.classes["liver"].hd95)
     ```
@@ -172,7 +172,9 @@ def summarise_classes(
     Example:
 
     ```python
-    summary = ks.evaluation.summarise_classes(cases)
+    classes = ("background", "liver", "lesion")
+    case = ks.evaluation.evaluate_classes(prediction, truth, (1.0, 1.0, 1.0), classes)
+    summary = ks.evaluation.summarise_classes([case])
     print(summary.classes["mean"]["dice"].value)
     ```
     """
@@ -210,7 +212,9 @@ def write_class_csv(path: str | Path, cases: Sequence[LabelledCase]) -> Path:
     Example:
 
     ```python
-    ks.evaluation.write_class_csv("metrics.csv", cases)
+    classes = ("background", "liver", "lesion")
+    case = ks.evaluation.evaluate_classes(prediction, truth, (1.0, 1.0, 1.0), classes)
+    ks.evaluation.write_class_csv("metrics.csv", [case])
     ```
     """
     if not cases:

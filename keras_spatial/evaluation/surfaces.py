@@ -39,6 +39,13 @@ def surface(mask: np.ndarray) -> np.ndarray:
 
     Returns:
         A mask of the same shape.
+
+    Example:
+
+    ```python
+    border = ks.evaluation.surface(truth == 1)
+    print(border.sum(), "voxels")
+    ```
     """
     return mask & ~ndimage.binary_erosion(mask, _NEIGHBOURS)
 
@@ -58,7 +65,7 @@ def surface_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Spacin
     Example:
 
     ```python
-    distances = ks.evaluation.surface_distances(prediction, truth, (0.8, 0.8, 2.5))
+    distances = ks.evaluation.surface_distances(prediction >= 1, truth >= 1, (0.8, 0.8, 2.5))
     print(distances.mean, distances.maximum)
     ```
     """

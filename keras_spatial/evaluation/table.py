@@ -10,7 +10,16 @@ from keras_spatial.evaluation.summary import MASK_METRICS
 
 
 def case_row(case: CaseMetrics) -> dict[str, str | int | float | None]:
-    """The metrics of a case as a flat dict, with None for undefined values. Distances are in mm, volumes in ml."""
+    """The metrics of a case as a flat dict, with None for undefined values. Distances are in mm, volumes in ml.
+
+    Example:
+
+    ```python
+    case = ks.evaluation.evaluate_case(prediction, truth, (0.8, 0.8, 2.5))
+    row = ks.evaluation.case_row(case)
+    print(row["liver_dice"], row["liver_ml_truth"])
+    ```
+    """
     row: dict[str, str | int | float | None] = {"case": case.case}
     voxel = case.spacing[0] * case.spacing[1] * case.spacing[2] / 1000
     for part in ("liver", "lesion"):

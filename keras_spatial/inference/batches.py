@@ -138,6 +138,14 @@ def write_failed(folder: str | Path, outcomes: Sequence[Outcome]) -> Path | None
 
     Returns:
         The path of the file, or None if every volume has its result.
+
+    Example:
+
+    ```python
+    sources = ks.inference.find_sources(["scans"])
+    outcomes = list(ks.inference.segment_each(model, sources, "labels"))
+    ks.inference.write_failed("labels", outcomes)
+    ```
     """
     tried = {outcome.source.name for outcome in outcomes}
     rows = [row for row in read_failed(folder) if row[0] not in tried]

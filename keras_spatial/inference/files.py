@@ -56,7 +56,8 @@ def predict_to_files(
     Example:
 
     ```python
-    images = ks.data.load("data/lits/256/2.0.0", "test", distribution=model.distribution)
+    folder = "data/lits/64-blocks-2x2x1/2.0.0"
+    images = ks.data.load(folder, "test", distribution=model.distribution)
     ks.inference.predict_to_files(model, images, "out/segmentation-{case}.nii")
     ```
     """

@@ -49,6 +49,13 @@ class Patches:
         overlap: the fraction by which neighbouring patches overlap, see `sliding_window`.
         blend: how overlapping predictions are weighted, see `sliding_window`.
         batch_size: the number of patches that are predicted at once.
+
+    Example:
+
+    ```python
+    patches = ks.inference.Patches(grid=(96, 96, 96), overlap=0.25)
+    ks.inference.segment(model, "case.nii.gz", "segmentation.nii.gz", patches=patches)
+    ```
     """
 
     grid: tuple[int, int, int] | None = None
@@ -137,7 +144,7 @@ def segment(
 
     ```python
     model = ks.load_model("liver.keras", distribution=distribution)
-    ks.inference.segment(model, "volume-0.nii.gz", "segmentation-0.nii.gz", largest_liver=True)
+    ks.inference.segment(model, "case.nii.gz", "segmentation.nii.gz", largest_liver=True)
     ```
     """
     models = [model] if isinstance(model, keras.Model) else list(model)
@@ -284,7 +291,7 @@ def keep_largest_liver(labels: np.ndarray) -> np.ndarray:
     Example:
 
     ```python
-    labels = ks.inference.keep_largest_liver(labels)
+    segmentation = ks.inference.keep_largest_liver(segmentation)
     ```
     """
     numbered, count = components(labels >= 1)

@@ -50,7 +50,7 @@ def sliding_window(
 
     ```python
     predict = ks.inference.probabilities_of(model)
-    probabilities = ks.inference.sliding_window(predict, image, (96, 96, 96), overlap=0.5)
+    probabilities = ks.inference.sliding_window(predict, image, (64, 64, 64), overlap=0.5)
     ```
     """
     patch = tuple(int(n) for n in patch_size)

@@ -136,7 +136,7 @@ def find_sources(paths: Iterable[str | Path], ending: str = ".nii.gz", channels:
     Example:
 
     ```python
-    sources = ks.inference.find_sources(["scans", "case-7.nii.gz"])
+    sources = ks.inference.find_sources(["scans", "case.nii.gz"])
     ```
     """
     if ending not in RESULTS:

@@ -158,7 +158,7 @@ def plan(
     Example:
 
     ```python
-    print(ks.plan(ks.models.UNet3D((512, 512, 512, 1), classes=3), distribution))
+    print(ks.plan(ks.models.UNet3D((256, 256, 256, 1), classes=3, levels=3), distribution))
     ```
     """
     check_distribution(distribution)

@@ -44,6 +44,8 @@ def receptive_field(model: keras.Model) -> tuple[int, ...] | str | None:
     Example:
 
     ```python
+    from keras_spatial.planning.receptive_field import receptive_field
+
     receptive_field(ks.models.UNet3D((64, 64, 64, 1), classes=3, levels=2))
     ```
     """

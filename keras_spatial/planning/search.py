@@ -39,8 +39,8 @@ def smallest_mesh(
     Example:
 
     ```python
-    model = ks.models.UNet3D((512, 512, 512, 1), classes=3)
-    print(ks.planning.smallest_mesh(model, ks.planning.parse_size("16GB")))
+    model = ks.models.UNet3D((128, 128, 128, 1), classes=3, levels=2)
+    print(ks.planning.smallest_mesh(model, ks.planning.parse_size("2GB")))
     ```
     """
     rank = len(model.inputs[0].shape) - 2

@@ -26,6 +26,14 @@ class Room:
         host: the bytes of host memory in which shards of GPUs may wait.
         folder: the folder in which a file with shards may be made, or None.
         disk: the largest size of that file in bytes.
+
+    Example:
+
+    ```python
+    disk = ks.planning.free_space("scratch")
+    host = ks.planning.host_memory()
+    room = ks.planning.Room(16 * 10**9, ["gpu:0"], host, folder="scratch", disk=disk)
+    ```
     """
 
     memory: int
@@ -55,12 +63,26 @@ class Shards:
 
 
 def host_memory() -> int:
-    """The size of this machine's memory in bytes."""
+    """The size of this machine's memory in bytes.
+
+    Example:
+
+    ```python
+    print(ks.planning.readable(ks.planning.host_memory()))
+    ```
+    """
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def free_space(folder: str | os.PathLike) -> int:
-    """The free bytes in a folder, which need not exist yet."""
+    """The free bytes in a folder, which need not exist yet.
+
+    Example:
+
+    ```python
+    print(ks.planning.readable(ks.planning.free_space("scratch")))
+    ```
+    """
     path = Path(folder).resolve()
     existing = next(p for p in (path, *path.parents) if p.exists())
     return shutil.disk_usage(existing).free
@@ -98,8 +120,8 @@ def smallest_sharing(
     Example:
 
     ```python
-    room = ks.planning.Room(16 * 10**9, ["gpu:0"], ks.planning.host_memory())
-    model = ks.models.UNet3D((512, 512, 512, 1), classes=3)
+    room = ks.planning.Room(2 * 10**9, ["gpu:0"], host=64 * 10**9)
+    model = ks.models.UNet3D((128, 128, 128, 1), classes=3, levels=2)
     shards = ks.planning.smallest_sharing(model, room)
     print(shards.distribution, shards.plan)
     ```

@@ -83,7 +83,15 @@ def register_lowering(*layer_classes: type) -> Callable[[Callable], Callable]:
 
 
 def find_lowering(operation: Any) -> Callable | None:
-    """The function that lowers a layer, or None. One that overrides part of its parent's computation has none."""
+    """The function that lowers a layer, or None. One that overrides part of its parent's computation has none.
+
+    Example:
+
+    ```python
+    assert ks.rules.find_lowering(keras.layers.Conv2D(3, 3)) is not None
+    assert ks.rules.find_lowering(keras.layers.LSTM(8)) is None
+    ```
+    """
     cls = registered_class(operation)
     return None if cls is None or overridden(operation) else _TABLE[cls]
 

@@ -61,10 +61,13 @@ def reading_variables() -> Iterator[Reads]:
     Example:
 
     ```python
+    from keras_spatial.rules.variables_read import reading_variables
+
+    layer = keras.layers.BatchNormalization()
+    layer.build((None, 8, 8, 1))
     with reading_variables() as reads:
-        outputs = layer.call(keras.Input((8, 8, 1)))
-    if reads:
-        raise UnsupportedLayer(f"its call reads {reads}, which would stay as it is now")
+        outputs = layer(keras.Input((8, 8, 1)))
+    print(f"its call reads {reads}" if reads else "its call reads no variable as a constant")
     ```
     """
     reads = Reads()

@@ -37,7 +37,7 @@ def resample_labels(labels: np.ndarray, target_shape: Sequence[int], keep: Seque
     Example:
 
     ```python
-    small = ks.volumes.resample_labels(labels, (128, 128, 64))
+    small = ks.volumes.resample_labels(segmentation, (128, 128, 64))
     ```
     """
     labels = as_labels(labels)
@@ -143,6 +143,8 @@ def as_labels(array: np.ndarray, name: str = "labels") -> np.ndarray:
     Example:
 
     ```python
+    import numpy as np
+
     labels = ks.volumes.as_labels(np.array([[0.0, 1.0, 2.0]]))  # uint8
     ```
     """
@@ -188,8 +190,8 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
     Example:
 
     ```python
-    box = ks.volumes.bounding_box(labels)
-    cropped = labels if box is None else labels[box]
+    box = ks.volumes.bounding_box(segmentation)
+    cropped = segmentation if box is None else segmentation[box]
     ```
     """
     # The axis with the largest stride comes first, so that memory is read in order.

@@ -62,7 +62,7 @@ def placed_on(labels: Volume, like: Volume) -> np.ndarray:
 
     ```python
     volume = ks.volumes.read_volume("series")
-    labels = ks.volumes.placed_on(ks.volumes.read_volume("bright.dcm"), volume)
+    labels = ks.volumes.placed_on(ks.volumes.read_volume("segmentation.dcm"), volume)
     ```
     """
     ours, theirs = to_canonical(labels), to_canonical(like)

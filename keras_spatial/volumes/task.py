@@ -37,6 +37,12 @@ class Channel:
     Attributes:
         name: the modality or sequence, such as "CT" or "T2".
         intensities: how they become the network's input: `Window`, `Percentiles` or `ZScore`.
+
+    Example:
+
+    ```python
+    channel = ks.volumes.Channel("CT", ks.volumes.Window(-160, 240))
+    ```
     """
 
     name: str
@@ -60,6 +66,14 @@ def check_channels(volumes: Sequence[Volume], names: Sequence[str]) -> list[Volu
 
     Raises:
         ChannelError: if there are not as many volumes as names, their shapes differ, or they lie in different places.
+
+    Example:
+
+    ```python
+    t2 = ks.volumes.read_volume("case_0000.nii.gz")
+    adc = ks.volumes.read_volume("case_0001.nii.gz")
+    t2, adc = ks.volumes.check_channels([t2, adc], ["T2", "ADC"])
+    ```
     """
     first = volumes[0] if volumes else None
     if first is None or len(volumes) != len(names):
@@ -104,8 +118,10 @@ class Task:
 
     ```python
     zones = ("background", "peripheral", "transition")
-    channels = (Channel("T2", ZScore()), Channel("ADC", ZScore()))
-    task = ks.volumes.Task("prostate", zones, channels, Grid(spacing=(0.6, 0.6, 3.6)))
+    channels = tuple(ks.volumes.Channel(name, ks.volumes.ZScore()) for name in ("T2", "ADC"))
+    grid = ks.volumes.Grid(spacing=(0.6, 0.6, 3.6))
+    task = ks.volumes.Task("prostate", zones, channels, grid)
+    model = ks.load_model("prostate.keras")
     ks.inference.segment(model, ["case_0000.nii.gz", "case_0001.nii.gz"], task=task)
     ```
     """

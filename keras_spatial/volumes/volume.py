@@ -88,6 +88,16 @@ class Volume:
         header: the header of the file from which it was read, in the orientation of the file.
         path: the path of that file, or the folder of the series.
         series: the DICOM series from which it was read, or None.
+
+    Example:
+
+    ```python
+    from dataclasses import replace
+
+    volume = ks.volumes.read_volume("case.nii.gz")
+    soft = replace(volume, array=volume.array.clip(-160, 240))
+    print(soft.name, soft.spacing, soft.orientation)
+    ```
     """
 
     array: np.ndarray

@@ -9,7 +9,7 @@ import zlib
 import pytest
 from docs_pages import ROOT
 
-_MODULES = (
+MODULES = (
     "",
     "layers",
     "models",
@@ -36,12 +36,12 @@ def documented(tmp_path_factory):
     return {line.split(" ", 1)[0] for line in lines}
 
 
-@pytest.mark.parametrize("module", _MODULES, ids=lambda m: f"ks.{m}".rstrip("."))
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: f"ks.{m}".rstrip("."))
 def test_public_names_are_in_the_reference(module, documented):
     name = f"keras_spatial.{module}".rstrip(".")
     missing = [n for n in public(importlib.import_module(name)) if f"{name}.{n}" not in documented]
     # Packages among the names of `ks` have a row of their own here.
-    assert not [n for n in missing if module or n not in _MODULES]
+    assert not [n for n in missing if module or n not in MODULES]
 
 
 def public(module):
