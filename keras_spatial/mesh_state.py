@@ -3,11 +3,15 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from keras import tree
+
 from keras_spatial import keras_private
 from keras_spatial.distribution import SpatialParallel
 from keras_spatial.inputs import as_inputs
 from keras_spatial.keras_private import unpack_x_y_sample_weight
 from keras_spatial.network import Network
+from keras_spatial.own_steps import computed_whole
+from keras_spatial.runtimes.blocks import as_tensor
 
 if TYPE_CHECKING:
     from keras_spatial.model import Model
@@ -73,5 +77,11 @@ class MeshState:
             # TensorFlow would trace a step that makes variables twice, and keep both graphs.
             with model._runtime.scope():
                 optimizer.build(model.trainable_variables)
-        if model.compiled and y is not None:
-            model._runtime.before_step(lambda: keras_private.build_state(model, x, y, training))
+        if mode != "predict" and model.compiled and y is not None and not keras_private.has_state(model):
+            own_step = computed_whole(model, "train_step" if training else "test_step")
+            model._runtime.before_step(lambda: self._build_state(model, x, y, training), own_step)
+
+    def _build_state(self, model: "Model", x: Any, y: Any, training: bool) -> None:
+        with model._runtime.on_host():
+            inputs, labels = as_inputs(model, x), tree.map_structure(as_tensor, y)
+        keras_private.build_state(model, inputs, labels, training)

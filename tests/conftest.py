@@ -1,10 +1,20 @@
 """Tests run in a process with sixteen logical CPU devices, which is enough for every mesh of the tests."""
 
+import gc
+
 import pytest
 
 import keras_spatial as ks
 
 ks.device_mesh("devices:16")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collected():
+    """TensorFlow keeps every graph that a process has made; later searches for garbage need not visit them all."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

@@ -80,6 +80,11 @@ def weight_regularization(
     return total, [None if g is None else tf.convert_to_tensor(g) * tf.cast(scale, g.dtype) for g in gradients]
 
 
+def has_state(model: Any) -> bool:
+    """Whether a compiled model's losses and metrics have made their variables."""
+    return all(part is None or part.built for part in (model._compile_loss, model._compile_metrics))
+
+
 def build_state(model: Any, x: Any, y: Any, training: bool) -> None:
     """Make the variables of the optimizer, the losses and the metrics before a step would make them.
 

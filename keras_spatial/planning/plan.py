@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -179,6 +179,8 @@ def plan(
     images = tree.map_structure(lambda x: _spec(x, batch_size, input_shape), network.input_specs)
     if training:
         outputs = network.output_specs_for(images, True)
+        # TensorFlow traces a function again that has made variables.
+        cast(Any, spatial.optimizer).build(spatial.trainable_variables)
         traced = _trace_training(spatial, images, outputs)
         optimizer = _bytes(spatial.optimizer.variables)
     else:

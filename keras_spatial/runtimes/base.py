@@ -78,8 +78,17 @@ class Runtime(abc.ABC):
     def agree_on_batch(self, what: str, batch: Any) -> None:  # noqa: B027  One process agrees with itself.
         """Check that all processes were given the same batch; `what` names it in messages."""
 
-    def before_step(self, build: Callable[[], None]) -> None:  # noqa: B027  A step makes its variables itself.
-        """Prepare a step; `build` is a function that makes the variables of the optimizer and the metrics."""
+    def before_step(self, build: Callable[[], None], own_step: bool) -> None:
+        """Prepare a step.
+
+        TensorFlow would trace a step that makes variables twice, and keep both graphs.
+
+        Args:
+            build: a function that makes the variables of the optimizer, the losses and the metrics.
+            own_step: whether the step is a user's own, whose losses and metrics may be called with anything.
+        """
+        if not own_step:
+            build()
 
     def on_host(self) -> contextlib.AbstractContextManager:
         """The scope in which whole images are prepared before they are cut. With GPUs it is host memory, because

@@ -120,8 +120,8 @@ class TpuRuntime(Runtime):
                 f"Received: {optimizer!r}"
             )
 
-    def before_step(self, build: Callable[[], None]) -> None:
-        # A step on TPUs cannot make variables.
+    def before_step(self, build: Callable[[], None], own_step: bool) -> None:
+        # A step on TPUs cannot make variables, whoever wrote it.
         with self.scope():
             build()
 

@@ -22,7 +22,7 @@ NETWORKS = {
     "EfficientNetV2B0": Network(partial(application, A.EfficientNetV2B0, (40, 45, 3)), "1x2", training=False),
     "InceptionResNetV2": Network(partial(application, A.InceptionResNetV2, (80, 75, 3)), "2x1"),
     "InceptionV3": Network(partial(application, A.InceptionV3, (75, 80, 3)), "2x1"),
-    "MobileNet": Network(partial(application, A.MobileNet, (50, 45, 3), alpha=0.25), "2x2", quick=True),
+    "MobileNet": Network(partial(application, A.MobileNet, (50, 45, 3), alpha=0.25), "2x2"),
     "MobileNetV2": Network(partial(application, A.MobileNetV2, (50, 45, 3), alpha=0.35), "2x2"),
     "MobileNetV3Large": Network(partial(application, A.MobileNetV3Large, (50, 45, 3), minimalistic=True), "2x1"),
     "MobileNetV3Small": Network(partial(application, A.MobileNetV3Small, (50, 45, 3)), "2x1"),

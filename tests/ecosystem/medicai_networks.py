@@ -155,7 +155,7 @@ def unetr_plus_plus(shape):
 
 
 NETWORKS = {
-    "ResNetBackbone, 2D": Network(partial(resnet, (45, 37, 2)), "2x3", quick=True),
+    "ResNetBackbone, 2D": Network(partial(resnet, (45, 37, 2)), "2x3"),
     "ResNetBackbone, 2D, bottleneck, v2": Network(
         lambda: resnet((45, 37, 2), "bottleneck_block", use_pre_activation=True), "2x2"
     ),

@@ -68,7 +68,7 @@ def test_less_is_held_and_more_is_computed():
 
 
 def test_layers_are_chosen_to_fit_a_budget():
-    model = network(32)
+    model = network(24)
     needed = ks.plan(model, model.distribution).memory
     assert ks.recompute(model, memory=needed).flops == ks.plan(model, model.distribution).flops
     planned = ks.recompute(model, memory=int(0.85 * needed))
