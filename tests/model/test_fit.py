@@ -3,7 +3,6 @@
 import contextlib
 
 import keras
-import mesh_tensorflow
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -87,28 +86,6 @@ def test_ten_training_steps_equal_keras(mesh):
     measured = [m.evaluate(images, labels, batch_size=2, verbose=0, return_dict=True) for m in (expected, actual)]
     for name, value in measured[0].items():
         assert measured[1][name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
-
-
-@pytest.mark.parametrize(
-    ("call", "metrics"),
-    [(call, metrics) for call in ("fit", "evaluate", "train_on_batch") for metrics in (None, ["accuracy"])]
-    + [("plan", None)],
-)
-def test_a_step_is_traced_once(call, metrics, monkeypatch):
-    """TensorFlow traces a function that makes variables, such as those of an optimizer or a metric, a second time."""
-    images, labels = cases(2)
-    model = ks.partition(small_unet(), split("2x1"))
-    model.compile("adam", ks.losses.DiceCrossentropy(), metrics=metrics)
-    traced, lower = [], mesh_tensorflow.Lowering.__init__
-    monkeypatch.setattr(
-        mesh_tensorflow.Lowering, "__init__", lambda self, *args: (traced.append(args), lower(self, *args))[1]
-    )
-    if call == "plan":
-        ks.plan(model, model.distribution)
-    else:
-        options = {} if call == "train_on_batch" else {"batch_size": 1, "verbose": 0}
-        getattr(model, call)(images, labels, **options)
-    assert len(traced) == 1
 
 
 POINTWISE_LOSSES = {
