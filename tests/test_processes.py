@@ -246,7 +246,7 @@ time.sleep(12)
 value = tf.Variable(float(job.rank + 7))
 broadcast_variables([value], job)
 assert value.numpy() == 7
-print("goes on", flush=True)
+print("still running", flush=True)
 """
 
 
@@ -268,7 +268,7 @@ def test_a_job_of_the_launcher_goes_on_when_the_clock_jumps(tmp_path, monkeypatc
     output = io.StringIO()
     status = launch([sys.executable, "-c", JUMP, str(clock), jump], 2, output)
     assert status == 0, output.getvalue()
-    assert output.getvalue().count("goes on") == 2 and "heartbeat timeout" not in output.getvalue()
+    assert output.getvalue().count("still running") == 2 and "heartbeat timeout" not in output.getvalue()
     assert output.getvalue().count(f"silence {processes._ANY_SILENCE_MILLISECONDS}") == 2
 
 
