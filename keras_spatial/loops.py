@@ -31,7 +31,7 @@ def fit_arguments(model: "Model", mode: str, arguments: dict[str, Any]) -> dict[
 
     Every call of one of them begins with this.
     """
-    if not arguments.get("_use_cached_eval_dataset"):  # With it, `fit` evaluates the validation data of its epochs.
+    if not keras_private.is_validation_of_fit(arguments):
         model._partition.begin(mode)
     if arguments.get("verbose", "auto") == "auto" and not sys.stdout.isatty():
         # A file, a pod's log or the launcher would receive every state of Keras's progress bar, with colour codes.

@@ -120,3 +120,20 @@ def test_variables_are_symbolic_while_they_are_traced_and_afterwards_as_before()
     assert [getattr(keras.Variable, name) for name in methods] == before
     assert float(total) == 1.0
     assert not isinstance(keras.ops.exp(total), keras.KerasTensor)
+
+
+def test_fit_tells_evaluate_that_its_data_are_those_of_the_epoch_before():
+    found = []
+
+    class Own(keras.Model):
+        def evaluate(self, *args, **kwargs):
+            found.append(keras_private.is_validation_of_fit(kwargs))
+            return super().evaluate(*args, **kwargs)
+
+    inputs = keras.Input((4, 4, 1))
+    model = Own(inputs, keras.layers.Conv2D(1, 3, padding="same")(inputs))
+    model.compile("sgd", "mse")
+    images = np.zeros((1, 4, 4, 1), "float32")
+    model.fit(images, images, validation_data=(images, images), epochs=2, verbose=0)
+    model.evaluate(images, images, verbose=0)
+    assert found == [True, True, False]

@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -108,6 +108,11 @@ def copy_compilation(source: keras.Model, target: keras.Model) -> None:
 def start_with_epoch(model: keras.Model, epoch: int | None) -> None:
     """Let `fit` begin with this epoch, whatever its `initial_epoch` is; None restores the normal behaviour."""
     model._initial_epoch = epoch
+
+
+def is_validation_of_fit(arguments: Mapping[str, Any]) -> bool:
+    """Whether these arguments of `evaluate` are those with which `fit` evaluates its validation data after an epoch."""
+    return bool(arguments.get("_use_cached_eval_dataset"))
 
 
 def without_optionals(model: keras.Model, step: Callable) -> Callable:
