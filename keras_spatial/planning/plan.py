@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,8 +14,9 @@ from keras import tree
 from keras_spatial import losses
 from keras_spatial.conversion import partition
 from keras_spatial.distribution import SpatialParallel, check_distribution
-from keras_spatial.keras_private import compilation
+from keras_spatial.keras_private import build_state, compilation
 from keras_spatial.model import Model
+from keras_spatial.own_steps import computed_whole
 from keras_spatial.planning.costs import Costs, costs
 from keras_spatial.planning.sizes import readable
 from keras_spatial.planning.streamed import streamed_costs
@@ -173,15 +174,17 @@ def plan(
         planned = model if dtype is None else _with_dtype(model, dtype)
         spatial = partition(planned, rehearsed, input_shape, unsupported=unsupported)
     network = spatial._network
-    keras.Model.compile(spatial, **_compilation(model, network.output_specs))
+
+    def compile_() -> None:
+        keras.Model.compile(spatial, **_compilation(model, network.output_specs))
+
+    compile_()
     if isinstance(model, Model):
         spatial._partition.recompute = dict(model._partition.recompute)
     images = tree.map_structure(lambda x: _spec(x, batch_size, input_shape), network.input_specs)
     if training:
         outputs = network.output_specs_for(images, True)
-        # TensorFlow traces a function again that has made variables.
-        cast(Any, spatial.optimizer).build(spatial.trainable_variables)
-        traced = _trace_training(spatial, images, outputs)
+        traced = _trace_training(spatial, compile_, images, outputs)
         optimizer = _bytes(spatial.optimizer.variables)
     else:
         traced = _trace(spatial.predict_step, (images,))
@@ -259,7 +262,7 @@ def _spec(x: keras.KerasTensor, batch_size: int, input_shape: Sequence[int] | No
     return tf.TensorSpec((batch_size, *shape), x.dtype)
 
 
-def _trace_training(model: Model, images: Any, outputs: Any):
+def _trace_training(model: Model, compile_: Callable[[], None], images: Any, outputs: Any):
     """The graph of a training step, on labels of the kind that the loss takes.
 
     Class numbers are tried first for losses whose name says that they take them, and labels in the outputs' own shape
@@ -270,11 +273,17 @@ def _trace_training(model: Model, images: Any, outputs: Any):
     numbers = "sparse" in kind.lower() or hasattr(losses, kind)
 
     def traced(numbers: bool):
-        return _trace(model.train_step, (images, tree.map_structure(lambda x: _label(x, numbers, images), outputs)))
+        labels = tree.map_structure(lambda x: _label(x, numbers, images), outputs)
+        # TensorFlow traces a function again that has made variables.
+        cast(Any, model.optimizer).build(model.trainable_variables)
+        if not computed_whole(model, "train_step"):
+            build_state(model, images, labels, training=True)
+        return _trace(model.train_step, (images, labels))
 
     try:
         return traced(numbers)
     except Exception as error:
+        compile_()  # Metrics that are given by name suit the labels of the first attempt.
         try:
             return traced(not numbers)
         except Exception:

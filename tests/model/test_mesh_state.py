@@ -31,8 +31,7 @@ def test_the_first_two_batches_of_each_call_are_compared_over_the_processes(monk
 
 @pytest.mark.parametrize(
     ("call", "metrics"),
-    [(call, metrics) for call in ("fit", "evaluate", "train_on_batch") for metrics in (None, ["accuracy"])]
-    + [("plan", None)],
+    [(call, metrics) for call in ("fit", "evaluate", "train_on_batch", "plan") for metrics in (None, ["accuracy"])],
 )
 def test_a_step_is_traced_once(call, metrics, monkeypatch):
     """TensorFlow traces a function that makes variables, such as those of an optimizer or a metric, a second time."""
